@@ -1,0 +1,3 @@
+//! The supervision tree, the slots, and the handles that carry calls past it.
+
+pub mod launcher;

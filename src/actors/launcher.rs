@@ -1,0 +1,178 @@
+//! The border between the tree and the operating system: what it takes to start one run.
+//!
+//! The tree knows processes only through these traits. [`super::jail`] implements them with the
+//! `sandbox` crate; tests implement them with in-memory pipes and a script.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::domain::ids::{IsolateId, UserId};
+use crate::domain::mcp::Limits;
+use crate::domain::verdict::OomScope;
+
+/// A boxed future, for the few calls that cross this border.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Everything needed to start one run.
+#[derive(Clone)]
+pub struct Launch {
+    /// The slot; names the cgroup leaf.
+    pub isolate: IsolateId,
+    /// Whose sum it counts against; `None` for a shared instance.
+    pub user: Option<UserId>,
+    /// Program, already looked up: an absolute path.
+    pub program: PathBuf,
+    /// Arguments after the program's name, templates filled in.
+    pub args: Vec<String>,
+    /// The whole environment of the server, templates filled in.
+    pub env: BTreeMap<String, String>,
+    /// Working directory and `HOME`; exists, mode 0700.
+    pub home: PathBuf,
+    /// Kernel limits of this isolate.
+    pub limits: Limits,
+    /// Kernel limits of all isolates of the user.
+    pub user_limits: Limits,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launch")
+            .field("isolate", &self.isolate)
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A started run: its pipes, its end and its scope.
+pub struct Launched {
+    /// The init's pid as the gateway sees it.
+    pub pid: i32,
+    /// The server's stdin.
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The server's stdout.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// The server's stderr.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// Resolves once, when the server process itself has ended (its descendants may live on).
+    pub exit: BoxFuture<'static, Exit>,
+    /// The process tree.
+    pub scope: Box<dyn Scope>,
+    /// How long making the cgroup and starting the process took.
+    pub took: Duration,
+    /// Facilities the operator allowed to be missing and that are missing.
+    pub degraded: Vec<String>,
+}
+
+impl fmt::Debug for Launched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launched")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the server process ended, as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// `exit(code)`.
+    Code(i32),
+    /// Ended by a signal.
+    Signal(i32),
+    /// The server was never executed; the failing step and why.
+    NotStarted {
+        /// The step of the plan that failed.
+        step: String,
+        /// Why, with what, and what to do.
+        detail: String,
+    },
+}
+
+/// Resource use of a process tree; what the kernel does not count here is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Bytes now.
+    pub memory_bytes: Option<u64>,
+    /// Bytes at most.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads now.
+    pub pids: Option<u64>,
+    /// CPU time used, microseconds.
+    pub cpu_micros: Option<u64>,
+}
+
+/// What the barrier found when the tree was gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Last reading of the counters.
+    pub usage: Usage,
+    /// Whether, and for whose limit, the kernel killed for memory.
+    pub oom: Option<OomScope>,
+    /// Processes that outlived `kill_wait`; empty when the tree is gone and its cgroup removed.
+    pub survivors: Vec<i32>,
+}
+
+/// A run's process tree, for the slot. Dropping it kills the tree without waiting.
+pub trait Scope: Send + Sync {
+    /// Asks the server to end (SIGTERM to it, by its init). Never blocks.
+    fn terminate(&self);
+    /// Kills every process of the tree. Never blocks for longer than a file write.
+    fn kill(&self);
+    /// The reaping barrier: kills what is left, waits until the cgroup is empty, reads the final
+    /// counters and removes the cgroup; gives up after `wait` and names the survivors.
+    fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains>;
+    /// Resource use now.
+    fn usage(&self) -> Usage;
+}
+
+/// Why a run could not be started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LaunchError {
+    /// Trying again cannot help: sandbox refused, bad plan, program not found.
+    #[error("{step}: {detail}")]
+    Refused {
+        /// The facility or step.
+        step: String,
+        /// Why, with what, and what to do.
+        detail: String,
+    },
+    /// The host could not do it now: out of pids, the spawner is away.
+    #[error("the host could not start a process now: {0}")]
+    Busy(String),
+}
+
+/// Starts runs.
+pub trait Launcher: Send + Sync {
+    /// Makes the cgroup, starts the process and hands over its pipes.
+    fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>>;
+    /// Kills and removes what an earlier life of this installation left; gives the number of
+    /// cgroups removed.
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, LaunchError>>;
+    /// Processes under this installation's cgroups that no slot owns; 0 when all is well.
+    fn unowned(&self) -> usize;
+    /// What is enforced and what is not, one line each, for the banner and `status`.
+    fn enforcement(&self) -> Enforcement;
+    /// Restarts the link to the spawner if it is gone.
+    fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>>;
+    /// Resolves when the link to the spawner is gone.
+    fn lost(&self) -> BoxFuture<'static, ()>;
+    /// Drops the cgroup of a user that has no isolates left.
+    fn release_user(&self, user: &UserId);
+}
+
+/// What the host enforces.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Enforcement {
+    /// How processes are confined, e.g. `cgroup hybrid, pid namespace`.
+    pub summary: String,
+    /// Facilities in force.
+    pub enforced: Vec<String>,
+    /// Facilities that are missing, each with why and how to get it.
+    pub missing: Vec<String>,
+}

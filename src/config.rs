@@ -1,0 +1,1 @@
+//! Configuration: file, environment, flags; every value knows its origin.

@@ -1,0 +1,1 @@
+//! The bundled demo MCP: a real stdio server behind a hidden subcommand.

@@ -1,0 +1,8 @@
+//! Pure types and decisions: nothing here waits, reads a file or knows a runtime.
+
+pub mod account;
+pub mod ids;
+pub mod limits;
+pub mod mcp;
+pub mod name;
+pub mod verdict;

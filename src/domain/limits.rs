@@ -1,0 +1,111 @@
+//! Every bound of the house in one place (rule 9): what is not configurable is a constant here,
+//! what is configurable has its default and its ceiling here. `legation config show` prints them.
+
+use std::time::Duration;
+
+/// Characters in the name of a user, group or mcp.
+pub const NAME_CHARS_MAX: usize = 64;
+/// Characters in a tool's own name.
+pub const TOOL_NAME_CHARS_MAX: usize = 128;
+/// Characters in a tool name as a client sees it.
+pub const EXPOSED_NAME_CHARS_MAX: usize = 64;
+/// Bytes of one JSON-RPC line from a server; configurable as `limits.line_bytes_max`.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one request body on the client port; configurable as `limits.body_bytes_max`.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one answer the standard client accepts (it destroys anything larger).
+pub const STANDARD_CLIENT_RESPONSE_BYTES_MAX: usize = 10 << 20;
+/// Bytes of request headers on any listener.
+pub const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Connections a listener serves at once.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// How long a TLS handshake may take.
+pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request's headers.
+pub const HEADER_READ_MAX: Duration = Duration::from_secs(15);
+/// How long a client may take to send a whole request body.
+pub const BODY_READ_MAX: Duration = Duration::from_secs(30);
+/// Calls in flight on one isolate or instance.
+pub const IN_FLIGHT_MAX: usize = 128;
+/// Frames waiting for one writer.
+pub const WRITER_QUEUE_MAX: usize = 128;
+/// Bytes of stderr kept per run.
+pub const STDERR_RING_BYTES: usize = 32 << 10;
+/// Bytes of one stderr line kept.
+pub const STDERR_LINE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a non-JSON stdout line kept as a log line.
+pub const NOISE_LINE_BYTES_MAX: usize = 1 << 10;
+/// Runs remembered per slot (`isolate show`).
+pub const HISTORY_RUNS_MAX: usize = 16;
+/// Transitions remembered per actor (`tree`).
+pub const TRANSITIONS_MAX: usize = 10;
+/// Isolates one user may have at once.
+pub const ISOLATES_PER_USER_MAX: usize = 20;
+/// Tools one mcp may declare.
+pub const TOOLS_PER_MCP_MAX: usize = 1000;
+/// Pages of `tools/list` that are followed.
+pub const TOOL_PAGES_MAX: usize = 64;
+/// Live sessions one key may have.
+pub const SESSIONS_PER_KEY_MAX: usize = 256;
+/// Live sessions of the whole server.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Failed registrations remembered (by key prefix).
+pub const FAILED_KEYS_MAX: usize = 4096;
+/// Failed registrations one key prefix may make in [`FAILED_KEY_WINDOW`].
+pub const FAILED_KEY_TRIES_MAX: u32 = 10;
+/// The window of [`FAILED_KEY_TRIES_MAX`].
+pub const FAILED_KEY_WINDOW: Duration = Duration::from_secs(60);
+/// Demand starts waiting for a start permit, host-wide.
+pub const START_QUEUE_MAX: usize = 256;
+/// Restarts per second, host-wide.
+pub const RESTARTS_PER_SECOND: u32 = 10;
+/// How long a tool call may take.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(300);
+/// The longest call deadline an mcp may ask for.
+pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(3600);
+/// From spawn to ready.
+pub const START_DEADLINE: Duration = Duration::from_secs(30);
+/// From spawn to ready for a launcher that may install first (npx, uvx).
+pub const INSTALL_DEADLINE: Duration = Duration::from_secs(120);
+/// An isolate without calls stops after this.
+pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
+/// A kill that took longer leaves the slot stuck.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// First step of the stop ladder: stdin closed.
+pub const STOP_STDIN: Duration = Duration::from_secs(2);
+/// Second step of the stop ladder: SIGTERM.
+pub const STOP_TERM: Duration = Duration::from_secs(3);
+/// Between pings of an isolate that is not otherwise talking.
+pub const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a ping may take.
+pub const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// Missed pings in a row that end a run.
+pub const PINGS_MISSED_MAX: u32 = 3;
+/// A session without activity expires after this.
+pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
+/// A token past its age, or signed by a rotated key, still works this long.
+pub const TOKEN_GRACE: Duration = Duration::from_secs(60);
+/// Last-used times and heartbeats are written in one transaction this often.
+pub const COALESCE_EVERY: Duration = Duration::from_secs(5);
+/// Records waiting for the audit writer.
+pub const AUDIT_QUEUE_MAX: usize = 8192;
+/// How long the whole server may take to stop.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(20);
+/// How long listeners wait for requests in flight when the server stops.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Bytes of memory of one isolate.
+pub const ISOLATE_MEMORY_BYTES: u64 = 512 << 20;
+/// Processes and threads of one isolate.
+pub const ISOLATE_PIDS: u64 = 128;
+/// CPU of one isolate, in thousandths of a core.
+pub const ISOLATE_CPU_MILLIS: u64 = 1000;
+/// Bytes of memory of all isolates of one user.
+pub const USER_MEMORY_BYTES: u64 = 2 << 30;
+/// Processes and threads of all isolates of one user.
+pub const USER_PIDS: u64 = 512;
+/// CPU of all isolates of one user, in thousandths of a core.
+pub const USER_CPU_MILLIS: u64 = 2000;
+/// Open files of one process in an isolate.
+pub const ISOLATE_OPEN_FILES: u64 = 1024;
+/// Bytes of the largest file a process in an isolate may write.
+pub const ISOLATE_FILE_BYTES: u64 = 1 << 30;

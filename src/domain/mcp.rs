@@ -1,0 +1,248 @@
+//! What an mcp is: a published server definition, its lifecycle, its limits and its times.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ids::McpId;
+use super::limits;
+use super::name::{Name, ToolName};
+
+/// Where a definition is in its life. Only `Published` serves calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum McpState {
+    /// Added, can be discovered, serves nobody.
+    Draft,
+    /// Serves its subscribers.
+    Published,
+    /// Kept for its history, serves nobody, never comes back.
+    Archived,
+}
+
+impl McpState {
+    /// Whether the lifecycle allows the step.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Draft, Self::Published | Self::Archived)
+                | (Self::Published, Self::Draft | Self::Archived)
+        )
+    }
+}
+
+/// Who shares one process of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// One isolate for each user (the default).
+    #[default]
+    PerUser,
+    /// One isolate for each session of a user.
+    PerSession,
+    /// One instance for everybody; the operator vouches that the server keeps principals apart.
+    Shared,
+}
+
+/// The program of a stdio server. Arguments and environment may hold `{home}`, `{user.name}`
+/// and `{user.id}`, substituted without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Absolute path, or a name looked up in the isolate's `PATH`.
+    pub command: String,
+    /// Arguments after the program's name.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Environment, added to the clean one (`PATH`, `HOME`, `LANG`, `TMPDIR`).
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// The kernel limits of one isolate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of memory, page cache and tmpfs included.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Bytes of the largest file a process may write.
+    pub file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: limits::ISOLATE_MEMORY_BYTES,
+            pids: limits::ISOLATE_PIDS,
+            cpu_millis: limits::ISOLATE_CPU_MILLIS,
+            open_files: limits::ISOLATE_OPEN_FILES,
+            file_bytes: limits::ISOLATE_FILE_BYTES,
+        }
+    }
+}
+
+/// The times of an mcp, in milliseconds on the wire and in storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Times {
+    /// From admission to answer.
+    pub call_ms: u64,
+    /// From spawn to ready; `None`: 30 s, or 120 s for a launcher that may install first.
+    pub start_ms: Option<u64>,
+    /// Without calls for this long, the isolate stops; `None`: never.
+    pub idle_ms: Option<u64>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            call_ms: millis(limits::CALL_DEADLINE),
+            start_ms: None,
+            idle_ms: Some(millis(limits::IDLE_AFTER)),
+        }
+    }
+}
+
+/// A published server definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mcp {
+    /// Its id.
+    pub id: McpId,
+    /// Its unique name.
+    pub name: Name,
+    /// One line for people.
+    #[serde(default)]
+    pub description: String,
+    /// Where it is in its life.
+    pub state: McpState,
+    /// Who shares a process.
+    #[serde(default)]
+    pub sharing: Sharing,
+    /// What is started.
+    pub program: Program,
+    /// Kernel limits of one isolate.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Deadlines and idle time.
+    #[serde(default)]
+    pub times: Times,
+}
+
+impl Mcp {
+    /// A short hash of everything that makes a running process differ: program, sharing, limits.
+    /// Part of the isolate's key, so a changed definition gets a new isolate.
+    #[must_use]
+    pub fn config_hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        let view = (&self.program, &self.sharing, &self.limits);
+        hasher.update(serde_json::to_vec(&view).unwrap_or_default());
+        hasher
+            .finalize()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// Whether the program is a launcher that may download before it runs.
+    #[must_use]
+    pub fn may_install(&self) -> bool {
+        let file = self.program.command.rsplit('/').next().unwrap_or_default();
+        matches!(file, "npx" | "uvx" | "bunx" | "pnpm" | "pipx" | "uv")
+    }
+
+    /// From spawn to ready.
+    #[must_use]
+    pub fn start_deadline(&self) -> Duration {
+        match self.times.start_ms {
+            Some(ms) => Duration::from_millis(ms),
+            None if self.may_install() => limits::INSTALL_DEADLINE,
+            None => limits::START_DEADLINE,
+        }
+    }
+
+    /// From admission to answer.
+    #[must_use]
+    pub fn call_deadline(&self) -> Duration {
+        Duration::from_millis(self.times.call_ms).min(limits::CALL_DEADLINE_MAX)
+    }
+
+    /// Without calls for this long, the isolate stops.
+    #[must_use]
+    pub fn idle_after(&self) -> Option<Duration> {
+        self.times.idle_ms.map(Duration::from_millis)
+    }
+}
+
+/// One tool of an mcp, as discovery found it. Everything but the name stays raw JSON text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its own name.
+    pub name: ToolName,
+    /// Its description, as declared.
+    #[serde(default)]
+    pub description: String,
+    /// Its whole definition as the server sent it, as JSON text.
+    pub definition: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+
+    fn sample() -> Mcp {
+        Mcp {
+            id: McpId::from_random([1; ID_BYTES]),
+            name: Name::parse("demo").unwrap(),
+            description: String::new(),
+            state: McpState::Draft,
+            sharing: Sharing::PerUser,
+            program: Program {
+                command: "cat".into(),
+                args: vec![],
+                env: BTreeMap::new(),
+            },
+            limits: Limits::default(),
+            times: Times::default(),
+        }
+    }
+
+    #[test]
+    fn hash_follows_what_runs_and_nothing_else() {
+        let one = sample();
+        let mut two = sample();
+        two.description = "other".into();
+        two.times.idle_ms = None;
+        assert_eq!(one.config_hash(), two.config_hash());
+        two.program.args.push("-u".into());
+        assert_ne!(one.config_hash(), two.config_hash());
+    }
+
+    #[test]
+    fn archived_is_the_end() {
+        assert!(McpState::Draft.may_become(McpState::Published));
+        assert!(!McpState::Archived.may_become(McpState::Published));
+    }
+
+    #[test]
+    fn installers_get_longer_to_start() {
+        let mut mcp = sample();
+        assert_eq!(mcp.start_deadline(), limits::START_DEADLINE);
+        mcp.program.command = "/usr/bin/npx".into();
+        assert_eq!(mcp.start_deadline(), limits::INSTALL_DEADLINE);
+    }
+}

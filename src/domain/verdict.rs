@@ -1,0 +1,176 @@
+//! Why a run ended, and what that means for the next one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Whose memory limit the kernel enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OomScope {
+    /// The isolate's own limit.
+    Isolate,
+    /// The sum of the user's isolates.
+    User,
+    /// The host, or a budget above the user.
+    Host,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Verdict {
+    /// The server ended by itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// A signal ended the server, and it was not ours.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The kernel killed it for memory.
+    OutOfMemory {
+        /// Whose limit.
+        scope: OomScope,
+        /// That limit in bytes, where known.
+        limit_bytes: Option<u64>,
+    },
+    /// It did not become ready in time or answered the handshake wrongly.
+    Handshake {
+        /// What went wrong.
+        detail: String,
+    },
+    /// It stopped answering pings.
+    Ping {
+        /// How many in a row.
+        missed: u32,
+    },
+    /// It broke the framing: a line over the cap, stdout closed while alive.
+    Protocol {
+        /// What it did.
+        detail: String,
+    },
+    /// The server was never executed: not found, not executable, a wall refused.
+    NotStarted {
+        /// The step of the plan that failed.
+        step: String,
+        /// Why, with what, and what to do.
+        detail: String,
+    },
+    /// An administrator or a suspension ended it.
+    Killed {
+        /// The reason given.
+        reason: String,
+    },
+    /// Nobody used it for `idle_after`.
+    Idle,
+    /// The definition changed.
+    Replaced,
+    /// The server is stopping.
+    Shutdown,
+    /// Our own code failed; never the server's fault.
+    Internal {
+        /// What happened.
+        detail: String,
+    },
+}
+
+/// How the restart policy weighs a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// We wanted it: no failure, no restart by itself.
+    Wanted,
+    /// A failure worth this many.
+    Failure(u32),
+    /// Trying again cannot help: quarantine at once.
+    Hopeless,
+}
+
+impl Verdict {
+    /// How the restart policy weighs this end. An OOM kill counts double.
+    #[must_use]
+    pub const fn weight(&self) -> Weight {
+        match self {
+            Self::Idle | Self::Replaced | Self::Shutdown | Self::Killed { .. } => Weight::Wanted,
+            Self::OutOfMemory { .. } => Weight::Failure(2),
+            Self::NotStarted { .. } | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
+            Self::Exited { .. }
+            | Self::Signaled { .. }
+            | Self::Handshake { .. }
+            | Self::Ping { .. }
+            | Self::Protocol { .. }
+            | Self::Internal { .. } => Weight::Failure(1),
+        }
+    }
+
+    /// One word for tables, metrics and filters.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Exited { .. } => "exited",
+            Self::Signaled { .. } => "signaled",
+            Self::OutOfMemory { .. } => "out_of_memory",
+            Self::Handshake { .. } => "handshake",
+            Self::Ping { .. } => "ping",
+            Self::Protocol { .. } => "protocol",
+            Self::NotStarted { .. } => "not_started",
+            Self::Killed { .. } => "killed",
+            Self::Idle => "idle",
+            Self::Replaced => "replaced",
+            Self::Shutdown => "shutdown",
+            Self::Internal { .. } => "internal",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exited with code {code}"),
+            Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
+            Self::OutOfMemory { scope, limit_bytes } => {
+                let whose = match scope {
+                    OomScope::Isolate => "the isolate's limit",
+                    OomScope::User => "the user's limit",
+                    OomScope::Host => "the host's memory",
+                };
+                write!(f, "out of memory: {whose}")?;
+                match limit_bytes {
+                    Some(bytes) => write!(f, " of {} MiB", bytes >> 20),
+                    None => Ok(()),
+                }
+            }
+            Self::Handshake { detail } => write!(f, "handshake failed: {detail}"),
+            Self::Ping { missed } => write!(f, "missed {missed} pings in a row"),
+            Self::Protocol { detail } => write!(f, "broke the protocol: {detail}"),
+            Self::NotStarted { step, detail } => write!(f, "not started, at {step}: {detail}"),
+            Self::Killed { reason } => write!(f, "killed: {reason}"),
+            Self::Idle => f.write_str("stopped: idle"),
+            Self::Replaced => f.write_str("stopped: the definition changed"),
+            Self::Shutdown => f.write_str("stopped: the gateway is stopping"),
+            Self::Internal { detail } => write!(f, "internal error: {detail}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oom_counts_double_and_names_the_limit() {
+        let oom = Verdict::OutOfMemory {
+            scope: OomScope::Isolate,
+            limit_bytes: Some(512 << 20),
+        };
+        assert_eq!(oom.weight(), Weight::Failure(2));
+        assert_eq!(
+            oom.to_string(),
+            "out of memory: the isolate's limit of 512 MiB"
+        );
+        assert_eq!(Verdict::Exited { code: 127 }.weight(), Weight::Hopeless);
+        assert_eq!(Verdict::Idle.weight(), Weight::Wanted);
+    }
+}

@@ -1,0 +1,3 @@
+//! The one binary: the sandbox role hook first, then the command line.
+
+fn main() {}

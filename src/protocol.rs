@@ -1,0 +1,1 @@
+//! MCP on the wire: the JSON-RPC envelope, stdio framing and the downstream handshake.
