@@ -5,4 +5,5 @@ pub mod ids;
 pub mod limits;
 pub mod mcp;
 pub mod name;
+pub mod restart;
 pub mod verdict;
