@@ -109,3 +109,21 @@ pub const USER_CPU_MILLIS: u64 = 2000;
 pub const ISOLATE_OPEN_FILES: u64 = 1024;
 /// Bytes of the largest file a process in an isolate may write.
 pub const ISOLATE_FILE_BYTES: u64 = 1 << 30;
+/// Bytes of request lines waiting for one writer, unless a single line is larger.
+pub const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// A call waits for a restart that is due within this; beyond it the answer is `backing_off`.
+pub const BACKOFF_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A start holds its permit at most this long, so that one slow server never delays others.
+pub const START_PERMIT_HOLD: Duration = Duration::from_secs(2);
+/// After a server's death, how long its last lines on stdout may take to arrive.
+pub const LAST_WORDS: Duration = Duration::from_millis(5);
+/// A server that closed stdout or stdin and lives on is ended after this.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(1);
+/// Lines of non-JSON stdout kept per run.
+pub const NOISE_LINES_KEPT: usize = 32;
+/// Restarts of one of our own actors in [`INTENSITY_PERIOD`] before its supervisor gives up on it.
+pub const INTENSITY_MAX: usize = 3;
+/// The period of [`INTENSITY_MAX`].
+pub const INTENSITY_PERIOD: Duration = Duration::from_secs(60);
+/// This many different users given up on in [`INTENSITY_PERIOD`] is our bug, not theirs.
+pub const USERS_GIVEN_UP_MAX: usize = 10;
