@@ -109,3 +109,9 @@ pub const USER_CPU_MILLIS: u64 = 2000;
 pub const ISOLATE_OPEN_FILES: u64 = 1024;
 /// Bytes of the largest file a process in an isolate may write.
 pub const ISOLATE_FILE_BYTES: u64 = 1 << 30;
+/// Connections that read the store at once; opened on demand.
+pub const STORE_READERS_MAX: u32 = 4;
+/// How long a write waits for another process's lock on the store.
+pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
+/// How long a store function waits for a connection.
+pub const STORE_ACQUIRE_MAX: Duration = Duration::from_secs(10);
