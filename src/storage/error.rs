@@ -1,0 +1,209 @@
+//! What can go wrong in storage, sorted by what the caller can do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sqlx::migrate::MigrateError;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It is not there: look at the name.
+    #[error("{kind} `{id}` does not exist")]
+    NotFound {
+        /// What kind of thing was wanted.
+        kind: &'static str,
+        /// Its id or name.
+        id: String,
+    },
+    /// It stands against what is there: change the request.
+    #[error("{kind} `{id}` {why}")]
+    Conflict {
+        /// What kind of thing it is about.
+        kind: &'static str,
+        /// Its id or name.
+        id: String,
+        /// What stands against it.
+        why: String,
+    },
+    /// The database did not answer or could not write: repair what `fault` says, then try again.
+    /// Nothing of the failed call was kept.
+    #[error("could not {doing}: {fault}")]
+    Unavailable {
+        /// What was under way.
+        doing: &'static str,
+        /// What is wrong, as far as the database says.
+        fault: Fault,
+        /// The driver's error.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The file cannot be made or opened.
+    #[error("could not open the store `{}`: check the folder and its permissions", path.display())]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is stored cannot be what we wrote: restore a backup.
+    #[error("the store is damaged at {place}: {detail}; restore a backup")]
+    Corrupt {
+        /// Where: a table and column, or what was under way.
+        place: String,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// Another build's schema: start the build that wrote it, or a newer one.
+    #[error("the store was written by another version of legation ({detail}); start that version")]
+    Incompatible {
+        /// Which migration says so.
+        detail: String,
+    },
+}
+
+/// What keeps a database from doing its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No space for another page.
+    Full,
+    /// The file or its file system is read-only.
+    ReadOnly,
+    /// Another process holds the lock, or every connection is taken.
+    Busy,
+    /// The disk failed.
+    Io,
+    /// The file could not be opened.
+    CannotOpen,
+    /// [`Store::close`](super::Store::close) was called.
+    Closed,
+    /// Something else; the source says what.
+    Other,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the database or its disk is full; free some space",
+            Self::ReadOnly => "the database is read-only; check its permissions and its mount",
+            Self::Busy => "the database is busy; another process may hold its lock",
+            Self::Io => "the disk failed; check the kernel's log",
+            Self::CannotOpen => "the file cannot be opened; check the folder and its permissions",
+            Self::Closed => "the store is closed; the server is stopping",
+            Self::Other => "the database refused",
+        })
+    }
+}
+
+/// SQLite's primary result codes that mean something to the operator.
+mod sqlite_code {
+    pub(super) const BUSY: u32 = 5;
+    pub(super) const LOCKED: u32 = 6;
+    pub(super) const READONLY: u32 = 8;
+    pub(super) const IOERR: u32 = 10;
+    pub(super) const CORRUPT: u32 = 11;
+    pub(super) const FULL: u32 = 13;
+    pub(super) const CANTOPEN: u32 = 14;
+    pub(super) const NOTADB: u32 = 26;
+}
+
+/// The primary code of a driver's error: SQLite puts it in the low byte.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+fn fault_of(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::PoolClosed => return Fault::Closed,
+        sqlx::Error::PoolTimedOut => return Fault::Busy,
+        sqlx::Error::Io(_) => return Fault::Io,
+        _ => {}
+    }
+    match primary_code(error) {
+        Some(sqlite_code::FULL) => Fault::Full,
+        Some(sqlite_code::READONLY) => Fault::ReadOnly,
+        Some(sqlite_code::BUSY | sqlite_code::LOCKED) => Fault::Busy,
+        Some(sqlite_code::IOERR) => Fault::Io,
+        Some(sqlite_code::CANTOPEN) => Fault::CannotOpen,
+        _ => Fault::Other,
+    }
+}
+
+impl StoreError {
+    pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
+        Self::NotFound {
+            kind,
+            id: id.to_string(),
+        }
+    }
+
+    pub(super) fn conflict(
+        kind: &'static str,
+        id: impl fmt::Display,
+        why: impl Into<String>,
+    ) -> Self {
+        Self::Conflict {
+            kind,
+            id: id.to_string(),
+            why: why.into(),
+        }
+    }
+
+    pub(super) fn migrating(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(_)
+            | MigrateError::VersionMismatch(_)
+            | MigrateError::VersionTooNew(..) => Self::Incompatible {
+                detail: error.to_string(),
+            },
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                doing("migrate the store")(source)
+            }
+            other => doing("migrate the store")(sqlx::Error::Migrate(Box::new(other))),
+        }
+    }
+}
+
+/// For a statement that can only fail because the database does.
+pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
+    move |source| {
+        let damaged = matches!(
+            primary_code(&source),
+            Some(sqlite_code::CORRUPT | sqlite_code::NOTADB)
+        ) || matches!(
+            source,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)
+        );
+        if damaged {
+            return StoreError::Corrupt {
+                place: doing.to_owned(),
+                detail: source.to_string(),
+            };
+        }
+        StoreError::Unavailable {
+            doing,
+            fault: fault_of(&source),
+            source,
+        }
+    }
+}
+
+/// For a statement that may break a constraint: a taken name is a [`StoreError::Conflict`] of
+/// `kind`, a broken reference a [`StoreError::NotFound`] of `refers`.
+pub(super) fn adding(
+    what: &'static str,
+    kind: &'static str,
+    refers: &'static str,
+    id: impl fmt::Display,
+) -> impl Fn(sqlx::Error) -> StoreError {
+    let id = id.to_string();
+    move |source| match source.as_database_error() {
+        Some(error) if error.is_unique_violation() => {
+            StoreError::conflict(kind, &id, "exists already")
+        }
+        Some(error) if error.is_foreign_key_violation() => StoreError::not_found(refers, &id),
+        _ => doing(what)(source),
+    }
+}

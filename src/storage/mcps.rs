@@ -1,0 +1,209 @@
+//! Mcps: published definitions and their lifecycle.
+
+use super::error::{StoreError, adding, doing};
+use super::{Store, rows};
+use crate::domain::account::Millis;
+use crate::domain::ids::McpId;
+use crate::domain::mcp::{Mcp, McpState};
+use crate::domain::name::Name;
+
+const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
+    times, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)";
+const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
+    limits = $6, times = $7, updated_at = $8 WHERE id = $1 AND state <> 'archived' RETURNING id";
+const SET_STATE: &str =
+    "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
+const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+    FROM mcps WHERE name = $1 \
+    ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
+const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+    FROM mcps WHERE id = $1";
+const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+    FROM mcps ORDER BY name, created_at, id";
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    description: String,
+    state: String,
+    sharing: String,
+    program: String,
+    limits: String,
+    times: String,
+}
+
+impl TryFrom<Row> for Mcp {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: rows::field("mcps.id", row.id)?,
+            name: rows::field("mcps.name", row.name)?,
+            description: row.description,
+            state: state_from(&row.state)?,
+            sharing: rows::json("mcps.sharing", &row.sharing)?,
+            program: rows::json("mcps.program", &row.program)?,
+            limits: rows::json("mcps.limits", &row.limits)?,
+            times: rows::json("mcps.times", &row.times)?,
+        })
+    }
+}
+
+const fn state_text(state: McpState) -> &'static str {
+    match state {
+        McpState::Draft => "draft",
+        McpState::Published => "published",
+        McpState::Archived => "archived",
+    }
+}
+
+fn state_from(text: &str) -> Result<McpState, StoreError> {
+    [McpState::Draft, McpState::Published, McpState::Archived]
+        .into_iter()
+        .find(|state| state_text(*state) == text)
+        .ok_or_else(|| StoreError::Corrupt {
+            place: "mcps.state".into(),
+            detail: format!("`{text}` is no state"),
+        })
+}
+
+impl Store {
+    /// Adds a definition in whatever state it says.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if a definition that is not archived has the name.
+    pub async fn create_mcp(&self, mcp: &Mcp, at: Millis) -> Result<(), StoreError> {
+        let sharing = rows::to_json("mcps.sharing", &mcp.sharing)?;
+        let program = rows::to_json("mcps.program", &mcp.program)?;
+        let limits = rows::to_json("mcps.limits", &mcp.limits)?;
+        let times = rows::to_json("mcps.times", &mcp.times)?;
+        on!(self, |db| sqlx::query(CREATE)
+            .bind(mcp.id.as_str())
+            .bind(mcp.name.as_str())
+            .bind(mcp.description.as_str())
+            .bind(state_text(mcp.state))
+            .bind(sharing)
+            .bind(program)
+            .bind(limits)
+            .bind(times)
+            .bind(at)
+            .execute(&db.writer)
+            .await)
+        .map_err(adding("add an mcp", "mcp", "mcp", &mcp.name))?;
+        Ok(())
+    }
+
+    /// Replaces everything of a definition but its state.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none, [`StoreError::Conflict`] if it is archived or
+    /// its new name is taken.
+    pub async fn update_mcp(&self, mcp: &Mcp, at: Millis) -> Result<(), StoreError> {
+        let sharing = rows::to_json("mcps.sharing", &mcp.sharing)?;
+        let program = rows::to_json("mcps.program", &mcp.program)?;
+        let limits = rows::to_json("mcps.limits", &mcp.limits)?;
+        let times = rows::to_json("mcps.times", &mcp.times)?;
+        let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
+            .bind(mcp.id.as_str())
+            .bind(mcp.name.as_str())
+            .bind(mcp.description.as_str())
+            .bind(sharing)
+            .bind(program)
+            .bind(limits)
+            .bind(times)
+            .bind(at)
+            .fetch_optional(&db.writer)
+            .await)
+        .map_err(adding("update an mcp", "mcp", "mcp", &mcp.name))?;
+        if updated.is_some() {
+            return Ok(());
+        }
+        let stored = self.mcp(&mcp.id).await?;
+        Err(StoreError::conflict(
+            "mcp",
+            stored.name,
+            "is archived and cannot change any more",
+        ))
+    }
+
+    /// Moves a definition along its lifecycle and returns it as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the lifecycle does not allow the step
+    /// ([`McpState::may_become`]) or somebody else moved it meanwhile,
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn set_mcp_state(
+        &self,
+        id: &McpId,
+        next: McpState,
+        at: Millis,
+    ) -> Result<Mcp, StoreError> {
+        let mut mcp = self.mcp(id).await?;
+        if !mcp.state.may_become(next) {
+            let why = format!(
+                "is {} and cannot become {}",
+                state_text(mcp.state),
+                state_text(next)
+            );
+            return Err(StoreError::conflict("mcp", mcp.name, why));
+        }
+        // Only from the state that was looked at, so that two changes at once cannot both pass.
+        let moved = on!(self, |db| sqlx::query_scalar::<_, String>(SET_STATE)
+            .bind(id.as_str())
+            .bind(state_text(mcp.state))
+            .bind(state_text(next))
+            .bind(at)
+            .fetch_optional(&db.writer)
+            .await)
+        .map_err(doing("change an mcp's state"))?;
+        if moved.is_none() {
+            return Err(StoreError::conflict(
+                "mcp",
+                mcp.name,
+                "was changed by somebody else meanwhile; look again",
+            ));
+        }
+        mcp.state = next;
+        Ok(mcp)
+    }
+
+    /// The definition of that name; an archived one only if no other has the name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn mcp_by_name(&self, name: &Name) -> Result<Mcp, StoreError> {
+        on!(self, |db| sqlx::query_as::<_, Row>(BY_NAME)
+            .bind(name.as_str())
+            .fetch_optional(&db.reader)
+            .await)
+        .map_err(doing("read an mcp"))?
+        .ok_or_else(|| StoreError::not_found("mcp", name))?
+        .try_into()
+    }
+
+    /// The definition with that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn mcp(&self, id: &McpId) -> Result<Mcp, StoreError> {
+        on!(self, |db| sqlx::query_as::<_, Row>(BY_ID)
+            .bind(id.as_str())
+            .fetch_optional(&db.reader)
+            .await)
+        .map_err(doing("read an mcp"))?
+        .ok_or_else(|| StoreError::not_found("mcp", id))?
+        .try_into()
+    }
+
+    /// Every definition, archived ones too, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn mcps(&self) -> Result<Vec<Mcp>, StoreError> {
+        let rows = on!(self, |db| sqlx::query_as::<_, Row>(LIST)
+            .fetch_all(&db.reader)
+            .await)
+        .map_err(doing("list the mcps"))?;
+        rows::all(rows)
+    }
+}

@@ -1,0 +1,189 @@
+//! Sessions: what lets a registered client survive a restart of the server. An ended session is
+//! deleted; the audit log keeps its history.
+
+use super::error::{StoreError, adding, doing};
+use super::{Store, rows};
+use crate::domain::account::{Millis, Session};
+use crate::domain::ids::{KeyId, SessionId, UserId};
+
+const CREATE: &str = "INSERT INTO sessions (id, key_id, user_id, connection_id, friendly_name, \
+    host_tool, created_at, seen_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const EXTEND: &str = "UPDATE sessions SET seen_at = $2, expires_at = $3 \
+    WHERE id = $1 AND seen_at <= $2";
+const END: &str = "DELETE FROM sessions WHERE id = $1";
+const END_OF_KEY: &str = "DELETE FROM sessions WHERE key_id = $1 RETURNING id";
+const END_OF_USER: &str = "DELETE FROM sessions WHERE user_id = $1 RETURNING id";
+const LIVE: &str = "SELECT id, key_id, user_id, connection_id, friendly_name, host_tool, \
+    created_at, seen_at, expires_at FROM sessions WHERE expires_at > $1 ORDER BY created_at, id";
+const PURGE: &str = "DELETE FROM sessions WHERE expires_at <= $1";
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    key_id: String,
+    user_id: String,
+    connection_id: String,
+    friendly_name: String,
+    host_tool: String,
+    created_at: i64,
+    seen_at: i64,
+    expires_at: i64,
+}
+
+impl TryFrom<Row> for Session {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: rows::field("sessions.id", row.id)?,
+            key: rows::field("sessions.key_id", row.key_id)?,
+            user: rows::field("sessions.user_id", row.user_id)?,
+            connection: rows::field("sessions.connection_id", row.connection_id)?,
+            friendly_name: row.friendly_name,
+            host_tool: row.host_tool,
+            created_at: row.created_at,
+            seen_at: row.seen_at,
+            expires_at: row.expires_at,
+        })
+    }
+}
+
+/// One session's activity, collected between two writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSeen {
+    /// Which session.
+    pub id: SessionId,
+    /// When it was last active.
+    pub seen_at: Millis,
+    /// When it ends without more activity.
+    pub expires_at: Millis,
+}
+
+impl Store {
+    /// Adds a session.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if its key or user does not exist.
+    pub async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
+        on!(self, |db| sqlx::query(CREATE)
+            .bind(session.id.as_str())
+            .bind(session.key.as_str())
+            .bind(session.user.as_str())
+            .bind(session.connection.as_str())
+            .bind(session.friendly_name.as_str())
+            .bind(session.host_tool.as_str())
+            .bind(session.created_at)
+            .bind(session.seen_at)
+            .bind(session.expires_at)
+            .execute(&db.writer)
+            .await)
+        .map_err(adding(
+            "add a session",
+            "session",
+            "key or user of session",
+            &session.id,
+        ))?;
+        Ok(())
+    }
+
+    /// Notes activity: one transaction for the batch; never goes back in time; ended sessions are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; then none of the batch was kept.
+    pub async fn extend_sessions(&self, seen: &[SessionSeen]) -> Result<(), StoreError> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let failed = doing("extend sessions");
+        on!(self, |db| {
+            let mut tx = db.begin().await.map_err(failed)?;
+            for one in seen {
+                sqlx::query(EXTEND)
+                    .bind(one.id.as_str())
+                    .bind(one.seen_at)
+                    .bind(one.expires_at)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            }
+            tx.commit().await.map_err(failed)
+        })
+    }
+
+    /// Ends a session; `false` if there was none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn end_session(&self, id: &SessionId) -> Result<bool, StoreError> {
+        let rows = on!(self, |db| sqlx::query(END)
+            .bind(id.as_str())
+            .execute(&db.writer)
+            .await
+            .map(|done| done.rows_affected()))
+        .map_err(doing("end a session"))?;
+        Ok(rows > 0)
+    }
+
+    /// Ends every session of a key and says which.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn end_sessions_of_key(&self, key: &KeyId) -> Result<Vec<SessionId>, StoreError> {
+        let ids = on!(self, |db| sqlx::query_scalar::<_, String>(END_OF_KEY)
+            .bind(key.as_str())
+            .fetch_all(&db.writer)
+            .await)
+        .map_err(doing("end a key's sessions"))?;
+        ids_of(ids)
+    }
+
+    /// Ends every session of a user and says which.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn end_sessions_of_user(&self, user: &UserId) -> Result<Vec<SessionId>, StoreError> {
+        let ids = on!(self, |db| sqlx::query_scalar::<_, String>(END_OF_USER)
+            .bind(user.as_str())
+            .fetch_all(&db.writer)
+            .await)
+        .map_err(doing("end a user's sessions"))?;
+        ids_of(ids)
+    }
+
+    /// The sessions that are not expired at `now`, oldest first: what a starting server takes up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn live_sessions(&self, now: Millis) -> Result<Vec<Session>, StoreError> {
+        let rows = on!(self, |db| sqlx::query_as::<_, Row>(LIVE)
+            .bind(now)
+            .fetch_all(&db.reader)
+            .await)
+        .map_err(doing("list the live sessions"))?;
+        rows::all(rows)
+    }
+
+    /// Deletes the sessions that expired at or before `before` and says how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn purge_sessions(&self, before: Millis) -> Result<u64, StoreError> {
+        on!(self, |db| sqlx::query(PURGE)
+            .bind(before)
+            .execute(&db.writer)
+            .await
+            .map(|done| done.rows_affected()))
+        .map_err(doing("purge expired sessions"))
+    }
+}
+
+/// `RETURNING` promises no order; lists here are deterministic.
+fn ids_of(texts: Vec<String>) -> Result<Vec<SessionId>, StoreError> {
+    let parse = |id| rows::field("sessions.id", id);
+    let mut ids = texts
+        .into_iter()
+        .map(parse)
+        .collect::<Result<Vec<SessionId>, _>>()?;
+    ids.sort();
+    Ok(ids)
+}

@@ -1,0 +1,55 @@
+//! The storage suite: a list of cases and a list of stores, each case on each store. A second
+//! database is one more line in `on_every_store!` and a constructor.
+
+mod accounts;
+mod catalog;
+mod durability;
+mod lifetimes;
+mod samples;
+
+/// Declares one test for each case and store. A store's constructor returns the store and
+/// whatever must live as long.
+macro_rules! on_every_store {
+    ($($module:ident :: $case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let (_folder, store) = super::samples::sqlite().await;
+                    super::$module::$case(store.clone()).await;
+                    store.close().await;
+                }
+            )+
+        }
+    };
+}
+
+on_every_store! {
+    accounts::users_are_found_by_name_and_id,
+    accounts::a_taken_user_name_is_a_conflict,
+    accounts::groups_hold_members_and_grants,
+    accounts::membership_needs_both_sides,
+    accounts::grants_reach_a_user_once,
+    accounts::keys_are_found_by_prefix_and_listed,
+    accounts::revoking_a_key_keeps_the_first_date,
+    accounts::touching_keys_never_goes_back,
+    accounts::settings_are_set_once_and_overwritten,
+    catalog::mcps_come_back_as_they_went_in,
+    catalog::the_lifecycle_is_kept,
+    catalog::an_archived_mcp_gives_its_name_back,
+    catalog::tools_are_replaced_as_a_set,
+    catalog::a_double_tool_keeps_the_old_set,
+    catalog::subscribing_twice_keeps_the_names,
+    catalog::a_taken_exposed_name_is_a_conflict,
+    catalog::newcomers_are_exposed_and_nobody_renamed,
+    catalog::unsubscribing_forgets_the_names,
+    lifetimes::sessions_live_until_they_expire,
+    lifetimes::sessions_are_extended_in_a_batch,
+    lifetimes::sessions_end_by_key_and_by_user,
+    lifetimes::one_suspension_is_active_per_target,
+    lifetimes::the_history_of_suspensions_is_kept,
+    durability::deleting_takes_what_depends_along,
+    durability::many_writers_at_once_lose_nothing,
+    durability::a_closed_store_says_so,
+    durability::ping_answers,
+}

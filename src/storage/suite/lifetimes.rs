@@ -1,0 +1,151 @@
+//! Sessions and suspensions.
+
+use super::samples::{key, keyed, mcp, session, user};
+use crate::domain::account::{Suspension, SuspensionScope};
+use crate::domain::ids::{ID_BYTES, SuspensionId};
+use crate::storage::{SessionSeen, Store, StoreError};
+
+pub(super) async fn sessions_live_until_they_expire(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let (first, mut second) = (session(1, &key), session(2, &key));
+    second.expires_at = 5_000;
+    store.create_session(&first).await.unwrap();
+    store.create_session(&second).await.unwrap();
+    assert_eq!(
+        store.live_sessions(4_999).await.unwrap(),
+        [first.clone(), second.clone()]
+    );
+    assert_eq!(
+        store.live_sessions(5_000).await.unwrap(),
+        std::slice::from_ref(&first)
+    );
+    assert_eq!(store.purge_sessions(4_999).await.unwrap(), 0);
+    assert_eq!(store.purge_sessions(5_000).await.unwrap(), 1);
+    assert_eq!(
+        store.live_sessions(0).await.unwrap(),
+        std::slice::from_ref(&first)
+    );
+    assert!(store.end_session(&first.id).await.unwrap());
+    assert!(!store.end_session(&first.id).await.unwrap());
+    assert!(store.live_sessions(0).await.unwrap().is_empty());
+    let stranger = super::samples::key(9, &user(9, "eve"));
+    let error = store
+        .create_session(&session(9, &stranger))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }));
+}
+
+pub(super) async fn sessions_are_extended_in_a_batch(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let (first, second, gone) = (session(1, &key), session(2, &key), session(3, &key));
+    store.create_session(&first).await.unwrap();
+    store.create_session(&second).await.unwrap();
+    let seen = |id: &crate::domain::ids::SessionId, seen_at, expires_at| SessionSeen {
+        id: id.clone(),
+        seen_at,
+        expires_at,
+    };
+    store.extend_sessions(&[]).await.unwrap();
+    store
+        .extend_sessions(&[
+            seen(&first.id, 4_000, 20_000),
+            seen(&gone.id, 4_000, 20_000),
+            // Older than what is stored: passed over.
+            seen(&second.id, 1, 2),
+        ])
+        .await
+        .unwrap();
+    let live = store.live_sessions(0).await.unwrap();
+    assert_eq!((live[0].seen_at, live[0].expires_at), (4_000, 20_000));
+    assert_eq!(live[1], second);
+    assert_eq!(live.len(), 2, "an ended session does not come back");
+}
+
+pub(super) async fn sessions_end_by_key_and_by_user(store: Store) {
+    let (ada, first) = keyed(&store, 1, "ada").await;
+    let (_, others) = keyed(&store, 2, "bob").await;
+    let second = key(3, &ada);
+    store.create_key(&second).await.unwrap();
+    let all = [
+        session(1, &first),
+        session(2, &first),
+        session(3, &second),
+        session(4, &others),
+    ];
+    for one in &all {
+        store.create_session(one).await.unwrap();
+    }
+    assert_eq!(
+        store.end_sessions_of_key(&first.id).await.unwrap(),
+        [all[0].id.clone(), all[1].id.clone()]
+    );
+    assert!(
+        store
+            .end_sessions_of_key(&first.id)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        store.end_sessions_of_user(&ada.id).await.unwrap(),
+        [all[2].id.clone()]
+    );
+    assert_eq!(store.live_sessions(0).await.unwrap(), [all[3].clone()]);
+}
+
+fn suspension(n: u8, scope: SuspensionScope) -> Suspension {
+    Suspension {
+        id: SuspensionId::from_random([n; ID_BYTES]),
+        scope,
+        reason: format!("reason {n}"),
+        author: "root".into(),
+        created_at: i64::from(n),
+        lifted_at: None,
+    }
+}
+
+pub(super) async fn one_suspension_is_active_per_target(store: Store) {
+    let on_user = SuspensionScope::User(user(1, "ada").id);
+    let on_mcp = SuspensionScope::Mcp(mcp(1, "demo").id);
+    let (first, second) = (suspension(1, on_user.clone()), suspension(2, on_mcp));
+    store.suspend(&first).await.unwrap();
+    store.suspend(&second).await.unwrap();
+    let error = store
+        .suspend(&suspension(3, on_user.clone()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }));
+    assert_eq!(
+        store.active_suspensions().await.unwrap(),
+        [first.clone(), second.clone()]
+    );
+
+    let lifted = store.lift_suspension(&on_user, 9).await.unwrap();
+    assert_eq!(lifted.id, first.id);
+    assert_eq!(lifted.lifted_at, Some(9));
+    let error = store.lift_suspension(&on_user, 10).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }));
+    assert_eq!(store.active_suspensions().await.unwrap(), [second]);
+    store.suspend(&suspension(4, on_user)).await.unwrap();
+}
+
+pub(super) async fn the_history_of_suspensions_is_kept(store: Store) {
+    let scope = SuspensionScope::User(user(1, "ada").id);
+    for n in 1..=3u8 {
+        store.suspend(&suspension(n, scope.clone())).await.unwrap();
+        store
+            .lift_suspension(&scope, 100 + i64::from(n))
+            .await
+            .unwrap();
+    }
+    let history = store.suspension_history(2).await.unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|one| (one.created_at, one.lifted_at, one.reason.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [(3, Some(103), "reason 3"), (2, Some(102), "reason 2")]
+    );
+}

@@ -1,0 +1,110 @@
+//! Constructors of stores and of records to put into them.
+
+use std::collections::BTreeMap;
+
+use crate::domain::account::{Group, Key, Session, User};
+use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionId, UserId};
+use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
+use crate::domain::name::{Name, ToolName};
+use crate::storage::Store;
+
+pub(super) async fn sqlite() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("legation.db"))
+        .await
+        .unwrap();
+    (folder, store)
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+pub(super) fn tool_name(text: &str) -> ToolName {
+    ToolName::parse(text).unwrap()
+}
+
+pub(super) fn user(n: u8, text: &str) -> User {
+    User {
+        id: UserId::from_random([n; ID_BYTES]),
+        name: name(text),
+        created_at: 1000 + i64::from(n),
+    }
+}
+
+pub(super) fn group(n: u8, text: &str) -> Group {
+    Group {
+        id: GroupId::from_random([n; ID_BYTES]),
+        name: name(text),
+        created_at: 1000 + i64::from(n),
+    }
+}
+
+pub(super) fn key(n: u8, user: &User) -> Key {
+    Key {
+        id: KeyId::from_random([n; ID_BYTES]),
+        user: user.id.clone(),
+        label: format!("laptop {n}"),
+        prefix: format!("prefix{n:02}"),
+        pepper_id: 1,
+        digest: "ab".repeat(32),
+        created_at: 2000 + i64::from(n),
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: None,
+    }
+}
+
+pub(super) fn mcp(n: u8, text: &str) -> Mcp {
+    Mcp {
+        id: McpId::from_random([n; ID_BYTES]),
+        name: name(text),
+        description: "says ‘hello’; \"quoted\"".into(),
+        state: McpState::Draft,
+        sharing: Sharing::PerSession,
+        program: Program {
+            command: "/usr/bin/env".into(),
+            args: vec!["-S".into(), "{home}/a b".into()],
+            env: BTreeMap::from([("TOKEN".into(), "x=\u{1F512}".into())]),
+        },
+        limits: Limits {
+            memory_bytes: 64 << 20,
+            ..Limits::default()
+        },
+        times: Times {
+            idle_ms: None,
+            ..Times::default()
+        },
+    }
+}
+
+pub(super) fn tool(text: &str) -> Tool {
+    Tool {
+        name: tool_name(text),
+        description: format!("does {text}"),
+        definition: format!("{{\"name\":\"{text}\",\"x-future\":[1,2]}}"),
+    }
+}
+
+pub(super) fn session(n: u8, key: &Key) -> Session {
+    Session {
+        id: SessionId::from_random([n; ID_BYTES]),
+        key: key.id.clone(),
+        user: key.user.clone(),
+        connection: ConnectionId::from_random([n; ID_BYTES]),
+        friendly_name: "ada's laptop".into(),
+        host_tool: "vscode".into(),
+        created_at: 3000 + i64::from(n),
+        seen_at: 3000 + i64::from(n),
+        expires_at: 10_000,
+    }
+}
+
+/// A user with a key, stored.
+pub(super) async fn keyed(store: &Store, n: u8, text: &str) -> (User, Key) {
+    let user = user(n, text);
+    let key = key(n, &user);
+    store.create_user(&user).await.unwrap();
+    store.create_key(&key).await.unwrap();
+    (user, key)
+}

@@ -1,0 +1,87 @@
+//! Users.
+
+use super::error::{StoreError, adding, doing};
+use super::{Store, rows};
+use crate::domain::account::User;
+use crate::domain::ids::UserId;
+use crate::domain::name::Name;
+
+const CREATE: &str = "INSERT INTO users (id, name, created_at) VALUES ($1, $2, $3)";
+const BY_NAME: &str = "SELECT id, name, created_at FROM users WHERE name = $1";
+const BY_ID: &str = "SELECT id, name, created_at FROM users WHERE id = $1";
+const LIST: &str = "SELECT id, name, created_at FROM users ORDER BY name";
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for User {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: rows::field("users.id", row.id)?,
+            name: rows::field("users.name", row.name)?,
+            created_at: row.created_at,
+        })
+    }
+}
+
+impl Store {
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the name is taken.
+    pub async fn create_user(&self, user: &User) -> Result<(), StoreError> {
+        on!(self, |db| sqlx::query(CREATE)
+            .bind(user.id.as_str())
+            .bind(user.name.as_str())
+            .bind(user.created_at)
+            .execute(&db.writer)
+            .await)
+        .map_err(adding("add a user", "user", "user", &user.name))?;
+        Ok(())
+    }
+
+    /// The user of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn user_by_name(&self, name: &Name) -> Result<User, StoreError> {
+        on!(self, |db| sqlx::query_as::<_, Row>(BY_NAME)
+            .bind(name.as_str())
+            .fetch_optional(&db.reader)
+            .await)
+        .map_err(doing("read a user"))?
+        .ok_or_else(|| StoreError::not_found("user", name))?
+        .try_into()
+    }
+
+    /// The user with that id.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn user(&self, id: &UserId) -> Result<User, StoreError> {
+        on!(self, |db| sqlx::query_as::<_, Row>(BY_ID)
+            .bind(id.as_str())
+            .fetch_optional(&db.reader)
+            .await)
+        .map_err(doing("read a user"))?
+        .ok_or_else(|| StoreError::not_found("user", id))?
+        .try_into()
+    }
+
+    /// Every user, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
+        let rows = on!(self, |db| sqlx::query_as::<_, Row>(LIST)
+            .fetch_all(&db.reader)
+            .await)
+        .map_err(doing("list the users"))?;
+        rows::all(rows)
+    }
+}
