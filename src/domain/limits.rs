@@ -115,3 +115,5 @@ pub const STORE_READERS_MAX: u32 = 4;
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
 /// How long a store function waits for a connection.
 pub const STORE_ACQUIRE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one sealed value before it is sealed.
+pub const SEALED_BYTES_MAX: usize = 64 << 10;
