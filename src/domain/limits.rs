@@ -127,9 +127,15 @@ pub const INTENSITY_MAX: usize = 3;
 pub const INTENSITY_PERIOD: Duration = Duration::from_secs(60);
 /// This many different users given up on in [`INTENSITY_PERIOD`] is our bug, not theirs.
 pub const USERS_GIVEN_UP_MAX: usize = 10;
+/// The stop ladder of one isolate, all steps together.
+pub const ISOLATE_STOP_MAX: Duration = Duration::from_secs(8);
+/// Cold starts of one isolate's callers that may wait for it.
+pub const WAITERS_MAX: usize = 1024;
 /// Connections that read the store at once; opened on demand.
 pub const STORE_READERS_MAX: u32 = 4;
 /// How long a write waits for another process's lock on the store.
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
 /// How long a store function waits for a connection.
 pub const STORE_ACQUIRE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one sealed value before it is sealed.
+pub const SEALED_BYTES_MAX: usize = 64 << 10;

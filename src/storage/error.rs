@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use sqlx::migrate::MigrateError;
 
+use crate::domain::code::Code;
+
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -132,6 +134,18 @@ fn fault_of(error: &sqlx::Error) -> Fault {
 }
 
 impl StoreError {
+    /// The stable code that stands for it towards clients and operators.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::Unavailable { .. } | Self::Open { .. } => Code::StoreUnavailable,
+            Self::Corrupt { .. } => Code::StoreDamaged,
+            Self::Incompatible { .. } => Code::StoreIncompatible,
+        }
+    }
+
     pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
         Self::NotFound {
             kind,
