@@ -20,6 +20,7 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
 use super::gate::{Gate, Position};
+use super::health::Pulse;
 use super::pending::Pending;
 
 /// Why a run ended, as its callers are told.
@@ -85,6 +86,7 @@ pub struct Handle {
     used_ms: AtomicU64,
     heard_ms: AtomicU64,
     calls: AtomicU64,
+    pulse: Pulse,
 }
 
 impl Handle {
@@ -104,6 +106,7 @@ impl Handle {
             used_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            pulse: Pulse::default(),
         };
         (Arc::new(handle), frames)
     }
@@ -228,6 +231,16 @@ impl Handle {
             }
             Err(_) => Err(CallError::TimedOut),
         }
+    }
+
+    /// A ping is to be sent, unless one is under way.
+    pub(super) fn begin_ping(&self) -> bool {
+        self.pulse.begin()
+    }
+
+    /// The ping is over; gives how many in a row were missed.
+    pub(super) fn end_ping(&self, missed: bool) -> u32 {
+        self.pulse.end(missed)
     }
 
     /// Lets calls in.

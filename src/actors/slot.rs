@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::domain::account::User;
 use crate::domain::ids::{IsolateId, McpId, SessionId, UserId};
 use crate::domain::limits::{HISTORY_RUNS_MAX, TRANSITIONS_MAX};
-use crate::domain::mcp::{Limits, Mcp, Sharing};
+use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart::{Restart, Settings};
 use crate::domain::verdict::{OomScope, Verdict};
 
@@ -59,7 +59,23 @@ pub struct SlotKey {
     pub config: Arc<str>,
 }
 
+/// What the config part of a probe's key starts with.
+const PROBE: &str = "probe-";
+
 impl SlotKey {
+    /// The key of a run that only looks what a server offers.
+    #[must_use]
+    pub fn probe(mcp: &McpId, id: &IsolateId) -> Self {
+        let config = format!("{PROBE}{}", id.short()).into();
+        Self { principal: Principal::Shared, mcp: mcp.clone(), config }
+    }
+
+    /// Whether it is such a key.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.config.starts_with(PROBE)
+    }
+
     /// As `isolate list` shows it.
     #[must_use]
     pub fn text(&self) -> String {
@@ -241,6 +257,7 @@ struct Kept {
     actor: Option<ActorRef<IsolateMsg>>,
     history: VecDeque<Arc<RunRecord>>,
     transitions: VecDeque<Transition>,
+    tools: Option<Vec<Tool>>,
 }
 
 impl Slot {
@@ -272,6 +289,7 @@ impl Slot {
                 actor: None,
                 history: VecDeque::new(),
                 transitions: VecDeque::new(),
+                tools: None,
             }),
         }
     }
@@ -428,6 +446,18 @@ impl Slot {
         let gone = kept.occupant.take();
         kept.calls_past += gone.as_ref().map_or(0, |occupant| occupant.handle.calls());
         gone
+    }
+
+    /// A probe listed its tools. Other runs' lists are not kept: the catalog's is what counts.
+    pub(super) fn tools_seen(&self, tools: Vec<Tool>) {
+        if self.key.is_probe() {
+            self.kept.lock().tools = Some(tools);
+        }
+    }
+
+    /// What a probe listed.
+    pub(super) fn take_tools(&self) -> Option<Vec<Tool>> {
+        self.kept.lock().tools.take()
     }
 
     pub(super) fn count_restart(&self) {
