@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use sqlx::error::DatabaseError as _;
 use sqlx::migrate::MigrateError;
 
 use crate::domain::code::Code;
@@ -110,9 +111,13 @@ mod sqlite_code {
     pub(super) const NOTADB: u32 = 26;
 }
 
-/// The primary code of a driver's error: SQLite puts it in the low byte.
+/// SQLite's primary code, the low byte of what its driver reports; other databases' codes look
+/// like numbers too and mean something else.
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    let code: u32 = error.code()?.parse().ok()?;
     Some(code & 0xff)
 }
 
