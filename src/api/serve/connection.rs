@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -138,7 +140,43 @@ fn answer(
     // A router is one reference count; axum's is always ready.
     let answered = router.clone().call(request);
     async move {
-        let _serving = serving;
-        answered.await
+        let response = answered.await?;
+        // A body of known size is written from here on; a stream is a request still served.
+        if response.body().size_hint().exact().is_some() {
+            return Ok(response);
+        }
+        Ok(response.map(|body| {
+            Body::new(Streamed {
+                body,
+                _serving: serving,
+            })
+        }))
+    }
+}
+
+/// A body whose end ends its request.
+#[derive(Debug)]
+struct Streamed {
+    body: Body,
+    _serving: Serving,
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

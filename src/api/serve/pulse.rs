@@ -2,7 +2,7 @@
 //!
 //! hyper has a timer for request headers, but it arms and drops one timer per request, closes
 //! idle connections by the same figure, and nothing bounds a client that never reads its answer.
-//! Here a request costs four plain stores, and one timer per connection looks at them a few times
+//! Here a request costs a few plain stores, and one timer per connection looks at them a few times
 //! per bound.
 
 use std::io;
@@ -28,10 +28,13 @@ pub(super) struct Pulse {
     read: AtomicBool,
     /// Bytes went out since the guard last looked.
     wrote: AtomicBool,
+    /// Bytes are waiting to go out, and the client does not take them.
+    stalled: AtomicBool,
 }
 
 /// While it lives, a request is being served.
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Serving(Arc<Pulse>);
 
 /// Why a connection is waiting for its client.
@@ -39,7 +42,7 @@ pub(super) struct Serving(Arc<Pulse>);
 enum Waiting {
     /// A request's headers are on their way (or its first byte, on a new connection).
     Headers,
-    /// The next request, or the client reading the last answer.
+    /// The next request, or the client taking an answer.
     Idle,
 }
 
@@ -99,11 +102,12 @@ impl Guard {
     pub(super) fn is_overdue(&mut self, pulse: &Pulse, now: Instant) -> bool {
         let requests = pulse.requests.load(Ordering::Relaxed);
         let wrote = pulse.wrote.swap(false, Ordering::Relaxed);
-        if pulse.busy.load(Ordering::Relaxed) {
+        let busy = pulse.busy.load(Ordering::Relaxed);
+        if busy && !pulse.stalled.load(Ordering::Relaxed) {
             self.last = None;
             return false;
         }
-        let waiting = if requests == 0 || pulse.read.load(Ordering::Relaxed) {
+        let waiting = if !busy && (requests == 0 || pulse.read.load(Ordering::Relaxed)) {
             Waiting::Headers
         } else {
             Waiting::Idle
@@ -130,8 +134,13 @@ impl<I> Watched<I> {
     }
 
     fn wrote(&self, done: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(done, Poll::Ready(Ok(1..))) {
-            self.pulse.wrote.store(true, Ordering::Relaxed);
+        match &done {
+            Poll::Ready(Ok(1..)) => {
+                self.pulse.wrote.store(true, Ordering::Relaxed);
+                self.pulse.stalled.store(false, Ordering::Relaxed);
+            }
+            Poll::Pending => self.pulse.stalled.store(true, Ordering::Relaxed),
+            Poll::Ready(_) => {}
         }
         done
     }
@@ -241,6 +250,14 @@ mod tests {
         let mut guard = guard(now);
         let serving = Serving::begin(&pulse);
         assert_eq!(gives_up(&mut guard, &pulse, now, 4_000), None);
+        pulse.stalled.store(true, Ordering::Relaxed);
+        let stream = now + Duration::from_secs(4_000);
+        assert_eq!(
+            gives_up(&mut guard, &pulse, stream, 500),
+            Some(80),
+            "a deaf client"
+        );
+        pulse.stalled.store(false, Ordering::Relaxed);
         drop(serving);
         for tick in 0..100 {
             pulse.wrote.store(true, Ordering::Relaxed);

@@ -50,6 +50,8 @@ fn router(seen: &Seen) -> Router {
             request.into_body().collect().await.unwrap().to_bytes()
         }))
         .route("/big", get(|| async { vec![b'x'; 64 << 20] }))
+        .route("/stream", get(|| async { slow(2) }))
+        .route("/flood", get(|| async { slow(100_000) }))
         .route("/panic", get(|| async { panic!("a bug") as String }))
         .route("/from", get(|Extension(PeerAddress(from)): Extension<PeerAddress>| async move {
             from.to_string()
@@ -75,6 +77,35 @@ struct Running {
     listener: Listener,
     stop: CancellationToken,
     seen: Seen,
+}
+
+/// A body without a known size: its frames, and a pause before the last of them.
+struct Slow {
+    pause: std::pin::Pin<Box<tokio::time::Sleep>>,
+    frames: usize,
+}
+
+impl axum::body::HttpBody for Slow {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        if self.frames == 1 && self.pause.as_mut().poll(cx).is_pending() {
+            return std::task::Poll::Pending;
+        }
+        let more = self.frames.checked_sub(1);
+        self.frames = more.unwrap_or_default();
+        let frame = bytes::Bytes::from(vec![b'z'; 64 << 10]);
+        std::task::Poll::Ready(more.map(|_| Ok(hyper::body::Frame::data(frame))))
+    }
+}
+
+fn slow(frames: usize) -> axum::body::Body {
+    let pause = Box::pin(sleep(Duration::from_millis(1_800)));
+    axum::body::Body::new(Slow { pause, frames })
 }
 
 async fn start(bounds: Bounds, tls: Option<Arc<Tls>>) -> Running {
@@ -249,6 +280,29 @@ async fn an_idle_connection_and_one_that_never_reads_are_closed() {
     assert!(
         bytes.len() < 64 << 20,
         "its connection was kept: {}",
+        bytes.len()
+    );
+}
+
+#[tokio::test]
+async fn a_quiet_stream_is_kept_and_one_that_nobody_reads_is_not() {
+    let server = start(quick(), None).await;
+    let mut quiet = server.connect().await;
+    send(&mut quiet, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let (bytes, _) = until_closed(&mut quiet).await;
+    assert!(
+        bytes.ends_with(b"z\r\n0\r\n\r\n"),
+        "cut off after {}",
+        bytes.len()
+    );
+
+    let mut deaf = server.connect().await;
+    send(&mut deaf, "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    sleep(Duration::from_secs(3)).await;
+    let (bytes, took) = until_closed(&mut deaf).await;
+    assert!(
+        bytes.len() < 64 << 20 && took < PATIENCE / 2,
+        "{} in {took:?}",
         bytes.len()
     );
 }
