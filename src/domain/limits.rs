@@ -164,3 +164,30 @@ pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Files read from `conf.d`.
 pub const CONFIG_FILES_MAX: usize = 256;
+/// A connection that is kept alive without a request closes after this.
+pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
+/// Bytes of an oversized body that are read and thrown away, so that the client gets to read the
+/// refusal instead of a connection reset.
+pub const BODY_DISCARD_BYTES_MAX: usize = 16 << 20;
+/// How long throwing away an oversized body may take.
+pub const BODY_DISCARD_MAX: Duration = Duration::from_secs(2);
+/// Bytes of the body of a registration or a heartbeat.
+pub const SMALL_BODY_BYTES_MAX: usize = 8 << 10;
+/// Characters in what a client calls itself and in the name of its AI tool.
+pub const LABEL_CHARS_MAX: usize = 128;
+/// Bytes of a preshared key as a client presents it.
+pub const PRESENTED_KEY_BYTES_MAX: usize = 256;
+/// Bytes of a tool name as a client calls it (`mcp.tool` is the longest form).
+pub const CALLED_NAME_BYTES_MAX: usize = 256;
+/// Hops of a forwarded address that are looked at.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Bytes of a certificate or key file.
+pub const PEM_BYTES_MAX: u64 = 1 << 20;
+/// Between two looks at the certificate files.
+pub const TLS_RELOAD_EVERY: Duration = Duration::from_secs(30);
+/// How long a self-made certificate is valid (825 days is the most that all clients accept).
+pub const SELF_CERT_DAYS: i64 = 824;
+/// A self-made certificate is renewed this long before it ends.
+pub const SELF_CERT_RENEW_DAYS: i64 = 30;
+/// How long an accept loop waits after the system refused it a descriptor.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
