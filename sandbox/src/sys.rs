@@ -242,10 +242,21 @@ pub(crate) fn close_stdio() {
 
 /// Empties the signal mask and puts every disposition back to its default.
 pub(crate) fn reset_signals() {
+    // A zeroed kernel_sigaction: SIG_DFL, no flags, no mask. Straight to the kernel, because libc
+    // refuses the two signals it keeps for itself, and a parent may have left them ignored.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL, SIGSTOP and the two signals
-        // libc keeps for itself just answer EINVAL.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is as long as the kernel's structure on every 64-bit machine and
+        // outlives the call; SIGKILL and SIGSTOP just answer EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: an empty set on our own stack.
     unsafe {

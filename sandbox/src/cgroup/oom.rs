@@ -17,7 +17,7 @@ pub struct Counters {
     /// Processes killed for memory (`oom_kill`).
     pub kills: u64,
     /// How often its own limit was what ran out: v2 `oom` of `memory.events.local`; v1 `failcnt` of
-    /// memory and memory+swap together, because with both limits equal either may count.
+    /// memory and of memory+swap together.
     pub hits: u64,
 }
 

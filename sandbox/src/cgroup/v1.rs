@@ -33,7 +33,14 @@ fn cause(error: &cgroups_rs::fs::error::Error) -> io::Error {
         )
 }
 
-/// Limits memory, and memory with swap where the host counts it, to the same.
+/// Bytes that memory+swap may exceed memory by: the kernel charges memory+swap first, in batches on
+/// every CPU, and newer kernels count `failcnt` for memory only. With equal limits no counter would
+/// say whose limit it was.
+fn swap_margin(bytes: u64) -> u64 {
+    (bytes / 64).max(1 << 20)
+}
+
+/// Limits memory, and memory with swap, where the host counts it, to hardly more.
 pub(super) fn limit_memory(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
     let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
     let controller = memory_controller(dir);
@@ -46,6 +53,7 @@ pub(super) fn limit_memory(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
         return memory(&controller);
     }
     let swap = |controller: &MemController| {
+        let limit = i64::try_from(bytes.saturating_add(swap_margin(bytes))).unwrap_or(i64::MAX);
         controller.set_memswap_limit(limit).map_err(|e| {
             CgroupError::io("write", &dir.join("memory.memsw.limit_in_bytes"), cause(&e))
         })
