@@ -24,6 +24,7 @@ pub mod handle;
 mod health;
 mod household;
 pub mod isolate;
+pub mod jail;
 pub mod killswitch;
 pub mod launcher;
 pub mod listeners;
