@@ -4,7 +4,7 @@
 //! interleave. When nobody reads our stdout any more the process ends.
 
 use std::borrow::Cow;
-use std::io::{BufRead, Stdout, Write, stdout};
+use std::io::{BufRead, ErrorKind, Stdout, Write, stdout};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -164,8 +164,10 @@ pub(super) fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Line {
     line.clear();
     let mut too_long = false;
     loop {
-        let Ok(chunk) = input.fill_buf() else {
-            return Line::End;
+        let chunk = match input.fill_buf() {
+            Ok(chunk) => chunk,
+            Err(why) if why.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return Line::End,
         };
         if chunk.is_empty() {
             return match (line.is_empty(), too_long) {
