@@ -4,11 +4,11 @@
 //! handshake (2024-11-05 to 2025-11-25), uses blocking standard I/O and one small thread per slow
 //! call, and knows nothing of the rest of the house: no runtime, no configuration.
 //!
-//! * [`server`]: the loop, the handshake, calls and their cancellation.
-//! * [`tools`]: the table of tools and what each does.
-//! * [`wire`]: JSON-RPC lines in and out.
-//! * [`echo`]: `--echo`, the least a server can do, for measuring hops.
-//! * [`misbehave`]: `--misbehave MODE`, the hostile servers of the bad-input tests.
+//! * `server`: the loop, the handshake, calls and their cancellation.
+//! * `tools`: the table of tools and what each does.
+//! * `wire`: JSON-RPC lines in and out.
+//! * `echo`: `--echo`, the least a server can do, for measuring hops.
+//! * `misbehave`: `--misbehave MODE`, the hostile servers of the bad-input tests.
 
 mod echo;
 mod misbehave;
