@@ -268,7 +268,7 @@ mod tests {
             event: SupervisionEvent,
             events: &mut Self::State,
         ) -> Result<(), ActorProcessingErr> {
-            events.send(event).await?;
+            let _ = events.send(event).await;
             Ok(())
         }
     }

@@ -463,6 +463,13 @@ impl Scope for JailScope {
         Box::pin(self.pass(wait))
     }
 
+    fn oom(&self) -> Option<OomScope> {
+        if let Some(remains) = &*self.remains() {
+            return remains.oom;
+        }
+        self.run.leaf().as_ref().and_then(Leaf::oom).map(oom)
+    }
+
     fn usage(&self) -> Usage {
         self.run
             .leaf()
