@@ -1,8 +1,14 @@
 //! Pure types and decisions: nothing here waits, reads a file or knows a runtime.
 
 pub mod account;
+#[cfg(test)]
+pub(crate) mod bless;
+pub mod code;
+pub mod expose;
 pub mod ids;
 pub mod limits;
 pub mod mcp;
 pub mod name;
+pub mod seal;
+pub mod token;
 pub mod verdict;

@@ -37,6 +37,20 @@ fn encode(bytes: [u8; ID_BYTES]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// The inverse of [`encode`]; only ever given the 16 checked characters of an id.
+fn decode(body: &str) -> [u8; ID_BYTES] {
+    let value = body.bytes().fold(0u128, |acc, byte| {
+        let digit = ALPHABET.iter().zip(0u128..).find(|(b, _)| **b == byte);
+        (acc << 5) | digit.map_or(0, |(_, digit)| digit)
+    });
+    let mut out = [0u8; ID_BYTES];
+    let low = value.to_be_bytes();
+    for (to, from) in out.iter_mut().rev().zip(low.iter().rev()) {
+        *to = *from;
+    }
+    out
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal;)+) => {$(
         $(#[$doc])*
@@ -65,6 +79,12 @@ macro_rules! ids {
                 } else {
                     Err(IdError { prefix: $prefix, text: text.chars().take(64).collect() })
                 }
+            }
+
+            /// The 80 bits the id was made from: its form inside tokens.
+            #[must_use]
+            pub fn bits(&self) -> [u8; ID_BYTES] {
+                decode(self.short())
             }
 
             /// The text form, prefix included.
@@ -146,6 +166,17 @@ mod tests {
             "usr_0123456789abcdef0",
         ] {
             assert!(UserId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bits_come_back() {
+        for bytes in [
+            [0; ID_BYTES],
+            [255; ID_BYTES],
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 250],
+        ] {
+            assert_eq!(SessionId::from_random(bytes).bits(), bytes);
         }
     }
 

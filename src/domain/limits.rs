@@ -1,7 +1,18 @@
 //! Every bound of the house in one place (rule 9): what is not configurable is a constant here,
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
+mod table;
+
 use std::time::Duration;
+
+pub use table::table;
+
+/// A duration in whole milliseconds, as configuration and storage count.
+#[must_use]
+pub const fn millis(duration: Duration) -> u64 {
+    let whole = duration.as_secs().saturating_mul(1000);
+    whole.saturating_add(duration.subsec_millis() as u64)
+}
 
 /// Characters in the name of a user, group or mcp.
 pub const NAME_CHARS_MAX: usize = 64;
@@ -9,9 +20,9 @@ pub const NAME_CHARS_MAX: usize = 64;
 pub const TOOL_NAME_CHARS_MAX: usize = 128;
 /// Characters in a tool name as a client sees it.
 pub const EXPOSED_NAME_CHARS_MAX: usize = 64;
-/// Bytes of one JSON-RPC line from a server; configurable as `limits.line_bytes_max`.
+/// Bytes of one JSON-RPC line from a server; configurable as `calls.line_bytes_max`.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of one request body on the client port; configurable as `limits.body_bytes_max`.
+/// Bytes of one request body on the client port; configurable as `client.body_bytes_max`.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one answer the standard client accepts (it destroys anything larger).
 pub const STANDARD_CLIENT_RESPONSE_BYTES_MAX: usize = 10 << 20;
@@ -137,3 +148,19 @@ pub const STORE_READERS_MAX: u32 = 4;
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
 /// How long a store function waits for a connection.
 pub const STORE_ACQUIRE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one sealed value before it is sealed.
+pub const SEALED_BYTES_MAX: usize = 64 << 10;
+/// Wait after a server's first failure; doubled by each further one.
+pub const RESTART_FLOOR: Duration = Duration::from_millis(250);
+/// The longest wait before a restart.
+pub const RESTART_CAP: Duration = Duration::from_secs(60);
+/// How long a server that failed too often is left alone.
+pub const RESTART_QUARANTINE: Duration = Duration::from_secs(300);
+/// Failures in the window, or in a row, that lead to quarantine.
+pub const RESTART_FAILURES_MAX: u32 = 5;
+/// The window of [`RESTART_FAILURES_MAX`].
+pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Bytes of one configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Files read from `conf.d`.
+pub const CONFIG_FILES_MAX: usize = 256;

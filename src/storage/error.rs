@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use sqlx::error::DatabaseError as _;
 use sqlx::migrate::MigrateError;
+
+use crate::domain::code::Code;
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -108,9 +111,13 @@ mod sqlite_code {
     pub(super) const NOTADB: u32 = 26;
 }
 
-/// The primary code of a driver's error: SQLite puts it in the low byte.
+/// SQLite's primary code, the low byte of what its driver reports; other databases' codes look
+/// like numbers too and mean something else.
 fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<sqlx::sqlite::SqliteError>()?;
+    let code: u32 = error.code()?.parse().ok()?;
     Some(code & 0xff)
 }
 
@@ -132,6 +139,18 @@ fn fault_of(error: &sqlx::Error) -> Fault {
 }
 
 impl StoreError {
+    /// The stable code that stands for it towards clients and operators.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::Unavailable { .. } | Self::Open { .. } => Code::StoreUnavailable,
+            Self::Corrupt { .. } => Code::StoreDamaged,
+            Self::Incompatible { .. } => Code::StoreIncompatible,
+        }
+    }
+
     pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
         Self::NotFound {
             kind,

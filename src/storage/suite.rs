@@ -36,6 +36,7 @@ on_every_store! {
     accounts::settings_are_set_once_and_overwritten,
     catalog::mcps_come_back_as_they_went_in,
     catalog::the_lifecycle_is_kept,
+    catalog::of_two_who_archive_one_does,
     catalog::an_archived_mcp_gives_its_name_back,
     catalog::tools_are_replaced_as_a_set,
     catalog::a_double_tool_keeps_the_old_set,

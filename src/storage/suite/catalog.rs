@@ -70,6 +70,18 @@ pub(super) async fn the_lifecycle_is_kept(store: Store) {
     assert!(matches!(error, StoreError::NotFound { kind: "mcp", .. }));
 }
 
+pub(super) async fn of_two_who_archive_one_does(store: Store) {
+    for n in 0..20u8 {
+        let it = mcp(n, &format!("m{n}"));
+        store.create_mcp(&it, 1).await.unwrap();
+        let archive = || store.set_mcp_state(&it.id, McpState::Archived, 2);
+        let (one, two) = tokio::join!(archive(), archive());
+        assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
+        let refused = one.err().or(two.err()).unwrap();
+        assert!(matches!(refused, StoreError::Conflict { kind: "mcp", .. }));
+    }
+}
+
 pub(super) async fn an_archived_mcp_gives_its_name_back(store: Store) {
     let old = mcp(1, "demo");
     store.create_mcp(&old, 5).await.unwrap();

@@ -1,0 +1,163 @@
+//! What must hold between values. Bounds of single values are in the sections' declarations.
+
+use std::path::{Component, Path};
+
+use super::client::Tls;
+use super::{Config, Origins, Problem};
+
+/// Bytes of a Unix socket's path, the closing zero not counted (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+struct Check<'a> {
+    config: &'a Config,
+    origins: &'a Origins,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
+    let mut check = Check {
+        config,
+        origins,
+        problems: Vec::new(),
+    };
+    check.tls();
+    check.sums();
+    check.times();
+    check.paths();
+    check.words();
+    check.problems
+}
+
+impl Check<'_> {
+    fn problem(&mut self, key: &str, what: impl Into<String>) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            origin: self.origins.of(key),
+            what: what.into(),
+        });
+    }
+
+    /// `low` must not be above `high`.
+    fn ordered(&mut self, (low, low_is): (&str, u64), (high, high_is): (&str, u64)) {
+        if low_is > high_is {
+            let from = self.origins.of(high);
+            let what = format!("{low_is} is more than {high}, which is {high_is} ({from})");
+            self.problem(low, what);
+        }
+    }
+
+    fn tls(&mut self) {
+        let client = &self.config.client;
+        let files = [
+            ("client.cert_file", client.cert_file.is_some()),
+            ("client.key_file", client.key_file.is_some()),
+        ];
+        for (key, set) in files {
+            match (client.tls, set) {
+                (Tls::Files, false) => {
+                    self.problem(
+                        key,
+                        "is not set, but client.tls is \"files\"; name the file",
+                    );
+                }
+                (Tls::SelfSigned | Tls::Off, true) => {
+                    let what =
+                        "is set, but client.tls is not \"files\"; set that, or leave this out";
+                    self.problem(key, what);
+                }
+                _ => {}
+            }
+        }
+        let open = client.tls == Tls::Off && !client.listen.ip().to_canonical().is_loopback();
+        if open && client.trusted_proxies.is_empty() {
+            let what = "\"off\" would send keys in clear text over the network; listen on loopback, \
+                        or list the proxy that ends TLS in client.trusted_proxies";
+            self.problem("client.tls", what);
+        }
+    }
+
+    fn sums(&mut self) {
+        let isolates = &self.config.isolates;
+        let pairs = [
+            (
+                ("isolates.memory_bytes", isolates.memory_bytes),
+                ("isolates.user_memory_bytes", isolates.user_memory_bytes),
+            ),
+            (
+                ("isolates.pids", isolates.pids),
+                ("isolates.user_pids", isolates.user_pids),
+            ),
+            (
+                ("isolates.cpu_millis", isolates.cpu_millis),
+                ("isolates.user_cpu_millis", isolates.user_cpu_millis),
+            ),
+            (
+                (
+                    "calls.response_bytes_max",
+                    self.config.calls.response_bytes_max as u64,
+                ),
+                (
+                    "calls.line_bytes_max",
+                    self.config.calls.line_bytes_max as u64,
+                ),
+            ),
+        ];
+        for (low, high) in pairs {
+            self.ordered(low, high);
+        }
+    }
+
+    fn times(&mut self) {
+        let (restart, sessions) = (&self.config.restart, &self.config.sessions);
+        let pairs = [
+            (
+                ("restart.floor_ms", restart.floor_ms),
+                ("restart.cap_ms", restart.cap_ms),
+            ),
+            (
+                ("sessions.token_grace_ms", sessions.token_grace_ms),
+                ("sessions.ttl_ms", sessions.ttl_ms),
+            ),
+        ];
+        for (low, high) in pairs {
+            self.ordered(low, high);
+        }
+    }
+
+    fn paths(&mut self) {
+        if self.config.server.data_dir.as_os_str().is_empty() {
+            self.problem("server.data_dir", "is empty; name a directory");
+        }
+        let socket = self.config.admin_socket();
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let what = format!(
+                "`{}` is longer than the {SOCKET_PATH_BYTES_MAX} bytes a socket's path may have; \
+                 set admin.socket to a shorter one",
+                socket.display()
+            );
+            self.problem("admin.socket", what);
+        }
+        let clean = |path: &str| {
+            let path = Path::new(path);
+            path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
+        };
+        if !self.config.isolates.path.split(':').all(clean) {
+            let what = format!(
+                "`{}` must be absolute directories without .. between colons",
+                self.config.isolates.path
+            );
+            self.problem("isolates.path", what);
+        }
+    }
+
+    fn words(&mut self) {
+        let word = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        let wrong = |one: &&String| !word(one);
+        if let Some(bad) = self.config.sandbox.allow_degraded.iter().find(wrong) {
+            let what = format!("`{bad}` is not the name of a facility, such as user_range");
+            self.problem("sandbox.allow_degraded", what);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `[isolates]` and `[restart]`: what runs, how much of it, and how often it may try again.
+
+use std::num::NonZeroUsize;
+
+use super::schema::{any, section, within};
+use crate::domain::limits;
+
+/// Start permits per core where `start_parallel` is not set.
+const STARTS_PER_CORE: usize = 4;
+
+section! {
+    /// Users' running copies of mcps. An mcp's own limits go before `memory_bytes`, `pids`,
+    /// `cpu_millis` and `idle_ms`; a user's sum holds for all of them together.
+    Isolates = "isolates" {
+        /// An isolate without calls stops after this.
+        idle_ms: u64 = limits::millis(limits::IDLE_AFTER), within(1_000, 30 * 86_400_000);
+        /// Memory of one isolate.
+        memory_bytes: u64 = limits::ISOLATE_MEMORY_BYTES, within(8 << 20, 1 << 40);
+        /// Processes and threads of one isolate.
+        pids: u64 = limits::ISOLATE_PIDS, within(4, 1 << 20);
+        /// CPU of one isolate, in thousandths of a core.
+        cpu_millis: u64 = limits::ISOLATE_CPU_MILLIS, within(10, 1_000_000);
+        /// Isolates of one user.
+        per_user_max: usize = limits::ISOLATES_PER_USER_MAX, within(1, 1_000);
+        /// Memory of all isolates of one user.
+        user_memory_bytes: u64 = limits::USER_MEMORY_BYTES, within(8 << 20, 1 << 40);
+        /// Processes and threads of all isolates of one user.
+        user_pids: u64 = limits::USER_PIDS, within(4, 1 << 20);
+        /// CPU of all isolates of one user, in thousandths of a core.
+        user_cpu_millis: u64 = limits::USER_CPU_MILLIS, within(10, 1_000_000);
+        /// Isolates that start at once, host-wide. Unset: four for each core.
+        start_parallel: Option<usize> = None, within(1, 4096);
+        /// A kill that took longer leaves the isolate stuck: shut and named.
+        kill_wait_ms: u64 = limits::millis(limits::KILL_WAIT), within(100, 60_000);
+        /// The `PATH` of isolates, in which commands are looked up.
+        path: String = "/usr/local/bin:/usr/bin:/bin".into(), any();
+    }
+}
+
+impl Isolates {
+    /// Isolates that start at once, host-wide, as set or by the number of cores.
+    #[must_use]
+    pub fn starts_at_once(&self) -> usize {
+        self.start_parallel.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            STARTS_PER_CORE.saturating_mul(cores)
+        })
+    }
+}
+
+section! {
+    /// When a server that failed starts again.
+    Restart = "restart" {
+        /// Wait after the first failure; it doubles with each further one.
+        floor_ms: u64 = limits::millis(limits::RESTART_FLOOR), within(10, 600_000);
+        /// The longest wait.
+        cap_ms: u64 = limits::millis(limits::RESTART_CAP), within(10, 3_600_000);
+        /// How long a server that failed too often is left alone before one more try.
+        quarantine_ms: u64 = limits::millis(limits::RESTART_QUARANTINE),
+            within(1_000, 86_400_000);
+        /// Failures in `window_ms`, or in a row, that are too many.
+        failures_max: u32 = limits::RESTART_FAILURES_MAX, within(1, 100);
+        /// The window of `failures_max`.
+        window_ms: u64 = limits::millis(limits::RESTART_WINDOW), within(1_000, 3_600_000);
+        /// Restarts per second, host-wide.
+        per_second: u32 = limits::RESTARTS_PER_SECOND, within(1, 1_000);
+    }
+}

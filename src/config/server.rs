@@ -1,0 +1,107 @@
+//! The sections about the server itself: `[server]`, `[admin]`, `[audit]`, `[sandbox]`, `[log]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::schema::{any, section};
+
+/// When an audit record of a call counts as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// When the disk has it.
+    Durable,
+    /// When it is queued; a power cut may lose the last ones.
+    Buffered,
+}
+
+/// The least important line that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// A person must look.
+    Error,
+    /// A person may want to look.
+    Warn,
+    /// What happened.
+    Info,
+    /// How it happened.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word a log filter takes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+section! {
+    /// The server as a whole.
+    Server = "server" {
+        /// Where everything lives that must survive a restart.
+        data_dir: PathBuf = "/var/lib/legation".into(), any();
+        /// A demo on loopback: what `serve --dev` sets. Allows what the sandbox cannot enforce here.
+        dev: bool = false, any();
+    }
+}
+
+section! {
+    /// The socket the command line talks to.
+    Admin = "admin" {
+        /// The Unix socket. Unset: `admin.sock` in the data directory.
+        socket: Option<PathBuf> = None, any();
+        /// Members of this Unix group are administrators beside root and the server's own user.
+        group: Option<String> = None, any();
+    }
+}
+
+section! {
+    /// The audit log.
+    Audit = "audit" {
+        /// `durable`: a call's record is on the disk before the call goes on; `buffered`: soon after.
+        durability: Durability = Durability::Durable, any();
+        /// Where its files are. Unset: `audit` in the data directory.
+        dir: Option<PathBuf> = None, any();
+    }
+}
+
+section! {
+    /// The walls around isolates.
+    Sandbox = "sandbox" {
+        /// Facilities without which isolates start nevertheless, each named; status and audit say so.
+        allow_degraded: Vec<String> = Vec::new(), any();
+    }
+}
+
+section! {
+    /// Log lines, on standard error.
+    Log = "log" {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: Level = Level::Info, any();
+        /// `auto` (text on a terminal, else JSON), `text` or `json`.
+        format: Format = Format::Auto, any();
+    }
+}

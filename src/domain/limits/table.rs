@@ -1,0 +1,141 @@
+//! All bounds as a table, for `legation config show` and `docs/config.md`. The descriptions are
+//! the doc comments of the constants themselves.
+
+use std::time::Duration;
+
+use super::*;
+
+const SOURCE: &str = include_str!("../limits.rs");
+
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> String {
+        format!("{} ms", self.as_millis())
+    }
+}
+
+macro_rules! shown {
+    ($($type:ty),+) => {
+        $(impl Shown for $type { fn shown(&self) -> String { self.to_string() } })+
+    };
+}
+shown!(u32, u64, usize);
+
+macro_rules! table {
+    ($($name:ident),+ $(,)?) => {
+        /// Every constant of this module: name, value, description.
+        #[must_use]
+        pub fn table() -> Vec<(&'static str, String, &'static str)> {
+            vec![$((stringify!($name), $name.shown(), doc(stringify!($name))),)+]
+        }
+    };
+}
+
+table! {
+    NAME_CHARS_MAX,
+    TOOL_NAME_CHARS_MAX,
+    EXPOSED_NAME_CHARS_MAX,
+    LINE_BYTES_MAX,
+    BODY_BYTES_MAX,
+    STANDARD_CLIENT_RESPONSE_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    CONNECTIONS_MAX,
+    TLS_HANDSHAKE_MAX,
+    HEADER_READ_MAX,
+    BODY_READ_MAX,
+    IN_FLIGHT_MAX,
+    WRITER_QUEUE_MAX,
+    STDERR_RING_BYTES,
+    STDERR_LINE_BYTES_MAX,
+    NOISE_LINE_BYTES_MAX,
+    HISTORY_RUNS_MAX,
+    TRANSITIONS_MAX,
+    ISOLATES_PER_USER_MAX,
+    TOOLS_PER_MCP_MAX,
+    TOOL_PAGES_MAX,
+    SESSIONS_PER_KEY_MAX,
+    SESSIONS_MAX,
+    FAILED_KEYS_MAX,
+    FAILED_KEY_TRIES_MAX,
+    FAILED_KEY_WINDOW,
+    START_QUEUE_MAX,
+    RESTARTS_PER_SECOND,
+    CALL_DEADLINE,
+    CALL_DEADLINE_MAX,
+    START_DEADLINE,
+    INSTALL_DEADLINE,
+    IDLE_AFTER,
+    KILL_WAIT,
+    STOP_STDIN,
+    STOP_TERM,
+    PING_EVERY,
+    PING_DEADLINE,
+    PINGS_MISSED_MAX,
+    SESSION_TTL,
+    TOKEN_GRACE,
+    COALESCE_EVERY,
+    AUDIT_QUEUE_MAX,
+    SHUTDOWN_MAX,
+    DRAIN_MAX,
+    ISOLATE_MEMORY_BYTES,
+    ISOLATE_PIDS,
+    ISOLATE_CPU_MILLIS,
+    USER_MEMORY_BYTES,
+    USER_PIDS,
+    USER_CPU_MILLIS,
+    ISOLATE_OPEN_FILES,
+    ISOLATE_FILE_BYTES,
+    STORE_READERS_MAX,
+    STORE_BUSY_MAX,
+    STORE_ACQUIRE_MAX,
+    SEALED_BYTES_MAX,
+    RESTART_FLOOR,
+    RESTART_CAP,
+    RESTART_QUARANTINE,
+    RESTART_FAILURES_MAX,
+    RESTART_WINDOW,
+    CONFIG_BYTES_MAX,
+    CONFIG_FILES_MAX,
+}
+
+/// The doc comment above a constant.
+fn doc(name: &str) -> &'static str {
+    let mut above = "";
+    for line in SOURCE.lines() {
+        let declared = line
+            .strip_prefix("pub const ")
+            .and_then(|rest| rest.split_once(':'));
+        if declared.is_some_and(|(declared, _)| declared == name) {
+            return above.strip_prefix("/// ").unwrap_or_default();
+        }
+        above = line;
+    }
+    ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bound_is_in_the_table_and_described_in_one_line() {
+        let declared: Vec<&str> = SOURCE
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'))
+            .map(|(name, _)| name)
+            .filter(|name| !name.starts_with("fn "))
+            .collect();
+        let table = table();
+        let listed: Vec<&str> = table.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(
+            listed, declared,
+            "src/domain/limits/table.rs lists them in order"
+        );
+        for (name, value, doc) in table {
+            assert!(!value.is_empty() && doc.ends_with('.'), "{name}: {doc}");
+        }
+    }
+}
