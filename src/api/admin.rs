@@ -24,20 +24,67 @@ pub mod overview;
 pub mod subscriptions;
 pub mod users;
 
+use std::sync::Arc;
+
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 
 use crate::actors::control::Control;
+use crate::config::{Config, Origins};
 use crate::domain::limits::ADMIN_BODY_BYTES_MAX;
 
 pub use error::{ApiError, Problem};
+pub use mcps::Defaults;
 pub use permit::Admin;
+
+/// What the admin API needs to know of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Members of this Unix group are administrators.
+    pub group: Option<String>,
+    /// What an mcp has that does not say otherwise.
+    pub defaults: Defaults,
+    /// Every setting in force.
+    pub settings: Vec<config::Setting>,
+}
+
+impl About {
+    /// Of a loaded configuration.
+    #[must_use]
+    pub fn of(config: &Config, origins: &Origins) -> Self {
+        Self {
+            group: config.admin.group.clone().filter(|name| !name.is_empty()),
+            defaults: Defaults::of(config),
+            settings: config::settings(config, origins),
+        }
+    }
+}
+
+/// What handlers draw on.
+#[derive(Debug, Clone)]
+struct Shared {
+    control: Control,
+    about: Arc<About>,
+}
+
+impl FromRef<Shared> for Control {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.control.clone()
+    }
+}
+
+impl FromRef<Shared> for Arc<About> {
+    fn from_ref(shared: &Shared) -> Self {
+        Arc::clone(&shared.about)
+    }
+}
 
 /// The whole admin API over one control handle.
 ///
 /// Every request must carry the peer's credentials as an extension; without them it is refused.
 #[must_use]
-pub fn router(control: Control) -> Router {
+pub fn router(control: Control, about: About) -> Router {
+    let about = Arc::new(about);
     Router::new()
         .merge(overview::routes())
         .merge(config::routes())
@@ -50,5 +97,5 @@ pub fn router(control: Control) -> Router {
         .fallback(error::no_such_endpoint)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
-        .with_state(control)
+        .with_state(Shared { control, about })
 }

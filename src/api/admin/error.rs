@@ -34,7 +34,7 @@ pub struct Problem {
     /// What failed, with what, and why; `last stderr: …` on lines of its own.
     pub detail: String,
     /// What to do next, best a command.
-    pub next: Option<String>,
+    pub next: String,
 }
 
 /// Why an admin's request was not done.
@@ -77,19 +77,15 @@ impl ApiError {
     }
 
     fn problem(self, status: StatusCode) -> Problem {
-        let number = self.code.number().to_string();
-        let next = self.next.or_else(|| {
-            let usual = self.code.next().to_string();
-            (!usual.is_empty()).then_some(usual)
-        });
+        let (code, number) = (self.code.as_str(), self.code.number());
         Problem {
-            kind: format!("docs/errors.md#{}", number.to_lowercase()),
-            title: self.code.as_str().replace('_', " "),
+            kind: format!("docs/errors.md#{number}"),
+            title: code.replace('_', " "),
             status: status.as_u16(),
-            code: self.code.as_str().to_owned(),
-            number,
+            code: code.to_owned(),
+            number: number.to_owned(),
             detail: self.detail,
-            next,
+            next: self.next.unwrap_or_else(|| self.code.next().to_owned()),
         }
     }
 }
@@ -97,14 +93,10 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = status(self.code);
-        answer(self, status)
+        let mut response = (status, Json(self.problem(status))).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+        response
     }
-}
-
-fn answer(error: ApiError, status: StatusCode) -> Response {
-    let mut response = (status, Json(error.problem(status))).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
-    response
 }
 
 impl From<ControlError> for ApiError {
@@ -128,9 +120,13 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Conflict { .. } => Self::new(Code::Conflict, error.to_string()),
             // The text names the fault; the driver's own words stay in the log.
-            _ => {
+            StoreError::Unavailable { .. } | StoreError::Open { .. } => {
                 tracing::error!(error = ?error, "the store did not do what an admin asked");
                 Self::new(Code::StoreUnavailable, error.to_string())
+            }
+            StoreError::Corrupt { .. } => Self::new(Code::StoreDamaged, error.to_string()),
+            StoreError::Incompatible { .. } => {
+                Self::new(Code::StoreIncompatible, error.to_string())
             }
         }
     }
@@ -153,35 +149,48 @@ fn listing(kind: &str) -> Option<&'static str> {
 /// asks and wants to know.)
 const fn status(code: Code) -> StatusCode {
     match code {
-        Code::InvalidRequest => StatusCode::BAD_REQUEST,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid | Code::CommandNotFound => {
+            StatusCode::BAD_REQUEST
+        }
         Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
             StatusCode::UNAUTHORIZED
         }
         Code::Denied => StatusCode::FORBIDDEN,
         Code::NotFound | Code::ToolUnknown => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::Conflict
         | Code::NotSubscribed
         | Code::McpDisabled
         | Code::UserDisabled
-        | Code::IsolatesMax => StatusCode::CONFLICT,
-        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::CallTimeout => StatusCode::GATEWAY_TIMEOUT,
+        | Code::IsolatesMax
+        | Code::LockHeld
+        | Code::PortTaken
+        | Code::Stuck => StatusCode::CONFLICT,
+        Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::RateLimited | Code::SessionsMax => StatusCode::TOO_MANY_REQUESTS,
         // The server behind us failed, not we.
         Code::RunEnded
         | Code::OutOfMemory
         | Code::ResultTooLarge
         | Code::ServerError
-        | Code::Quarantined => StatusCode::BAD_GATEWAY,
+        | Code::Quarantined
+        | Code::SandboxRefused
+        | Code::DiscoverFailed
+        | Code::HandshakeFailed => StatusCode::BAD_GATEWAY,
         Code::Starting
         | Code::BackingOff
         | Code::Busy
         | Code::Cancelled
         | Code::ShuttingDown
         | Code::StoreUnavailable
-        | Code::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::AuditUnavailable
+        | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::CallTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::Internal | Code::StoreDamaged | Code::StoreIncompatible | Code::PartlyDone => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 
@@ -191,9 +200,9 @@ pub(super) async fn no_such_endpoint(method: Method, uri: Uri) -> ApiError {
         .next("check that client and server have the same version: legation status")
 }
 
-pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     let text = format!("{} does not take {method}", uri.path());
-    answer(ApiError::invalid(text), StatusCode::METHOD_NOT_ALLOWED)
+    ApiError::new(Code::MethodNotAllowed, text)
 }
 
 /// A JSON body of exactly the wanted form.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::users::NewName;
-use super::{Admin, ApiError, mcps, users};
+use super::{Admin, ApiError, Shared, mcps, users};
 use crate::actors::control::Control;
 use crate::domain::account::Group;
 use crate::domain::code::Code;
@@ -56,7 +56,7 @@ pub struct Changed {
     pub changed: bool,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/groups", get(list).post(create))
         .route("/v1/groups/{name}/members", post(join))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::{Asked, Body};
-use super::{Admin, ApiError};
+use super::{Admin, ApiError, Shared};
 use crate::actors::control::Control;
 use crate::actors::views::{IsolateDetail, IsolateView, KillReport};
 use crate::domain::limits::DESCRIPTION_CHARS_MAX;
@@ -65,7 +65,7 @@ pub struct LogLines {
     pub verdict: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/isolates", get(list))
         .route("/v1/isolates/{id}", get(show))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::{Asked, Body};
-use super::{Admin, ApiError, users};
+use super::{Admin, ApiError, Shared, users};
 use crate::actors::control::Control;
 use crate::domain::account::{Key, Millis};
 use crate::domain::code::Code;
@@ -116,7 +116,7 @@ pub struct OfUser {
     pub user: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/keys", get(list).post(create))
         .route("/v1/keys/{id}", delete(revoke))

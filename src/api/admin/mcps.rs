@@ -3,6 +3,7 @@
 mod change;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
-use super::{Admin, ApiError};
+use super::{About, Admin, ApiError, Shared};
 use crate::actors::control::Control;
 use crate::actors::views::{Discovery, SuspendReport};
 use crate::domain::account::{Suspension, SuspensionScope};
@@ -20,7 +21,7 @@ use crate::domain::code::Code;
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
-pub use change::{AddMcp, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+pub use change::{AddMcp, Defaults, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
 
 /// A definition as lists show it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub struct PublishReport {
     pub discovery: Option<Discovery>,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/mcps", get(list).post(create))
         .route("/v1/mcps/{name}", get(show).patch(change))
@@ -83,8 +84,12 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
 /// # Errors
 /// `invalid_request` if a value is out of its bounds or the program cannot be run, `conflict` if
 /// the name is taken.
-pub async fn add(control: &Control, wanted: AddMcp) -> Result<McpView, ApiError> {
-    let mcp = wanted.into_mcp(control.mcp_id())?;
+pub async fn add(
+    control: &Control,
+    wanted: AddMcp,
+    usual: &Defaults,
+) -> Result<McpView, ApiError> {
+    let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
     control.check_program(&mcp.program)?;
     control.store().create_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
@@ -224,10 +229,11 @@ async fn show(
 async fn create(
     admin: Admin,
     State(control): State<Control>,
+    State(about): State<Arc<About>>,
     Body(wanted): Body<AddMcp>,
 ) -> Result<(http::StatusCode, Json<McpView>), ApiError> {
     let (tree, target) = (control.clone(), wanted.name.to_string());
-    let change = async move { add(&tree, wanted).await };
+    let change = async move { add(&tree, wanted, &about.defaults).await };
     let made = audited(&control, &admin, "mcp.add", target, change).await?;
     Ok((http::StatusCode::CREATED, made))
 }

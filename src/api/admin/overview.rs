@@ -4,11 +4,11 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::Admin;
+use super::{Admin, Shared};
 use crate::actors::control::Control;
 use crate::actors::views::{SessionView, Status, TreeNode};
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/tree", get(tree))

@@ -6,12 +6,12 @@
 //! them the configured group must be their primary one.
 
 use std::fs;
+use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 
-use super::ApiError;
-use crate::actors::control::Control;
+use super::{About, ApiError};
 use crate::api::peer::PeerCred;
 use crate::domain::code::Code;
 
@@ -44,15 +44,20 @@ impl Admin {
     }
 }
 
-impl FromRequestParts<Control> for Admin {
+impl<S> FromRequestParts<S> for Admin
+where
+    S: Send + Sync,
+    Arc<About>: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Some(peer) = parts.extensions.get::<PeerCred>().copied() else {
             let text = "the admin API answers only on its Unix socket";
             return Err(ApiError::new(Code::Denied, text));
         };
-        let group = Some(control.config().admin_group.as_str()).filter(|name| !name.is_empty());
+        let about = Arc::<About>::from_ref(state);
+        let group = about.group.as_deref();
         let own = rustix::process::geteuid().as_raw();
         Self::of(peer, own, group, &Accounts::of_host()).ok_or_else(|| {
             tracing::warn!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::{Asked, Body};
 use super::groups::Changed;
-use super::{Admin, ApiError, keys, mcps};
+use super::{Admin, ApiError, Shared, keys, mcps};
 use crate::actors::control::Control;
 use crate::domain::account::{ExposedTool, Key, Millis};
 use crate::domain::code::Code;
@@ -65,7 +65,7 @@ pub struct OfKey {
     pub key: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/subscriptions", get(list).post(create))
         .route("/v1/subscriptions/{key}/{mcp}", delete(remove))

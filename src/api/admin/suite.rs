@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use super::router;
+use super::{About, router};
 use crate::actors::control::Control;
 use crate::api::peer::PeerCred;
-use crate::config::Config;
 use crate::storage::Store;
 
 struct World {
@@ -32,7 +31,7 @@ impl World {
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let answer = router(self.control.clone()).oneshot(request).await.unwrap();
+        let answer = router(self.control.clone(), About::default()).oneshot(request).await.unwrap();
         let status = answer.status();
         let kind = answer.headers()["content-type"]
             .to_str()
@@ -89,7 +88,7 @@ impl World {
 
 /// The one place that knows how a [`Control`] without a running tree is made.
 fn control_over(store: Store) -> Control {
-    Control::stub(store, Config::default())
+    Control::stub(store)
 }
 
 fn root() -> PeerCred {
@@ -333,7 +332,7 @@ async fn bad_requests_get_a_typed_answer() {
         assert!(detail.contains(word), "{method} {path}: {detail}");
         assert_eq!(problem["status"], got);
         let kind = problem["type"].as_str().unwrap();
-        assert!(kind.starts_with("docs/errors.md#e0"), "{kind}");
+        assert!(kind.starts_with("docs/errors.md#E0"), "{kind}");
     }
 
     let mut text = Request::post("/v1/users")

@@ -12,7 +12,7 @@ use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
 use super::mcps::reason_of;
-use super::{Admin, ApiError};
+use super::{Admin, ApiError, Shared};
 use crate::actors::control::Control;
 use crate::actors::views::SuspendReport;
 use crate::domain::account::{SuspensionScope, User};
@@ -41,7 +41,7 @@ pub struct UserView {
     pub suspended: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Control> {
+pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/users", get(list).post(create))
         .route("/v1/users/{name}/suspend", post(suspend))

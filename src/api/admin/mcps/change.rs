@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::ApiError;
+use crate::config::Config;
 use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times};
@@ -24,12 +25,42 @@ pub struct AddMcp {
     pub sharing: Sharing,
     /// What is started.
     pub program: Program,
-    /// Kernel limits of one isolate.
+    /// Kernel limits of one isolate, where they are not the usual ones.
     #[serde(default)]
+    pub limits: LimitsChange,
+    /// Deadlines and idle time, where they are not the usual ones.
+    #[serde(default)]
+    pub times: TimesChange,
+}
+
+/// What a definition has that does not say otherwise: as the operator configured it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Kernel limits of one isolate.
     pub limits: Limits,
     /// Deadlines and idle time.
-    #[serde(default)]
     pub times: Times,
+}
+
+impl Defaults {
+    /// From a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let isolates = &config.isolates;
+        Self {
+            limits: Limits {
+                memory_bytes: isolates.memory_bytes,
+                pids: isolates.pids,
+                cpu_millis: isolates.cpu_millis,
+                ..Limits::default()
+            },
+            times: Times {
+                call_ms: config.calls.deadline_ms,
+                start_ms: None,
+                idle_ms: Some(isolates.idle_ms),
+            },
+        }
+    }
 }
 
 /// A change of a definition: what is absent stays.
@@ -109,7 +140,13 @@ fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::E
 // === impl AddMcp ===
 
 impl AddMcp {
-    pub(super) fn into_mcp(self, id: McpId) -> Result<Mcp, ApiError> {
+    pub(super) fn into_mcp(self, id: McpId, usual: &Defaults) -> Result<Mcp, ApiError> {
+        let Defaults {
+            mut limits,
+            mut times,
+        } = *usual;
+        self.limits.apply(&mut limits);
+        self.times.apply(&mut times);
         checked(Mcp {
             id,
             name: self.name,
@@ -117,8 +154,8 @@ impl AddMcp {
             state: McpState::Draft,
             sharing: self.sharing,
             program: self.program,
-            limits: self.limits,
-            times: self.times,
+            limits,
+            times,
         })
     }
 }
@@ -128,6 +165,24 @@ impl AddMcp {
 fn put<T>(place: &mut T, new: Option<T>) {
     if let Some(new) = new {
         *place = new;
+    }
+}
+
+impl LimitsChange {
+    fn apply(&self, limits: &mut Limits) {
+        put(&mut limits.memory_bytes, self.memory_bytes);
+        put(&mut limits.pids, self.pids);
+        put(&mut limits.cpu_millis, self.cpu_millis);
+        put(&mut limits.open_files, self.open_files);
+        put(&mut limits.file_bytes, self.file_bytes);
+    }
+}
+
+impl TimesChange {
+    fn apply(&self, times: &mut Times) {
+        put(&mut times.call_ms, self.call_ms);
+        put(&mut times.start_ms, self.start_ms);
+        put(&mut times.idle_ms, self.idle_ms);
     }
 }
 
@@ -143,14 +198,8 @@ impl UpdateMcp {
                 None => mcp.program.env.remove(&name),
             };
         }
-        put(&mut mcp.limits.memory_bytes, self.limits.memory_bytes);
-        put(&mut mcp.limits.pids, self.limits.pids);
-        put(&mut mcp.limits.cpu_millis, self.limits.cpu_millis);
-        put(&mut mcp.limits.open_files, self.limits.open_files);
-        put(&mut mcp.limits.file_bytes, self.limits.file_bytes);
-        put(&mut mcp.times.call_ms, self.times.call_ms);
-        put(&mut mcp.times.start_ms, self.times.start_ms);
-        put(&mut mcp.times.idle_ms, self.times.idle_ms);
+        self.limits.apply(&mut mcp.limits);
+        self.times.apply(&mut mcp.times);
         checked(mcp)
     }
 }
@@ -251,7 +300,7 @@ mod tests {
     fn add(text: &str) -> Result<Mcp, String> {
         let wanted: AddMcp = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let id = McpId::from_random([1; ID_BYTES]);
-        wanted.into_mcp(id).map_err(|e| e.to_string())
+        wanted.into_mcp(id, &Defaults::default()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -261,6 +310,18 @@ mod tests {
         assert_eq!(mcp.state, McpState::Draft);
         assert_eq!(mcp.limits, Limits::default());
         assert_eq!(mcp.times, Times::default());
+    }
+
+    #[test]
+    fn an_operators_defaults_hold_where_nothing_is_said() {
+        let mut config = Config::default();
+        assert_eq!(Defaults::of(&config), Defaults::default(), "one truth for the built-in values");
+        config.isolates.memory_bytes = 64 << 20;
+        let text = r#"{"name":"a","program":{"command":"x"},"limits":{"pids":7}}"#;
+        let wanted: AddMcp = serde_json::from_str(text).unwrap();
+        let id = McpId::from_random([1; ID_BYTES]);
+        let mcp = wanted.into_mcp(id, &Defaults::of(&config)).unwrap();
+        assert_eq!((mcp.limits.memory_bytes, mcp.limits.pids), (64 << 20, 7));
     }
 
     #[test]
