@@ -1,0 +1,330 @@
+//! One shape for everything that can go wrong, and the exit codes.
+//!
+//! ```text
+//! error[E0412]: isolate 7f3a did not answer initialize within 30 s
+//! last stderr: Error: GITHUB_TOKEN is not set
+//! try: legation mcp update github --env GITHUB_TOKEN=…
+//! docs: docs/errors.md#e0412
+//! ```
+//!
+//! What the server refused arrives as a [`Problem`] and keeps its code; what fails on this side of
+//! the socket has the numbers E0901 and up.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::output::{Format, colour_wanted};
+use super::table::{Style, printable};
+use crate::api::admin::Problem;
+use crate::domain::code::Code;
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Done; for `status`: healthy.
+    Ok,
+    /// For `status`: it works, but not all of it.
+    Degraded,
+    /// Failed.
+    Failed,
+    /// The command line or a configuration is wrong.
+    Usage,
+    /// There is no server to talk to.
+    Unreachable,
+    /// Not allowed.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// It stands against what is there.
+    Conflict,
+    /// It took too long.
+    TimedOut,
+    /// Some of it was done.
+    Partly,
+    /// The server's tree gave up (sysexits' EX_SOFTWARE): the service manager starts it again.
+    GaveUp,
+}
+
+impl Exit {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage | Self::Degraded => 2,
+            Self::Unreachable => 3,
+            Self::Denied => 4,
+            Self::NotFound => 5,
+            Self::Conflict => 6,
+            Self::TimedOut => 7,
+            Self::Partly => 8,
+            Self::GaveUp => 70,
+        }
+    }
+
+    const fn of_code(code: u8) -> Self {
+        match code {
+            0 => Self::Ok,
+            2 => Self::Usage,
+            3 => Self::Unreachable,
+            4 => Self::Denied,
+            5 => Self::NotFound,
+            6 => Self::Conflict,
+            7 => Self::TimedOut,
+            8 => Self::Partly,
+            70 => Self::GaveUp,
+            _ => Self::Failed,
+        }
+    }
+
+    /// For a server of another version, whose code is not known here.
+    const fn of_status(status: u16) -> Self {
+        match status {
+            400 | 405 | 413 | 415 | 422 => Self::Usage,
+            401 | 403 => Self::Denied,
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            408 | 504 => Self::TimedOut,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// How a command ended, or why it could not.
+pub(super) type Done = Result<Exit, CliError>;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error("no server answers at {}: {cause}", socket.display())]
+    Unreachable { socket: PathBuf, cause: String },
+    #[error("no server was found: neither {}", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" nor "))]
+    NoSocket { looked: Vec<PathBuf> },
+    #[error("permission denied on the admin socket {}", .0.display())]
+    SocketDenied(PathBuf),
+    #[error(
+        "the admin socket {} belongs to uid {owner}, neither you nor root; it is not trusted",
+        socket.display()
+    )]
+    ForeignSocket { socket: PathBuf, owner: u32 },
+    #[error("the server did not answer within {} s", .0.as_secs())]
+    NoAnswer(Duration),
+    #[error("the server broke off its answer: {0}")]
+    BrokenAnswer(String),
+    #[error("the server's answer to {asked} is not understood: {detail}")]
+    StrangeAnswer { asked: String, detail: String },
+    #[error("{}", .0.detail)]
+    Refused(Box<Problem>),
+    #[error("{0} needs --yes, as there is no terminal to ask on")]
+    NeedsYes(String),
+    #[error("not done")]
+    Declined,
+    #[error("the output could not be written: {0}")]
+    Output(io::Error),
+    #[error("no runtime could be built: {0}")]
+    Runtime(io::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Config(String),
+    #[error("the data directory {} cannot be used: {cause}", path.display())]
+    DataDir { path: PathBuf, cause: String },
+    #[error(
+        "the data directory {} is in use by {}",
+        path.display(),
+        holder.as_deref().unwrap_or("another server")
+    )]
+    LockHeld { path: PathBuf, holder: Option<String> },
+    #[error("the server did not start: {message}")]
+    NotStarted { message: String, next: Option<String> },
+    #[error("the demo could not be furnished: {message}")]
+    Demo { message: String, next: Option<String> },
+    #[error("the supervision tree gave up: {0}")]
+    GaveUp(String),
+}
+
+impl CliError {
+    /// The stable number.
+    pub(super) fn number(&self) -> &str {
+        match self {
+            Self::Refused(problem) => &problem.number,
+            Self::Unreachable { .. } | Self::NoSocket { .. } => "E0901",
+            Self::SocketDenied(_) | Self::ForeignSocket { .. } => "E0902",
+            Self::NoAnswer(_) => "E0903",
+            Self::BrokenAnswer(_) | Self::StrangeAnswer { .. } => "E0904",
+            Self::NeedsYes(_) | Self::Declined => "E0905",
+            Self::Output(_) | Self::Runtime(_) => "E0906",
+            Self::Usage(_) => "E0907",
+            Self::Config(_) => "E0908",
+            Self::DataDir { .. } => "E0909",
+            Self::LockHeld { .. } => "E0910",
+            Self::NotStarted { .. } => "E0911",
+            Self::Demo { .. } => "E0912",
+            Self::GaveUp(_) => "E0913",
+        }
+    }
+
+    /// How the process ends with it.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Refused(problem) => Code::ALL
+                .iter()
+                .find(|code| code.as_str() == problem.code)
+                .map_or_else(
+                    || Exit::of_status(problem.status),
+                    |code| Exit::of_code(code.exit_code()),
+                ),
+            Self::Unreachable { .. } | Self::NoSocket { .. } => Exit::Unreachable,
+            Self::SocketDenied(_) | Self::ForeignSocket { .. } => Exit::Denied,
+            Self::NoAnswer(_) => Exit::TimedOut,
+            Self::NeedsYes(_) | Self::Usage(_) | Self::Config(_) => Exit::Usage,
+            Self::LockHeld { .. } => Exit::Conflict,
+            // Whoever closed the pipe had enough: as a command killed by SIGPIPE, but quiet.
+            Self::Output(_)
+            | Self::Declined
+            | Self::BrokenAnswer(_)
+            | Self::StrangeAnswer { .. }
+            | Self::Runtime(_)
+            | Self::DataDir { .. }
+            | Self::NotStarted { .. }
+            | Self::Demo { .. } => Exit::Failed,
+            Self::GaveUp(_) => Exit::GaveUp,
+        }
+    }
+
+    /// What to do next.
+    fn next(&self) -> Option<String> {
+        let text = match self {
+            Self::Refused(problem) => return problem.next.clone(),
+            Self::NotStarted { next, .. } | Self::Demo { next, .. } => return next.clone(),
+            Self::Unreachable { .. } | Self::NoSocket { .. } => {
+                "legation serve (or --socket PATH, if it runs elsewhere)"
+            }
+            Self::SocketDenied(_) => "run it as root, as the server's user, or join its admin group",
+            Self::ForeignSocket { .. } => "name the socket you mean with --socket PATH",
+            Self::NoAnswer(_) => "legation status, and the server's log",
+            Self::BrokenAnswer(_) => "the server's log; it may be stopping",
+            Self::StrangeAnswer { .. } => "legation status: do server and command have one version?",
+            Self::NeedsYes(_) => "the same with --yes",
+            Self::Config(_) => "legation config check FILE",
+            Self::DataDir { .. } => "another one with --data-dir DIR",
+            Self::LockHeld { .. } => "stop that server, or use another --data-dir DIR",
+            Self::GaveUp(_) => "the server's log says which service failed and why",
+            Self::Declined | Self::Output(_) | Self::Runtime(_) | Self::Usage(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The whole text, a line break after each line.
+    pub(super) fn render(&self, colour: bool) -> String {
+        let text = self.to_string();
+        let mut lines = text.lines();
+        let head = format!("error[{}]", self.number());
+        let first = printable(lines.next().unwrap_or_default());
+        let mut out = format!("{}: {first}\n", Style::Bad.paint(&head, colour));
+        // A String takes every write.
+        for line in lines.filter(|line| !line.trim().is_empty()) {
+            _ = writeln!(out, "{}", printable(line));
+        }
+        if let Some(next) = self.next() {
+            _ = writeln!(out, "{} {}", Style::Bold.paint("try:", colour), printable(&next));
+        }
+        let anchor = self.number().to_lowercase();
+        _ = writeln!(out, "{} docs/errors.md#{anchor}", Style::Dim.paint("docs:", colour));
+        out
+    }
+
+    /// Tells on stderr; as a problem document where JSON was asked for.
+    pub(super) fn report(&self, format: Format) {
+        if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            return;
+        }
+        let mut stderr = io::stderr().lock();
+        let text = match format {
+            Format::Json => format!("{}\n", self.json()),
+            _ => self.render(stderr.is_terminal() && colour_wanted()),
+        };
+        // There is no third place to complain.
+        _ = stderr.write_all(text.as_bytes());
+    }
+
+    fn json(&self) -> serde_json::Value {
+        if let Self::Refused(problem) = self {
+            return serde_json::to_value(problem).unwrap_or_default();
+        }
+        serde_json::json!({
+            "type": format!("docs/errors.md#{}", self.number().to_lowercase()),
+            "title": "command failed",
+            "number": self.number(),
+            "detail": self.to_string(),
+            "next": self.next(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(code: &str, status: u16) -> CliError {
+        CliError::Refused(Box::new(Problem {
+            kind: "docs/errors.md#e0412".into(),
+            title: "call timeout".into(),
+            status,
+            code: code.into(),
+            number: "E0412".into(),
+            detail: "isolate 7f3a did not answer initialize within 30 s\n\
+                     last stderr: Error: \x1b[31mGITHUB_TOKEN is not set"
+                .into(),
+            next: Some("legation mcp update github --env GITHUB_TOKEN=…".into()),
+        }))
+    }
+
+    #[test]
+    fn it_says_what_why_and_what_next() {
+        let text = problem("call_timeout", 504).render(false);
+        insta::assert_snapshot!(text, @r"
+        error[E0412]: isolate 7f3a did not answer initialize within 30 s
+        last stderr: Error: \u{1b}[31mGITHUB_TOKEN is not set
+        try: legation mcp update github --env GITHUB_TOKEN=…
+        docs: docs/errors.md#e0412
+        ");
+    }
+
+    #[test]
+    fn without_a_server_it_says_how_to_start_one() {
+        let error = CliError::Unreachable {
+            socket: "/x/admin.sock".into(),
+            cause: "connection refused".into(),
+        };
+        let text = error.render(false);
+        assert!(text.contains("/x/admin.sock") && text.contains("try: legation serve"), "{text}");
+        assert_eq!(error.exit().code(), 3);
+    }
+
+    #[test]
+    fn exit_codes_follow_the_code_and_else_the_status() {
+        for code in Code::ALL {
+            let exit = problem(code.as_str(), 200).exit();
+            assert_eq!(exit.code(), code.exit_code(), "{}", code.as_str());
+        }
+        for (status, exit) in [(404, 5), (409, 6), (403, 4), (504, 7), (400, 2), (500, 1)] {
+            assert_eq!(problem("from_the_future", status).exit().code(), exit);
+        }
+    }
+
+    #[test]
+    fn every_exit_code_is_its_own() {
+        for code in [0, 1, 2, 3, 4, 5, 6, 7, 8, 70] {
+            assert_eq!(Exit::of_code(code).code(), code);
+        }
+    }
+
+    #[test]
+    fn json_is_asked_for_and_given() {
+        let value = CliError::Declined.json();
+        assert_eq!(value["number"], "E0905");
+        assert_eq!(problem("call_timeout", 504).json()["code"], "call_timeout");
+    }
+}
