@@ -1,1 +1,18 @@
 //! The listeners: the standard client on the client port, the admins on a Unix socket.
+//!
+//! A listener is bound ([`serve::bind_tcp`], [`serve::bind_unix`]), given a router ([`client::router`]), and drains when its
+//! token is cancelled. Requests reach the tree only through
+//! [`Front`](crate::actors::front::Front); nothing here touches a process or the store.
+//!
+//! * [`serve`]: accept loops, connections and their bounds, draining.
+//! * [`tls`]: certificates: self-made, from files, reloaded.
+//! * [`peer`]: whose address a request has when proxies stand in between.
+//! * [`client`]: the five calls of the standard client.
+//! * [`error`]: the only place that knows HTTP statuses.
+
+pub mod client;
+pub mod error;
+pub mod peer;
+pub mod serve;
+pub mod stamp;
+pub mod tls;

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod limits;
 pub mod mcp;
 pub mod name;
+pub mod restart;
 pub mod seal;
 pub mod token;
 pub mod verdict;

@@ -1,1 +1,7 @@
 //! MCP on the wire: the JSON-RPC envelope, stdio framing and the downstream handshake.
+//!
+//! Bytes pass through: only the envelope and the keys that are routed on are looked at.
+
+pub mod envelope;
+pub mod frame;
+pub mod handshake;

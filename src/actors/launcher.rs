@@ -127,6 +127,8 @@ pub trait Scope: Send + Sync {
     /// The reaping barrier: kills what is left, waits until the cgroup is empty, reads the final
     /// counters and removes the cgroup; gives up after `wait` and names the survivors.
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains>;
+    /// Whether, and for whose limit, the kernel killed for memory so far. A few file reads.
+    fn oom(&self) -> Option<OomScope>;
     /// Resource use now.
     fn usage(&self) -> Usage;
 }

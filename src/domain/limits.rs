@@ -142,6 +142,28 @@ pub const USER_CPU_MILLIS: u64 = 2000;
 pub const ISOLATE_OPEN_FILES: u64 = 1024;
 /// Bytes of the largest file a process in an isolate may write.
 pub const ISOLATE_FILE_BYTES: u64 = 1 << 30;
+/// Bytes of request lines waiting for one writer, unless a single line is larger.
+pub const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// A call waits for a restart that is due within this; beyond it the answer is `backing_off`.
+pub const BACKOFF_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A start holds its permit at most this long, so that one slow server never delays others.
+pub const START_PERMIT_HOLD: Duration = Duration::from_secs(2);
+/// After a server's death, how long its last lines on stdout may take to arrive.
+pub const LAST_WORDS: Duration = Duration::from_millis(5);
+/// A server that closed stdout or stdin and lives on is ended after this.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(1);
+/// Lines of non-JSON stdout kept per run.
+pub const NOISE_LINES_KEPT: usize = 32;
+/// Restarts of one of our own actors in [`INTENSITY_PERIOD`] before its supervisor gives up on it.
+pub const INTENSITY_MAX: usize = 3;
+/// The period of [`INTENSITY_MAX`].
+pub const INTENSITY_PERIOD: Duration = Duration::from_secs(60);
+/// This many different users given up on in [`INTENSITY_PERIOD`] is our bug, not theirs.
+pub const USERS_GIVEN_UP_MAX: usize = 10;
+/// The stop ladder of one isolate, all steps together.
+pub const ISOLATE_STOP_MAX: Duration = Duration::from_secs(8);
+/// Cold starts of one isolate's callers that may wait for it.
+pub const WAITERS_MAX: usize = 1024;
 /// Connections that read the store at once; opened on demand.
 pub const STORE_READERS_MAX: u32 = 4;
 /// How long a write waits for another process's lock on the store.
@@ -164,3 +186,30 @@ pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Files read from `conf.d`.
 pub const CONFIG_FILES_MAX: usize = 256;
+/// A connection that is kept alive without a request closes after this.
+pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
+/// Bytes of an oversized body that are read and thrown away, so that the client gets to read the
+/// refusal instead of a connection reset.
+pub const BODY_DISCARD_BYTES_MAX: usize = 16 << 20;
+/// How long throwing away an oversized body may take.
+pub const BODY_DISCARD_MAX: Duration = Duration::from_secs(2);
+/// Bytes of the body of a registration or a heartbeat.
+pub const SMALL_BODY_BYTES_MAX: usize = 8 << 10;
+/// Characters in what a client calls itself and in the name of its AI tool.
+pub const LABEL_CHARS_MAX: usize = 128;
+/// Bytes of a preshared key as a client presents it.
+pub const PRESENTED_KEY_BYTES_MAX: usize = 256;
+/// Bytes of a tool name as a client calls it (`mcp.tool` is the longest form).
+pub const CALLED_NAME_BYTES_MAX: usize = 256;
+/// Hops of a forwarded address that are looked at.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Bytes of a certificate or key file.
+pub const PEM_BYTES_MAX: u64 = 1 << 20;
+/// Between two looks at the certificate files.
+pub const TLS_RELOAD_EVERY: Duration = Duration::from_secs(30);
+/// How long a self-made certificate is valid (825 days is the most that all clients accept).
+pub const SELF_CERT_DAYS: i64 = 824;
+/// A self-made certificate is renewed this long before it ends.
+pub const SELF_CERT_RENEW_DAYS: i64 = 30;
+/// How long an accept loop waits after the system refused it a descriptor.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -1,0 +1,260 @@
+//! The writer thread of the audit log: gathers, writes, syncs, tells.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::thread::Thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::domain::limits::AUDIT_QUEUE_MAX;
+
+use super::super::sync::Mutex;
+use super::{AuditError, Durability, Entry, Written};
+
+/// How long records gather before they are written, if nobody waits for the disk.
+const GATHER: Duration = Duration::from_millis(5);
+/// Between tries when the disk refuses.
+const RETRY: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) durability: Durability,
+    pub(super) written: watch::Sender<Written>,
+    thread: OnceLock<Thread>,
+    buffer: Mutex<Buffer>,
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    seq: u64,
+    written: u64,
+    lost: u64,
+    closing: bool,
+    closed: bool,
+}
+
+pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Shared>> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let path = dir.join("audit.jsonl");
+    let mut file =
+        OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;
+    let seq = resume(&mut file)?;
+    let shared = Arc::new(Shared {
+        durability,
+        written: watch::Sender::new(Written { seq, failing: None }),
+        thread: OnceLock::new(),
+        buffer: Mutex::new(Buffer { seq, written: seq, ..Buffer::default() }),
+    });
+    let thread = {
+        let shared = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("audit-writer".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || shared.run(&mut file))?
+    };
+    // Set once, here.
+    let _ = shared.thread.set(thread.thread().clone());
+    Ok(shared)
+}
+
+/// Ends a line that a crash cut off, and finds the last sequence number.
+fn resume(file: &mut File) -> std::io::Result<u64> {
+    const TAIL: u64 = 64 << 10;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    if tail.last().is_some_and(|byte| *byte != b'\n') {
+        file.write_all(b"\n")?;
+    }
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        seq: u64,
+    }
+    let newest = tail
+        .split(|byte| *byte == b'\n')
+        .rev()
+        .find_map(|line| serde_json::from_slice::<Numbered>(line).ok());
+    Ok(newest.map_or(0, |record| record.seq))
+}
+
+impl Shared {
+    pub(super) fn append(&self, entry: Entry) -> Result<u64, AuditError> {
+        let (seq, first) = {
+            let mut buffer = self.buffer.lock();
+            if buffer.seq - buffer.written >= AUDIT_QUEUE_MAX as u64 || buffer.closed {
+                buffer.lost += 1;
+                return Err(AuditError::Full);
+            }
+            buffer.seq += 1;
+            let (seq, first) = (buffer.seq, buffer.bytes.is_empty());
+            entry.append_to(seq, &mut buffer.bytes);
+            (seq, first)
+        };
+        if first {
+            self.wake();
+        }
+        Ok(seq)
+    }
+
+    pub(super) fn queued(&self) -> u64 {
+        let buffer = self.buffer.lock();
+        buffer.seq - buffer.written
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.buffer.lock().lost
+    }
+
+    pub(super) fn close(&self) {
+        self.buffer.lock().closing = true;
+        self.wake();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.buffer.lock().closed
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self, file: &mut File) {
+        let mut taken = Vec::new();
+        loop {
+            let (seq, closing) = {
+                let mut buffer = self.buffer.lock();
+                std::mem::swap(&mut buffer.bytes, &mut taken);
+                (buffer.seq, buffer.closing)
+            };
+            if !taken.is_empty() {
+                self.write(file, &taken, seq, closing);
+                taken.clear();
+                if taken.capacity() > 1 << 20 {
+                    taken = Vec::new();
+                }
+                if self.durability == Durability::Buffered && !closing {
+                    std::thread::sleep(GATHER);
+                }
+                continue;
+            }
+            if closing {
+                let _ = file.sync_data();
+                self.buffer.lock().closed = true;
+                self.written.send_modify(|_| {});
+                return;
+            }
+            std::thread::park();
+        }
+    }
+
+    /// Writes until it is written: what was acknowledged stays, what waits is told of the failure.
+    fn write(&self, file: &mut File, bytes: &[u8], seq: u64, closing: bool) {
+        let mut rest = bytes;
+        loop {
+            match self.try_write(file, &mut rest) {
+                Ok(()) => break,
+                Err(error) => {
+                    let why = error.to_string();
+                    self.written.send_if_modified(|written| {
+                        let news = written.failing.as_ref() != Some(&why);
+                        written.failing = Some(why);
+                        news
+                    });
+                    if closing {
+                        return;
+                    }
+                    std::thread::sleep(RETRY);
+                }
+            }
+        }
+        self.buffer.lock().written = seq;
+        self.written.send_modify(|written| {
+            written.seq = seq;
+            written.failing = None;
+        });
+    }
+
+    fn try_write(&self, file: &mut File, rest: &mut &[u8]) -> std::io::Result<()> {
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(count) => *rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match self.durability {
+            Durability::Durable => file.sync_data(),
+            Durability::Buffered => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::audit::Audit;
+
+    fn lines(dir: &Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(dir.join("audit.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_is_in_the_file_and_numbers_go_on_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
+        for n in 0..10 {
+            audit.commit(Entry::new("test", n)).await.unwrap();
+            assert_eq!(lines(dir.path()).len(), usize::try_from(n).unwrap() + 1);
+        }
+        assert!(audit.close(Duration::from_secs(5)).await);
+        // A crash in the middle of a line.
+        let path = dir.path().join("audit.jsonl");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"seq\":11,\"at\":").unwrap();
+        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
+        audit.commit(Entry::new("test", 99)).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!((last["seq"].as_u64(), last["at"].as_u64()), (Some(11), Some(99)));
+    }
+
+    #[tokio::test]
+    async fn buffered_records_arrive_without_being_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), Durability::Buffered).unwrap();
+        for n in 0..1000 {
+            audit.commit(Entry::new("test", n)).await.unwrap();
+        }
+        assert!(audit.close(Duration::from_secs(5)).await);
+        assert_eq!(lines(dir.path()).len(), 1000);
+        assert_eq!(audit.lost(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_loses_nothing_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit.jsonl")).unwrap();
+        let Ok(audit) = Audit::open(dir.path(), Durability::Durable) else {
+            eprintln!("skipped: /dev/full cannot be opened here");
+            return;
+        };
+        let error = audit.commit(Entry::new("test", 1)).await.unwrap_err();
+        assert!(matches!(error, AuditError::Failing(_)), "{error}");
+        assert!(audit.written().borrow().failing.is_some());
+        for _ in 0..AUDIT_QUEUE_MAX {
+            audit.post(Entry::new("test", 2));
+        }
+        assert_eq!(audit.commit(Entry::new("test", 3)).await, Err(AuditError::Full));
+        assert!(audit.lost() > 0);
+    }
+}

@@ -1,0 +1,275 @@
+//! The catalog: builds the route snapshots that calls read.
+//!
+//! A build reads storage in a task of its own, never in a handler; while one runs, further
+//! requests share the next. If the store is away the last snapshot stands.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde_json::value::RawValue;
+
+use crate::domain::ids::{KeyId, McpId, UserId};
+use crate::domain::mcp::{Mcp, McpState};
+use crate::domain::name::{Name, ToolName};
+use crate::domain::verdict::Verdict;
+use crate::storage::{Store, StoreError};
+
+use super::ctx::Ctx;
+use super::isolate::IsolateMsg;
+use super::slot::{Slot, SlotState};
+
+/// Everything a call is routed by. Replaced whole.
+#[derive(Debug, Default)]
+pub struct Routes {
+    mcps: HashMap<McpId, Published>,
+    views: HashMap<KeyId, View>,
+    owners: HashMap<Box<str>, Vec<Name>>,
+}
+
+/// A published mcp.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its definition.
+    pub mcp: Arc<Mcp>,
+    /// The hash of what makes a running process differ.
+    pub config: Arc<str>,
+}
+
+/// What one key sees.
+#[derive(Debug, Default)]
+pub struct View {
+    routes: Vec<Route>,
+    by_name: HashMap<Box<str>, usize>,
+}
+
+/// One tool of a view.
+#[derive(Debug)]
+pub struct Route {
+    /// The name the client sees.
+    pub exposed: Box<str>,
+    /// The tool's own name.
+    pub tool: ToolName,
+    /// Its mcp.
+    pub published: Published,
+    /// Its definition, as its server declared it.
+    pub definition: Arc<RawValue>,
+}
+
+impl Routes {
+    /// Reads what is granted, subscribed and published.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn build(store: &Store) -> Result<Self, StoreError> {
+        let mut mcps = HashMap::new();
+        for mcp in store.mcps().await? {
+            if mcp.state == McpState::Published {
+                let config = mcp.config_hash().into();
+                mcps.insert(mcp.id.clone(), Published { mcp: Arc::new(mcp), config });
+            }
+        }
+        let mut tools: HashMap<(McpId, ToolName), Arc<RawValue>> = HashMap::new();
+        let mut owners: HashMap<Box<str>, Vec<Name>> = HashMap::new();
+        for (mcp, tool) in store.tools().await? {
+            let Some(published) = mcps.get(&mcp) else { continue };
+            let Ok(definition) = RawValue::from_string(tool.definition) else { continue };
+            owners.entry(tool.name.as_str().into()).or_default().push(published.mcp.name.clone());
+            tools.insert((mcp, tool.name), definition.into());
+        }
+        let mut granted: HashSet<(UserId, McpId)> = HashSet::new();
+        for group in store.groups().await? {
+            for member in &group.members {
+                granted.extend(group.grants.iter().map(|mcp| (member.clone(), mcp.clone())));
+            }
+        }
+        let keys = store.keys(None).await?;
+        let users: HashMap<&KeyId, &UserId> = keys
+            .iter()
+            .filter(|key| key.revoked_at.is_none())
+            .map(|key| (&key.id, &key.user))
+            .collect();
+        let views = store.views().await?;
+        let subscribed: HashMap<(&KeyId, &McpId), usize> = views
+            .subscriptions
+            .iter()
+            .enumerate()
+            .map(|(order, one)| ((&one.key, &one.mcp), order))
+            .collect();
+        let mut built: HashMap<KeyId, Vec<(usize, Route)>> = HashMap::new();
+        for one in &views.exposed {
+            let Some(user) = users.get(&one.key) else { continue };
+            // A subscription without a grant shows nothing: leaving a group takes effect at once.
+            let Some(order) = subscribed.get(&(&one.key, &one.mcp)) else { continue };
+            if !granted.contains(&((*user).clone(), one.mcp.clone())) {
+                continue;
+            }
+            let definition = tools.get(&(one.mcp.clone(), one.tool.clone()));
+            let (Some(published), Some(definition)) = (mcps.get(&one.mcp), definition) else {
+                continue;
+            };
+            let route = Route {
+                exposed: one.exposed.as_str().into(),
+                tool: one.tool.clone(),
+                published: published.clone(),
+                definition: Arc::clone(definition),
+            };
+            built.entry(one.key.clone()).or_default().push((*order, route));
+        }
+        let views = built.into_iter().map(|(key, routes)| (key, View::new(routes))).collect();
+        Ok(Self { mcps, views, owners })
+    }
+
+    /// What a key sees.
+    #[must_use]
+    pub fn view(&self, key: &KeyId) -> Option<&View> {
+        self.views.get(key)
+    }
+
+    /// A published mcp.
+    #[must_use]
+    pub fn published(&self, mcp: &McpId) -> Option<&Published> {
+        self.mcps.get(mcp)
+    }
+
+    /// The published mcps that have a tool of this name, for hints.
+    #[must_use]
+    pub fn owners(&self, tool: &str) -> &[Name] {
+        self.owners.get(tool).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a slot still stands for what is published.
+    #[must_use]
+    pub fn keeps(&self, slot: &Slot) -> bool {
+        slot.key.is_probe()
+            || self
+                .mcps
+                .get(&slot.key.mcp)
+                .is_some_and(|published| published.config == slot.key.config)
+    }
+}
+
+impl View {
+    fn new(mut routes: Vec<(usize, Route)>) -> Self {
+        // Oldest subscription first, then by name: deterministic, and stable for clients.
+        routes.sort_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.exposed.cmp(&two.exposed)));
+        let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
+        let by_name =
+            routes.iter().enumerate().map(|(at, route)| (route.exposed.clone(), at)).collect();
+        Self { routes, by_name }
+    }
+
+    /// Its tools, in the order to show.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// A tool by its exposed name, or in the dotted form `mcp.tool`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Route> {
+        if let Some(route) = self.by_name.get(name).and_then(|at| self.routes.get(*at)) {
+            return Some(route);
+        }
+        self.routes.iter().find(|route| {
+            name.strip_prefix(route.published.mcp.name.as_str())
+                .and_then(|rest| rest.strip_prefix('.'))
+                .is_some_and(|tool| tool == route.tool.as_str())
+        })
+    }
+}
+
+/// What the catalog hears.
+#[derive(Debug)]
+pub(super) enum CatalogMsg {
+    /// Build and publish; the answer comes when it is published, or says why not.
+    Refresh(RpcReplyPort<Result<(), String>>),
+    /// A build is done.
+    Built(Result<Routes, String>),
+}
+
+/// The service.
+pub(super) struct Catalog;
+
+/// What it knows.
+pub(super) struct CatalogState {
+    ctx: Arc<Ctx>,
+    building: Vec<RpcReplyPort<Result<(), String>>>,
+    waiting: Vec<RpcReplyPort<Result<(), String>>>,
+    busy: bool,
+}
+
+impl Actor for Catalog {
+    type Msg = CatalogMsg;
+    type State = CatalogState;
+    type Arguments = Arc<Ctx>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<CatalogMsg>,
+        ctx: Arc<Ctx>,
+    ) -> Result<CatalogState, ActorProcessingErr> {
+        ctx.set_catalog(&myself);
+        Ok(CatalogState { ctx, building: Vec::new(), waiting: Vec::new(), busy: false })
+    }
+
+    async fn post_start(
+        &self,
+        _myself: ActorRef<CatalogMsg>,
+        state: &mut CatalogState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.publish(Routes::build(&state.ctx.store).await?);
+        state.ctx.gates.catalog.set(true);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<CatalogMsg>,
+        message: CatalogMsg,
+        state: &mut CatalogState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            CatalogMsg::Refresh(reply) => state.waiting.push(reply),
+            CatalogMsg::Built(built) => {
+                state.busy = false;
+                let answer = built.map(|routes| state.publish(routes));
+                for reply in state.building.drain(..) {
+                    // Whoever asked may have left.
+                    let _ = reply.send(answer.clone());
+                }
+            }
+        }
+        if !state.busy && !state.waiting.is_empty() {
+            state.busy = true;
+            state.building = std::mem::take(&mut state.waiting);
+            let store = state.ctx.store.clone();
+            tokio::spawn(async move {
+                let built = Routes::build(&store).await.map_err(|error| error.to_string());
+                let _ = myself.cast(CatalogMsg::Built(built));
+            });
+        }
+        Ok(())
+    }
+}
+
+impl CatalogState {
+    /// Publishes a snapshot, and lets go of slots it has no place for.
+    fn publish(&mut self, routes: Routes) {
+        let routes = Arc::new(routes);
+        self.ctx.routes.store(Arc::clone(&routes));
+        let slots = self.ctx.slots.pin();
+        let gone: Vec<Arc<Slot>> =
+            slots.values().filter(|slot| !routes.keeps(slot)).cloned().collect();
+        for slot in gone {
+            slots.remove(&slot.key);
+            // Calls inside finish on it; later ones find its successor.
+            let told = slot
+                .actor()
+                .is_some_and(|isolate| isolate.cast(IsolateMsg::Leave(Verdict::Replaced)).is_ok());
+            if !told {
+                slot.enter(SlotState::Closed, "the definition changed");
+            }
+        }
+    }
+}

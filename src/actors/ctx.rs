@@ -1,0 +1,333 @@
+//! What the actors share: cells that outlive whoever publishes into them.
+//!
+//! Snapshots are replaced whole, watches are read, gates are flags. Nothing here waits and nothing
+//! here is an actor; a service that fails leaves its last snapshot standing while it restarts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ractor::ActorRef;
+use tokio::sync::watch;
+
+use crate::domain::account::{Millis, User};
+use crate::domain::ids::{IsolateId, UserId};
+use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
+use crate::domain::restart;
+use crate::storage::Store;
+
+use super::access::AccessKeys;
+use super::audit::{Audit, Entry};
+use super::catalog::{CatalogMsg, Routes};
+use super::clock::{Clock, id_bits};
+use super::handle::RunEnd;
+use super::household::HouseholdMsg;
+use super::killswitch::Denied;
+use super::launcher::Launcher;
+use super::session::SessionHandle;
+use super::sessions::SessionsMsg;
+use super::slot::{Occupant, Principal, Slot, SlotKey};
+use super::start_line::StartLine;
+use super::sync::Mutex;
+use super::throttle::{Failures, Restarts};
+use super::tree::Tree;
+use super::users::UsersMsg;
+
+/// The numbers the actors go by; `cli` fills them in from the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where homes are: `<homes>/<user>/<mcp>`.
+    pub homes: PathBuf,
+    /// `PATH` of isolates; where bare commands are found.
+    pub path: String,
+    /// Bytes of one line from a server.
+    pub line_bytes_max: usize,
+    /// Calls in flight on one isolate.
+    pub in_flight_max: usize,
+    /// When a kill that is not done leaves the slot stuck.
+    pub kill_wait: Duration,
+    /// Isolates one user may have.
+    pub per_user_max: usize,
+    /// Starts at once.
+    pub start_parallel: usize,
+    /// The restart policy.
+    pub restart: restart::Settings,
+    /// Restarts per second, host-wide.
+    pub restarts_per_second: u32,
+    /// The limits of all isolates of a user.
+    pub user_limits: Limits,
+    /// A session without activity ends after this.
+    pub session_ttl: Duration,
+    /// A token past its age, or signed by a rotated key, works this long.
+    pub token_grace: Duration,
+    /// Live sessions of one key.
+    pub sessions_per_key_max: usize,
+    /// Failed registrations of one key prefix in a minute.
+    pub failed_tries_max: u32,
+    /// Whether a call waits for its audit records to be on the disk.
+    pub audit_durable: bool,
+}
+
+/// What must be up before calls, starts or registrations are let through. Readiness is all of it.
+#[derive(Debug, Default)]
+pub struct Gates {
+    /// Processes can be started.
+    pub spawn: Flag,
+    /// The store answers.
+    pub store: Flag,
+    /// Audit records can be written.
+    pub audit: Flag,
+    /// The deny table is loaded.
+    pub kill: Flag,
+    /// Keys are loaded.
+    pub vault: Flag,
+    /// Routes are published.
+    pub catalog: Flag,
+    /// Listeners accept.
+    pub listeners: Flag,
+}
+
+/// One gate's flag.
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// Whether it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Opens or shuts it.
+    pub fn set(&self, open: bool) {
+        self.0.store(open, Ordering::Release);
+    }
+}
+
+impl Gates {
+    /// The gates that are shut, by name.
+    #[must_use]
+    pub fn shut(&self) -> Vec<&'static str> {
+        [
+            ("spawn", &self.spawn),
+            ("store", &self.store),
+            ("audit", &self.audit),
+            ("kill", &self.kill),
+            ("vault", &self.vault),
+            ("catalog", &self.catalog),
+            ("listeners", &self.listeners),
+        ]
+        .into_iter()
+        .filter(|(_, flag)| !flag.is_open())
+        .map(|(name, _)| name)
+        .collect()
+    }
+}
+
+/// Totals since the start.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Tool calls.
+    pub calls: AtomicU64,
+    /// Tool calls without a server's answer.
+    pub failed: AtomicU64,
+}
+
+/// What the actors share.
+pub struct Ctx {
+    /// The numbers.
+    pub settings: Settings,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Storage.
+    pub store: Store,
+    /// The audit log.
+    pub audit: Audit,
+    /// How processes are started.
+    pub launcher: Arc<dyn Launcher>,
+    /// Routes, replaced whole.
+    pub routes: ArcSwap<Routes>,
+    /// Denied users and mcps, replaced whole.
+    pub denied: ArcSwap<Denied>,
+    /// Token keys and the pepper, once the vault has loaded them.
+    pub access: ArcSwapOption<AccessKeys>,
+    /// All slots.
+    pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
+    /// All sessions, by the bits of their id.
+    pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
+    /// The gates.
+    pub gates: Gates,
+    /// The line of starts.
+    pub starts: StartLine,
+    /// The host-wide restart budget.
+    pub restart_budget: Restarts,
+    /// Failed registrations.
+    pub failures: Failures,
+    /// Totals.
+    pub totals: Totals,
+    /// The tree, for those who look.
+    pub tree: Tree,
+    /// Set once, when the server begins to stop.
+    pub stopping: watch::Sender<bool>,
+    refs: Mutex<Refs>,
+}
+
+#[derive(Default)]
+struct Refs {
+    users: Option<ActorRef<UsersMsg>>,
+    shared: Option<ActorRef<HouseholdMsg>>,
+    catalog: Option<ActorRef<CatalogMsg>>,
+    sessions: Option<ActorRef<SessionsMsg>>,
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ctx").field("gates", &self.gates).finish_non_exhaustive()
+    }
+}
+
+impl Ctx {
+    /// What the actors share, before any of them runs: every gate is shut.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        store: Store,
+        audit: Audit,
+        launcher: Arc<dyn Launcher>,
+    ) -> Self {
+        Self {
+            starts: StartLine::new(settings.start_parallel),
+            restart_budget: Restarts::new(settings.restarts_per_second),
+            failures: Failures::new(settings.failed_tries_max),
+            settings,
+            clock,
+            store,
+            audit,
+            launcher,
+            routes: ArcSwap::default(),
+            denied: ArcSwap::default(),
+            access: ArcSwapOption::empty(),
+            slots: papaya::HashMap::new(),
+            sessions: papaya::HashMap::new(),
+            gates: Gates::default(),
+            totals: Totals::default(),
+            tree: Tree::default(),
+            stopping: watch::Sender::new(false),
+            refs: Mutex::default(),
+        }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_ms(&self) -> Millis {
+        self.clock.wall_ms()
+    }
+
+    /// Whether the server has begun to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// The slots of a user, or the shared ones.
+    #[must_use]
+    pub fn slots_of(&self, user: Option<&UserId>) -> Vec<Arc<Slot>> {
+        let slots = self.slots.pin();
+        slots.values().filter(|slot| slot.key.principal.user() == user).cloned().collect()
+    }
+
+    /// The slot for these, made if there is none: it costs memory only until somebody wants a run.
+    pub fn slot(&self, principal: Principal, mcp: &Arc<Mcp>, config: &Arc<str>, owner: Option<&User>) -> Arc<Slot> {
+        let key = SlotKey { principal, mcp: mcp.id.clone(), config: Arc::clone(config) };
+        let slots = self.slots.pin();
+        if let Some(slot) = slots.get(&key) {
+            return Arc::clone(slot);
+        }
+        let owner = owner.filter(|_| mcp.sharing != Sharing::Shared).cloned();
+        let slot = Slot::new(
+            IsolateId::from_random(id_bits()),
+            key.clone(),
+            Arc::clone(mcp),
+            owner,
+            self.settings.user_limits,
+            self.settings.restart,
+        );
+        Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
+    }
+
+    /// Asks for a run in a slot; one message however many ask.
+    pub fn demand(&self, slot: &Arc<Slot>) {
+        if slot.want() {
+            self.ensure(slot);
+        }
+    }
+
+    /// Hands a slot to its supervisor.
+    pub(super) fn ensure(&self, slot: &Arc<Slot>) {
+        let refs = self.refs.lock();
+        // A supervisor that is down finds the slot wanted when it is up again.
+        if slot.key.principal == Principal::Shared {
+            if let Some(shared) = &refs.shared {
+                let _ = shared.cast(HouseholdMsg::Ensure(Arc::clone(slot)));
+            }
+        } else if let Some(users) = &refs.users {
+            let _ = users.cast(UsersMsg::Ensure(Arc::clone(slot)));
+        }
+    }
+
+    /// A run was reaped: the record of it.
+    pub(super) fn run_ended(&self, slot: &Slot, run: &Occupant, end: &RunEnd) {
+        let facts = run.record.facts();
+        tracing::info!(
+            isolate.id = %slot.id,
+            mcp.name = %slot.mcp.name,
+            run.epoch = run.epoch,
+            run.verdict = %end.verdict,
+            "a run ended"
+        );
+        self.audit.post(
+            Entry::new("isolate.ended", self.wall_ms())
+                .field("isolate", slot.id.as_str())
+                .field("mcp", slot.mcp.id.as_str())
+                .field("user", slot.key.principal.user().map_or("", UserId::as_str))
+                .number("epoch", run.epoch)
+                .number("pid", facts.pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0))
+                .field("verdict", end.verdict.kind())
+                .field("detail", &end.verdict.to_string()),
+        );
+    }
+
+    /// A run listed its tools: what differs from the catalog is said once, and not acted on.
+    pub(super) fn seen_tools(&self, slot: &Slot, tools: Vec<Tool>) {
+        slot.tools_seen(tools);
+    }
+
+    pub(super) fn set_users(&self, users: &ActorRef<UsersMsg>) {
+        self.refs.lock().users = Some(users.clone());
+    }
+
+    pub(super) fn set_shared(&self, shared: &ActorRef<HouseholdMsg>) {
+        self.refs.lock().shared = Some(shared.clone());
+    }
+
+    pub(super) fn set_catalog(&self, catalog: &ActorRef<CatalogMsg>) {
+        self.refs.lock().catalog = Some(catalog.clone());
+    }
+
+    pub(super) fn set_sessions(&self, sessions: &ActorRef<SessionsMsg>) {
+        self.refs.lock().sessions = Some(sessions.clone());
+    }
+
+    pub(super) fn catalog(&self) -> Option<ActorRef<CatalogMsg>> {
+        self.refs.lock().catalog.clone()
+    }
+
+    pub(super) fn sessions_actor(&self) -> Option<ActorRef<SessionsMsg>> {
+        self.refs.lock().sessions.clone()
+    }
+}

@@ -1,0 +1,492 @@
+//! The handle: the cheap, shared thing through which a call reaches a run.
+//!
+//! Gate, in-flight slots, bounded queue to the writer, pending table. It has no actor in it and
+//! never waits for one: a call costs one queue and one oneshot.
+//!
+//! Invariants: a registered call is answered exactly once (by the server, by the run's end, by its
+//! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
+//! clients' equal ids never meet.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
+use crate::domain::verdict::Verdict;
+use crate::protocol::envelope::{self, ReplyKind};
+
+use super::gate::{Gate, Position};
+use super::health::Pulse;
+use super::pending::Pending;
+
+/// Why a run ended, as its callers are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunEnd {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The last line of stderr, if there was one.
+    pub last_stderr: Option<String>,
+}
+
+/// A server's answer: the whole line, and where the body is in it.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The line as the server wrote it.
+    pub line: Bytes,
+    /// A result or a JSON-RPC error.
+    pub kind: ReplyKind,
+    /// Where the `result` or `error` value is.
+    pub body: Range<usize>,
+}
+
+/// What a waiter is told.
+pub type Told = Result<Reply, Arc<RunEnd>>;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// It provably never reached stdin: the run is draining or gone. Safe to try the next run.
+    NotSent,
+    /// Too many calls in flight, or too many bytes waiting for the writer.
+    Busy {
+        /// Calls in flight.
+        in_flight: usize,
+    },
+    /// The run ended while the call was in flight.
+    Ended(Arc<RunEnd>),
+    /// The deadline passed; the server was told to stop working on it.
+    TimedOut,
+}
+
+/// One line for the writer.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// The call it belongs to; 0 if none.
+    pub(super) id: u64,
+    /// The line, with its line break.
+    pub(super) line: Bytes,
+}
+
+/// The shared part of a run that callers see.
+#[derive(Debug)]
+pub struct Handle {
+    epoch: u64,
+    gate: Gate,
+    slots: Semaphore,
+    in_flight_max: usize,
+    queue: mpsc::Sender<Frame>,
+    queued_bytes: AtomicUsize,
+    pending: Pending<oneshot::Sender<Told>, Arc<RunEnd>>,
+    next_id: AtomicU64,
+    started: Instant,
+    used_ms: AtomicU64,
+    heard_ms: AtomicU64,
+    calls: AtomicU64,
+    pulse: Pulse,
+}
+
+impl Handle {
+    /// A handle with a shut door (draining until [`Handle::open`]), and the writer's end.
+    pub(super) fn new(epoch: u64, in_flight_max: usize) -> (Arc<Self>, mpsc::Receiver<Frame>) {
+        let (queue, frames) = mpsc::channel(WRITER_QUEUE_MAX);
+        let handle = Self {
+            epoch,
+            gate: Gate::new(Position::Draining),
+            slots: Semaphore::new(in_flight_max),
+            in_flight_max,
+            queue,
+            queued_bytes: AtomicUsize::new(0),
+            pending: Pending::new(),
+            next_id: AtomicU64::new(1),
+            started: Instant::now(),
+            used_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            pulse: Pulse::default(),
+        };
+        (Arc::new(handle), frames)
+    }
+
+    /// Which run of its slot this is.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Calls carried so far.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds since a tool call last began or ended.
+    #[must_use]
+    pub fn unused_ms(&self) -> u64 {
+        self.now_ms()
+            .saturating_sub(self.used_ms.load(Ordering::Relaxed))
+    }
+
+    /// Milliseconds since the server last wrote a line.
+    #[must_use]
+    pub fn unheard_ms(&self) -> u64 {
+        self.now_ms()
+            .saturating_sub(self.heard_ms.load(Ordering::Relaxed))
+    }
+
+    /// Carries one `tools/call` to the server and its answer back.
+    ///
+    /// Dropping the future cancels the call: the server gets `notifications/cancelled`.
+    ///
+    /// # Errors
+    /// [`CallError`]; at most `deadline` later.
+    pub async fn call_tool(
+        self: &Arc<Self>,
+        tool: &str,
+        arguments: &[u8],
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        if !self.gate.is_open() {
+            return Err(CallError::NotSent);
+        }
+        self.used_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let result = self
+            .exchange(deadline, Door::Checked, |id| {
+                envelope::tool_call(id, tool, arguments)
+            })
+            .await;
+        self.used_ms.store(self.now_ms(), Ordering::Relaxed);
+        result
+    }
+
+    /// A request of our own (handshake, ping): passes the closed door, does not count as use.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        method: &str,
+        params: &[u8],
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        self.exchange(deadline, Door::Passed, |id| {
+            envelope::request(id, method, params)
+        })
+        .await
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        deadline: Instant,
+        door: Door,
+        line: impl FnOnce(u64) -> Bytes,
+    ) -> Result<Reply, CallError> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            return Err(self.busy());
+        };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let line = line(id);
+        let length = line.len();
+        let queued = self.queued_bytes.load(Ordering::Relaxed);
+        if queued > 0 && queued + length > QUEUE_BYTES_MAX {
+            return Err(self.busy());
+        }
+        let (tell, told) = oneshot::channel();
+        if self.pending.insert(id, tell).is_err() {
+            return Err(CallError::NotSent);
+        }
+        let mut entry = Entry {
+            handle: self,
+            id,
+            state: EntryState::Registered,
+        };
+        if door == Door::Checked && !self.gate.is_open() {
+            // Whoever drains may have looked before we registered (see gate.rs).
+            return Err(CallError::NotSent);
+        }
+        let exchange = async {
+            let Ok(place) = self.queue.reserve().await else {
+                return Err(CallError::NotSent);
+            };
+            self.queued_bytes.fetch_add(length, Ordering::Relaxed);
+            place.send(Frame { id, line });
+            entry.state = EntryState::Queued;
+            match told.await {
+                Ok(Ok(reply)) => Ok(reply),
+                Ok(Err(end)) => Err(CallError::Ended(end)),
+                Err(_) => Err(CallError::NotSent),
+            }
+        };
+        match tokio::time::timeout_at(deadline, exchange).await {
+            Ok(result) => {
+                entry.state = EntryState::Answered;
+                result
+            }
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+
+    /// A ping is to be sent, unless one is under way.
+    pub(super) fn begin_ping(&self) -> bool {
+        self.pulse.begin()
+    }
+
+    /// The ping is over; gives how many in a row were missed.
+    pub(super) fn end_ping(&self, missed: bool) -> u32 {
+        self.pulse.end(missed)
+    }
+
+    /// Lets calls in.
+    pub(super) fn open(&self) {
+        self.used_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.gate.reopen();
+    }
+
+    /// Stops letting calls in if nobody is inside; tells whether it did.
+    pub(super) fn drain_if_idle(&self) -> bool {
+        if !self.gate.drain() {
+            return false;
+        }
+        if self.pending.is_empty() {
+            return true;
+        }
+        self.gate.reopen();
+        false
+    }
+
+    /// Stops letting calls in; those inside finish.
+    pub(super) fn drain(&self) {
+        self.gate.drain();
+    }
+
+    /// Ends the run for its callers: shuts the gate and tells all who wait. The first end counts.
+    /// Gives how many were told.
+    pub fn end(&self, end: &Arc<RunEnd>) -> usize {
+        self.gate.shut();
+        let waiting = self.pending.close(Arc::clone(end));
+        let told = waiting.len();
+        for waiter in waiting {
+            // A caller that left in this moment needs no answer.
+            let _ = waiter.send(Err(Arc::clone(end)));
+        }
+        told
+    }
+
+    /// Why the run ended for its callers, if it did.
+    #[must_use]
+    pub fn ended(&self) -> Option<Arc<RunEnd>> {
+        self.pending.closed()
+    }
+
+    /// The reader has a reply. `false`: nobody waits for it (late, twice, or never asked).
+    pub(super) fn deliver(&self, id: u64, reply: Reply) -> bool {
+        match self.pending.take(id) {
+            Some(waiter) => waiter.send(Ok(reply)).is_ok(),
+            None => false,
+        }
+    }
+
+    /// The server wrote a line.
+    pub(super) fn heard(&self) {
+        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// A line of ours that nobody waits for: dropped if the writer is behind.
+    pub(super) fn post(&self, line: Bytes) -> bool {
+        let length = line.len();
+        match self.queue.try_send(Frame { id: 0, line }) {
+            Ok(()) => {
+                self.queued_bytes.fetch_add(length, Ordering::Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether a frame is still worth writing: its caller may have left while it waited.
+    pub(super) fn wants(&self, frame: &Frame) -> bool {
+        frame.id == 0 || self.pending.contains(frame.id)
+    }
+
+    /// The writer took this many bytes from the queue.
+    pub(super) fn written(&self, bytes: usize) {
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn busy(&self) -> CallError {
+        CallError::Busy {
+            in_flight: self.in_flight_max - self.slots.available_permits(),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Checked,
+    Passed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryState {
+    Registered,
+    Queued,
+    Answered,
+}
+
+/// One registered call. However its caller goes, the entry goes, and the server hears of it.
+struct Entry<'a> {
+    handle: &'a Handle,
+    id: u64,
+    state: EntryState,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if self.state == EntryState::Answered {
+            return;
+        }
+        let waited = self.handle.pending.take(self.id).is_some();
+        if waited && self.state == EntryState::Queued {
+            self.handle
+                .post(envelope::cancelled(self.id, "the caller no longer waits"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn end() -> Arc<RunEnd> {
+        Arc::new(RunEnd {
+            verdict: Verdict::Exited { code: 1 },
+            last_stderr: None,
+        })
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn text(frame: &Frame) -> String {
+        String::from_utf8(frame.line.to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_times_out_once_and_the_server_is_told() {
+        let (handle, mut frames) = Handle::new(1, 4);
+        handle.open();
+        let error = handle.call_tool("echo", b"{}", soon()).await.unwrap_err();
+        assert_eq!(error, CallError::TimedOut);
+        let sent = frames.recv().await.unwrap();
+        assert!(text(&sent).contains("tools/call"));
+        assert!(
+            !handle.wants(&sent),
+            "a call nobody waits for is not written"
+        );
+        assert!(text(&frames.recv().await.unwrap()).contains("notifications/cancelled"));
+        assert_eq!(handle.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_leaves_frees_its_slot() {
+        let (handle, mut frames) = Handle::new(1, 1);
+        handle.open();
+        let call = {
+            let handle = Arc::clone(&handle);
+            tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+        };
+        let sent = frames.recv().await.unwrap();
+        let busy = handle.call_tool("echo", b"{}", soon()).await.unwrap_err();
+        assert_eq!(busy, CallError::Busy { in_flight: 1 });
+        call.abort();
+        let _ = call.await;
+        assert!(text(&frames.recv().await.unwrap()).contains("\"requestId\":1,"));
+        assert!(!handle.deliver(
+            sent.id,
+            Reply {
+                line: Bytes::new(),
+                kind: ReplyKind::Result,
+                body: 0..0
+            }
+        ));
+        assert_eq!(handle.in_flight(), 0);
+        assert_eq!(handle.slots.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_in_flight_hear_of_the_end_and_later_calls_were_not_sent() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        handle.open();
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                let handle = Arc::clone(&handle);
+                tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+            })
+            .collect();
+        for _ in 0..5 {
+            frames.recv().await.unwrap();
+        }
+        assert_eq!(handle.end(&end()), 5);
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap_err(), CallError::Ended(end()));
+        }
+        assert_eq!(
+            handle.call_tool("echo", b"{}", soon()).await.unwrap_err(),
+            CallError::NotSent
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_is_stuck_costs_a_deadline_and_bounded_bytes() {
+        let (handle, _frames) = Handle::new(1, 8);
+        handle.open();
+        let large = vec![b' '; QUEUE_BYTES_MAX];
+        let first = {
+            let (handle, large) = (Arc::clone(&handle), large.clone());
+            tokio::spawn(async move { handle.call_tool("echo", &large, soon()).await })
+        };
+        tokio::task::yield_now().await;
+        let second = handle.call_tool("echo", &large, soon()).await.unwrap_err();
+        assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
+        assert_eq!(first.await.unwrap().unwrap_err(), CallError::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_drain_refuses_while_a_call_is_inside() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        handle.open();
+        let call = {
+            let handle = Arc::clone(&handle);
+            tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+        };
+        let sent = frames.recv().await.unwrap();
+        assert!(!handle.drain_if_idle());
+        assert!(handle.gate.is_open());
+        let reply = Reply {
+            line: Bytes::from_static(b"x"),
+            kind: ReplyKind::Result,
+            body: 0..1,
+        };
+        assert!(handle.deliver(sent.id, reply));
+        assert_eq!(call.await.unwrap().unwrap().line, "x");
+        assert!(handle.drain_if_idle());
+        assert_eq!(
+            handle.call_tool("echo", b"{}", soon()).await.unwrap_err(),
+            CallError::NotSent
+        );
+    }
+}

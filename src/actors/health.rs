@@ -1,0 +1,115 @@
+//! The ping scheduler and the idle sweep: one tick over all slots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use crate::domain::limits::{PING_DEADLINE, PING_EVERY, PINGS_MISSED_MAX};
+use crate::domain::verdict::Verdict;
+
+use super::ctx::Ctx;
+use super::handle::{CallError, Handle};
+use super::isolate::IsolateMsg;
+use super::slot::{Order, Slot};
+
+/// Between looks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The service.
+pub(super) struct Health;
+
+/// It is time to look.
+#[derive(Debug)]
+pub(super) struct HealthTick;
+
+impl Actor for Health {
+    type Msg = HealthTick;
+    type State = Arc<Ctx>;
+    type Arguments = Arc<Ctx>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<HealthTick>,
+        ctx: Arc<Ctx>,
+    ) -> Result<Arc<Ctx>, ActorProcessingErr> {
+        Ok(ctx)
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<HealthTick>,
+        _ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        myself.send_after(TICK, || HealthTick);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<HealthTick>,
+        HealthTick: HealthTick,
+        ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        for slot in ctx.slots.pin().values() {
+            let Some(handle) = slot.ready() else { continue };
+            if is_idle(slot, &handle) {
+                if let Some(isolate) = slot.actor() {
+                    let _ = isolate.cast(IsolateMsg::Leave(Verdict::Idle));
+                }
+            } else if handle.unheard_ms() >= millis(PING_EVERY) && handle.begin_ping() {
+                tokio::spawn(ping(Arc::clone(slot), handle));
+            }
+        }
+        // After the work, not on an interval: a stalled runtime must not owe a burst of ticks.
+        myself.send_after(TICK, || HealthTick);
+        Ok(())
+    }
+}
+
+fn is_idle(slot: &Slot, handle: &Handle) -> bool {
+    !slot.key.is_probe()
+        && handle.in_flight() == 0
+        && slot.mcp.idle_after().is_some_and(|after| handle.unused_ms() >= millis(after))
+}
+
+async fn ping(slot: Arc<Slot>, handle: Arc<Handle>) {
+    let answer = handle.ask("ping", b"{}", Instant::now() + PING_DEADLINE).await;
+    // Any answer is a sign of life, also "method not found".
+    let missed = handle.end_ping(matches!(answer, Err(CallError::TimedOut)));
+    if missed >= PINGS_MISSED_MAX
+        && let Some(run) = slot.occupant().filter(|run| run.epoch == handle.epoch())
+    {
+        run.order(Order::Fault(Verdict::Ping { missed }));
+    }
+}
+
+/// The ping state of one run.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    under_way: AtomicU32,
+    missed: AtomicU32,
+}
+
+impl Pulse {
+    pub(super) fn begin(&self) -> bool {
+        self.under_way.swap(1, Ordering::AcqRel) == 0
+    }
+
+    pub(super) fn end(&self, missed: bool) -> u32 {
+        let count = if missed {
+            self.missed.fetch_add(1, Ordering::AcqRel) + 1
+        } else {
+            self.missed.store(0, Ordering::Release);
+            0
+        };
+        self.under_way.store(0, Ordering::Release);
+        count
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

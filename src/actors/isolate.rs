@@ -1,0 +1,423 @@
+//! The isolate actor: the supervisor of one slot (a user's isolate or a shared instance).
+//!
+//! It alone moves the slot from state to state. It starts runs, reaps what they leave, asks the
+//! restart policy what next. It never touches a call, and nothing in its handlers waits: the run
+//! starts in its own task, the reaping barrier is a task that reports back.
+//!
+//! Invariant: the next run starts only after the last one's process tree is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
+
+use crate::domain::limits::KILL_WAIT;
+use crate::domain::restart::{Next, Permit};
+use crate::domain::verdict::{Verdict, Weight};
+
+use super::clock::jitter;
+use super::ctx::Ctx;
+use super::handle::{Handle, RunEnd};
+use super::launcher::Remains;
+use super::record::RunRecord;
+use super::run::{Run, RunArgs};
+use super::slot::{Occupant, Order, Slot, SlotState};
+
+/// What an isolate hears.
+#[derive(Debug)]
+pub enum IsolateMsg {
+    /// Somebody wants a run.
+    Demand,
+    /// The run is ready.
+    Ready {
+        /// Which run.
+        epoch: u64,
+    },
+    /// The barrier has news: the tree is gone, or processes outlived `kill_wait`.
+    Reaped {
+        /// Which run.
+        epoch: u64,
+        /// What was found.
+        remains: Box<Remains>,
+    },
+    /// A wait is over.
+    Due {
+        /// Which wait.
+        wait: u64,
+    },
+    /// Stop the run and then this actor.
+    Leave(Verdict),
+    /// An administrator wants a fresh run; all failures are forgiven.
+    Restart,
+}
+
+/// The isolate actor.
+pub(super) struct Isolate;
+
+/// What it is made from.
+#[derive(Debug)]
+pub(super) struct IsolateArgs {
+    pub(super) ctx: Arc<Ctx>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// What it knows.
+pub(super) struct IsolateState {
+    ctx: Arc<Ctx>,
+    slot: Arc<Slot>,
+    phase: Phase,
+    wait: u64,
+    leaving: Option<Verdict>,
+    again: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Resting,
+    Running,
+    Reaping,
+    Waiting,
+}
+
+impl Actor for Isolate {
+    type Msg = IsolateMsg;
+    type State = IsolateState;
+    type Arguments = IsolateArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<IsolateMsg>,
+        args: IsolateArgs,
+    ) -> Result<IsolateState, ActorProcessingErr> {
+        args.slot.set_actor(Some(myself));
+        Ok(IsolateState {
+            ctx: args.ctx,
+            slot: args.slot,
+            phase: Phase::Resting,
+            wait: 0,
+            leaving: None,
+            again: false,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<IsolateMsg>,
+        state: &mut IsolateState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(left) = state.slot.occupant() {
+            // Our predecessor failed with a run in the slot: clear it away before anything else.
+            let detail = "its supervisor failed".to_owned();
+            left.kill(Verdict::Internal { detail });
+            state.reap(&myself, &left);
+        } else {
+            state.demand(&myself).await?;
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<IsolateMsg>,
+        message: IsolateMsg,
+        state: &mut IsolateState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            IsolateMsg::Demand => state.demand(&myself).await?,
+            IsolateMsg::Ready { epoch } => state.ready(epoch),
+            IsolateMsg::Reaped { epoch, remains } => state.reaped(&myself, epoch, *remains).await?,
+            IsolateMsg::Due { wait } if wait == state.wait => state.due(&myself).await?,
+            IsolateMsg::Due { .. } => {}
+            IsolateMsg::Leave(verdict) => state.leave(&myself, verdict),
+            IsolateMsg::Restart => state.restart(&myself).await?,
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<IsolateMsg>,
+        event: SupervisionEvent,
+        state: &mut IsolateState,
+    ) -> Result<(), ActorProcessingErr> {
+        let failure = match event {
+            SupervisionEvent::ActorTerminated(..) => None,
+            SupervisionEvent::ActorFailed(_, error) => Some(error.to_string()),
+            _ => return Ok(()),
+        };
+        if state.phase == Phase::Running
+            && let Some(run) = state.slot.occupant()
+        {
+            if let Some(error) = failure {
+                tracing::error!(isolate.id = %state.slot.id, "a run actor failed, which is a bug: {error}");
+                run.kill(Verdict::Internal { detail: error });
+            }
+            state.reap(&myself, &run);
+        }
+        Ok(())
+    }
+}
+
+impl IsolateState {
+    /// Somebody wants a run: start one if the policy allows it.
+    async fn demand(&mut self, myself: &ActorRef<IsolateMsg>) -> Result<(), ActorProcessingErr> {
+        self.slot.served();
+        if self.phase != Phase::Resting || self.leaving.is_some() {
+            return Ok(());
+        }
+        match self.slot.policy(|policy, now| policy.permit(now)) {
+            Permit::Go => self.start(myself, "demand").await?,
+            Permit::HalfOpen => self.start(myself, "half-open try").await?,
+            // Only a fresh actor on a slot that failed before comes here.
+            Permit::Backoff(until) | Permit::Quarantined(until) => self.wait(myself, until),
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &mut self,
+        myself: &ActorRef<IsolateMsg>,
+        cause: &'static str,
+    ) -> Result<(), ActorProcessingErr> {
+        self.slot.policy(|policy, now| policy.starting(now));
+        let mut pipe = None;
+        let in_flight_max = self.ctx.settings.in_flight_max;
+        let occupant = self.slot.occupy(|epoch| {
+            let (handle, frames) = Handle::new(epoch, in_flight_max);
+            pipe = Some(frames);
+            Occupant {
+                epoch,
+                handle,
+                orders: tokio::sync::watch::Sender::new(Order::Run),
+                scope: None,
+                record: Arc::new(RunRecord::new(epoch)),
+            }
+        });
+        let Some(frames) = pipe else { return Ok(()) };
+        let deadline = self.slot.mcp.start_deadline();
+        let since = Instant::now();
+        self.phase = Phase::Running;
+        self.slot.enter(SlotState::Starting { since, deadline: since + deadline }, cause);
+        let args = RunArgs {
+            ctx: Arc::clone(&self.ctx),
+            slot: Arc::clone(&self.slot),
+            occupant,
+            frames,
+            isolate: myself.clone(),
+            deadline,
+        };
+        Actor::spawn_linked(None, Run, args, myself.get_cell()).await?;
+        Ok(())
+    }
+
+    fn ready(&mut self, epoch: u64) {
+        let Some(run) = self.slot.occupant().filter(|run| run.epoch == epoch) else { return };
+        if self.phase != Phase::Running || self.leaving.is_some() {
+            return;
+        }
+        self.slot.policy(|policy, now| policy.ready(now));
+        run.handle.open();
+        self.slot.enter(SlotState::Ready(run.handle), "usable");
+    }
+
+    /// The run is over: clear its tree away, however long that takes.
+    fn reap(&mut self, myself: &ActorRef<IsolateMsg>, run: &Occupant) {
+        self.phase = Phase::Reaping;
+        self.slot.enter(SlotState::Stopping, "the run ended");
+        let (myself, run, wait) = (myself.clone(), run.clone(), self.ctx.settings.kill_wait);
+        tokio::spawn(async move {
+            // The tree may have been born in the very moment its run was given up.
+            let scope = run.scope;
+            loop {
+                let remains = match &scope {
+                    Some(scope) => scope.reap(wait).await,
+                    None => Remains::default(),
+                };
+                let gone = remains.survivors.is_empty();
+                let news = IsolateMsg::Reaped { epoch: run.epoch, remains: Box::new(remains) };
+                if myself.cast(news).is_err() || gone {
+                    return;
+                }
+                tokio::time::sleep(KILL_WAIT).await;
+            }
+        });
+    }
+
+    async fn reaped(
+        &mut self,
+        myself: &ActorRef<IsolateMsg>,
+        epoch: u64,
+        remains: Remains,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.phase != Phase::Reaping {
+            return Ok(());
+        }
+        if !remains.survivors.is_empty() {
+            tracing::error!(
+                isolate.id = %self.slot.id,
+                survivors = ?remains.survivors,
+                "processes outlived the kill; the slot stays shut until they are gone"
+            );
+            let survivors = remains.survivors;
+            self.slot.enter(SlotState::Stuck { survivors }, "processes outlived the kill");
+            return Ok(());
+        }
+        let Some(run) = self.slot.vacate().filter(|run| run.epoch == epoch) else { return Ok(()) };
+        let end = self.judge(&run, &remains);
+        self.ctx.run_ended(&self.slot, &run, &end);
+        self.phase = Phase::Resting;
+        let weight = match &self.leaving {
+            Some(_) => Weight::Wanted,
+            None => end.verdict.weight(),
+        };
+        let next = self.slot.policy(|policy, now| policy.ended(now, weight, jitter()));
+        let cause = end.verdict.to_string();
+        if std::mem::take(&mut self.again) {
+            self.slot.policy(|policy, _| policy.pardon());
+            return self.start(myself, "restarted by an administrator").await;
+        }
+        match next {
+            Next::Rest => self.rest(myself, cause).await?,
+            Next::Retry { at, failures } => {
+                let until = self.slot.instant(at);
+                self.slot.enter(SlotState::Backoff { until, end, failures }, cause);
+                self.wait(myself, at);
+            }
+            Next::Quarantine { until: at } => {
+                let until = self.slot.instant(at);
+                self.slot.enter(SlotState::Quarantined { until, end }, cause);
+                self.wait(myself, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// The final verdict of a run, now that the counters are read.
+    fn judge(&self, run: &Occupant, remains: &Remains) -> Arc<RunEnd> {
+        let mut kept = None;
+        run.record.learn(|facts| {
+            facts.usage = remains.usage;
+            let verdict = facts.verdict.take().unwrap_or(Verdict::Shutdown);
+            let verdict = match (verdict, remains.oom) {
+                (Verdict::Signaled { .. } | Verdict::Exited { code: 1.. } | Verdict::Protocol { .. }, Some(scope)) => {
+                    Verdict::OutOfMemory { scope, limit_bytes: self.slot.limit_of(scope) }
+                }
+                (verdict, _) => verdict,
+            };
+            facts.lived.get_or_insert(run.record.started.elapsed());
+            facts.verdict = Some(verdict.clone());
+            kept = Some(verdict);
+        });
+        let verdict = kept.unwrap_or(Verdict::Shutdown);
+        Arc::new(RunEnd { verdict, last_stderr: run.record.stderr.last() })
+    }
+
+    async fn rest(
+        &mut self,
+        myself: &ActorRef<IsolateMsg>,
+        cause: String,
+    ) -> Result<(), ActorProcessingErr> {
+        match self.leaving {
+            Some(Verdict::Replaced) => {
+                self.slot.enter(SlotState::Closed, cause);
+                myself.stop(None);
+            }
+            Some(_) => {
+                self.slot.enter(SlotState::Resting, cause);
+                myself.stop(None);
+            }
+            None => {
+                self.slot.enter(SlotState::Resting, cause);
+                if self.slot.is_wanted() {
+                    self.demand(myself).await?;
+                } else {
+                    myself.stop(None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a time of the policy's clock.
+    fn wait(&mut self, myself: &ActorRef<IsolateMsg>, until: Duration) {
+        self.phase = Phase::Waiting;
+        self.wait += 1;
+        let wait = self.wait;
+        let pause = self.slot.instant(until).saturating_duration_since(Instant::now());
+        myself.send_after(pause, move || IsolateMsg::Due { wait });
+    }
+
+    async fn due(&mut self, myself: &ActorRef<IsolateMsg>) -> Result<(), ActorProcessingErr> {
+        if self.phase != Phase::Waiting {
+            return Ok(());
+        }
+        let was_quarantined = matches!(self.slot.state(), SlotState::Quarantined { .. });
+        if was_quarantined && !self.slot.is_wanted() {
+            // The half-open try is the next caller's: nobody else needs it.
+            self.phase = Phase::Resting;
+            self.slot.enter(SlotState::Resting, "the quarantine is over");
+            myself.stop(None);
+            return Ok(());
+        }
+        if !was_quarantined && !self.ctx.restart_budget.take() {
+            // A host-wide cause must not melt the host: restarts queue up behind the budget.
+            let wait = self.wait;
+            myself.send_after(Duration::from_millis(100), move || IsolateMsg::Due { wait });
+            return Ok(());
+        }
+        self.phase = Phase::Resting;
+        self.slot.served();
+        self.slot.count_restart();
+        let cause = if was_quarantined { "half-open try" } else { "restart after a failure" };
+        self.start(myself, cause).await
+    }
+
+    fn leave(&mut self, myself: &ActorRef<IsolateMsg>, verdict: Verdict) {
+        match self.phase {
+            Phase::Running => {
+                let Some(run) = self.slot.occupant() else { return };
+                let order = match &verdict {
+                    Verdict::Killed { .. } => Order::Kill(verdict.clone()),
+                    _ => Order::Stop(verdict.clone()),
+                };
+                if verdict == Verdict::Idle && !run.handle.drain_if_idle() {
+                    // A call slipped in: it is not idle.
+                    return;
+                }
+                self.slot.enter(SlotState::Stopping, verdict.to_string());
+                self.leaving = Some(verdict);
+                run.order(order);
+            }
+            Phase::Reaping => {
+                self.leaving.get_or_insert(verdict);
+            }
+            Phase::Resting | Phase::Waiting => {
+                let closed = verdict == Verdict::Replaced;
+                let state = if closed { SlotState::Closed } else { SlotState::Resting };
+                self.slot.enter(state, verdict.to_string());
+                self.leaving = Some(verdict);
+                myself.stop(None);
+            }
+        }
+    }
+
+    async fn restart(&mut self, myself: &ActorRef<IsolateMsg>) -> Result<(), ActorProcessingErr> {
+        self.slot.policy(|policy, _| policy.pardon());
+        match self.phase {
+            Phase::Running => {
+                self.again = true;
+                if let Some(run) = self.slot.occupant() {
+                    let reason = "restarted by an administrator".to_owned();
+                    run.kill(Verdict::Killed { reason });
+                }
+            }
+            Phase::Reaping => self.again = true,
+            Phase::Resting | Phase::Waiting => {
+                self.wait += 1;
+                self.start(myself, "restarted by an administrator").await?;
+            }
+        }
+        Ok(())
+    }
+}

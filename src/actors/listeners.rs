@@ -1,0 +1,117 @@
+//! The last service: the doors. What is behind them is `api`'s; the tree only opens and closes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::limits::DRAIN_MAX;
+
+use super::control::Control;
+use super::ctx::Ctx;
+use super::front::Front;
+use super::launcher::BoxFuture;
+
+/// Whoever opens the listeners.
+pub trait Doors: Send + Sync {
+    /// Binds and serves until `stop`; returns once it accepts. Called again after a failure, with
+    /// the same addresses.
+    fn open(
+        &self,
+        front: Front,
+        control: Control,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<OpenDoors, String>>;
+}
+
+/// Open listeners.
+pub struct OpenDoors {
+    /// Where clients connect, for people.
+    pub client_url: String,
+    /// Resolves when a listener failed, with the reason; or when all have drained after `stop`.
+    pub closed: BoxFuture<'static, Result<(), String>>,
+}
+
+impl fmt::Debug for OpenDoors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenDoors").field("client_url", &self.client_url).finish_non_exhaustive()
+    }
+}
+
+/// The service.
+pub(super) struct Listeners;
+
+/// A listener failed.
+#[derive(Debug)]
+pub(super) struct ListenerFailed(String);
+
+/// What it knows.
+pub(super) struct ListenersState {
+    ctx: Arc<Ctx>,
+    doors: Arc<dyn Doors>,
+    stop: CancellationToken,
+    closed: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Actor for Listeners {
+    type Msg = ListenerFailed;
+    type State = ListenersState;
+    type Arguments = (Arc<Ctx>, Arc<dyn Doors>);
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<ListenerFailed>,
+        (ctx, doors): Self::Arguments,
+    ) -> Result<ListenersState, ActorProcessingErr> {
+        Ok(ListenersState { ctx, doors, stop: CancellationToken::new(), closed: None })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<ListenerFailed>,
+        state: &mut ListenersState,
+    ) -> Result<(), ActorProcessingErr> {
+        let front = Front::new(Arc::clone(&state.ctx));
+        let control = Control::new(Arc::clone(&state.ctx));
+        let open = state.doors.open(front, control, state.stop.clone()).await?;
+        state.ctx.set_client_url(&open.client_url);
+        state.ctx.gates.listeners.set(true);
+        let closed = open.closed;
+        state.closed = Some(tokio::spawn(async move {
+            if let Err(why) = closed.await {
+                let _ = myself.cast(ListenerFailed(why));
+            }
+        }));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ListenerFailed>,
+        ListenerFailed(why): ListenerFailed,
+        _state: &mut ListenersState,
+    ) -> Result<(), ActorProcessingErr> {
+        Err(why.into())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<ListenerFailed>,
+        state: &mut ListenersState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.stop.cancel();
+        if let Some(closed) = state.closed.take() {
+            // Past this, what is still in flight is cut off with its connection.
+            let _ = tokio::time::timeout(DRAIN_MAX, closed).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ListenersState {
+    fn drop(&mut self) {
+        // Also after a panic: a second start must find the ports free.
+        self.stop.cancel();
+    }
+}

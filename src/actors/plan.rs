@@ -1,0 +1,194 @@
+//! From an mcp's definition to the launch of one run: templates, environment, home, program.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::domain::account::User;
+use crate::domain::mcp::Program;
+use crate::domain::verdict::Verdict;
+
+use super::ctx::Ctx;
+use super::launcher::Launch;
+use super::slot::{Principal, Slot};
+
+/// Why a program cannot be started as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// The command is not there.
+    #[error("command `{command}` was not found in {path}")]
+    NotFound {
+        /// As written.
+        command: String,
+        /// Where it was looked for.
+        path: String,
+    },
+    /// It is there and cannot be executed.
+    #[error("command `{command}` is {path}, which is not an executable file")]
+    NotExecutable {
+        /// As written.
+        command: String,
+        /// What was found.
+        path: String,
+    },
+}
+
+/// Finds the program: an absolute path as it is, a bare name in `path` (colon-separated).
+///
+/// # Errors
+/// [`ProgramError`].
+pub fn find_program(command: &str, path: &str) -> Result<PathBuf, ProgramError> {
+    let candidate = Path::new(command);
+    let mut found = None;
+    let tried: Vec<PathBuf> = if candidate.is_absolute() {
+        vec![candidate.to_owned()]
+    } else if command.contains('/') || command.is_empty() {
+        // A relative path would mean another file in every home.
+        Vec::new()
+    } else {
+        path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(command)).collect()
+    };
+    for file in tried {
+        let Ok(meta) = file.metadata() else { continue };
+        if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+            return Ok(file);
+        }
+        found.get_or_insert(file);
+    }
+    Err(match found {
+        Some(file) => ProgramError::NotExecutable {
+            command: command.to_owned(),
+            path: file.display().to_string(),
+        },
+        None => ProgramError::NotFound { command: command.to_owned(), path: path.to_owned() },
+    })
+}
+
+/// What templates stand for.
+#[derive(Debug)]
+struct Names<'a> {
+    home: &'a str,
+    user: Option<&'a User>,
+}
+
+impl Names<'_> {
+    /// Fills in `{home}`, `{user.name}` and `{user.id}`, once, without a shell. Other braces stay.
+    fn fill(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(open) = rest.find('{') {
+            let (before, from) = rest.split_at(open);
+            out.push_str(before);
+            let values = [
+                ("{home}", self.home),
+                ("{user.name}", self.user.map_or("shared", |user| user.name.as_str())),
+                ("{user.id}", self.user.map_or("shared", |user| user.id.as_str())),
+            ];
+            if let Some((name, value)) = values.iter().find(|(name, _)| from.starts_with(name)) {
+                out.push_str(value);
+                rest = from.split_at(name.len()).1;
+            } else {
+                out.push('{');
+                rest = from.split_at(1).1;
+            }
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// The launch of the next run in a slot. Makes the home directory.
+///
+/// # Errors
+/// A verdict: the program is not there, or the home cannot be made.
+pub(super) async fn launch(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<Launch, Verdict> {
+    let (ctx, slot) = (Arc::clone(ctx), Arc::clone(slot));
+    // A few file operations: off the runtime's workers.
+    let made = tokio::task::spawn_blocking(move || make(&ctx, &slot)).await;
+    made.unwrap_or_else(|error| Err(Verdict::Internal { detail: error.to_string() }))
+}
+
+fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
+    let Program { command, args, env } = &slot.mcp.program;
+    let path = &ctx.settings.path;
+    let program = find_program(command, path).map_err(|error| Verdict::NotStarted {
+        step: "program".to_owned(),
+        detail: format!("{error}; install it or change the definition (legation mcp update)"),
+    })?;
+    let home = home_of(&ctx.settings.homes, slot);
+    make_private(&home).map_err(|error| Verdict::NotStarted {
+        step: "home".to_owned(),
+        detail: format!("cannot make {}: {error}", home.display()),
+    })?;
+    let home_text = home.display().to_string();
+    let names = Names { home: &home_text, user: slot.owner.as_ref() };
+    let mut all: BTreeMap<String, String> = [
+        ("PATH", path.as_str()),
+        ("HOME", home_text.as_str()),
+        ("TMPDIR", "/tmp"),
+        ("LANG", "C.UTF-8"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    all.extend(env.iter().map(|(name, value)| (name.clone(), names.fill(value))));
+    Ok(Launch {
+        isolate: slot.id.clone(),
+        user: slot.key.principal.user().cloned(),
+        program,
+        args: args.iter().map(|arg| names.fill(arg)).collect(),
+        env: all,
+        home,
+        limits: slot.mcp.limits,
+        user_limits: slot.user_limits,
+    })
+}
+
+/// Where a slot's home is: per user and mcp, so that it outlives runs and definitions.
+fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
+    let whose = match &slot.key.principal {
+        Principal::User(user) | Principal::Session(user, _) => user.as_str(),
+        Principal::Shared => "shared",
+    };
+    homes.join(whose).join(slot.key.mcp.as_str())
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{ID_BYTES, UserId};
+    use crate::domain::name::Name;
+
+    #[test]
+    fn templates_are_filled_once_and_nothing_else_is() {
+        let user = User {
+            id: UserId::from_random([0; ID_BYTES]),
+            name: Name::parse("ada").unwrap(),
+            created_at: 0,
+        };
+        let names = Names { home: "/h/{user.id}", user: Some(&user) };
+        assert_eq!(names.fill("{home}/x"), "/h/{user.id}/x", "values are not templates");
+        assert_eq!(names.fill("a{user.name}b{user.id}"), format!("aadab{}", user.id));
+        assert_eq!(names.fill("{\"json\": {home"), "{\"json\": {home");
+        assert_eq!(names.fill("$(x) `y` {other}"), "$(x) `y` {other}");
+    }
+
+    #[test]
+    fn programs_are_found_or_the_reason_is() {
+        assert_eq!(find_program("sh", "/nonexistent:/bin").unwrap(), Path::new("/bin/sh"));
+        assert!(find_program("/bin/sh", "").is_ok());
+        assert!(matches!(find_program("no-such-thing", "/bin"), Err(ProgramError::NotFound { .. })));
+        assert!(matches!(find_program("./sh", "/bin"), Err(ProgramError::NotFound { .. })));
+        assert!(matches!(
+            find_program("/etc/passwd", "/bin"),
+            Err(ProgramError::NotExecutable { .. })
+        ));
+    }
+}

@@ -1,0 +1,216 @@
+//! From nothing to ready: a permit, the launch, the handshake, the tools.
+//!
+//! Ready means usable: the handshake is done, the capabilities are read, a round trip is
+//! answered, the tools are listed. Each phase is timed in the run's record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use crate::domain::limits::{START_PERMIT_HOLD, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX};
+use crate::domain::mcp::Tool;
+use crate::domain::verdict::Verdict;
+use crate::protocol::envelope::{self, ReplyKind};
+use crate::protocol::handshake;
+
+use super::super::handle::{CallError, Handle, Reply};
+use super::super::launcher::{LaunchError, Launched, Scope};
+use super::super::plan;
+use super::super::slot::Order;
+use super::{RunArgs, RunMsg, Tasks, pumps, warden};
+
+pub(super) async fn start(
+    mut args: RunArgs,
+    myself: &ActorRef<RunMsg>,
+    tasks: &mut Tasks,
+) -> Result<(), Verdict> {
+    let mut orders = args.occupant.orders.subscribe();
+    let since = Instant::now();
+    let permit = tokio::select! {
+        biased;
+        verdict = ordered(&mut orders) => return Err(verdict),
+        permit = args.ctx.starts.acquire(&args.slot.key.principal) => permit,
+    };
+    args.occupant.record.phase("permit", since.elapsed());
+    // From here on the warden hears orders; a launch under way is not given up, so that there is
+    // never a process tree that no slot knows.
+    let deadline = Instant::now() + args.deadline;
+    launch(&mut args, myself, tasks, deadline).await?;
+    if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
+        return Err(verdict_of(order));
+    }
+    // A slow server keeps its start, not its place in the line.
+    let permit = tokio::spawn(async move {
+        tokio::time::sleep(START_PERMIT_HOLD).await;
+        drop(permit);
+    });
+    let handle = Arc::clone(&args.occupant.handle);
+    let result = shake_hands(&args, &handle, deadline).await;
+    permit.abort();
+    result?;
+    let record = &args.occupant.record;
+    record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
+    Ok(())
+}
+
+fn verdict_of(order: &Order) -> Verdict {
+    match order {
+        Order::Stop(verdict) | Order::Fault(verdict) | Order::Kill(verdict) => verdict.clone(),
+        Order::Run => Verdict::Shutdown,
+    }
+}
+
+/// Resolves when an order ends the start.
+async fn ordered(orders: &mut tokio::sync::watch::Receiver<Order>) -> Verdict {
+    let order = orders.wait_for(|order| *order != Order::Run).await;
+    order.map_or(Verdict::Shutdown, |order| verdict_of(&order))
+}
+
+async fn launch(
+    args: &mut RunArgs,
+    myself: &ActorRef<RunMsg>,
+    tasks: &mut Tasks,
+    deadline: Instant,
+) -> Result<(), Verdict> {
+    let launch = plan::launch(&args.ctx, &args.slot).await?;
+    let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
+        Ok(Ok(launched)) => launched,
+        Ok(Err(LaunchError::Refused { step, detail })) => {
+            return Err(Verdict::NotStarted { step, detail });
+        }
+        Ok(Err(LaunchError::Busy(detail))) => return Err(Verdict::Internal { detail }),
+        Err(_) => return Err(too_slow("the launch", args.deadline)),
+    };
+    let record = &args.occupant.record;
+    record.phase("spawn", launched.took);
+    record.learn(|facts| {
+        facts.pid = Some(launched.pid);
+        facts.degraded.clone_from(&launched.degraded);
+    });
+    carry(args, launched, myself, tasks);
+    Ok(())
+}
+
+/// Hands the pipes to the pumps and the process to the warden.
+fn carry(args: &mut RunArgs, launched: Launched, myself: &ActorRef<RunMsg>, tasks: &mut Tasks) {
+    let Launched { stdin, stdout, stderr, exit, scope, .. } = launched;
+    let scope: Arc<dyn Scope> = Arc::from(scope);
+    args.slot.scope_of(args.occupant.epoch, &scope);
+    let mut occupant = args.occupant.clone();
+    occupant.scope = Some(Arc::clone(&scope));
+    let (_, unused) = tokio::sync::mpsc::channel(1);
+    let frames = std::mem::replace(&mut args.frames, unused);
+    let line_max = args.ctx.settings.line_bytes_max;
+    let writer = tasks.spawn(pumps::write(stdin, frames, occupant.clone()));
+    let (read_done, stdout_ended) = tokio::sync::oneshot::channel();
+    tasks.spawn(pumps::read(stdout, line_max, occupant.clone(), read_done));
+    tasks.spawn(pumps::keep_stderr(stderr, Arc::clone(&occupant.record)));
+    let warden = warden::Warden {
+        slot: Arc::clone(&args.slot),
+        occupant,
+        scope,
+        writer,
+        stdout_ended,
+        stop_within: args.slot.mcp.call_deadline(),
+    };
+    let myself = myself.clone();
+    tasks.spawn(async move {
+        warden.guard(exit).await;
+        // An actor that is gone needs no message.
+        let _ = myself.cast(RunMsg::Over);
+    });
+}
+
+async fn shake_hands(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    deadline: Instant,
+) -> Result<(), Verdict> {
+    let record = &args.occupant.record;
+    let since = Instant::now();
+    let params = handshake::initialize_params();
+    let reply = ask(args, handle, "initialize", &params, deadline).await?;
+    let server = body(&reply)
+        .and_then(handshake::read_initialize)
+        .map_err(|detail| Verdict::Handshake { detail })?;
+    handle.post(envelope::notification("notifications/initialized", b"{}"));
+    record.phase("initialize", since.elapsed());
+    let since = Instant::now();
+    let has_tools = server.has_tools;
+    record.learn(|facts| facts.server = Some(server));
+    if has_tools {
+        let tools = list_tools(args, handle, deadline).await?;
+        record.phase("list_tools", since.elapsed());
+        args.ctx.seen_tools(&args.slot, tools);
+    } else {
+        ask(args, handle, "ping", b"{}", deadline).await?;
+        record.phase("ping", since.elapsed());
+        args.ctx.seen_tools(&args.slot, Vec::new());
+    }
+    Ok(())
+}
+
+async fn list_tools(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    deadline: Instant,
+) -> Result<Vec<Tool>, Verdict> {
+    let mut tools = Vec::new();
+    let mut cursor = None;
+    for _ in 0..TOOL_PAGES_MAX {
+        let params = handshake::list_params(cursor.as_deref());
+        let reply = ask(args, handle, "tools/list", &params, deadline).await?;
+        let page = body(&reply)
+            .and_then(handshake::read_tools)
+            .map_err(|detail| Verdict::Handshake { detail })?;
+        for refused in page.refused {
+            tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {refused}");
+        }
+        tools.extend(page.tools);
+        if tools.len() > TOOLS_PER_MCP_MAX {
+            let detail = format!("it lists more than {TOOLS_PER_MCP_MAX} tools");
+            return Err(Verdict::Handshake { detail });
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(tools);
+        }
+    }
+    let detail = format!("its tool list does not end after {TOOL_PAGES_MAX} pages");
+    Err(Verdict::Handshake { detail })
+}
+
+async fn ask(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    method: &str,
+    params: &[u8],
+    deadline: Instant,
+) -> Result<Reply, Verdict> {
+    match handle.ask(method, params, deadline).await {
+        Ok(reply) => Ok(reply),
+        Err(CallError::Ended(end)) => Err(end.verdict.clone()),
+        Err(CallError::TimedOut) => Err(too_slow(method, args.deadline)),
+        Err(CallError::NotSent | CallError::Busy { .. }) => match handle.ended() {
+            Some(end) => Err(end.verdict.clone()),
+            None => Err(Verdict::Handshake { detail: format!("{method} could not be sent") }),
+        },
+    }
+}
+
+fn too_slow(what: &str, deadline: Duration) -> Verdict {
+    Verdict::Handshake { detail: format!("no answer to {what} within {} s", deadline.as_secs_f32()) }
+}
+
+fn body(reply: &Reply) -> Result<&[u8], String> {
+    let bytes = reply.line.get(reply.body.clone()).unwrap_or_default();
+    match reply.kind {
+        ReplyKind::Result => Ok(bytes),
+        ReplyKind::Error => {
+            let said: String = String::from_utf8_lossy(bytes).chars().take(300).collect();
+            Err(format!("it answered with an error: {said}"))
+        }
+    }
+}

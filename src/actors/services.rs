@@ -1,0 +1,176 @@
+//! The small services: each watches one thing, keeps one gate, and is restarted by the root.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::ctx::Ctx;
+
+/// How often the store is asked whether it answers.
+const STORE_PING: Duration = Duration::from_secs(5);
+/// How often processes without a slot are looked for.
+const REAPER_LOOK: Duration = Duration::from_secs(10);
+
+/// The link to spawnd. Its death fails starts, never runs.
+pub(super) struct Spawner;
+
+/// spawnd is gone.
+#[derive(Debug)]
+pub(super) struct SpawnerLost;
+
+impl Actor for Spawner {
+    type Msg = SpawnerLost;
+    type State = Arc<Ctx>;
+    type Arguments = Arc<Ctx>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<SpawnerLost>,
+        ctx: Arc<Ctx>,
+    ) -> Result<Arc<Ctx>, ActorProcessingErr> {
+        Ok(ctx)
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<SpawnerLost>,
+        ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        ctx.launcher.heal().await?;
+        let lost = ctx.launcher.lost();
+        tokio::spawn(async move {
+            lost.await;
+            // If this service is gone as well, its successor looks for itself.
+            let _ = myself.cast(SpawnerLost);
+        });
+        ctx.gates.spawn.set(true);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<SpawnerLost>,
+        SpawnerLost: SpawnerLost,
+        ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        ctx.gates.spawn.set(false);
+        Err("spawnd is gone; starting another".into())
+    }
+}
+
+/// Asks the store whether it answers, and keeps its gate.
+pub(super) struct StoreKeeper;
+
+/// What it hears.
+#[derive(Debug)]
+pub(super) enum StoreMsg {
+    /// Ask.
+    Ask,
+    /// It answered, or why it did not.
+    Answer(Result<(), String>),
+}
+
+impl Actor for StoreKeeper {
+    type Msg = StoreMsg;
+    type State = Arc<Ctx>;
+    type Arguments = Arc<Ctx>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<StoreMsg>,
+        ctx: Arc<Ctx>,
+    ) -> Result<Arc<Ctx>, ActorProcessingErr> {
+        Ok(ctx)
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<StoreMsg>,
+        ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        ctx.store.ping().await?;
+        ctx.gates.store.set(true);
+        myself.send_after(STORE_PING, || StoreMsg::Ask);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<StoreMsg>,
+        message: StoreMsg,
+        ctx: &mut Arc<Ctx>,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            StoreMsg::Ask => {
+                let store = ctx.store.clone();
+                tokio::spawn(async move {
+                    let answer = store.ping().await.map_err(|error| error.to_string());
+                    let _ = myself.cast(StoreMsg::Answer(answer));
+                });
+            }
+            StoreMsg::Answer(answer) => {
+                if answer.is_ok() != ctx.gates.store.is_open() {
+                    match &answer {
+                        Ok(()) => tracing::info!("the store answers again"),
+                        Err(why) => tracing::error!("the store does not answer: {why}"),
+                    }
+                }
+                ctx.gates.store.set(answer.is_ok());
+                myself.send_after(STORE_PING, || StoreMsg::Ask);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sweeps what an earlier life left, and looks for processes that no slot owns.
+pub(super) struct Reaper;
+
+/// It is time to look.
+#[derive(Debug)]
+pub(super) struct ReaperLook;
+
+impl Actor for Reaper {
+    type Msg = ReaperLook;
+    type State = (Arc<Ctx>, usize);
+    type Arguments = Arc<Ctx>;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<ReaperLook>,
+        ctx: Arc<Ctx>,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok((ctx, 0))
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<ReaperLook>,
+        (ctx, _): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        // A restarted reaper must not sweep what lives: only before anything was started.
+        if ctx.slots.pin().is_empty() {
+            let swept = ctx.launcher.sweep().await?;
+            if swept > 0 {
+                tracing::warn!(cgroups.swept = swept, "cleared away what an earlier life left");
+            }
+        }
+        myself.send_interval(REAPER_LOOK, || ReaperLook);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<ReaperLook>,
+        ReaperLook: ReaperLook,
+        (ctx, before): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let unowned = ctx.launcher.unowned();
+        if unowned > 0 && *before > 0 {
+            tracing::error!(processes.unowned = unowned, "processes run that no slot owns");
+        }
+        *before = unowned;
+        Ok(())
+    }
+}

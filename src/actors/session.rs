@@ -1,0 +1,131 @@
+//! A session: one registered client. The actor owns its end; requests use the handle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::domain::account::{Millis, Session, User};
+use crate::domain::ids::{KeyId, SessionId};
+use crate::domain::verdict::Verdict;
+
+use super::ctx::Ctx;
+use super::isolate::IsolateMsg;
+use super::slot::Principal;
+
+/// What a request needs of a session: found by its token, without any actor.
+#[derive(Debug)]
+pub struct SessionHandle {
+    id: SessionId,
+    /// The key that registered it.
+    pub key: KeyId,
+    /// Whose it is.
+    pub user: User,
+    /// What was said at registration.
+    pub row: Session,
+    seen_at: AtomicI64,
+    saved_at: AtomicI64,
+    expires_at: AtomicI64,
+    revoked: AtomicBool,
+}
+
+impl SessionHandle {
+    /// The handle of a stored session.
+    #[must_use]
+    pub fn new(row: Session, user: User) -> Self {
+        Self {
+            id: row.id.clone(),
+            key: row.key.clone(),
+            user,
+            seen_at: AtomicI64::new(row.seen_at),
+            saved_at: AtomicI64::new(row.seen_at),
+            expires_at: AtomicI64::new(row.expires_at),
+            revoked: AtomicBool::new(false),
+            row,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// When it ends without activity.
+    #[must_use]
+    pub fn expires_at(&self) -> Millis {
+        self.expires_at.load(Ordering::Relaxed)
+    }
+
+    /// When it was last active.
+    #[must_use]
+    pub fn seen_at(&self) -> Millis {
+        self.seen_at.load(Ordering::Relaxed)
+    }
+
+    /// It was active: it ends so much later.
+    pub(super) fn touch(&self, now: Millis, ttl: Millis) {
+        self.seen_at.fetch_max(now, Ordering::Relaxed);
+        self.expires_at.fetch_max(now.saturating_add(ttl), Ordering::Relaxed);
+    }
+
+    /// Takes note that its activity was saved; `None` if there was none since.
+    pub(super) fn unsaved(&self) -> Option<(Millis, Millis)> {
+        let seen = self.seen_at();
+        (self.saved_at.swap(seen, Ordering::Relaxed) != seen).then(|| (seen, self.expires_at()))
+    }
+
+    /// No grace: its next request is refused.
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    /// Whether it was revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionMsg {
+    /// It aged, or its client left for good.
+    Expire,
+}
+
+/// The session actor: temporary, without traffic.
+pub(super) struct SessionActor;
+
+impl Actor for SessionActor {
+    type Msg = SessionMsg;
+    type State = (Arc<Ctx>, Arc<SessionHandle>);
+    type Arguments = (Arc<Ctx>, Arc<SessionHandle>);
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<SessionMsg>,
+        args: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(args)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SessionMsg>,
+        SessionMsg::Expire: SessionMsg,
+        (ctx, session): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        // What was this session's alone goes with it.
+        for slot in ctx.slots_of(Some(&session.user.id)) {
+            if matches!(&slot.key.principal, Principal::Session(_, id) if *id == session.id) {
+                ctx.slots.pin().remove(&slot.key);
+                if let Some(isolate) = slot.actor() {
+                    let _ = isolate.cast(IsolateMsg::Leave(Verdict::Replaced));
+                }
+            }
+        }
+        myself.stop(None);
+        Ok(())
+    }
+}

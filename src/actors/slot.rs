@@ -1,0 +1,466 @@
+//! The slot: what outlives one run of an isolate or instance.
+//!
+//! Its handle cell (a watch that callers wait on), its restart policy, its history, and the scope
+//! of the run that is in it. The isolate actor is the only one that moves it from state to state;
+//! callers read it, and may ask for it to be filled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::domain::account::User;
+use crate::domain::ids::{IsolateId, McpId, SessionId, UserId};
+use crate::domain::limits::{HISTORY_RUNS_MAX, TRANSITIONS_MAX};
+use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
+use crate::domain::restart::{Restart, Settings};
+use crate::domain::verdict::{OomScope, Verdict};
+
+use super::handle::{Handle, RunEnd};
+use super::isolate::IsolateMsg;
+use super::launcher::Scope;
+use super::record::RunRecord;
+use super::sync::Mutex;
+
+/// For whom a process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// All sessions of a user.
+    User(UserId),
+    /// One session of a user.
+    Session(UserId, SessionId),
+    /// Everybody.
+    Shared,
+}
+
+impl Principal {
+    /// The user whose sum it counts against.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::User(user) | Self::Session(user, _) => Some(user),
+            Self::Shared => None,
+        }
+    }
+}
+
+/// What makes two calls meet in the same process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SlotKey {
+    /// For whom.
+    pub principal: Principal,
+    /// Of what.
+    pub mcp: McpId,
+    /// With which definition.
+    pub config: Arc<str>,
+}
+
+/// What the config part of a probe's key starts with.
+const PROBE: &str = "probe-";
+
+impl SlotKey {
+    /// The key of a run that only looks what a server offers.
+    #[must_use]
+    pub fn probe(mcp: &McpId, id: &IsolateId) -> Self {
+        let config = format!("{PROBE}{}", id.short()).into();
+        Self { principal: Principal::Shared, mcp: mcp.clone(), config }
+    }
+
+    /// Whether it is such a key.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.config.starts_with(PROBE)
+    }
+
+    /// As `isolate list` shows it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.principal {
+            Principal::User(user) => format!("{user}/{}/{}", self.mcp, self.config),
+            Principal::Session(user, session) => {
+                format!("{user}/{session}/{}/{}", self.mcp, self.config)
+            }
+            Principal::Shared => format!("shared/{}/{}", self.mcp, self.config),
+        }
+    }
+}
+
+/// Where a slot is.
+#[derive(Debug, Clone)]
+pub enum SlotState {
+    /// No run, and none wanted: the next call starts one.
+    Resting,
+    /// A run is on its way to ready.
+    Starting {
+        /// Since when.
+        since: Instant,
+        /// When it is given up.
+        deadline: Instant,
+    },
+    /// A run serves.
+    Ready(Arc<Handle>),
+    /// The last run's processes are being cleared away.
+    Stopping,
+    /// The last run failed; the next is due then.
+    Backoff {
+        /// When.
+        until: Instant,
+        /// How the last one ended.
+        end: Arc<RunEnd>,
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// It failed too often, or cannot heal by itself.
+    Quarantined {
+        /// When one try is allowed.
+        until: Instant,
+        /// How the last one ended.
+        end: Arc<RunEnd>,
+    },
+    /// Processes outlived the kill: shut until they are gone.
+    Stuck {
+        /// Their pids.
+        survivors: Vec<i32>,
+    },
+    /// This slot will never run again; another may have taken its place.
+    Closed,
+}
+
+impl SlotState {
+    /// One word for tables and metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Resting => "resting",
+            Self::Starting { .. } => "starting",
+            Self::Ready(_) => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff { .. } => "backoff",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Stuck { .. } => "stuck",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// One remembered change of state.
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// When.
+    pub at: Instant,
+    /// To what.
+    pub to: &'static str,
+    /// Why.
+    pub cause: String,
+}
+
+/// What a run in progress is told to do. A later order counts only if it is graver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Run,
+    /// Finish what is inside, then leave by the stop ladder.
+    Stop(Verdict),
+    /// End now: it broke the rules, or stopped answering.
+    Fault(Verdict),
+    /// End now: somebody said so.
+    Kill(Verdict),
+}
+
+impl Order {
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Run => 0,
+            Self::Stop(_) => 1,
+            Self::Fault(_) => 2,
+            Self::Kill(_) => 3,
+        }
+    }
+}
+
+/// The run that is in a slot, for those who must reach it without its actor.
+#[derive(Clone)]
+pub struct Occupant {
+    /// Which run.
+    pub epoch: u64,
+    /// Its handle; its gate may be closed.
+    pub handle: Arc<Handle>,
+    /// Its orders.
+    pub orders: watch::Sender<Order>,
+    /// Its process tree, once it has one.
+    pub scope: Option<Arc<dyn Scope>>,
+    /// Its record.
+    pub record: Arc<RunRecord>,
+}
+
+impl std::fmt::Debug for Occupant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Occupant").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Occupant {
+    /// Gives an order; tells whether it counted.
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.send_if_modified(|current| {
+            let graver = order.rank() > current.rank();
+            if graver {
+                *current = order;
+            }
+            graver
+        })
+    }
+
+    /// Ends the run here and now, without any mailbox: its callers are told, its tree is killed,
+    /// its actor learns of it last. Gives how many callers were told.
+    pub fn kill(&self, verdict: Verdict) -> usize {
+        let end = Arc::new(RunEnd { verdict: verdict.clone(), last_stderr: None });
+        let told = self.handle.end(&end);
+        self.order(Order::Kill(verdict));
+        if let Some(scope) = &self.scope {
+            scope.kill();
+        }
+        told
+    }
+}
+
+/// One slot.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its id; names its cgroup.
+    pub id: IsolateId,
+    /// What it is for.
+    pub key: SlotKey,
+    /// What runs in it.
+    pub mcp: Arc<Mcp>,
+    /// Whose it is, unless shared.
+    pub owner: Option<User>,
+    /// The limits of all isolates of that user.
+    pub user_limits: Limits,
+    state: watch::Sender<SlotState>,
+    wanted: AtomicBool,
+    born: Instant,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    restart: Restart,
+    epoch: u64,
+    restarts: u32,
+    calls_past: u64,
+    occupant: Option<Occupant>,
+    actor: Option<ActorRef<IsolateMsg>>,
+    history: VecDeque<Arc<RunRecord>>,
+    transitions: VecDeque<Transition>,
+    tools: Option<Vec<Tool>>,
+}
+
+impl Slot {
+    /// An empty slot.
+    #[must_use]
+    pub fn new(
+        id: IsolateId,
+        key: SlotKey,
+        mcp: Arc<Mcp>,
+        owner: Option<User>,
+        user_limits: Limits,
+        restart: Settings,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            mcp,
+            owner,
+            user_limits,
+            state: watch::Sender::new(SlotState::Resting),
+            wanted: AtomicBool::new(false),
+            born: Instant::now(),
+            kept: Mutex::new(Kept {
+                restart: Restart::new(restart),
+                epoch: 0,
+                restarts: 0,
+                calls_past: 0,
+                occupant: None,
+                actor: None,
+                history: VecDeque::new(),
+                transitions: VecDeque::new(),
+                tools: None,
+            }),
+        }
+    }
+
+    /// Who shares its processes.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.mcp.sharing
+    }
+
+    /// The memory limit that an OOM kill of this scope enforced, where it is ours.
+    #[must_use]
+    pub fn limit_of(&self, scope: OomScope) -> Option<u64> {
+        match scope {
+            OomScope::Isolate => Some(self.mcp.limits.memory_bytes),
+            OomScope::User => Some(self.user_limits.memory_bytes),
+            OomScope::Host => None,
+        }
+    }
+
+    /// Where it is now.
+    #[must_use]
+    pub fn state(&self) -> SlotState {
+        self.state.borrow().clone()
+    }
+
+    /// The handle, if a run serves: the first thing a call looks at.
+    #[must_use]
+    pub fn ready(&self) -> Option<Arc<Handle>> {
+        match &*self.state.borrow() {
+            SlotState::Ready(handle) => Some(Arc::clone(handle)),
+            _ => None,
+        }
+    }
+
+    /// To wait for changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<SlotState> {
+        self.state.subscribe()
+    }
+
+    /// Marks the slot as wanted; `true` if it was not, so that one of many callers asks for it.
+    pub fn want(&self) -> bool {
+        !self.wanted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether somebody wants a run that nobody has begun to make.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// The demand was seen to.
+    pub(super) fn served(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    /// Moves to a state, for a cause; the last few moves are remembered.
+    pub(super) fn enter(&self, state: SlotState, cause: impl Into<String>) {
+        {
+            let mut kept = self.kept.lock();
+            if kept.transitions.len() == TRANSITIONS_MAX {
+                kept.transitions.pop_front();
+            }
+            let step = Transition { at: Instant::now(), to: state.word(), cause: cause.into() };
+            kept.transitions.push_back(step);
+        }
+        self.state.send_replace(state);
+    }
+
+    /// The remembered moves, oldest first.
+    #[must_use]
+    pub fn transitions(&self) -> Vec<Transition> {
+        self.kept.lock().transitions.iter().cloned().collect()
+    }
+
+    /// The remembered runs, newest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Arc<RunRecord>> {
+        self.kept.lock().history.iter().rev().cloned().collect()
+    }
+
+    /// Restarts after failures, ever.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.kept.lock().restarts
+    }
+
+    /// Calls carried by all runs.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        let kept = self.kept.lock();
+        kept.calls_past + kept.occupant.as_ref().map_or(0, |occupant| occupant.handle.calls())
+    }
+
+    /// The run that is in it.
+    #[must_use]
+    pub fn occupant(&self) -> Option<Occupant> {
+        self.kept.lock().occupant.clone()
+    }
+
+    /// The actor that moves it.
+    #[must_use]
+    pub fn actor(&self) -> Option<ActorRef<IsolateMsg>> {
+        self.kept.lock().actor.clone()
+    }
+
+    pub(super) fn set_actor(&self, actor: Option<ActorRef<IsolateMsg>>) {
+        self.kept.lock().actor = actor;
+    }
+
+    /// Uses the restart policy with the time since this slot was made.
+    pub(super) fn policy<T>(&self, with: impl FnOnce(&mut Restart, Duration) -> T) -> T {
+        let now = self.born.elapsed();
+        with(&mut self.kept.lock().restart, now)
+    }
+
+    /// The policy's time as an instant.
+    pub(super) fn instant(&self, policy_time: Duration) -> Instant {
+        self.born + policy_time
+    }
+
+    /// A new run moves in; its process tree follows by [`Slot::scope_of`].
+    pub(super) fn occupy(&self, make: impl FnOnce(u64) -> Occupant) -> Occupant {
+        let mut kept = self.kept.lock();
+        kept.epoch += 1;
+        let occupant = make(kept.epoch);
+        if kept.history.len() == HISTORY_RUNS_MAX {
+            kept.history.pop_front();
+        }
+        kept.history.push_back(Arc::clone(&occupant.record));
+        kept.occupant = Some(occupant.clone());
+        occupant
+    }
+
+    /// The run got its process tree. If it was killed meanwhile, so is the tree.
+    pub(super) fn scope_of(&self, epoch: u64, scope: &Arc<dyn Scope>) {
+        let killed = {
+            let mut kept = self.kept.lock();
+            let occupant = kept.occupant.as_mut().filter(|occupant| occupant.epoch == epoch);
+            occupant.is_none_or(|occupant| {
+                occupant.scope = Some(Arc::clone(scope));
+                matches!(*occupant.orders.borrow(), Order::Kill(_))
+            })
+        };
+        if killed {
+            scope.kill();
+        }
+    }
+
+    /// The run is over and its tree is gone.
+    pub(super) fn vacate(&self) -> Option<Occupant> {
+        let mut kept = self.kept.lock();
+        let gone = kept.occupant.take();
+        kept.calls_past += gone.as_ref().map_or(0, |occupant| occupant.handle.calls());
+        gone
+    }
+
+    /// A probe listed its tools. Other runs' lists are not kept: the catalog's is what counts.
+    pub(super) fn tools_seen(&self, tools: Vec<Tool>) {
+        if self.key.is_probe() {
+            self.kept.lock().tools = Some(tools);
+        }
+    }
+
+    /// What a probe listed.
+    pub(super) fn take_tools(&self) -> Option<Vec<Tool>> {
+        self.kept.lock().tools.take()
+    }
+
+    pub(super) fn count_restart(&self) {
+        self.kept.lock().restarts += 1;
+    }
+}

@@ -1,0 +1,182 @@
+//! One connection: HTTP/1.1 on a stream, guarded, drained when its listener stops.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::Bounds;
+use super::pulse::{Guard, Pulse, Serving, Watched};
+use crate::api::peer::{PeerAddress, PeerCred};
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Who {
+    Address(PeerAddress),
+    Cred(PeerCred),
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) bounds: Bounds,
+    /// Set before `wake` is cancelled. Polling the token takes a lock that all connections share,
+    /// so a connection polls it once to be woken and reads this after.
+    draining: AtomicBool,
+    wake: CancellationToken,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Its client or the drain closed it.
+    Closed,
+    /// The stream or the protocol broke.
+    Broken(hyper::Error),
+    /// Its client kept it waiting longer than a bound allows.
+    Overdue,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            draining: AtomicBool::new(false),
+            wake: CancellationToken::new(),
+        }
+    }
+
+    /// Tells all connections to finish what they have and to take nothing more.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake.cancel();
+    }
+
+    /// Returns when the drain begins.
+    pub(super) async fn drained(&self) {
+        self.wake.cancelled().await;
+    }
+}
+
+/// Serves requests on `stream` until one side has had enough.
+///
+/// A client that closes while its request is served drops the request's future: hyper watches for
+/// the end of the stream as long as half-closed connections are not allowed, which is its default
+/// and stated here.
+pub(super) async fn drive<I>(stream: I, who: Who, shared: Arc<Shared>, router: Router) -> Ended
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pulse = Arc::new(Pulse::default());
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+    let serving = Arc::clone(&pulse);
+    let service = service_fn(move |request| answer(request, who, &serving, &router));
+    let mut http = http1::Builder::new();
+    http.half_close(false)
+        .header_read_timeout(None)
+        .max_header_size(shared.bounds.header_bytes);
+    let mut connection = pin!(http.serve_connection(io, service));
+
+    let mut guard = Guard::new(&shared.bounds, Instant::now());
+    let mut wake = pin!(shared.wake.cancelled());
+    let mut tick = pin!(sleep(guard.tick()));
+    let (mut registered, mut stopping) = (false, false);
+    poll_fn(|cx| {
+        if !registered {
+            registered = true;
+            // Ready or not: the flag tells. Pending only has to leave our waker behind.
+            let _ = wake.as_mut().poll(cx);
+        }
+        if !stopping && shared.draining.load(Ordering::Acquire) {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ended::Closed),
+            Poll::Ready(Err(error)) => return Poll::Ready(Ended::Broken(error)),
+            Poll::Pending => {}
+        }
+        while tick.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if guard.is_overdue(&pulse, now) {
+                return Poll::Ready(Ended::Overdue);
+            }
+            tick.as_mut().reset(now + guard.tick());
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn answer(
+    mut request: Request<Incoming>,
+    who: Who,
+    pulse: &Arc<Pulse>,
+    router: &Router,
+) -> impl Future<Output = Result<Response, Infallible>> + use<> {
+    match who {
+        Who::Address(address) => drop(request.extensions_mut().insert(address)),
+        Who::Cred(cred) => drop(request.extensions_mut().insert(cred)),
+    }
+    let serving = Serving::begin(pulse);
+    // A router is one reference count; axum's is always ready.
+    let answered = router.clone().call(request);
+    async move {
+        let response = answered.await?;
+        // A body of known size is written from here on; a stream is a request still served.
+        if response.body().size_hint().exact().is_some() {
+            return Ok(response);
+        }
+        Ok(response.map(|body| {
+            Body::new(Streamed {
+                body,
+                _serving: serving,
+            })
+        }))
+    }
+}
+
+/// A body whose end ends its request.
+#[derive(Debug)]
+struct Streamed {
+    body: Body,
+    _serving: Serving,
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,171 @@
+//! The certificate we make ourselves: for a first start without a certificate authority.
+//!
+//! The key is made once and kept (mode 0600); the certificate is made again from it when it is
+//! near its end, missing or unusable. Clients that trust the file by name keep working after a
+//! look at it; those that pinned the fingerprint see the new one in the banner.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
+};
+
+use super::TlsError;
+use crate::api::stamp::day_of;
+use crate::domain::account::Millis;
+use crate::domain::limits::{SELF_CERT_DAYS, SELF_CERT_RENEW_DAYS};
+
+const DAY_MS: Millis = 86_400_000;
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// Certificate and key of a directory.
+pub(super) fn paths(dir: &Path) -> (PathBuf, PathBuf) {
+    (dir.join("cert.pem"), dir.join("key.pem"))
+}
+
+/// Whether it is time to renew.
+pub(super) fn is_ending(not_after: Millis, now: Millis) -> bool {
+    not_after - now < SELF_CERT_RENEW_DAYS * DAY_MS
+}
+
+/// What a certificate for this machine is for: `localhost`, both loopback addresses, and the
+/// machine's name where it is one that a certificate can carry.
+#[must_use]
+pub fn local_names() -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let host = fs::read_to_string(HOSTNAME).unwrap_or_default();
+    let host = host.trim();
+    let fits = !host.is_empty()
+        && host.len() <= 253
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    if fits && !names.iter().any(|name| name == host) {
+        names.push(host.to_owned());
+    }
+    names
+}
+
+/// Makes what is missing, unusable or near its end.
+pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), TlsError> {
+    let (cert, key) = paths(dir);
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Write { path, source }
+    };
+    fs::create_dir_all(dir).map_err(write(dir))?;
+    let pair = match read_pair(&key)? {
+        Some(pair) => pair,
+        None => {
+            let pair = KeyPair::generate().map_err(|source| TlsError::Make { source })?;
+            let pem = zeroize::Zeroizing::new(pair.serialize_pem());
+            replace(&key, pem.as_bytes(), 0o600).map_err(write(&key))?;
+            pair
+        }
+    };
+    if is_good(&cert, &key, now) {
+        return Ok(());
+    }
+    let pem = make(names, &pair, now).map_err(|source| TlsError::Make { source })?;
+    replace(&cert, pem.as_bytes(), 0o644).map_err(write(&cert))
+}
+
+/// Whether the certificate is there, belongs to the key and is not near its end.
+fn is_good(cert: &Path, key: &Path, now: Millis) -> bool {
+    match super::load(cert, key) {
+        Ok(loaded) => loaded.not_after.is_some_and(|end| !is_ending(end, now)),
+        Err(TlsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => {
+            tracing::warn!(%error, "the self-signed certificate is unusable; making a new one");
+            false
+        }
+    }
+}
+
+/// The key that is kept, with its mode put right; nothing if there is none or it is damaged.
+fn read_pair(path: &Path) -> Result<Option<KeyPair>, TlsError> {
+    let failed = |source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let pem = match fs::read_to_string(path) {
+        Ok(pem) => zeroize::Zeroizing::new(pem),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(path = %path.display(), "the private key is damaged; making a new one");
+            return Ok(None);
+        }
+        Err(source) => return Err(failed(source)),
+    };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "others could read the private key; now 0600");
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    }
+    match KeyPair::from_pem(&pem) {
+        Ok(pair) => Ok(Some(pair)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the private key is damaged; making a new one");
+            Ok(None)
+        }
+    }
+}
+
+fn make(names: &[String], pair: &KeyPair, now: Millis) -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    for name in names {
+        params.subject_alt_names.push(match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into()?),
+        });
+    }
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Legation, self-signed");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // A day back: clocks of clients differ.
+    let (year, month, day) = ymd(now - DAY_MS);
+    params.not_before = rcgen::date_time_ymd(year, month, day);
+    let (year, month, day) = ymd(now + SELF_CERT_DAYS * DAY_MS);
+    params.not_after = rcgen::date_time_ymd(year, month, day);
+    Ok(params.self_signed(pair)?.pem())
+}
+
+/// The day that `at` falls on, as rcgen wants it.
+fn ymd(at: Millis) -> (i32, u8, u8) {
+    let day = day_of(at);
+    (
+        i32::try_from(day.year).unwrap_or(1970),
+        u8::try_from(day.month).unwrap_or(1),
+        u8::try_from(day.day).unwrap_or(1),
+    )
+}
+
+/// Writes beside the file and renames, so that a crash leaves the old one or the new one.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(dir) => fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+//! When a certificate ends: the one field of X.509 we need, read without an X.509 library.
+//!
+//! RFC 5280, section 4.1: `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version
+//! OPTIONAL, serialNumber, signature, issuer, validity SEQUENCE { notBefore, notAfter }, … } … }`.
+
+use crate::api::stamp::Day;
+use crate::domain::account::Millis;
+
+const INTEGER: u8 = 0x02;
+const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// The end of the certificate's validity, or nothing if it is not a certificate.
+pub(super) fn not_after(der: &[u8]) -> Option<Millis> {
+    let (certificate, _) = take(der, SEQUENCE)?;
+    let (tbs, _) = take(certificate, SEQUENCE)?;
+    let rest = take(tbs, VERSION).map_or(tbs, |(_, rest)| rest);
+    let (_serial, rest) = take(rest, INTEGER)?;
+    let (_signature, rest) = take(rest, SEQUENCE)?;
+    let (_issuer, rest) = take(rest, SEQUENCE)?;
+    let (validity, _) = take(rest, SEQUENCE)?;
+    let (_tag, _not_before, rest) = element(validity)?;
+    let (tag, not_after, _) = element(rest)?;
+    time(tag, not_after)
+}
+
+/// The first element, if it has this tag, and what follows it.
+fn take(input: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
+    let (tag, value, rest) = element(input)?;
+    (tag == wanted).then_some((value, rest))
+}
+
+/// Tag, value and what follows; definite lengths of up to four bytes, as DER has them.
+fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, input) = input.split_first()?;
+    let (&first, input) = input.split_first()?;
+    let (length, input) = if first < 0x80 {
+        (usize::from(first), input)
+    } else {
+        let count = usize::from(first & 0x7f);
+        if !(1..=4).contains(&count) {
+            return None;
+        }
+        let (bytes, input) = input.split_at_checked(count)?;
+        (
+            bytes
+                .iter()
+                .fold(0, |length, byte| length << 8 | usize::from(*byte)),
+            input,
+        )
+    };
+    let (value, rest) = input.split_at_checked(length)?;
+    Some((tag, value, rest))
+}
+
+/// `YYMMDDHHMMSSZ` (1950 to 2049) or `YYYYMMDDHHMMSSZ`.
+fn time(tag: u8, text: &[u8]) -> Option<Millis> {
+    let text = text.strip_suffix(b"Z")?;
+    let (year, rest) = match tag {
+        UTC_TIME => {
+            let (short, rest) = text.split_at_checked(2)?;
+            let short = number(short)?;
+            (
+                if short < 50 {
+                    2000 + short
+                } else {
+                    1900 + short
+                },
+                rest,
+            )
+        }
+        GENERALIZED_TIME => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (number(year)?, rest)
+        }
+        _ => return None,
+    };
+    if rest.len() != 10 {
+        return None;
+    }
+    let mut pairs = rest.chunks_exact(2).map(number);
+    let mut next = || pairs.next().flatten();
+    let (month, day) = (next()?, next()?);
+    let (hour, minute, second) = (next()?, next()?, next()?);
+    let days = Day { year, month, day }.to_epoch();
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |value, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| value * 10 + i64::from(digit - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(year: i32) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 2, 28);
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn reads_both_ways_to_write_a_time() {
+        // Before 2050 it is UTCTime, after it GeneralizedTime.
+        for year in [2031, 2077] {
+            let days = Day {
+                year: i64::from(year),
+                month: 2,
+                day: 28,
+            }
+            .to_epoch();
+            assert_eq!(
+                not_after(&certificate(year)),
+                Some(days * 86_400_000),
+                "{year}"
+            );
+        }
+    }
+
+    #[test]
+    fn rubbish_has_no_end() {
+        let whole = certificate(2031);
+        assert_eq!(not_after(b""), None);
+        assert_eq!(not_after(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(not_after(&[0x30, 0x80, 0x00]), None);
+        for cut in 0..64 {
+            assert_eq!(not_after(&whole[..cut]), None, "{cut}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is said between a legacy (initialize-era) stdio server and us before it may serve, as
+//! pure texts and parsers; the run actor does the talking.
+//!
+//! Source: MCP specification, lifecycle and tools pages of 2024-11-05 to 2025-11-25.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::limits::TOOLS_PER_MCP_MAX;
+use crate::domain::mcp::Tool;
+use crate::domain::name::ToolName;
+
+/// The newest protocol version of the initialize era, which we ask for.
+pub const PROTOCOL_VERSION: &str = "2025-11-25";
+/// All versions of that era, any of which a server may choose.
+pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// What a server said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// The version it chose.
+    pub protocol_version: String,
+    /// Its name.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// Whether it has tools.
+    pub has_tools: bool,
+}
+
+/// The parameters of `initialize`. No client capabilities are declared.
+#[must_use]
+pub fn initialize_params() -> Bytes {
+    Bytes::from(format!(
+        "{{\"protocolVersion\":\"{PROTOCOL_VERSION}\",\"capabilities\":{{}},\
+         \"clientInfo\":{{\"name\":\"legation\",\"version\":\"{}\"}}}}",
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult<'a> {
+    protocol_version: String,
+    #[serde(borrow, default)]
+    capabilities: Capabilities<'a>,
+    #[serde(default)]
+    server_info: Implementation,
+}
+
+#[derive(Deserialize, Default)]
+struct Capabilities<'a> {
+    #[serde(borrow, default)]
+    tools: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+struct Implementation {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    version: String,
+}
+
+/// Reads the result of `initialize`.
+///
+/// # Errors
+/// A sentence for the verdict: what the server answered that it should not have.
+pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
+    let answer: InitializeResult<'_> = serde_json::from_slice(result)
+        .map_err(|error| format!("the answer to initialize is not of its shape: {error}"))?;
+    if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
+        let said: String = answer.protocol_version.chars().take(32).collect();
+        return Err(format!(
+            "the server chose protocol version `{said}`; known are {}",
+            PROTOCOL_VERSIONS.join(", ")
+        ));
+    }
+    Ok(ServerInfo {
+        protocol_version: answer.protocol_version,
+        name: answer.server_info.name.chars().take(128).collect(),
+        version: answer.server_info.version.chars().take(64).collect(),
+        has_tools: answer.capabilities.tools.is_some(),
+    })
+}
+
+/// One page of `tools/list`.
+#[derive(Debug, Default)]
+pub struct ToolPage {
+    /// Its tools.
+    pub tools: Vec<Tool>,
+    /// Tools that cannot be offered, with the reason.
+    pub refused: Vec<String>,
+    /// The cursor of the next page, as JSON text.
+    pub next: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListResult<'a> {
+    #[serde(borrow)]
+    tools: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    next_cursor: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ToolHead {
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+}
+
+/// Reads one page of `tools/list`.
+///
+/// # Errors
+/// A sentence for the verdict.
+pub fn read_tools(result: &[u8]) -> Result<ToolPage, String> {
+    let list: ListResult<'_> = serde_json::from_slice(result)
+        .map_err(|error| format!("the answer to tools/list is not of its shape: {error}"))?;
+    if list.tools.len() > TOOLS_PER_MCP_MAX {
+        return Err(format!(
+            "{} tools on one page; the most is {TOOLS_PER_MCP_MAX}",
+            list.tools.len()
+        ));
+    }
+    let mut page = ToolPage {
+        next: list.next_cursor.map(|cursor| cursor.get().to_owned()),
+        ..ToolPage::default()
+    };
+    for raw in list.tools {
+        match serde_json::from_str::<ToolHead>(raw.get()) {
+            Ok(head) => match ToolName::parse(&head.name) {
+                Ok(name) => page.tools.push(Tool {
+                    name,
+                    description: head.description.unwrap_or_default(),
+                    definition: raw.get().to_owned(),
+                }),
+                Err(error) => page.refused.push(error.to_string()),
+            },
+            Err(error) => page
+                .refused
+                .push(format!("a tool without a usable name: {error}")),
+        }
+    }
+    Ok(page)
+}
+
+/// The parameters of `tools/list`; `cursor` is JSON text.
+#[must_use]
+pub fn list_params(cursor: Option<&str>) -> Bytes {
+    match cursor {
+        Some(cursor) => Bytes::from(format!("{{\"cursor\":{cursor}}}")),
+        None => Bytes::from_static(b"{}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_servers_say() {
+        let info = read_initialize(
+            br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1"},"extra":1}"#,
+        )
+        .unwrap();
+        assert!(info.has_tools);
+        assert_eq!(info.name, "x");
+        assert!(read_initialize(br#"{"protocolVersion":"1999-01-01","capabilities":{}}"#).is_err());
+        assert!(read_initialize(b"[]").is_err());
+    }
+
+    #[test]
+    fn tools_keep_their_definition_and_bad_names_are_named() {
+        let page = read_tools(
+            br#"{"tools":[{"name":"a","description":null,"x-new":{"deep":[1]}},{"name":"b c"},{"no":1}],"nextCursor":"n\n"}"#,
+        )
+        .unwrap();
+        assert_eq!(page.tools.len(), 1);
+        assert_eq!(
+            page.tools[0].definition,
+            r#"{"name":"a","description":null,"x-new":{"deep":[1]}}"#
+        );
+        assert_eq!(page.refused.len(), 2);
+        assert_eq!(list_params(page.next.as_deref()), r#"{"cursor":"n\n"}"#);
+    }
+}
