@@ -1,3 +1,12 @@
 //! The one binary: the sandbox role hook first, then the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before any thread and any allocation that matters: as the spawner this never returns.
+    sandbox::role();
+    legation::cli::main(std::env::args_os())
+}

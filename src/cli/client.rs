@@ -1,7 +1,7 @@
 //! The command line's half of the admin API: one request, one connection, one bounded answer.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -139,11 +139,6 @@ impl Client {
             Err(_) => Err(unreachable("it does not accept".to_owned())),
         }
     }
-
-    /// The socket it talks to.
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
-    }
 }
 
 fn request<B: Serialize>(
@@ -215,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn it_reads_answers_and_problems() {
         let problem = json!({"type": "t", "title": "t", "status": 404, "code": "not_found",
-            "number": "E0404", "detail": "no such", "next": null});
+            "number": "E0104", "detail": "no such", "next": "look"});
         let router = Router::new()
             .route("/v1/ok", get(|| async { Json(json!({"a": 1})) }))
             .route("/v1/text", get(|| async { "hello" }))
@@ -224,7 +219,7 @@ mod tests {
         let value: Value = client.get("/v1/ok").await.unwrap();
         assert_eq!(value["a"], 1);
         let refused = client.get::<Value>("/v1/no").await.unwrap_err();
-        assert_eq!((refused.exit().code(), refused.number()), (5, "E0404"));
+        assert_eq!((refused.exit().code(), refused.number()), (5, "E0104"));
         for strange in ["/v1/text", "/v1/unknown"] {
             let error = client.get::<Value>(strange).await.unwrap_err();
             assert!(matches!(error, CliError::StrangeAnswer { .. }), "{error:?}");

@@ -4,11 +4,11 @@
 //! error[E0412]: isolate 7f3a did not answer initialize within 30 s
 //! last stderr: Error: GITHUB_TOKEN is not set
 //! try: legation mcp update github --env GITHUB_TOKEN=…
-//! docs: docs/errors.md#e0412
+//! docs: docs/errors.md#E0412
 //! ```
 //!
 //! What the server refused arrives as a [`Problem`] and keeps its code; what fails on this side of
-//! the socket has the numbers E0901 and up.
+//! the socket has a [`Code`] too.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::output::{Format, colour_wanted};
 use super::table::{Style, printable};
 use crate::api::admin::Problem;
-use crate::domain::code::Code;
+use crate::domain::code::{self, Code};
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,18 +63,17 @@ impl Exit {
         }
     }
 
-    const fn of_code(code: u8) -> Self {
-        match code {
-            0 => Self::Ok,
-            2 => Self::Usage,
-            3 => Self::Unreachable,
-            4 => Self::Denied,
-            5 => Self::NotFound,
-            6 => Self::Conflict,
-            7 => Self::TimedOut,
-            8 => Self::Partly,
-            70 => Self::GaveUp,
-            _ => Self::Failed,
+    const fn of(exit: code::Exit) -> Self {
+        match exit {
+            code::Exit::Ok => Self::Ok,
+            code::Exit::Failed => Self::Failed,
+            code::Exit::Usage => Self::Usage,
+            code::Exit::Unreachable => Self::Unreachable,
+            code::Exit::Denied => Self::Denied,
+            code::Exit::NotFound => Self::NotFound,
+            code::Exit::Conflict => Self::Conflict,
+            code::Exit::TimedOut => Self::TimedOut,
+            code::Exit::Partly => Self::Partly,
         }
     }
 
@@ -126,8 +125,8 @@ pub(super) enum CliError {
     Runtime(io::Error),
     #[error("{0}")]
     Usage(String),
-    #[error("{0}")]
-    Config(String),
+    #[error("{text}")]
+    Config { text: String, unreadable: bool },
     #[error("the data directory {} cannot be used: {cause}", path.display())]
     DataDir { path: PathBuf, cause: String },
     #[error(
@@ -137,83 +136,71 @@ pub(super) enum CliError {
     )]
     LockHeld { path: PathBuf, holder: Option<String> },
     #[error("the server did not start: {message}")]
-    NotStarted { message: String, next: Option<String> },
-    #[error("the demo could not be furnished: {message}")]
-    Demo { message: String, next: Option<String> },
+    NotStarted {
+        code: Code,
+        message: String,
+        next: Option<String>,
+    },
     #[error("the supervision tree gave up: {0}")]
     GaveUp(String),
 }
 
 impl CliError {
-    /// The stable number.
+    /// The stable code; `None` for one that only a server of another version knows.
+    fn code(&self) -> Option<Code> {
+        Some(match self {
+            Self::Refused(problem) => return Code::parse(&problem.code),
+            Self::Unreachable { .. } | Self::NoSocket { .. } => Code::DaemonUnreachable,
+            Self::SocketDenied(_) | Self::ForeignSocket { .. } => Code::Denied,
+            Self::NoAnswer(_) => Code::NoAnswer,
+            Self::BrokenAnswer(_) | Self::StrangeAnswer { .. } => Code::AnswerUnreadable,
+            Self::NeedsYes(_) | Self::Usage(_) => Code::Usage,
+            Self::Declined => Code::Declined,
+            Self::Output(_) => Code::OutputFailed,
+            Self::Config { .. } => Code::ConfigInvalid,
+            Self::LockHeld { .. } => Code::LockHeld,
+            Self::NotStarted { code, .. } => *code,
+            Self::DataDir { .. } | Self::Runtime(_) => Code::StartFailed,
+            Self::GaveUp(_) => Code::TreeGaveUp,
+        })
+    }
+
+    /// The code's number.
     pub(super) fn number(&self) -> &str {
-        match self {
-            Self::Refused(problem) => &problem.number,
-            Self::Unreachable { .. } | Self::NoSocket { .. } => "E0901",
-            Self::SocketDenied(_) | Self::ForeignSocket { .. } => "E0902",
-            Self::NoAnswer(_) => "E0903",
-            Self::BrokenAnswer(_) | Self::StrangeAnswer { .. } => "E0904",
-            Self::NeedsYes(_) | Self::Declined => "E0905",
-            Self::Output(_) | Self::Runtime(_) => "E0906",
-            Self::Usage(_) => "E0907",
-            Self::Config(_) => "E0908",
-            Self::DataDir { .. } => "E0909",
-            Self::LockHeld { .. } => "E0910",
-            Self::NotStarted { .. } => "E0911",
-            Self::Demo { .. } => "E0912",
-            Self::GaveUp(_) => "E0913",
+        match (self.code(), self) {
+            (Some(code), _) => code.number(),
+            (None, Self::Refused(problem)) => &problem.number,
+            (None, _) => Code::Internal.number(),
         }
     }
 
     /// How the process ends with it.
     pub(super) fn exit(&self) -> Exit {
-        match self {
-            Self::Refused(problem) => Code::ALL
-                .iter()
-                .find(|code| code.as_str() == problem.code)
-                .map_or_else(
-                    || Exit::of_status(problem.status),
-                    |code| Exit::of_code(code.exit_code()),
-                ),
-            Self::Unreachable { .. } | Self::NoSocket { .. } => Exit::Unreachable,
-            Self::SocketDenied(_) | Self::ForeignSocket { .. } => Exit::Denied,
-            Self::NoAnswer(_) => Exit::TimedOut,
-            Self::NeedsYes(_) | Self::Usage(_) | Self::Config(_) => Exit::Usage,
-            Self::LockHeld { .. } => Exit::Conflict,
-            // Whoever closed the pipe had enough: as a command killed by SIGPIPE, but quiet.
-            Self::Output(_)
-            | Self::Declined
-            | Self::BrokenAnswer(_)
-            | Self::StrangeAnswer { .. }
-            | Self::Runtime(_)
-            | Self::DataDir { .. }
-            | Self::NotStarted { .. }
-            | Self::Demo { .. } => Exit::Failed,
-            Self::GaveUp(_) => Exit::GaveUp,
+        match (self.code(), self) {
+            (Some(Code::TreeGaveUp), _) => Exit::GaveUp,
+            // It was not wrong, it was not there.
+            (_, Self::Config { unreadable: true, .. }) => Exit::Failed,
+            (Some(code), _) => Exit::of(code.exit()),
+            (None, Self::Refused(problem)) => Exit::of_status(problem.status),
+            (None, _) => Exit::Failed,
         }
     }
 
     /// What to do next.
-    fn next(&self) -> Option<String> {
+    fn next(&self) -> String {
         let text = match self {
             Self::Refused(problem) => return problem.next.clone(),
-            Self::NotStarted { next, .. } | Self::Demo { next, .. } => return next.clone(),
+            Self::NotStarted { next: Some(next), .. } => return next.clone(),
             Self::Unreachable { .. } | Self::NoSocket { .. } => {
                 "legation serve (or --socket PATH, if it runs elsewhere)"
             }
-            Self::SocketDenied(_) => "run it as root, as the server's user, or join its admin group",
             Self::ForeignSocket { .. } => "name the socket you mean with --socket PATH",
-            Self::NoAnswer(_) => "legation status, and the server's log",
-            Self::BrokenAnswer(_) => "the server's log; it may be stopping",
-            Self::StrangeAnswer { .. } => "legation status: do server and command have one version?",
             Self::NeedsYes(_) => "the same with --yes",
-            Self::Config(_) => "legation config check FILE",
             Self::DataDir { .. } => "another one with --data-dir DIR",
             Self::LockHeld { .. } => "stop that server, or use another --data-dir DIR",
-            Self::GaveUp(_) => "the server's log says which service failed and why",
-            Self::Declined | Self::Output(_) | Self::Runtime(_) | Self::Usage(_) => return None,
+            other => other.code().map_or("legation status", Code::next),
         };
-        Some(text.to_owned())
+        text.to_owned()
     }
 
     /// The whole text, a line break after each line.
@@ -227,11 +214,10 @@ impl CliError {
         for line in lines.filter(|line| !line.trim().is_empty()) {
             _ = writeln!(out, "{}", printable(line));
         }
-        if let Some(next) = self.next() {
-            _ = writeln!(out, "{} {}", Style::Bold.paint("try:", colour), printable(&next));
-        }
-        let anchor = self.number().to_lowercase();
-        _ = writeln!(out, "{} docs/errors.md#{anchor}", Style::Dim.paint("docs:", colour));
+        let next = printable(&self.next());
+        _ = writeln!(out, "{} {next}", Style::Bold.paint("try:", colour));
+        let number = self.number();
+        _ = writeln!(out, "{} docs/errors.md#{number}", Style::Dim.paint("docs:", colour));
         out
     }
 
@@ -254,8 +240,9 @@ impl CliError {
             return serde_json::to_value(problem).unwrap_or_default();
         }
         serde_json::json!({
-            "type": format!("docs/errors.md#{}", self.number().to_lowercase()),
+            "type": format!("docs/errors.md#{}", self.number()),
             "title": "command failed",
+            "code": self.code(),
             "number": self.number(),
             "detail": self.to_string(),
             "next": self.next(),
@@ -269,26 +256,26 @@ mod tests {
 
     fn problem(code: &str, status: u16) -> CliError {
         CliError::Refused(Box::new(Problem {
-            kind: "docs/errors.md#e0412".into(),
-            title: "call timeout".into(),
+            kind: "docs/errors.md#E0412".into(),
+            title: "handshake failed".into(),
             status,
             code: code.into(),
             number: "E0412".into(),
             detail: "isolate 7f3a did not answer initialize within 30 s\n\
                      last stderr: Error: \x1b[31mGITHUB_TOKEN is not set"
                 .into(),
-            next: Some("legation mcp update github --env GITHUB_TOKEN=…".into()),
+            next: "legation mcp update github --env GITHUB_TOKEN=…".into(),
         }))
     }
 
     #[test]
     fn it_says_what_why_and_what_next() {
-        let text = problem("call_timeout", 504).render(false);
+        let text = problem("handshake_failed", 502).render(false);
         insta::assert_snapshot!(text, @r"
         error[E0412]: isolate 7f3a did not answer initialize within 30 s
         last stderr: Error: \u{1b}[31mGITHUB_TOKEN is not set
         try: legation mcp update github --env GITHUB_TOKEN=…
-        docs: docs/errors.md#e0412
+        docs: docs/errors.md#E0412
         ");
     }
 
@@ -306,8 +293,9 @@ mod tests {
     #[test]
     fn exit_codes_follow_the_code_and_else_the_status() {
         for code in Code::ALL {
-            let exit = problem(code.as_str(), 200).exit();
-            assert_eq!(exit.code(), code.exit_code(), "{}", code.as_str());
+            let exit = problem(code.as_str(), 200).exit().code();
+            let gave_up = *code == Code::TreeGaveUp;
+            assert_eq!(exit, if gave_up { 70 } else { code.exit().code() }, "{code}");
         }
         for (status, exit) in [(404, 5), (409, 6), (403, 4), (504, 7), (400, 2), (500, 1)] {
             assert_eq!(problem("from_the_future", status).exit().code(), exit);
@@ -315,16 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn every_exit_code_is_its_own() {
-        for code in [0, 1, 2, 3, 4, 5, 6, 7, 8, 70] {
-            assert_eq!(Exit::of_code(code).code(), code);
-        }
-    }
-
-    #[test]
     fn json_is_asked_for_and_given() {
         let value = CliError::Declined.json();
-        assert_eq!(value["number"], "E0905");
-        assert_eq!(problem("call_timeout", 504).json()["code"], "call_timeout");
+        assert_eq!(value["code"], "declined");
+        assert_eq!(problem("handshake_failed", 502).json()["code"], "handshake_failed");
     }
 }

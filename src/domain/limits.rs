@@ -54,6 +54,10 @@ pub const TRANSITIONS_MAX: usize = 10;
 pub const ISOLATES_PER_USER_MAX: usize = 20;
 /// Tools one mcp may declare.
 pub const TOOLS_PER_MCP_MAX: usize = 1000;
+/// Bytes of a runtime thread's stack.
+pub const THREAD_STACK_BYTES: usize = 1 << 20;
+/// How long blocked threads are waited for when the process ends.
+pub const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
 /// Arguments of an mcp's program.
 pub const PROGRAM_ARGS_MAX: usize = 256;
 /// Variables an mcp adds to the environment.

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::actors::control::ControlError;
+use crate::api::error::status;
 use crate::domain::code::Code;
 use crate::storage::StoreError;
 
@@ -142,55 +143,6 @@ fn listing(kind: &str) -> Option<&'static str> {
         "subscription" => Some("legation subscription list"),
         "session" => Some("legation session list"),
         _ => None,
-    }
-}
-
-/// The status of a code. (On the client port most of these are a `200` with a text; here an admin
-/// asks and wants to know.)
-const fn status(code: Code) -> StatusCode {
-    match code {
-        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid | Code::CommandNotFound => {
-            StatusCode::BAD_REQUEST
-        }
-        Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
-            StatusCode::UNAUTHORIZED
-        }
-        Code::Denied => StatusCode::FORBIDDEN,
-        Code::NotFound | Code::ToolUnknown => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict
-        | Code::NotSubscribed
-        | Code::McpDisabled
-        | Code::UserDisabled
-        | Code::IsolatesMax
-        | Code::LockHeld
-        | Code::PortTaken
-        | Code::Stuck => StatusCode::CONFLICT,
-        Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::RateLimited | Code::SessionsMax => StatusCode::TOO_MANY_REQUESTS,
-        // The server behind us failed, not we.
-        Code::RunEnded
-        | Code::OutOfMemory
-        | Code::ResultTooLarge
-        | Code::ServerError
-        | Code::Quarantined
-        | Code::SandboxRefused
-        | Code::DiscoverFailed
-        | Code::HandshakeFailed => StatusCode::BAD_GATEWAY,
-        Code::Starting
-        | Code::BackingOff
-        | Code::Busy
-        | Code::Cancelled
-        | Code::ShuttingDown
-        | Code::StoreUnavailable
-        | Code::AuditUnavailable
-        | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::CallTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Code::Internal | Code::StoreDamaged | Code::StoreIncompatible | Code::PartlyDone => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::{Admin, Shared};
+use super::{Admin, ApiError, Shared};
 use crate::actors::control::Control;
 use crate::actors::views::{SessionView, Status, TreeNode};
 
@@ -23,6 +23,9 @@ async fn tree(_: Admin, State(control): State<Control>) -> Json<TreeNode> {
     Json(control.tree())
 }
 
-async fn sessions(_: Admin, State(control): State<Control>) -> Json<Vec<SessionView>> {
-    Json(control.sessions().await)
+async fn sessions(
+    _: Admin,
+    State(control): State<Control>,
+) -> Result<Json<Vec<SessionView>>, ApiError> {
+    Ok(Json(control.sessions().await?))
 }
