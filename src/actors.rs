@@ -1,7 +1,49 @@
 //! The supervision tree, the slots, and the handles that carry calls past it.
+//!
+//! A tour, from the outside in:
+//!
+//! * [`system`] starts and stops the whole; [`root`] supervises the services in order;
+//!   [`supervisor`] is the bookkeeping every supervisor shares.
+//! * [`front`] is all that listeners may ask; a call goes from there through [`catalog`] snapshots
+//!   to its [`slot`] and the [`handle`] of the run in it, and meets no actor on its way.
+//! * [`control`] is all that administrators may ask; [`views`] is what they see.
+//! * A slot is supervised by its [`isolate`] actor, which starts runs through the [`launcher`],
+//!   reaps what they leave, and asks the restart policy what next.
+//! * [`ctx`] holds the cells they share.
 
+pub mod access;
+pub mod audit;
+pub mod catalog;
+pub mod clock;
+pub mod control;
+pub mod ctx;
+mod failure;
+pub mod front;
 pub mod gate;
 pub mod handle;
+mod health;
+mod household;
+pub mod isolate;
+pub mod jail;
+pub mod killswitch;
 pub mod launcher;
+pub mod listeners;
 pub mod pending;
+pub mod plan;
+pub mod record;
+pub mod ring;
+pub mod root;
+mod router;
+mod run;
+mod services;
+pub mod session;
+mod sessions;
+pub mod slot;
+pub mod start_line;
+pub mod supervisor;
 mod sync;
+pub mod system;
+pub mod throttle;
+pub mod tree;
+mod users;
+pub mod views;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Before any thread and any allocation that matters: as the spawner this never returns.
+    // Before any thread: as the spawner this never returns.
     sandbox::role();
     legation::cli::main(std::env::args_os())
 }

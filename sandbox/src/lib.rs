@@ -1,1 +1,49 @@
-//! stub
+//! How an isolate is confined on Linux.
+//!
+//! One product binary plays three roles. The **gateway** holds a [`Host`] and asks it for
+//! processes. **spawnd** is a small single-threaded process that does the one thing a big
+//! multi-threaded one cannot do cheaply: clone. **init** is what it clones: pid 1 of the isolate's
+//! pid namespace, a child of the *gateway* (`CLONE_PARENT`), already inside its cgroup. It follows
+//! the [`plan`], forks the server as pid 2, reaps, and dies with the gateway.
+//!
+//! ```text
+//! gateway ── Host::spawn ─► spawnd ── clone3(PARENT, PIDFD, INTO_CGROUP, NEWPID) ─► init ─► server
+//!    ▲   cgroup and limits first        never maps the plan                          │
+//!    └────────────── status pipe: failed | started | exited | signaled ◄─────────────┘
+//! ```
+//!
+//! * [`plan`]: what to do, as a validated, serialisable value; no doing in it.
+//! * [`host`]: the gateway's half: facilities, spawn, sweep.
+//! * [`cgroup`]: the tree of limits, on v2, hybrid and v1 hosts.
+//! * [`facility`]: what a host must offer, and what it means when it does not.
+//! * [`status`]: what init tells the gateway.
+//!
+//! This crate is the only place with `unsafe`; it knows no async runtime.
+
+pub mod cgroup;
+pub mod facility;
+pub mod host;
+pub mod plan;
+pub mod status;
+
+mod init;
+mod procfs;
+mod spawnd;
+mod sys;
+mod wire;
+
+use std::ffi::OsStr;
+
+pub use facility::{Facility, Missing};
+pub use host::{Host, HostConfig, HostError, Process, SpawnSpec, Spawned};
+
+/// The hidden first argument that makes the product binary the spawner.
+pub const SPAWND_ARGUMENT: &str = "--sandbox-role=spawnd";
+
+/// The role hook: `main` calls it first, before any thread exists. Returns at once, unless this
+/// process was started as the spawner; then it never returns.
+pub fn role() {
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(SPAWND_ARGUMENT)) {
+        spawnd::run();
+    }
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use secrecy::{ExposeSecret, SecretBox};
+use secrecy::{ExposeSecret, ExposeSecretMut, SecretBox};
 
 use crate::domain::ids::{ID_BYTES, McpId, UserId};
 use crate::domain::seal::{MasterKey, Place, Sealed};
@@ -56,7 +56,11 @@ pub enum VaultError {
 
 /// The house's own secrets are sealed under a user and an mcp that no random id is.
 fn house(field: &'static str) -> (UserId, McpId, &'static str) {
-    (UserId::from_random([0; ID_BYTES]), McpId::from_random([0; ID_BYTES]), field)
+    (
+        UserId::from_random([0; ID_BYTES]),
+        McpId::from_random([0; ID_BYTES]),
+        field,
+    )
 }
 
 /// Loads the keys; makes them at the first start.
@@ -68,16 +72,25 @@ pub async fn load(data_dir: &Path, store: &Store) -> Result<AccessKeys, VaultErr
     let master = {
         let file = file.clone();
         let read = tokio::task::spawn_blocking(move || master_key(&file)).await;
-        read.map_err(|error| VaultError::File { path: data_dir.to_owned(), why: error.to_string() })??
+        read.map_err(|error| VaultError::File {
+            path: data_dir.to_owned(),
+            why: error.to_string(),
+        })??
     };
     let token = kept::<TOKEN_KEY_BYTES>(store, &master, "token_key.1", &file).await?;
     let pepper = kept::<32>(store, &master, "pepper.1", &file).await?;
-    let token = TokenKey { id: 1, secret: token };
+    let token = TokenKey {
+        id: 1,
+        secret: token,
+    };
     let tokens = TokenKeys::new(&token, &[]).map_err(|_| VaultError::Sealed {
         name: "token_key",
         file: file.display().to_string(),
     })?;
-    Ok(AccessKeys { tokens, pepper: Pepper::new(1, &pepper) })
+    Ok(AccessKeys {
+        tokens,
+        pepper: Pepper::new(1, &pepper),
+    })
 }
 
 /// A sealed secret of the house: opened, or made and stored if there is none.
@@ -87,11 +100,20 @@ async fn kept<const N: usize>(
     name: &'static str,
     file: &Path,
 ) -> Result<SecretBox<[u8; N]>, VaultError> {
-    let failed = || VaultError::Sealed { name, file: file.display().to_string() };
+    let failed = || VaultError::Sealed {
+        name,
+        file: file.display().to_string(),
+    };
     let (user, mcp, field) = house(name);
-    let place = Place { user: &user, mcp: &mcp, field };
+    let place = Place {
+        user: &user,
+        mcp: &mcp,
+        field,
+    };
     let fresh: SecretBox<[u8; N]> = SecretBox::new(Box::new(random()));
-    let sealed = master.seal(place, fresh.expose_secret(), random()).map_err(|_| failed())?;
+    let sealed = master
+        .seal(place, random(), fresh.expose_secret())
+        .map_err(|_| failed())?;
     // Whoever stored it first, at whatever start, wins.
     let text = store.init_setting(name, &sealed.to_text()).await?;
     let opened = Sealed::parse(&text)
@@ -103,12 +125,24 @@ async fn kept<const N: usize>(
 
 /// Reads the master key file, or makes it, mode 0600.
 fn master_key(path: &Path) -> Result<MasterKey, VaultError> {
-    let failed = |why: String| VaultError::File { path: path.to_owned(), why };
+    let failed = |why: String| VaultError::File {
+        path: path.to_owned(),
+        why,
+    };
     let io = |error: std::io::Error| failed(error.to_string());
     if let Some(dir) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(io)?;
     }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(mut file) => {
             file.write_all(&random::<MASTER_BYTES>()).map_err(io)?;
             file.sync_all().map_err(io)?;
@@ -119,7 +153,10 @@ fn master_key(path: &Path) -> Result<MasterKey, VaultError> {
     let mut file = OpenOptions::new().read(true).open(path).map_err(io)?;
     let mode = file.metadata().map_err(io)?.permissions().mode();
     if mode & 0o077 != 0 {
-        return Err(failed(format!("its mode is {:o}; run: chmod 600", mode & 0o777)));
+        return Err(failed(format!(
+            "its mode is {:o}; run: chmod 600",
+            mode & 0o777
+        )));
     }
     let mut bytes = SecretBox::new(Box::new([0u8; MASTER_BYTES]));
     file.read_exact(bytes.expose_secret_mut())
@@ -172,8 +209,14 @@ mod tests {
         assert!(again.tokens.verify(token.expose_secret()).is_ok());
         let master = dir.path().join("keys/master.key");
         std::fs::write(&master, [9; MASTER_BYTES]).unwrap();
-        assert!(matches!(load(dir.path(), &store).await, Err(VaultError::Sealed { .. })));
+        assert!(matches!(
+            load(dir.path(), &store).await,
+            Err(VaultError::Sealed { .. })
+        ));
         std::fs::write(&master, [9; 3]).unwrap();
-        assert!(matches!(load(dir.path(), &store).await, Err(VaultError::File { .. })));
+        assert!(matches!(
+            load(dir.path(), &store).await,
+            Err(VaultError::File { .. })
+        ));
     }
 }

@@ -84,7 +84,9 @@ impl Audit {
             .await;
         match done.as_deref() {
             Ok(Written { seq: at, .. }) if *at >= seq => Ok(()),
-            Ok(Written { failing: Some(why), .. }) => Err(AuditError::Failing(why.clone())),
+            Ok(Written {
+                failing: Some(why), ..
+            }) => Err(AuditError::Failing(why.clone())),
             _ => Err(AuditError::Failing("the log is closed".to_owned())),
         }
     }
@@ -164,7 +166,9 @@ impl Actor for AuditKeeper {
         _myself: ActorRef<AuditMsg>,
         (ctx, _): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        ctx.gates.audit.set(ctx.audit.written().borrow().failing.is_none());
+        ctx.gates
+            .audit
+            .set(ctx.audit.written().borrow().failing.is_none());
         Ok(())
     }
 
@@ -176,7 +180,9 @@ impl Actor for AuditKeeper {
     ) -> Result<(), ActorProcessingErr> {
         let failing = ctx.audit.written().borrow().failing.clone();
         match &failing {
-            Some(why) => tracing::error!("the audit log cannot be written, calls are refused: {why}"),
+            Some(why) => {
+                tracing::error!("the audit log cannot be written, calls are refused: {why}")
+            }
             None => tracing::info!("the audit log is written again"),
         }
         ctx.gates.audit.set(failing.is_none());

@@ -66,15 +66,28 @@ impl Routes {
         for mcp in store.mcps().await? {
             if mcp.state == McpState::Published {
                 let config = mcp.config_hash().into();
-                mcps.insert(mcp.id.clone(), Published { mcp: Arc::new(mcp), config });
+                mcps.insert(
+                    mcp.id.clone(),
+                    Published {
+                        mcp: Arc::new(mcp),
+                        config,
+                    },
+                );
             }
         }
         let mut tools: HashMap<(McpId, ToolName), Arc<RawValue>> = HashMap::new();
         let mut owners: HashMap<Box<str>, Vec<Name>> = HashMap::new();
         for (mcp, tool) in store.tools().await? {
-            let Some(published) = mcps.get(&mcp) else { continue };
-            let Ok(definition) = RawValue::from_string(tool.definition) else { continue };
-            owners.entry(tool.name.as_str().into()).or_default().push(published.mcp.name.clone());
+            let Some(published) = mcps.get(&mcp) else {
+                continue;
+            };
+            let Ok(definition) = RawValue::from_string(tool.definition) else {
+                continue;
+            };
+            owners
+                .entry(tool.name.as_str().into())
+                .or_default()
+                .push(published.mcp.name.clone());
             tools.insert((mcp, tool.name), definition.into());
         }
         let mut granted: HashSet<(UserId, McpId)> = HashSet::new();
@@ -98,9 +111,13 @@ impl Routes {
             .collect();
         let mut built: HashMap<KeyId, Vec<(usize, Route)>> = HashMap::new();
         for one in &views.exposed {
-            let Some(user) = users.get(&one.key) else { continue };
+            let Some(user) = users.get(&one.key) else {
+                continue;
+            };
             // A subscription without a grant shows nothing: leaving a group takes effect at once.
-            let Some(order) = subscribed.get(&(&one.key, &one.mcp)) else { continue };
+            let Some(order) = subscribed.get(&(&one.key, &one.mcp)) else {
+                continue;
+            };
             if !granted.contains(&((*user).clone(), one.mcp.clone())) {
                 continue;
             }
@@ -114,10 +131,20 @@ impl Routes {
                 published: published.clone(),
                 definition: Arc::clone(definition),
             };
-            built.entry(one.key.clone()).or_default().push((*order, route));
+            built
+                .entry(one.key.clone())
+                .or_default()
+                .push((*order, route));
         }
-        let views = built.into_iter().map(|(key, routes)| (key, View::new(routes))).collect();
-        Ok(Self { mcps, views, owners })
+        let views = built
+            .into_iter()
+            .map(|(key, routes)| (key, View::new(routes)))
+            .collect();
+        Ok(Self {
+            mcps,
+            views,
+            owners,
+        })
     }
 
     /// What a key sees.
@@ -154,8 +181,11 @@ impl View {
         // Oldest subscription first, then by name: deterministic, and stable for clients.
         routes.sort_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.exposed.cmp(&two.exposed)));
         let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
-        let by_name =
-            routes.iter().enumerate().map(|(at, route)| (route.exposed.clone(), at)).collect();
+        let by_name = routes
+            .iter()
+            .enumerate()
+            .map(|(at, route)| (route.exposed.clone(), at))
+            .collect();
         Self { routes, by_name }
     }
 
@@ -210,7 +240,12 @@ impl Actor for Catalog {
         ctx: Arc<Ctx>,
     ) -> Result<CatalogState, ActorProcessingErr> {
         ctx.set_catalog(&myself);
-        Ok(CatalogState { ctx, building: Vec::new(), waiting: Vec::new(), busy: false })
+        Ok(CatalogState {
+            ctx,
+            building: Vec::new(),
+            waiting: Vec::new(),
+            busy: false,
+        })
     }
 
     async fn post_start(
@@ -245,7 +280,9 @@ impl Actor for Catalog {
             state.building = std::mem::take(&mut state.waiting);
             let store = state.ctx.store.clone();
             tokio::spawn(async move {
-                let built = Routes::build(&store).await.map_err(|error| error.to_string());
+                let built = Routes::build(&store)
+                    .await
+                    .map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));
             });
         }
@@ -259,8 +296,11 @@ impl CatalogState {
         let routes = Arc::new(routes);
         self.ctx.routes.store(Arc::clone(&routes));
         let slots = self.ctx.slots.pin();
-        let gone: Vec<Arc<Slot>> =
-            slots.values().filter(|slot| !routes.keeps(slot)).cloned().collect();
+        let gone: Vec<Arc<Slot>> = slots
+            .values()
+            .filter(|slot| !routes.keeps(slot))
+            .cloned()
+            .collect();
         for slot in gone {
             slots.remove(&slot.key);
             // Calls inside finish on it; later ones find its successor.

@@ -19,7 +19,10 @@ pub struct HostClock;
 
 impl Clock for HostClock {
     fn wall_ms(&self) -> Millis {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that reads the host's clock"
+        )]
         let now = std::time::SystemTime::now();
         now.duration_since(std::time::UNIX_EPOCH)
             .ok()

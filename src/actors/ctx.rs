@@ -3,6 +3,7 @@
 //! Snapshots are replaced whole, watches are read, gates are flags. Nothing here waits and nothing
 //! here is an actor; a service that fails leaves its last snapshot standing while it restarts.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +13,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::domain::account::{Millis, User};
-use crate::domain::ids::{IsolateId, UserId};
+use crate::domain::ids::{IsolateId, KeyId, UserId};
 use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart;
 use crate::storage::Store;
@@ -31,6 +33,7 @@ use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey};
 use super::start_line::StartLine;
 use super::sync::Mutex;
+use super::system::settings;
 use super::throttle::{Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
@@ -66,10 +69,10 @@ pub struct Settings {
     pub token_grace: Duration,
     /// Live sessions of one key.
     pub sessions_per_key_max: usize,
-    /// Failed registrations of one key prefix in a minute.
+    /// Failed registrations of one key prefix in the window.
     pub failed_tries_max: u32,
-    /// Whether a call waits for its audit records to be on the disk.
-    pub audit_durable: bool,
+    /// That window.
+    pub failed_window: Duration,
 }
 
 /// What must be up before calls, starts or registrations are let through. Readiness is all of it.
@@ -139,8 +142,12 @@ pub struct Totals {
 
 /// What the actors share.
 pub struct Ctx {
+    /// The configuration as it was read.
+    pub config: Config,
     /// The numbers.
     pub settings: Settings,
+    /// When this life began.
+    pub started_at: Millis,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Storage.
@@ -182,11 +189,15 @@ struct Refs {
     shared: Option<ActorRef<HouseholdMsg>>,
     catalog: Option<ActorRef<CatalogMsg>>,
     sessions: Option<ActorRef<SessionsMsg>>,
+    client_url: String,
+    keys_used: HashMap<KeyId, Millis>,
 }
 
 impl std::fmt::Debug for Ctx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ctx").field("gates", &self.gates).finish_non_exhaustive()
+        f.debug_struct("Ctx")
+            .field("gates", &self.gates)
+            .finish_non_exhaustive()
     }
 }
 
@@ -194,16 +205,19 @@ impl Ctx {
     /// What the actors share, before any of them runs: every gate is shut.
     #[must_use]
     pub fn new(
-        settings: Settings,
+        config: Config,
         clock: Arc<dyn Clock>,
         store: Store,
         audit: Audit,
         launcher: Arc<dyn Launcher>,
     ) -> Self {
+        let settings = settings(&config);
         Self {
+            started_at: clock.wall_ms(),
+            config,
             starts: StartLine::new(settings.start_parallel),
             restart_budget: Restarts::new(settings.restarts_per_second),
-            failures: Failures::new(settings.failed_tries_max),
+            failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
             clock,
             store,
@@ -238,12 +252,26 @@ impl Ctx {
     #[must_use]
     pub fn slots_of(&self, user: Option<&UserId>) -> Vec<Arc<Slot>> {
         let slots = self.slots.pin();
-        slots.values().filter(|slot| slot.key.principal.user() == user).cloned().collect()
+        slots
+            .values()
+            .filter(|slot| slot.key.principal.user() == user)
+            .cloned()
+            .collect()
     }
 
     /// The slot for these, made if there is none: it costs memory only until somebody wants a run.
-    pub fn slot(&self, principal: Principal, mcp: &Arc<Mcp>, config: &Arc<str>, owner: Option<&User>) -> Arc<Slot> {
-        let key = SlotKey { principal, mcp: mcp.id.clone(), config: Arc::clone(config) };
+    pub fn slot(
+        &self,
+        principal: Principal,
+        mcp: &Arc<Mcp>,
+        config: &Arc<str>,
+        owner: Option<&User>,
+    ) -> Arc<Slot> {
+        let key = SlotKey {
+            principal,
+            mcp: mcp.id.clone(),
+            config: Arc::clone(config),
+        };
         let slots = self.slots.pin();
         if let Some(slot) = slots.get(&key) {
             return Arc::clone(slot);
@@ -296,7 +324,13 @@ impl Ctx {
                 .field("mcp", slot.mcp.id.as_str())
                 .field("user", slot.key.principal.user().map_or("", UserId::as_str))
                 .number("epoch", run.epoch)
-                .number("pid", facts.pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0))
+                .number(
+                    "pid",
+                    facts
+                        .pid
+                        .and_then(|pid| u64::try_from(pid).ok())
+                        .unwrap_or(0),
+                )
                 .field("verdict", end.verdict.kind())
                 .field("detail", &end.verdict.to_string()),
         );
@@ -305,6 +339,25 @@ impl Ctx {
     /// A run listed its tools: what differs from the catalog is said once, and not acted on.
     pub(super) fn seen_tools(&self, slot: &Slot, tools: Vec<Tool>) {
         slot.tools_seen(tools);
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn client_url(&self) -> String {
+        self.refs.lock().client_url.clone()
+    }
+
+    pub(super) fn set_client_url(&self, url: &str) {
+        url.clone_into(&mut self.refs.lock().client_url);
+    }
+
+    /// A key registered a session; saved with the sessions' own times.
+    pub(super) fn note_key_used(&self, key: &KeyId, at: Millis) {
+        self.refs.lock().keys_used.insert(key.clone(), at);
+    }
+
+    pub(super) fn take_keys_used(&self) -> Vec<(KeyId, Millis)> {
+        self.refs.lock().keys_used.drain().collect()
     }
 
     pub(super) fn set_users(&self, users: &ActorRef<UsersMsg>) {

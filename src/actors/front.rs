@@ -1,20 +1,32 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod register;
+
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::domain::account::Millis;
 use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, SessionId};
+use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
+use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
+use crate::protocol::envelope::ReplyKind;
 
+use super::audit::Entry;
+use super::catalog::{Route, Routes};
+use super::clock::id_bits;
 use super::ctx::Ctx;
+use super::failure::{self, Reason};
+use super::router;
 use super::session::SessionHandle;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
@@ -113,4 +125,271 @@ pub struct Failure {
 #[derive(Debug, Clone)]
 pub struct Front {
     ctx: Arc<Ctx>,
+}
+
+impl Front {
+    pub(super) fn new(ctx: Arc<Ctx>) -> Self {
+        Self { ctx }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_ms(&self) -> Millis {
+        self.ctx.wall_ms()
+    }
+
+    /// Registers a client: checks its key and answers at once; isolates start with its first call.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the key is not good, its user is suspended, or the store is away.
+    pub async fn register(&self, registration: Registration) -> Result<Registered, Refusal> {
+        register::register(&self.ctx, registration).await
+    }
+
+    /// Whose token this is. No lock, no actor, no database.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `unauthorized`, `session_expired` or `session_suspended`.
+    pub fn authenticate(&self, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+        register::authenticate(&self.ctx, token)
+    }
+
+    /// The session was heard of; gives its new end.
+    pub fn heartbeat(&self, session: &SessionHandle) -> Millis {
+        session.expires_at()
+    }
+
+    /// A connection of the session's client ended. The session lives on until it ages: another
+    /// process may use it, and a client that comes back registers anew.
+    pub fn disconnect(&self, session: &SessionHandle, connection: &str) {
+        tracing::debug!(session.id = %session.id(), connection.known = connection == session.row.connection.as_str(), "a client disconnected");
+    }
+
+    /// What the session sees, in the order to show.
+    #[must_use]
+    pub fn tools(&self, session: &SessionHandle) -> Vec<ToolView> {
+        let routes = self.ctx.routes.load();
+        let denied = self.ctx.denied.load();
+        let Some(view) = routes.view(&session.key) else {
+            return Vec::new();
+        };
+        view.routes()
+            .iter()
+            .filter(|route| denied.mcp(&route.published.mcp.id).is_none())
+            .map(|route| ToolView {
+                name: route.exposed.to_string(),
+                mcp: route.published.mcp.name.clone(),
+                definition: Arc::clone(&route.definition),
+            })
+            .collect()
+    }
+
+    /// Carries a tool call to its server and the answer back. Dropping the future cancels it.
+    pub async fn call(&self, session: &SessionHandle, tool: &str, arguments: &RawValue) -> Outcome {
+        let admitted = Instant::now();
+        let ctx = &self.ctx;
+        let call = CallId::from_random(id_bits());
+        ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
+        let routes = ctx.routes.load_full();
+        let route = match admit(ctx, &routes, session, tool) {
+            Ok(route) => route,
+            Err(reason) => {
+                self.refused(session, &call, tool, &reason);
+                return self.failed(call, None, reason, admitted);
+            }
+        };
+        let mcp = &route.published.mcp;
+        let start = Entry::new("call.start", ctx.wall_ms())
+            .field("call", call.as_str())
+            .field("session", session.id().as_str())
+            .field("user", session.user.id.as_str())
+            .field("mcp", mcp.id.as_str())
+            .field("tool", route.tool.as_str())
+            .number("arguments_bytes", arguments.get().len() as u64);
+        if let Err(error) = ctx.audit.commit(start).await {
+            let text = format!("the call was not made: {error}. Tell your operator.");
+            let reason = Reason::new(Code::AuditUnavailable, text);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+        }
+        // From here on the log has an end for every start, also if the caller leaves.
+        let mut ending = Ending {
+            ctx,
+            call: call.clone(),
+            told: false,
+            admitted,
+        };
+        let carried =
+            router::carry(ctx, session, route, arguments.get().as_bytes(), admitted).await;
+        let carried = carried.and_then(|reply| match reply.kind {
+            ReplyKind::Result => Ok(reply),
+            ReplyKind::Error => Err(server_error(mcp, &reply)),
+        });
+        let (outcome, bytes) = match &carried {
+            Ok(reply) => ("answered", reply.line.len()),
+            Err(reason) => (reason.code.as_str(), 0),
+        };
+        if let Err(error) = ending.commit(outcome, bytes).await {
+            let text = format!("the answer is withheld: {error}. Tell your operator.");
+            let reason = Reason::new(Code::AuditUnavailable, text);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+        }
+        match carried {
+            Ok(reply) => Outcome::Answered(Answer {
+                call,
+                mcp: mcp.name.clone(),
+                line: reply.line,
+                result: reply.body,
+                took: admitted.elapsed(),
+            }),
+            Err(reason) => self.failed(call, Some(mcp.name.clone()), reason, admitted),
+        }
+    }
+
+    fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
+        let name: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX * 2).collect();
+        self.ctx.audit.post(
+            Entry::new("call.refused", self.ctx.wall_ms())
+                .field("call", call.as_str())
+                .field("session", session.id().as_str())
+                .field("user", session.user.id.as_str())
+                .field("tool", &name)
+                .field("code", reason.code.as_str()),
+        );
+    }
+
+    fn failed(
+        &self,
+        call: CallId,
+        mcp: Option<Name>,
+        reason: Reason,
+        admitted: Instant,
+    ) -> Outcome {
+        self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
+        Outcome::Failed(Failure {
+            call,
+            code: reason.code,
+            text: reason.text,
+            mcp,
+            retry_after: reason.retry_after,
+            verdict: reason.verdict.map(ToOwned::to_owned),
+            took: admitted.elapsed(),
+        })
+    }
+}
+
+/// Decides from snapshots alone whether a call may be made, and where it goes.
+fn admit<'a>(
+    ctx: &Ctx,
+    routes: &'a Routes,
+    session: &SessionHandle,
+    tool: &str,
+) -> Result<&'a Route, Reason> {
+    if ctx.is_stopping() {
+        let text = "the gateway is stopping. Try again in a few seconds.";
+        return Err(Reason::new(Code::ShuttingDown, text).retry(Duration::from_secs(5)));
+    }
+    if !ctx.gates.audit.is_open() {
+        let text = "no call is made while the audit log cannot be written. Tell your operator.";
+        return Err(Reason::new(Code::AuditUnavailable, text));
+    }
+    if !ctx.gates.kill.is_open() || !ctx.gates.catalog.is_open() {
+        let text = "the gateway is starting. Try again in a few seconds.";
+        return Err(Reason::new(Code::Starting, text).retry(Duration::from_secs(2)));
+    }
+    let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
+        return Err(not_in_view(routes, session, tool));
+    };
+    let denied = ctx.denied.load();
+    match denied.mcp(&route.published.mcp.id) {
+        Some(suspension) => Err(failure::mcp_disabled(
+            &route.published.mcp,
+            &suspension.reason,
+        )),
+        None => Ok(route),
+    }
+}
+
+fn not_in_view(routes: &Routes, session: &SessionHandle, tool: &str) -> Reason {
+    let shown: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX).collect();
+    let bare = tool.rsplit('.').next().unwrap_or(tool);
+    match routes
+        .owners(tool)
+        .first()
+        .or_else(|| routes.owners(bare).first())
+    {
+        Some(mcp) => Reason::new(
+            Code::NotSubscribed,
+            format!(
+                "tool `{shown}` belongs to mcp `{mcp}`, to which this key is not subscribed. Ask \
+                 your operator: legation subscription add --key {} --mcp {mcp}",
+                session.key
+            ),
+        ),
+        None => Reason::new(
+            Code::ToolUnknown,
+            format!("there is no tool `{shown}`. List the tools again; names may have changed."),
+        ),
+    }
+}
+
+fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
+    #[derive(serde::Deserialize)]
+    struct Error {
+        #[serde(default)]
+        code: i64,
+        #[serde(default)]
+        message: String,
+    }
+    let body = reply.line.get(reply.body.clone()).unwrap_or_default();
+    let text = match serde_json::from_slice::<Error>(body) {
+        Ok(error) => {
+            let message: String = error.message.chars().take(2000).collect();
+            format!(
+                "mcp `{}` answered with error {}: {message}",
+                mcp.name, error.code
+            )
+        }
+        Err(_) => format!(
+            "mcp `{}` answered with an error of no known shape",
+            mcp.name
+        ),
+    };
+    Reason::new(Code::ServerError, text)
+}
+
+/// The end record of a call, written however the call ends.
+struct Ending<'a> {
+    ctx: &'a Ctx,
+    call: CallId,
+    told: bool,
+    admitted: Instant,
+}
+
+impl Ending<'_> {
+    fn entry(&self, outcome: &str, bytes: usize) -> Entry {
+        let took = u64::try_from(self.admitted.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Entry::new("call.end", self.ctx.wall_ms())
+            .field("call", self.call.as_str())
+            .field("outcome", outcome)
+            .number("took_us", took)
+            .number("answer_bytes", bytes as u64)
+    }
+
+    async fn commit(
+        &mut self,
+        outcome: &str,
+        bytes: usize,
+    ) -> Result<(), super::audit::AuditError> {
+        let entry = self.entry(outcome, bytes);
+        self.told = true;
+        self.ctx.audit.commit(entry).await
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.ctx.audit.post(self.entry("caller_left", 0));
+        }
+    }
 }

@@ -117,6 +117,12 @@ impl Handle {
         self.epoch
     }
 
+    /// Whether a call would be let in now.
+    #[must_use]
+    pub fn takes_calls(&self) -> bool {
+        self.gate.is_open()
+    }
+
     /// Calls in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

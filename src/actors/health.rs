@@ -72,11 +72,16 @@ impl Actor for Health {
 fn is_idle(slot: &Slot, handle: &Handle) -> bool {
     !slot.key.is_probe()
         && handle.in_flight() == 0
-        && slot.mcp.idle_after().is_some_and(|after| handle.unused_ms() >= millis(after))
+        && slot
+            .mcp
+            .idle_after()
+            .is_some_and(|after| handle.unused_ms() >= millis(after))
 }
 
 async fn ping(slot: Arc<Slot>, handle: Arc<Handle>) {
-    let answer = handle.ask("ping", b"{}", Instant::now() + PING_DEADLINE).await;
+    let answer = handle
+        .ask("ping", b"{}", Instant::now() + PING_DEADLINE)
+        .await;
     // Any answer is a sign of life, also "method not found".
     let missed = handle.end_ping(matches!(answer, Err(CallError::TimedOut)));
     if missed >= PINGS_MISSED_MAX

@@ -57,7 +57,12 @@ impl Actor for Household {
         (ctx, whose): (Arc<Ctx>, Whose),
     ) -> Result<HouseholdState, ActorProcessingErr> {
         let children = Children::new(Kind::Transient);
-        Ok(HouseholdState { ctx, whose, children, slots: HashMap::new() })
+        Ok(HouseholdState {
+            ctx,
+            whose,
+            children,
+            slots: HashMap::new(),
+        })
     }
 
     async fn post_start(
@@ -102,7 +107,9 @@ impl Actor for Household {
         event: SupervisionEvent,
         state: &mut HouseholdState,
     ) -> Result<(), ActorProcessingErr> {
-        let Some((key, fate)) = state.children.exited(&event) else { return Ok(()) };
+        let Some((key, fate)) = state.children.exited(&event) else {
+            return Ok(());
+        };
         if fate != Fate::Ended {
             tracing::error!(isolate.key = %key.text(), ?fate, "an isolate actor failed, which is a bug");
         }
@@ -134,7 +141,10 @@ impl HouseholdState {
     async fn start(&mut self, myself: &ActorRef<HouseholdMsg>, slot: Arc<Slot>) {
         let key = slot.key.clone();
         self.slots.insert(key.clone(), Arc::clone(&slot));
-        let args = IsolateArgs { ctx: Arc::clone(&self.ctx), slot };
+        let args = IsolateArgs {
+            ctx: Arc::clone(&self.ctx),
+            slot,
+        };
         match Actor::spawn_linked(None, Isolate, args, myself.get_cell()).await {
             Ok((isolate, _)) => self.children.started(&key, isolate.get_cell()),
             Err(error) => {
@@ -157,7 +167,11 @@ impl HouseholdState {
                 myself.send_after(after, move || HouseholdMsg::Due(key));
             }
             Fate::Ended => {
-                let wanted = self.slots.get(&key).filter(|slot| slot.is_wanted()).cloned();
+                let wanted = self
+                    .slots
+                    .get(&key)
+                    .filter(|slot| slot.is_wanted())
+                    .cloned();
                 match wanted {
                     Some(slot) => self.start(myself, slot).await,
                     None => {
@@ -209,6 +223,8 @@ impl HouseholdState {
 /// Kills whatever is in a slot that nobody looks after any more.
 fn abandon(slot: &Slot) {
     if let Some(run) = slot.occupant() {
-        run.kill(Verdict::Internal { detail: "its supervisor gave up".to_owned() });
+        run.kill(Verdict::Internal {
+            detail: "its supervisor gave up".to_owned(),
+        });
     }
 }

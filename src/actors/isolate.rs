@@ -198,7 +198,13 @@ impl IsolateState {
         let deadline = self.slot.mcp.start_deadline();
         let since = Instant::now();
         self.phase = Phase::Running;
-        self.slot.enter(SlotState::Starting { since, deadline: since + deadline }, cause);
+        self.slot.enter(
+            SlotState::Starting {
+                since,
+                deadline: since + deadline,
+            },
+            cause,
+        );
         let args = RunArgs {
             ctx: Arc::clone(&self.ctx),
             slot: Arc::clone(&self.slot),
@@ -212,7 +218,9 @@ impl IsolateState {
     }
 
     fn ready(&mut self, epoch: u64) {
-        let Some(run) = self.slot.occupant().filter(|run| run.epoch == epoch) else { return };
+        let Some(run) = self.slot.occupant().filter(|run| run.epoch == epoch) else {
+            return;
+        };
         if self.phase != Phase::Running || self.leaving.is_some() {
             return;
         }
@@ -235,7 +243,10 @@ impl IsolateState {
                     None => Remains::default(),
                 };
                 let gone = remains.survivors.is_empty();
-                let news = IsolateMsg::Reaped { epoch: run.epoch, remains: Box::new(remains) };
+                let news = IsolateMsg::Reaped {
+                    epoch: run.epoch,
+                    remains: Box::new(remains),
+                };
                 if myself.cast(news).is_err() || gone {
                     return;
                 }
@@ -260,10 +271,15 @@ impl IsolateState {
                 "processes outlived the kill; the slot stays shut until they are gone"
             );
             let survivors = remains.survivors;
-            self.slot.enter(SlotState::Stuck { survivors }, "processes outlived the kill");
+            self.slot.enter(
+                SlotState::Stuck { survivors },
+                "processes outlived the kill",
+            );
             return Ok(());
         }
-        let Some(run) = self.slot.vacate().filter(|run| run.epoch == epoch) else { return Ok(()) };
+        let Some(run) = self.slot.vacate().filter(|run| run.epoch == epoch) else {
+            return Ok(());
+        };
         let end = self.judge(&run, &remains);
         self.ctx.run_ended(&self.slot, &run, &end);
         self.phase = Phase::Resting;
@@ -271,7 +287,9 @@ impl IsolateState {
             Some(_) => Weight::Wanted,
             None => end.verdict.weight(),
         };
-        let next = self.slot.policy(|policy, now| policy.ended(now, weight, jitter()));
+        let next = self
+            .slot
+            .policy(|policy, now| policy.ended(now, weight, jitter()));
         let cause = end.verdict.to_string();
         if std::mem::take(&mut self.again) {
             self.slot.policy(|policy, _| policy.pardon());
@@ -281,12 +299,20 @@ impl IsolateState {
             Next::Rest => self.rest(myself, cause).await?,
             Next::Retry { at, failures } => {
                 let until = self.slot.instant(at);
-                self.slot.enter(SlotState::Backoff { until, end, failures }, cause);
+                self.slot.enter(
+                    SlotState::Backoff {
+                        until,
+                        end,
+                        failures,
+                    },
+                    cause,
+                );
                 self.wait(myself, at);
             }
             Next::Quarantine { until: at } => {
                 let until = self.slot.instant(at);
-                self.slot.enter(SlotState::Quarantined { until, end }, cause);
+                self.slot
+                    .enter(SlotState::Quarantined { until, end }, cause);
                 self.wait(myself, at);
             }
         }
@@ -300,9 +326,15 @@ impl IsolateState {
             facts.usage = remains.usage;
             let verdict = facts.verdict.take().unwrap_or(Verdict::Shutdown);
             let verdict = match (verdict, remains.oom) {
-                (Verdict::Signaled { .. } | Verdict::Exited { code: 1.. } | Verdict::Protocol { .. }, Some(scope)) => {
-                    Verdict::OutOfMemory { scope, limit_bytes: self.slot.limit_of(scope) }
-                }
+                (
+                    Verdict::Signaled { .. }
+                    | Verdict::Exited { code: 1.. }
+                    | Verdict::Protocol { .. },
+                    Some(scope),
+                ) => Verdict::OutOfMemory {
+                    scope,
+                    limit_bytes: self.slot.limit_of(scope),
+                },
                 (verdict, _) => verdict,
             };
             facts.lived.get_or_insert(run.record.started.elapsed());
@@ -310,7 +342,10 @@ impl IsolateState {
             kept = Some(verdict);
         });
         let verdict = kept.unwrap_or(Verdict::Shutdown);
-        Arc::new(RunEnd { verdict, last_stderr: run.record.stderr.last() })
+        Arc::new(RunEnd {
+            verdict,
+            last_stderr: run.record.stderr.last(),
+        })
     }
 
     async fn rest(
@@ -344,7 +379,10 @@ impl IsolateState {
         self.phase = Phase::Waiting;
         self.wait += 1;
         let wait = self.wait;
-        let pause = self.slot.instant(until).saturating_duration_since(Instant::now());
+        let pause = self
+            .slot
+            .instant(until)
+            .saturating_duration_since(Instant::now());
         myself.send_after(pause, move || IsolateMsg::Due { wait });
     }
 
@@ -356,7 +394,8 @@ impl IsolateState {
         if was_quarantined && !self.slot.is_wanted() {
             // The half-open try is the next caller's: nobody else needs it.
             self.phase = Phase::Resting;
-            self.slot.enter(SlotState::Resting, "the quarantine is over");
+            self.slot
+                .enter(SlotState::Resting, "the quarantine is over");
             myself.stop(None);
             return Ok(());
         }
@@ -369,14 +408,20 @@ impl IsolateState {
         self.phase = Phase::Resting;
         self.slot.served();
         self.slot.count_restart();
-        let cause = if was_quarantined { "half-open try" } else { "restart after a failure" };
+        let cause = if was_quarantined {
+            "half-open try"
+        } else {
+            "restart after a failure"
+        };
         self.start(myself, cause).await
     }
 
     fn leave(&mut self, myself: &ActorRef<IsolateMsg>, verdict: Verdict) {
         match self.phase {
             Phase::Running => {
-                let Some(run) = self.slot.occupant() else { return };
+                let Some(run) = self.slot.occupant() else {
+                    return;
+                };
                 let order = match &verdict {
                     Verdict::Killed { .. } => Order::Kill(verdict.clone()),
                     _ => Order::Stop(verdict.clone()),
@@ -394,7 +439,11 @@ impl IsolateState {
             }
             Phase::Resting | Phase::Waiting => {
                 let closed = verdict == Verdict::Replaced;
-                let state = if closed { SlotState::Closed } else { SlotState::Resting };
+                let state = if closed {
+                    SlotState::Closed
+                } else {
+                    SlotState::Resting
+                };
                 self.slot.enter(state, verdict.to_string());
                 self.leaving = Some(verdict);
                 myself.stop(None);

@@ -35,7 +35,9 @@ pub struct OpenDoors {
 
 impl fmt::Debug for OpenDoors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenDoors").field("client_url", &self.client_url).finish_non_exhaustive()
+        f.debug_struct("OpenDoors")
+            .field("client_url", &self.client_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,7 +66,12 @@ impl Actor for Listeners {
         _myself: ActorRef<ListenerFailed>,
         (ctx, doors): Self::Arguments,
     ) -> Result<ListenersState, ActorProcessingErr> {
-        Ok(ListenersState { ctx, doors, stop: CancellationToken::new(), closed: None })
+        Ok(ListenersState {
+            ctx,
+            doors,
+            stop: CancellationToken::new(),
+            closed: None,
+        })
     }
 
     async fn post_start(

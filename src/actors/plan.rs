@@ -49,7 +49,10 @@ pub fn find_program(command: &str, path: &str) -> Result<PathBuf, ProgramError> 
         // A relative path would mean another file in every home.
         Vec::new()
     } else {
-        path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(command)).collect()
+        path.split(':')
+            .filter(|dir| dir.starts_with('/'))
+            .map(|dir| Path::new(dir).join(command))
+            .collect()
     };
     for file in tried {
         let Ok(meta) = file.metadata() else { continue };
@@ -63,7 +66,10 @@ pub fn find_program(command: &str, path: &str) -> Result<PathBuf, ProgramError> 
             command: command.to_owned(),
             path: file.display().to_string(),
         },
-        None => ProgramError::NotFound { command: command.to_owned(), path: path.to_owned() },
+        None => ProgramError::NotFound {
+            command: command.to_owned(),
+            path: path.to_owned(),
+        },
     })
 }
 
@@ -84,8 +90,14 @@ impl Names<'_> {
             out.push_str(before);
             let values = [
                 ("{home}", self.home),
-                ("{user.name}", self.user.map_or("shared", |user| user.name.as_str())),
-                ("{user.id}", self.user.map_or("shared", |user| user.id.as_str())),
+                (
+                    "{user.name}",
+                    self.user.map_or("shared", |user| user.name.as_str()),
+                ),
+                (
+                    "{user.id}",
+                    self.user.map_or("shared", |user| user.id.as_str()),
+                ),
             ];
             if let Some((name, value)) = values.iter().find(|(name, _)| from.starts_with(name)) {
                 out.push_str(value);
@@ -108,7 +120,11 @@ pub(super) async fn launch(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<Launch, V
     let (ctx, slot) = (Arc::clone(ctx), Arc::clone(slot));
     // A few file operations: off the runtime's workers.
     let made = tokio::task::spawn_blocking(move || make(&ctx, &slot)).await;
-    made.unwrap_or_else(|error| Err(Verdict::Internal { detail: error.to_string() }))
+    made.unwrap_or_else(|error| {
+        Err(Verdict::Internal {
+            detail: error.to_string(),
+        })
+    })
 }
 
 fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
@@ -124,7 +140,10 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
         detail: format!("cannot make {}: {error}", home.display()),
     })?;
     let home_text = home.display().to_string();
-    let names = Names { home: &home_text, user: slot.owner.as_ref() };
+    let names = Names {
+        home: &home_text,
+        user: slot.owner.as_ref(),
+    };
     let mut all: BTreeMap<String, String> = [
         ("PATH", path.as_str()),
         ("HOME", home_text.as_str()),
@@ -134,7 +153,10 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
-    all.extend(env.iter().map(|(name, value)| (name.clone(), names.fill(value))));
+    all.extend(
+        env.iter()
+            .map(|(name, value)| (name.clone(), names.fill(value))),
+    );
     Ok(Launch {
         isolate: slot.id.clone(),
         user: slot.key.principal.user().cloned(),
@@ -173,19 +195,38 @@ mod tests {
             name: Name::parse("ada").unwrap(),
             created_at: 0,
         };
-        let names = Names { home: "/h/{user.id}", user: Some(&user) };
-        assert_eq!(names.fill("{home}/x"), "/h/{user.id}/x", "values are not templates");
-        assert_eq!(names.fill("a{user.name}b{user.id}"), format!("aadab{}", user.id));
+        let names = Names {
+            home: "/h/{user.id}",
+            user: Some(&user),
+        };
+        assert_eq!(
+            names.fill("{home}/x"),
+            "/h/{user.id}/x",
+            "values are not templates"
+        );
+        assert_eq!(
+            names.fill("a{user.name}b{user.id}"),
+            format!("aadab{}", user.id)
+        );
         assert_eq!(names.fill("{\"json\": {home"), "{\"json\": {home");
         assert_eq!(names.fill("$(x) `y` {other}"), "$(x) `y` {other}");
     }
 
     #[test]
     fn programs_are_found_or_the_reason_is() {
-        assert_eq!(find_program("sh", "/nonexistent:/bin").unwrap(), Path::new("/bin/sh"));
+        assert_eq!(
+            find_program("sh", "/nonexistent:/bin").unwrap(),
+            Path::new("/bin/sh")
+        );
         assert!(find_program("/bin/sh", "").is_ok());
-        assert!(matches!(find_program("no-such-thing", "/bin"), Err(ProgramError::NotFound { .. })));
-        assert!(matches!(find_program("./sh", "/bin"), Err(ProgramError::NotFound { .. })));
+        assert!(matches!(
+            find_program("no-such-thing", "/bin"),
+            Err(ProgramError::NotFound { .. })
+        ));
+        assert!(matches!(
+            find_program("./sh", "/bin"),
+            Err(ProgramError::NotFound { .. })
+        ));
         assert!(matches!(
             find_program("/etc/passwd", "/bin"),
             Err(ProgramError::NotExecutable { .. })

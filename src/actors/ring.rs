@@ -25,7 +25,12 @@ impl Ring {
     /// A ring of at most `bytes_max` bytes in `lines_max` lines of at most `line_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize, lines_max: usize, line_max: usize) -> Self {
-        Self { bytes_max, lines_max, line_max, kept: Mutex::default() }
+        Self {
+            bytes_max,
+            lines_max,
+            line_max,
+            kept: Mutex::default(),
+        }
     }
 
     /// Keeps a line, cut to the longest allowed; control characters but tab are replaced, so that
@@ -34,7 +39,13 @@ impl Ring {
         let cut = line.get(..self.line_max).unwrap_or(line);
         let text: Box<str> = String::from_utf8_lossy(cut)
             .chars()
-            .map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c })
+            .map(|c| {
+                if c.is_control() && c != '\t' {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    c
+                }
+            })
             .collect::<String>()
             .into();
         let mut kept = self.kept.lock();
@@ -43,7 +54,9 @@ impl Ring {
         kept.bytes += text.len();
         kept.lines.push_back(text);
         while kept.bytes > self.bytes_max || kept.lines.len() > self.lines_max {
-            let Some(oldest) = kept.lines.pop_front() else { break };
+            let Some(oldest) = kept.lines.pop_front() else {
+                break;
+            };
             kept.bytes -= oldest.len();
             kept.dropped_bytes += oldest.len() as u64;
         }
@@ -57,14 +70,23 @@ impl Ring {
     /// The kept lines, oldest first.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.kept.lock().lines.iter().map(|line| line.to_string()).collect()
+        self.kept
+            .lock()
+            .lines
+            .iter()
+            .map(|line| line.to_string())
+            .collect()
     }
 
     /// The newest line that is not blank.
     #[must_use]
     pub fn last(&self) -> Option<String> {
         let kept = self.kept.lock();
-        kept.lines.iter().rev().find(|line| !line.trim().is_empty()).map(|line| line.to_string())
+        kept.lines
+            .iter()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map(|line| line.to_string())
     }
 
     /// Lines ever pushed.

@@ -167,7 +167,12 @@ impl Actor for Root {
         args: RootArgs,
     ) -> Result<RootState, ActorProcessingErr> {
         let children = Children::new(Kind::Permanent);
-        Ok(RootState { args, children, begun: 0, stopping: false })
+        Ok(RootState {
+            args,
+            children,
+            begun: 0,
+            stopping: false,
+        })
     }
 
     async fn post_start(
@@ -215,7 +220,9 @@ impl Actor for Root {
         if let SupervisionEvent::ActorStarted(cell) = &event {
             state.up(&myself, cell).await;
         }
-        let Some((service, fate)) = state.children.exited(&event) else { return Ok(()) };
+        let Some((service, fate)) = state.children.exited(&event) else {
+            return Ok(());
+        };
         let tree = &state.args.ctx.tree;
         if state.stopping {
             tree.note(service.name(), "down", "stopped");
@@ -246,7 +253,10 @@ impl RootState {
     }
 
     async fn start(&mut self, myself: &ActorRef<RootMsg>, service: Service) {
-        self.args.ctx.tree.note(service.name(), "starting", "started by the root");
+        self.args
+            .ctx
+            .tree
+            .note(service.name(), "starting", "started by the root");
         match self.spawn(myself.get_cell(), service).await {
             Ok(cell) => self.children.started(&service, cell),
             Err(error) => {
@@ -260,37 +270,76 @@ impl RootState {
     async fn spawn(&self, me: ActorCell, service: Service) -> Result<ActorCell, SpawnErr> {
         let ctx = || Arc::clone(&self.args.ctx);
         Ok(match service {
-            Service::Spawner => Actor::spawn_linked(None, Spawner, ctx(), me).await?.0.get_cell(),
-            Service::Store => Actor::spawn_linked(None, StoreKeeper, ctx(), me).await?.0.get_cell(),
-            Service::Audit => Actor::spawn_linked(None, AuditKeeper, ctx(), me).await?.0.get_cell(),
-            Service::KillSwitch => {
-                Actor::spawn_linked(None, KillSwitch, ctx(), me).await?.0.get_cell()
-            }
-            Service::Vault => Actor::spawn_linked(None, Vault, ctx(), me).await?.0.get_cell(),
-            Service::Catalog => Actor::spawn_linked(None, Catalog, ctx(), me).await?.0.get_cell(),
-            Service::Reaper => Actor::spawn_linked(None, Reaper, ctx(), me).await?.0.get_cell(),
+            Service::Spawner => Actor::spawn_linked(None, Spawner, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Store => Actor::spawn_linked(None, StoreKeeper, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Audit => Actor::spawn_linked(None, AuditKeeper, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::KillSwitch => Actor::spawn_linked(None, KillSwitch, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Vault => Actor::spawn_linked(None, Vault, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Catalog => Actor::spawn_linked(None, Catalog, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Reaper => Actor::spawn_linked(None, Reaper, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
             Service::Shared => {
                 let args = (ctx(), Whose::Shared);
-                Actor::spawn_linked(None, Household, args, me).await?.0.get_cell()
+                Actor::spawn_linked(None, Household, args, me)
+                    .await?
+                    .0
+                    .get_cell()
             }
-            Service::Users => Actor::spawn_linked(None, Users, ctx(), me).await?.0.get_cell(),
-            Service::Sessions => Actor::spawn_linked(None, Sessions, ctx(), me).await?.0.get_cell(),
-            Service::Health => Actor::spawn_linked(None, Health, ctx(), me).await?.0.get_cell(),
+            Service::Users => Actor::spawn_linked(None, Users, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Sessions => Actor::spawn_linked(None, Sessions, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
+            Service::Health => Actor::spawn_linked(None, Health, ctx(), me)
+                .await?
+                .0
+                .get_cell(),
             Service::Listeners => {
                 let args = (ctx(), Arc::clone(&self.args.doors));
-                Actor::spawn_linked(None, Listeners, args, me).await?.0.get_cell()
+                Actor::spawn_linked(None, Listeners, args, me)
+                    .await?
+                    .0
+                    .get_cell()
             }
         })
     }
 
     /// A service is up: at boot, the next one is started.
     async fn up(&mut self, myself: &ActorRef<RootMsg>, cell: &ActorCell) {
-        let service = Service::ORDER
-            .into_iter()
-            .find(|service| self.children.cell(service).is_some_and(|c| c.get_id() == cell.get_id()));
+        let service = Service::ORDER.into_iter().find(|service| {
+            self.children
+                .cell(service)
+                .is_some_and(|c| c.get_id() == cell.get_id())
+        });
         let Some(service) = service else { return };
         self.args.ctx.tree.note(service.name(), "up", "started");
-        let newest = self.begun.checked_sub(1).and_then(|at| Service::ORDER.get(at));
+        let newest = self
+            .begun
+            .checked_sub(1)
+            .and_then(|at| Service::ORDER.get(at));
         let booting = *self.args.phase.borrow() == Phase::Starting;
         if booting && newest == Some(&service) && !self.stopping {
             self.next(myself).await;
@@ -307,7 +356,10 @@ impl RootState {
                 myself.send_after(*after, move || RootMsg::Due(service));
             }
             Fate::Ended | Fate::GivenUp => {
-                tracing::error!(service = service.name(), "failed too often, giving up: {cause}");
+                tracing::error!(
+                    service = service.name(),
+                    "failed too often, giving up: {cause}"
+                );
                 ctx.tree.note(service.name(), "given up", cause);
                 let reason = format!("{}: {cause}", service.name());
                 self.args.phase.send_replace(Phase::Failed(reason));
@@ -326,7 +378,10 @@ impl RootState {
             myself.stop(None);
             return;
         };
-        self.args.ctx.tree.note(service.name(), "stopping", "ordered");
+        self.args
+            .ctx
+            .tree
+            .note(service.name(), "stopping", "ordered");
         service.shut_gate(&self.args.ctx);
         cell.stop(None);
         myself.send_after(service.stop_within(), move || RootMsg::Overdue(service));

@@ -78,7 +78,10 @@ impl Actor for Run {
         _myself: ActorRef<RunMsg>,
         args: RunArgs,
     ) -> Result<RunState, ActorProcessingErr> {
-        Ok(RunState { args: Some(args), tasks: Tasks::default() })
+        Ok(RunState {
+            args: Some(args),
+            tasks: Tasks::default(),
+        })
     }
 
     async fn post_start(
@@ -86,7 +89,9 @@ impl Actor for Run {
         myself: ActorRef<RunMsg>,
         state: &mut RunState,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(args) = state.args.take() else { return Ok(()) };
+        let Some(args) = state.args.take() else {
+            return Ok(());
+        };
         let (slot, isolate) = (Arc::clone(&args.slot), args.isolate.clone());
         let (epoch, occupant) = (args.occupant.epoch, args.occupant.clone());
         match start::start(args, &myself, &mut state.tasks).await {
@@ -123,7 +128,10 @@ fn end_for_callers(slot: &Slot, occupant: &Occupant, verdict: Verdict) {
         kept = facts.verdict.get_or_insert(kept.clone()).clone();
         facts.lived.get_or_insert(record.started.elapsed());
     });
-    let end = super::handle::RunEnd { verdict: kept, last_stderr: record.stderr.last() };
+    let end = super::handle::RunEnd {
+        verdict: kept,
+        last_stderr: record.stderr.last(),
+    };
     let told = occupant.handle.end(&Arc::new(end));
     if told > 0 {
         tracing::info!(

@@ -153,7 +153,10 @@ impl Actor for Reaper {
         if ctx.slots.pin().is_empty() {
             let swept = ctx.launcher.sweep().await?;
             if swept > 0 {
-                tracing::warn!(cgroups.swept = swept, "cleared away what an earlier life left");
+                tracing::warn!(
+                    cgroups.swept = swept,
+                    "cleared away what an earlier life left"
+                );
             }
         }
         myself.send_interval(REAPER_LOOK, || ReaperLook);
@@ -168,7 +171,10 @@ impl Actor for Reaper {
     ) -> Result<(), ActorProcessingErr> {
         let unowned = ctx.launcher.unowned();
         if unowned > 0 && *before > 0 {
-            tracing::error!(processes.unowned = unowned, "processes run that no slot owns");
+            tracing::error!(
+                processes.unowned = unowned,
+                "processes run that no slot owns"
+            );
         }
         *before = unowned;
         Ok(())

@@ -66,7 +66,8 @@ impl SessionHandle {
     /// It was active: it ends so much later.
     pub(super) fn touch(&self, now: Millis, ttl: Millis) {
         self.seen_at.fetch_max(now, Ordering::Relaxed);
-        self.expires_at.fetch_max(now.saturating_add(ttl), Ordering::Relaxed);
+        self.expires_at
+            .fetch_max(now.saturating_add(ttl), Ordering::Relaxed);
     }
 
     /// Takes note that its activity was saved; `None` if there was none since.

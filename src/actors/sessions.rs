@@ -45,7 +45,10 @@ impl Actor for Sessions {
         ctx: Arc<Ctx>,
     ) -> Result<SessionsState, ActorProcessingErr> {
         ctx.set_sessions(&myself);
-        Ok(SessionsState { ctx, children: Children::new(Kind::Temporary) })
+        Ok(SessionsState {
+            ctx,
+            children: Children::new(Kind::Temporary),
+        })
     }
 
     async fn post_start(
@@ -143,11 +146,15 @@ impl SessionsState {
             self.end(id);
         }
         let seen = unsaved(&self.ctx);
-        if seen.is_empty() && aged.is_empty() {
+        let used = self.ctx.take_keys_used();
+        if seen.is_empty() && aged.is_empty() && used.is_empty() {
             return;
         }
         let store = self.ctx.store.clone();
         tokio::spawn(async move {
+            if let Err(error) = store.touch_keys(&used).await {
+                tracing::warn!("the times keys were used could not be saved: {error}");
+            }
             if let Err(error) = store.extend_sessions(&seen).await {
                 // Lost: seconds of a lifetime of a day. The next activity saves it again.
                 tracing::warn!("session times could not be saved: {error}");
@@ -167,15 +174,24 @@ fn unsaved(ctx: &Ctx) -> Vec<SessionSeen> {
         .values()
         .filter_map(|session| {
             let (seen_at, expires_at) = session.unsaved()?;
-            Some(SessionSeen { id: session.id().clone(), seen_at, expires_at })
+            Some(SessionSeen {
+                id: session.id().clone(),
+                seen_at,
+                expires_at,
+            })
         })
         .collect()
 }
 
 /// Loads the sessions of an earlier life: their tokens go on working.
 async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
-    let users: std::collections::HashMap<UserId, _> =
-        ctx.store.users().await?.into_iter().map(|user| (user.id.clone(), user)).collect();
+    let users: std::collections::HashMap<UserId, _> = ctx
+        .store
+        .users()
+        .await?
+        .into_iter()
+        .map(|user| (user.id.clone(), user))
+        .collect();
     let revoked: std::collections::HashSet<KeyId> = ctx
         .store
         .keys(None)
@@ -185,10 +201,15 @@ async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
         .map(|key| key.id)
         .collect();
     let grace = Millis::try_from(ctx.settings.token_grace.as_millis()).unwrap_or(0);
-    let rows = ctx.store.live_sessions(ctx.wall_ms().saturating_sub(grace)).await?;
+    let rows = ctx
+        .store
+        .live_sessions(ctx.wall_ms().saturating_sub(grace))
+        .await?;
     let sessions = ctx.sessions.pin();
     for row in rows {
-        let Some(user) = users.get(&row.user) else { continue };
+        let Some(user) = users.get(&row.user) else {
+            continue;
+        };
         let bits = row.id.bits();
         let handle = SessionHandle::new(row, user.clone());
         if revoked.contains(&handle.key) {

@@ -67,7 +67,11 @@ impl SlotKey {
     #[must_use]
     pub fn probe(mcp: &McpId, id: &IsolateId) -> Self {
         let config = format!("{PROBE}{}", id.short()).into();
-        Self { principal: Principal::Shared, mcp: mcp.clone(), config }
+        Self {
+            principal: Principal::Shared,
+            mcp: mcp.clone(),
+            config,
+        }
     }
 
     /// Whether it is such a key.
@@ -199,7 +203,9 @@ pub struct Occupant {
 
 impl std::fmt::Debug for Occupant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Occupant").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("Occupant")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -218,7 +224,10 @@ impl Occupant {
     /// Ends the run here and now, without any mailbox: its callers are told, its tree is killed,
     /// its actor learns of it last. Gives how many callers were told.
     pub fn kill(&self, verdict: Verdict) -> usize {
-        let end = Arc::new(RunEnd { verdict: verdict.clone(), last_stderr: None });
+        let end = Arc::new(RunEnd {
+            verdict: verdict.clone(),
+            last_stderr: None,
+        });
         let told = self.handle.end(&end);
         self.order(Order::Kill(verdict));
         if let Some(scope) = &self.scope {
@@ -354,7 +363,11 @@ impl Slot {
             if kept.transitions.len() == TRANSITIONS_MAX {
                 kept.transitions.pop_front();
             }
-            let step = Transition { at: Instant::now(), to: state.word(), cause: cause.into() };
+            let step = Transition {
+                at: Instant::now(),
+                to: state.word(),
+                cause: cause.into(),
+            };
             kept.transitions.push_back(step);
         }
         self.state.send_replace(state);
@@ -382,7 +395,11 @@ impl Slot {
     #[must_use]
     pub fn calls(&self) -> u64 {
         let kept = self.kept.lock();
-        kept.calls_past + kept.occupant.as_ref().map_or(0, |occupant| occupant.handle.calls())
+        kept.calls_past
+            + kept
+                .occupant
+                .as_ref()
+                .map_or(0, |occupant| occupant.handle.calls())
     }
 
     /// The run that is in it.
@@ -429,7 +446,10 @@ impl Slot {
     pub(super) fn scope_of(&self, epoch: u64, scope: &Arc<dyn Scope>) {
         let killed = {
             let mut kept = self.kept.lock();
-            let occupant = kept.occupant.as_mut().filter(|occupant| occupant.epoch == epoch);
+            let occupant = kept
+                .occupant
+                .as_mut()
+                .filter(|occupant| occupant.epoch == epoch);
             occupant.is_none_or(|occupant| {
                 occupant.scope = Some(Arc::clone(scope));
                 matches!(*occupant.orders.borrow(), Order::Kill(_))

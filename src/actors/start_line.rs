@@ -80,7 +80,9 @@ impl Drop for Permit {
         let Some(line) = self.0.take() else { return };
         let mut state = line.lock();
         while let Some(lane) = state.order.pop_front() {
-            let Some(queue) = state.lanes.get_mut(&lane) else { continue };
+            let Some(queue) = state.lanes.get_mut(&lane) else {
+                continue;
+            };
             let next = queue.pop_front();
             if queue.is_empty() {
                 state.lanes.remove(&lane);

@@ -64,7 +64,11 @@ impl<K: Clone + Eq + Hash> Children<K> {
     /// No children yet.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, by_key: HashMap::new(), by_actor: HashMap::new() }
+        Self {
+            kind,
+            by_key: HashMap::new(),
+            by_actor: HashMap::new(),
+        }
     }
 
     /// A child was started.
@@ -100,7 +104,11 @@ impl<K: Clone + Eq + Hash> Children<K> {
 
     /// Forgets a child that is down.
     pub fn forget(&mut self, key: &K) {
-        if self.by_key.get(key).is_some_and(|child| child.cell.is_none()) {
+        if self
+            .by_key
+            .get(key)
+            .is_some_and(|child| child.cell.is_none())
+        {
             self.by_key.remove(key);
         }
     }
@@ -138,7 +146,9 @@ impl<K: Clone + Eq + Hash> Children<K> {
             (Kind::Permanent, None) => Some("ended, which it never should".to_owned()),
             (Kind::Permanent | Kind::Transient, Some(error)) => Some(error),
         };
-        let Some(failure) = failure else { return Some((key, Fate::Ended)) };
+        let Some(failure) = failure else {
+            return Some((key, Fate::Ended));
+        };
         Some((key, child.failed(&failure, Instant::now())))
     }
 
@@ -158,18 +168,31 @@ impl<K: Clone + Eq + Hash> Children<K> {
 
 impl Child {
     fn new() -> Self {
-        Self { cell: None, restarts: 0, transitions: VecDeque::new(), failures: VecDeque::new() }
+        Self {
+            cell: None,
+            restarts: 0,
+            transitions: VecDeque::new(),
+            failures: VecDeque::new(),
+        }
     }
 
     fn note(&mut self, to: &'static str, cause: &str) {
         if self.transitions.len() == TRANSITIONS_MAX {
             self.transitions.pop_front();
         }
-        self.transitions.push_back(Transition { at: Instant::now(), to, cause: cause.to_owned() });
+        self.transitions.push_back(Transition {
+            at: Instant::now(),
+            to,
+            cause: cause.to_owned(),
+        });
     }
 
     fn failed(&mut self, error: &str, now: Instant) -> Fate {
-        while self.failures.front().is_some_and(|at| now - *at > INTENSITY_PERIOD) {
+        while self
+            .failures
+            .front()
+            .is_some_and(|at| now - *at > INTENSITY_PERIOD)
+        {
             self.failures.pop_front();
         }
         self.failures.push_back(now);
@@ -179,7 +202,9 @@ impl Child {
         }
         self.note("waiting", error);
         let doublings = u32::try_from(self.failures.len() - 1).unwrap_or(0).min(8);
-        Fate::Restart { after: Duration::from_millis(250) * 2u32.pow(doublings) }
+        Fate::Restart {
+            after: Duration::from_millis(250) * 2u32.pow(doublings),
+        }
     }
 }
 
@@ -197,7 +222,11 @@ mod tests {
         type State = ();
         type Arguments = ();
 
-        async fn pre_start(&self, _: ActorRef<&'static str>, (): ()) -> Result<(), ActorProcessingErr> {
+        async fn pre_start(
+            &self,
+            _: ActorRef<&'static str>,
+            (): (),
+        ) -> Result<(), ActorProcessingErr> {
             Ok(())
         }
 
@@ -239,7 +268,7 @@ mod tests {
             event: SupervisionEvent,
             events: &mut Self::State,
         ) -> Result<(), ActorProcessingErr> {
-            events.send(event).await?;
+            let _ = events.send(event).await;
             Ok(())
         }
     }
@@ -250,8 +279,9 @@ mod tests {
         let mut children = Children::new(kind);
         let mut fates = Vec::new();
         for message in messages {
-            let (child, _) =
-                Actor::spawn_linked(None, Fragile, (), parent.get_cell()).await.unwrap();
+            let (child, _) = Actor::spawn_linked(None, Fragile, (), parent.get_cell())
+                .await
+                .unwrap();
             children.started(&"child", child.get_cell());
             match *message {
                 "kill" => child.kill(),
@@ -271,15 +301,29 @@ mod tests {
     }
 
     fn restart(ms: u64) -> Fate {
-        Fate::Restart { after: Duration::from_millis(ms) }
+        Fate::Restart {
+            after: Duration::from_millis(ms),
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_an_exit_means_depends_on_the_kind() {
         for message in ["panic", "err", "kill"] {
-            assert_eq!(fate_of(Kind::Permanent, &[message]).await, [restart(250)], "{message}");
-            assert_eq!(fate_of(Kind::Transient, &[message]).await, [restart(250)], "{message}");
-            assert_eq!(fate_of(Kind::Temporary, &[message]).await, [Fate::Ended], "{message}");
+            assert_eq!(
+                fate_of(Kind::Permanent, &[message]).await,
+                [restart(250)],
+                "{message}"
+            );
+            assert_eq!(
+                fate_of(Kind::Transient, &[message]).await,
+                [restart(250)],
+                "{message}"
+            );
+            assert_eq!(
+                fate_of(Kind::Temporary, &[message]).await,
+                [Fate::Ended],
+                "{message}"
+            );
         }
         assert_eq!(fate_of(Kind::Permanent, &["stop"]).await, [restart(250)]);
         assert_eq!(fate_of(Kind::Transient, &["stop"]).await, [Fate::Ended]);
@@ -288,7 +332,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn intensity_gives_up_on_the_fourth_failure_in_a_period() {
         let fates = fate_of(Kind::Permanent, &["panic", "kill", "err", "panic"]).await;
-        assert_eq!(fates, [restart(250), restart(500), restart(1000), Fate::GivenUp]);
+        assert_eq!(
+            fates,
+            [restart(250), restart(500), restart(1000), Fate::GivenUp]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::limits::{FAILED_KEY_WINDOW, FAILED_KEYS_MAX};
+use crate::domain::limits::FAILED_KEYS_MAX;
 
 use super::sync::Mutex;
 
@@ -22,7 +22,10 @@ impl Restarts {
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         let per_second = per_second.max(1);
-        Self { per_second, state: Mutex::new((Instant::now(), f64::from(per_second))) }
+        Self {
+            per_second,
+            state: Mutex::new((Instant::now(), f64::from(per_second))),
+        }
     }
 
     /// Takes one restart; `false`: not now.
@@ -42,14 +45,19 @@ impl Restarts {
 #[derive(Debug)]
 pub struct Failures {
     tries_max: u32,
+    window: Duration,
     by_prefix: Mutex<HashMap<Box<str>, (Instant, u32)>>,
 }
 
 impl Failures {
     /// None yet.
     #[must_use]
-    pub fn new(tries_max: u32) -> Self {
-        Self { tries_max, by_prefix: Mutex::default() }
+    pub fn new(tries_max: u32, window: Duration) -> Self {
+        Self {
+            tries_max,
+            window,
+            by_prefix: Mutex::default(),
+        }
     }
 
     /// How long this prefix must wait; `None`: not at all.
@@ -57,7 +65,7 @@ impl Failures {
     pub fn wait(&self, prefix: &str) -> Option<Duration> {
         let by_prefix = self.by_prefix.lock();
         let (since, tries) = by_prefix.get(prefix)?;
-        let left = FAILED_KEY_WINDOW.checked_sub(since.elapsed())?;
+        let left = self.window.checked_sub(since.elapsed())?;
         (*tries >= self.tries_max).then_some(left)
     }
 
@@ -66,7 +74,7 @@ impl Failures {
         let now = Instant::now();
         let mut by_prefix = self.by_prefix.lock();
         if by_prefix.len() >= FAILED_KEYS_MAX && !by_prefix.contains_key(prefix) {
-            by_prefix.retain(|_, (since, _)| now.duration_since(*since) < FAILED_KEY_WINDOW);
+            by_prefix.retain(|_, (since, _)| now.duration_since(*since) < self.window);
             if by_prefix.len() >= FAILED_KEYS_MAX {
                 // Full of fresh failures: forgetting the oldest is better than growing.
                 let oldest = by_prefix.iter().min_by_key(|(_, (since, _))| *since);
@@ -76,7 +84,7 @@ impl Failures {
             }
         }
         let entry = by_prefix.entry(prefix.into()).or_insert((now, 0));
-        if now.duration_since(entry.0) >= FAILED_KEY_WINDOW {
+        if now.duration_since(entry.0) >= self.window {
             *entry = (now, 0);
         }
         entry.1 = entry.1.saturating_add(1);
@@ -86,6 +94,8 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
     async fn restarts_refill_and_never_pile_up() {
@@ -100,14 +110,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_count_per_key_and_are_bounded() {
-        let failures = Failures::new(3);
+        let failures = Failures::new(3, WINDOW);
         for _ in 0..3 {
             assert!(failures.wait("aaaa").is_none());
             failures.count("aaaa");
         }
         assert!(failures.wait("aaaa").is_some());
-        assert!(failures.wait("bbbb").is_none(), "another key of the same office is free");
-        tokio::time::advance(FAILED_KEY_WINDOW).await;
+        assert!(
+            failures.wait("bbbb").is_none(),
+            "another key of the same office is free"
+        );
+        tokio::time::advance(WINDOW).await;
         assert!(failures.wait("aaaa").is_none());
         for n in 0..FAILED_KEYS_MAX * 2 {
             failures.count(&format!("{n}"));

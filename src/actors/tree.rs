@@ -47,7 +47,11 @@ impl Tree {
         if branch.transitions.len() == TRANSITIONS_MAX {
             branch.transitions.pop_front();
         }
-        branch.transitions.push_back(Transition { at: now, to: state, cause: cause.to_owned() });
+        branch.transitions.push_back(Transition {
+            at: now,
+            to: state,
+            cause: cause.to_owned(),
+        });
     }
 
     /// What is known of a service.

@@ -49,7 +49,11 @@ impl Actor for Users {
     ) -> Result<UsersState, ActorProcessingErr> {
         ctx.set_users(&myself);
         let children = Children::new(Kind::Transient);
-        Ok(UsersState { ctx, children, given_up: HashMap::new() })
+        Ok(UsersState {
+            ctx,
+            children,
+            given_up: HashMap::new(),
+        })
     }
 
     async fn post_start(
@@ -76,7 +80,9 @@ impl Actor for Users {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             UsersMsg::Ensure(slot) => {
-                let Some(user) = slot.key.principal.user().cloned() else { return Ok(()) };
+                let Some(user) = slot.key.principal.user().cloned() else {
+                    return Ok(());
+                };
                 state.household(&myself, &user).await;
                 state.forward(&user, slot);
             }
@@ -95,12 +101,18 @@ impl Actor for Users {
         event: SupervisionEvent,
         state: &mut UsersState,
     ) -> Result<(), ActorProcessingErr> {
-        let Some((user, fate)) = state.children.exited(&event) else { return Ok(()) };
+        let Some((user, fate)) = state.children.exited(&event) else {
+            return Ok(());
+        };
         match fate {
             Fate::Ended => {
                 state.children.forget(&user);
                 // A demand may have crossed its end.
-                let wanted = state.ctx.slots_of(Some(&user)).into_iter().find(|slot| slot.is_wanted());
+                let wanted = state
+                    .ctx
+                    .slots_of(Some(&user))
+                    .into_iter()
+                    .find(|slot| slot.is_wanted());
                 match wanted {
                     Some(slot) => myself.cast(UsersMsg::Ensure(slot))?,
                     None => state.ctx.launcher.release_user(&user),
@@ -120,14 +132,20 @@ impl Actor for Users {
         _myself: ActorRef<UsersMsg>,
         state: &mut UsersState,
     ) -> Result<(), ActorProcessingErr> {
-        let cells: Vec<_> = state.children.iter().filter_map(|(_, child)| child.cell.clone()).collect();
+        let cells: Vec<_> = state
+            .children
+            .iter()
+            .filter_map(|(_, child)| child.cell.clone())
+            .collect();
         for cell in &cells {
             cell.stop(None);
         }
         let deadline = Instant::now() + ISOLATE_STOP_MAX + KILL_WAIT * 2;
         for cell in cells {
             // Past the deadline the scopes' own drop kills what is left.
-            let _ = cell.wait(Some(deadline.saturating_duration_since(Instant::now()))).await;
+            let _ = cell
+                .wait(Some(deadline.saturating_duration_since(Instant::now())))
+                .await;
         }
         Ok(())
     }
@@ -142,7 +160,9 @@ impl UsersState {
         match Actor::spawn_linked(None, Household, args, myself.get_cell()).await {
             Ok((household, _)) => self.children.started(user, household.get_cell()),
             Err(error) => {
-                if let Fate::Restart { after } = self.children.start_failed(user, &error.to_string()) {
+                if let Fate::Restart { after } =
+                    self.children.start_failed(user, &error.to_string())
+                {
                     let user = user.clone();
                     myself.send_after(after, move || UsersMsg::Due(user));
                 }

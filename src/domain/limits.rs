@@ -166,8 +166,8 @@ pub const INTENSITY_PERIOD: Duration = Duration::from_secs(60);
 pub const USERS_GIVEN_UP_MAX: usize = 10;
 /// The stop ladder of one isolate, all steps together.
 pub const ISOLATE_STOP_MAX: Duration = Duration::from_secs(8);
-/// Cold starts of one isolate's callers that may wait for it.
-pub const WAITERS_MAX: usize = 1024;
+/// How long all services may take to start.
+pub const BOOT_MAX: Duration = Duration::from_secs(60);
 /// Connections that read the store at once; opened on demand.
 pub const STORE_READERS_MAX: u32 = 4;
 /// How long a write waits for another process's lock on the store.

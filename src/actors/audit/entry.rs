@@ -24,13 +24,16 @@ impl Entry {
         self.0.push_str(",\"");
         self.0.push_str(name);
         self.0.push_str("\":");
-        let plain = !value.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+        let plain = !value
+            .bytes()
+            .any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\');
         if plain {
             self.0.push('"');
             self.0.push_str(value);
             self.0.push('"');
         } else {
-            self.0.push_str(&serde_json::to_string(value).unwrap_or_default());
+            self.0
+                .push_str(&serde_json::to_string(value).unwrap_or_default());
         }
         self
     }

@@ -42,14 +42,22 @@ struct Buffer {
 pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Shared>> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let path = dir.join("audit.jsonl");
-    let mut file =
-        OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)?;
     let seq = resume(&mut file)?;
     let shared = Arc::new(Shared {
         durability,
         written: watch::Sender::new(Written { seq, failing: None }),
         thread: OnceLock::new(),
-        buffer: Mutex::new(Buffer { seq, written: seq, ..Buffer::default() }),
+        buffer: Mutex::new(Buffer {
+            seq,
+            written: seq,
+            ..Buffer::default()
+        }),
     });
     let thread = {
         let shared = Arc::clone(&shared);
@@ -205,7 +213,9 @@ mod tests {
 
     fn lines(dir: &Path) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(dir.join("audit.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[tokio::test]
@@ -225,7 +235,10 @@ mod tests {
         audit.commit(Entry::new("test", 99)).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!((last["seq"].as_u64(), last["at"].as_u64()), (Some(11), Some(99)));
+        assert_eq!(
+            (last["seq"].as_u64(), last["at"].as_u64()),
+            (Some(11), Some(99))
+        );
     }
 
     #[tokio::test]
@@ -254,7 +267,10 @@ mod tests {
         for _ in 0..AUDIT_QUEUE_MAX {
             audit.post(Entry::new("test", 2));
         }
-        assert_eq!(audit.commit(Entry::new("test", 3)).await, Err(AuditError::Full));
+        assert_eq!(
+            audit.commit(Entry::new("test", 3)).await,
+            Err(AuditError::Full)
+        );
         assert!(audit.lost() > 0);
     }
 }

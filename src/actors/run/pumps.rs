@@ -76,7 +76,9 @@ pub(super) async fn read(
             Ok(Some(line)) => take(&occupant, line),
             Ok(None) | Err(FrameError::Io(_)) => break,
             Err(error @ FrameError::TooLong { .. }) => {
-                occupant.order(Order::Fault(Verdict::Protocol { detail: error.to_string() }));
+                occupant.order(Order::Fault(Verdict::Protocol {
+                    detail: error.to_string(),
+                }));
                 break;
             }
         }
@@ -122,7 +124,11 @@ pub(super) async fn keep_stderr(
         if read == 0 {
             break;
         }
-        for part in chunk.get(..read).unwrap_or_default().split_inclusive(|byte| *byte == b'\n') {
+        for part in chunk
+            .get(..read)
+            .unwrap_or_default()
+            .split_inclusive(|byte| *byte == b'\n')
+        {
             let room = STDERR_LINE_BYTES_MAX.saturating_sub(line.len());
             let kept = part.get(..room.min(part.len())).unwrap_or_default();
             line.extend_from_slice(kept);

@@ -95,7 +95,14 @@ async fn launch(
 
 /// Hands the pipes to the pumps and the process to the warden.
 fn carry(args: &mut RunArgs, launched: Launched, myself: &ActorRef<RunMsg>, tasks: &mut Tasks) {
-    let Launched { stdin, stdout, stderr, exit, scope, .. } = launched;
+    let Launched {
+        stdin,
+        stdout,
+        stderr,
+        exit,
+        scope,
+        ..
+    } = launched;
     let scope: Arc<dyn Scope> = Arc::from(scope);
     args.slot.scope_of(args.occupant.epoch, &scope);
     let mut occupant = args.occupant.clone();
@@ -195,13 +202,17 @@ async fn ask(
         Err(CallError::TimedOut) => Err(too_slow(method, args.deadline)),
         Err(CallError::NotSent | CallError::Busy { .. }) => match handle.ended() {
             Some(end) => Err(end.verdict.clone()),
-            None => Err(Verdict::Handshake { detail: format!("{method} could not be sent") }),
+            None => Err(Verdict::Handshake {
+                detail: format!("{method} could not be sent"),
+            }),
         },
     }
 }
 
 fn too_slow(what: &str, deadline: Duration) -> Verdict {
-    Verdict::Handshake { detail: format!("no answer to {what} within {} s", deadline.as_secs_f32()) }
+    Verdict::Handshake {
+        detail: format!("no answer to {what} within {} s", deadline.as_secs_f32()),
+    }
 }
 
 fn body(reply: &Reply) -> Result<&[u8], String> {

@@ -37,9 +37,7 @@ impl Warden {
         let cause = tokio::select! {
             biased;
             exit = &mut exit => Cause::Exit(exit),
-            order = orders.wait_for(|order| *order != Order::Run) => {
-                Cause::Ordered(order.map_or(Order::Kill(Verdict::Shutdown), |order| order.clone()))
-            }
+            order = next_order(&mut orders) => Cause::Ordered(order),
             _ = &mut self.stdout_ended => Cause::StdoutEnded,
         };
         match cause {
@@ -72,7 +70,9 @@ impl Warden {
             self.end(verdict);
             return;
         }
-        self.end(Verdict::Protocol { detail: "it closed stdout and lived on".to_owned() });
+        self.end(Verdict::Protocol {
+            detail: "it closed stdout and lived on".to_owned(),
+        });
         self.scope.kill();
         self.wait_dead(exit).await;
     }
@@ -86,22 +86,30 @@ impl Warden {
     ) {
         self.occupant.handle.drain();
         let handle = Arc::clone(&self.occupant.handle);
-        let patience = if verdict == Verdict::Shutdown { STOP_STDIN } else { self.stop_within };
+        let patience = if verdict == Verdict::Shutdown {
+            STOP_STDIN
+        } else {
+            self.stop_within
+        };
         let empty = async {
             while handle.in_flight() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let graver = orders.wait_for(|order| !matches!(order, Order::Run | Order::Stop(_)));
+        let graver = async {
+            let order = orders
+                .wait_for(|order| !matches!(order, Order::Run | Order::Stop(_)))
+                .await;
+            match order.as_deref() {
+                Ok(Order::Fault(verdict) | Order::Kill(verdict)) => Some(verdict.clone()),
+                _ => None,
+            }
+        };
         tokio::select! {
             biased;
             _ = &mut exit => { self.end(verdict); self.scope.kill(); return; }
-            order = graver => {
-                let verdict = match order.as_deref() {
-                    Ok(Order::Fault(graver) | Order::Kill(graver)) => graver.clone(),
-                    _ => verdict,
-                };
-                self.end(verdict);
+            graver = graver => {
+                self.end(graver.unwrap_or(verdict));
                 self.scope.kill();
                 self.wait_dead(exit).await;
                 return;
@@ -138,11 +146,17 @@ impl Warden {
         match (exit, self.scope.oom()) {
             (Exit::NotStarted { step, detail }, _) => Verdict::NotStarted { step, detail },
             (Exit::Code(0), _) => Verdict::Exited { code: 0 },
-            (_, Some(scope)) => {
-                Verdict::OutOfMemory { scope, limit_bytes: self.slot.limit_of(scope) }
-            }
+            (_, Some(scope)) => Verdict::OutOfMemory {
+                scope,
+                limit_bytes: self.slot.limit_of(scope),
+            },
             (Exit::Code(code), None) => Verdict::Exited { code },
             (Exit::Signal(signal), None) => Verdict::Signaled { signal },
         }
     }
+}
+
+async fn next_order(orders: &mut tokio::sync::watch::Receiver<Order>) -> Order {
+    let order = orders.wait_for(|order| *order != Order::Run).await;
+    order.map_or(Order::Kill(Verdict::Shutdown), |order| order.clone())
 }

@@ -22,7 +22,7 @@ macro_rules! shown {
         $(impl Shown for $type { fn shown(&self) -> String { self.to_string() } })+
     };
 }
-shown!(u32, u64, usize);
+shown!(u32, u64, usize, i64);
 
 macro_rules! table {
     ($($name:ident),+ $(,)?) => {
@@ -111,7 +111,7 @@ table! {
     INTENSITY_PERIOD,
     USERS_GIVEN_UP_MAX,
     ISOLATE_STOP_MAX,
-    WAITERS_MAX,
+    BOOT_MAX,
     STORE_READERS_MAX,
     STORE_BUSY_MAX,
     STORE_ACQUIRE_MAX,

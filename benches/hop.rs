@@ -1,0 +1,319 @@
+//! The end-to-end comparison: the same call through the product, through a bare hop, through a
+//! bare POST and through a bare pipe, in alternating rounds of one run.
+//!
+//! ```text
+//! cargo bench --bench hop -- [--c N] [--isolates N] [--shared] [--rounds N] [--seconds S]
+//!     [--targets floor,hop,buffered,durable] [--peers] [--product PATH] [--awake] [--out FILE]
+//! ```
+//!
+//! `--peers` adds the other gateways of the scenario's kind, as `scripts/peers.sh` installs them.
+//!
+//! Without `--c` it runs the three standard scenarios: concurrency 1, 64 over 16 isolates, and 64
+//! over 16 sessions of one shared instance. Gate on ratios and CPU per request, never on absolute
+//! times: the machine's mood (idle cores wake slowly) is worth more than the code between.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench talks on stdout and dies of a broken lock"
+)]
+
+mod rig;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rig::load::Sample;
+use rig::peers::Peer;
+use rig::report::{Cell, Row};
+use rig::target::{Running, Scenario, Target, default_product};
+use rig::{bare, load, pipe, proc, report};
+
+/// The product's allocator: the bare hop gets the same one, or the comparison is of allocators.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Loaded before a target's first round, not measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The row of the bare pipe.
+const PIPE: &str = "bare pipe";
+
+struct Options {
+    role: Option<String>,
+    connections: Option<usize>,
+    isolates: usize,
+    shared: bool,
+    rounds: usize,
+    seconds: f64,
+    targets: Option<Vec<Target>>,
+    peers: bool,
+    product: PathBuf,
+    awake: bool,
+    out: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let options = options()?;
+    match options.role.as_deref() {
+        None => block_on(compare(&options)),
+        // The roles use both cores, as the product does.
+        Some("floor") => threads()?.block_on(bare::floor()),
+        Some("hop") => threads()?.block_on(bare::hop(options.product, false)),
+        Some("hop-shared") => threads()?.block_on(bare::hop(options.product, true)),
+        Some("spin") => spin(),
+        Some(other) => bail!("no role {other}"),
+    }
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options {
+        role: None,
+        connections: None,
+        isolates: 16,
+        shared: false,
+        rounds: 5,
+        seconds: 3.0,
+        targets: None,
+        peers: false,
+        product: default_product()?,
+        awake: false,
+        out: None,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} needs a value"))
+        };
+        match word.as_str() {
+            // Cargo says this to every bench.
+            "--bench" => {}
+            "--role" => options.role = Some(value()?),
+            "--c" => options.connections = Some(value()?.parse()?),
+            "--isolates" => options.isolates = value()?.parse()?,
+            "--shared" => options.shared = true,
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--seconds" => options.seconds = value()?.parse()?,
+            "--targets" => options.targets = Some(targets(&value()?)?),
+            "--peers" => options.peers = true,
+            "--product" => options.product = value()?.into(),
+            "--awake" => options.awake = true,
+            "--out" => options.out = Some(value()?.into()),
+            other => bail!("no option {other}; the head of benches/hop.rs lists them"),
+        }
+    }
+    Ok(options)
+}
+
+fn targets(list: &str) -> Result<Vec<Target>> {
+    list.split(',')
+        .map(|name| match name {
+            "floor" => Ok(Target::Floor),
+            "hop" => Ok(Target::Hop),
+            "hop-shared" => Ok(Target::HopShared),
+            "buffered" => Ok(Target::Buffered),
+            "durable" => Ok(Target::Durable),
+            other => bail!("no target {other}"),
+        })
+        .collect()
+}
+
+fn threads() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// The generator is one thread: more would only take cores from what is measured.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
+
+async fn compare(options: &Options) -> Result<()> {
+    let scenario = |name: &str, connections, sessions, shared| Scenario {
+        name: name.to_owned(),
+        connections,
+        sessions,
+        shared,
+        product: options.product.clone(),
+    };
+    let scenarios = match options.connections {
+        Some(connections) => {
+            let sessions = options.isolates.min(connections);
+            let kind = if options.shared {
+                "sessions of one shared instance"
+            } else {
+                "isolates"
+            };
+            let name = format!("Concurrency {connections} over {sessions} {kind}");
+            vec![scenario(&name, connections, sessions, options.shared)]
+        }
+        None => vec![
+            scenario("Concurrency 1", 1, 1, false),
+            scenario("Concurrency 64 over 16 isolates", 64, 16, false),
+            scenario(
+                "Concurrency 64 over 16 sessions of one shared instance",
+                64,
+                16,
+                true,
+            ),
+        ],
+    };
+    let _awake = if options.awake {
+        spinners()?
+    } else {
+        Vec::new()
+    };
+    let mut text = report::preamble();
+    for scenario in scenarios {
+        let part = measure(options, &scenario).await?;
+        println!("{part}");
+        text.push_str(&part);
+    }
+    if let Some(path) = &options.out {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
+    let hop = if scenario.shared {
+        Target::HopShared
+    } else {
+        Target::Hop
+    };
+    let mut chosen = options.targets.clone().unwrap_or_else(|| {
+        vec![
+            Target::Floor,
+            hop.clone(),
+            Target::Buffered,
+            Target::Durable,
+        ]
+    });
+    if options.peers {
+        let peers = if scenario.shared {
+            &Peer::SHARING[..]
+        } else {
+            &Peer::ISOLATING[..]
+        };
+        chosen.extend(peers.iter().copied().map(Target::Peer));
+    }
+    let mut running = Vec::new();
+    let mut failed = String::new();
+    for target in &chosen {
+        match start(target, scenario).await {
+            Ok(started) => running.push(started),
+            // A peer that fails is reported; of ours, nothing may fail.
+            Err(why) if matches!(target, Target::Peer(_)) => {
+                let _ = writeln!(failed, "\n`{}` FAILED: {why:#}", target.name());
+            }
+            Err(why) => return Err(why.context(format!("cannot start {}", target.name()))),
+        }
+    }
+    let mut rows: Vec<Row> = running.iter().map(row).collect();
+    let mut pipe_row = (scenario.connections == 1).then(|| Row {
+        name: PIPE.to_owned(),
+        cells: Vec::new(),
+        started_ms: f64::NAN,
+        idle: proc::Memory::default(),
+        loaded: proc::Memory::default(),
+    });
+    let time = Duration::from_secs_f64(options.seconds);
+    for round in 0..options.rounds {
+        for step in 0..running.len() {
+            // Rotated, and back to front in every other round.
+            let turn = (step + round) % running.len();
+            let turn = if round % 2 == 0 {
+                turn
+            } else {
+                running.len() - 1 - turn
+            };
+            let target = &running[turn];
+            let before = proc::cpu(target.pid);
+            let sample = load::run(&target.sessions, scenario.connections, time)
+                .await
+                .unwrap_or_else(|why| Sample::failed(&why));
+            let cell = Cell::new(&sample, proc::cpu(target.pid).since(before));
+            eprintln!(
+                "{} round {round}: {:.0}/s, p50 {:.0} µs, {} bad",
+                target.name, cell.per_second, cell.p50, cell.bad
+            );
+            rows[turn].cells.push(cell);
+            rows[turn].loaded = proc::memory(target.pid);
+        }
+        if let Some(row) = &mut pipe_row {
+            let sample = pipe::run(&options.product, time)?;
+            row.cells.push(Cell::new(&sample, proc::Cpu::default()));
+        }
+    }
+    rows.extend(pipe_row);
+    let text = report::scenario(&scenario.name, &rows, &hop.name(), options.seconds);
+    Ok(text + &failed)
+}
+
+/// Starts a target and calls each of its sessions before anything is measured.
+async fn start(target: &Target, scenario: &Scenario) -> Result<Running> {
+    let started = target.start(scenario).await?;
+    let warm = load::run(&started.sessions, scenario.connections, WARM_UP).await?;
+    ensure!(
+        warm.bad == 0,
+        "{} bad answers in the warm-up: {:?}",
+        warm.bad,
+        warm.errors
+    );
+    Ok(started)
+}
+
+fn row(running: &Running) -> Row {
+    Row {
+        name: running.name.clone(),
+        cells: Vec::new(),
+        started_ms: running.started_in.as_secs_f64() * 1000.0,
+        idle: proc::memory(running.pid),
+        loaded: proc::memory(running.pid),
+    }
+}
+
+/// One spinner of the lowest priority per core: an idle virtual core takes ~30 µs to wake.
+fn spinners() -> Result<Vec<Spinner>> {
+    let cores = std::thread::available_parallelism()?.get();
+    (0..cores)
+        .map(|_| {
+            let child = Command::new("chrt")
+                .args(["--idle", "0"])
+                .arg(std::env::current_exe()?)
+                .args(["--role", "spin"])
+                .stdin(Stdio::piped())
+                .spawn()
+                .context("chrt is needed for --awake")?;
+            Ok(Spinner(child))
+        })
+        .collect()
+}
+
+struct Spinner(Child);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Burns the core until stdin closes.
+fn spin() -> Result<()> {
+    std::thread::spawn(|| {
+        let _ = std::io::Read::read(&mut std::io::stdin().lock(), &mut [0]);
+        std::process::exit(0);
+    });
+    loop {
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,108 @@
+//! The tree of limits: `legation-<installation>/isolates/u-<user>/i-<isolate>` in every hierarchy
+//! the host has for us.
+//!
+//! Three kinds of host: **v2** (one hierarchy), **hybrid** (v1 controllers, and a v2 tree without
+//! controllers whose `cgroup.kill` and `cgroup.events` are used), **v1**. Limits and statistics of
+//! v1 go through cgroups-rs; making, entering, killing and removing never do, because it starts at
+//! the host's root and moves tasks there.
+//!
+//! The invariant: limits are written before a process can be in the group, and a leaf is removed
+//! only when it is empty.
+
+mod leaf;
+mod mounts;
+mod oom;
+mod text;
+mod tree;
+mod v1;
+mod v2;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use leaf::{Entry, Leaf};
+pub use oom::{Counters, OomScope, attribute};
+pub use tree::{LeafName, Tree};
+
+/// The kernel's limits of one isolate, or of all isolates of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, page cache and tmpfs included; no swap beyond it.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+}
+
+/// Resource use; `None` where this host does not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes now.
+    pub memory_bytes: Option<u64>,
+    /// Bytes at most.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads now.
+    pub pids: Option<u64>,
+    /// CPU time used, microseconds.
+    pub cpu_micros: Option<u64>,
+}
+
+/// What went wrong with a cgroup.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file or directory of the tree.
+    #[error("cannot {what} `{path}`: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A name that could leave the tree.
+    #[error("`{0}` cannot name a cgroup; names are 1 to 64 of a-z, 0-9")]
+    Name(String),
+    /// An earlier run's processes are still in the leaf.
+    #[error("`{path}` still holds the processes {pids:?} of an earlier run")]
+    Occupied {
+        /// The leaf.
+        path: PathBuf,
+        /// Who is in it.
+        pids: Vec<i32>,
+    },
+}
+
+impl CgroupError {
+    fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The kernel's answer, where there was one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// Writes one of our own files; one `write`, as the kernel wants it.
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    let attempt = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        io::Write::write_all(&mut file, value.as_bytes())
+    };
+    attempt().map_err(|e| CgroupError::io("write", path, e))
+}
+
+/// Reads one number; `None` if the file or the number is not there.
+fn read_number(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,185 @@
+//! The group of one run.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use super::mounts::Kind;
+use super::{CgroupError, Counters, OomScope, Tree, Usage, attribute, v1, v2};
+use crate::facility::Facility;
+
+/// The group of one run, owned by it: while this lives, no sweep touches it.
+#[derive(Debug)]
+pub struct Leaf {
+    tree: Arc<Tree>,
+    rel: Arc<str>,
+    /// What the user's group had counted before this run.
+    user_before: Counters,
+}
+
+/// What a new process needs to be born into a leaf.
+#[derive(Debug)]
+pub struct Entry {
+    /// The v2 directory, for `CLONE_INTO_CGROUP`.
+    pub dir: Option<OwnedFd>,
+    /// v1 `tasks` files, for init to write `0` into.
+    pub tasks: Vec<OwnedFd>,
+}
+
+impl Leaf {
+    pub(super) fn new(tree: Arc<Tree>, rel: Arc<str>, user_before: Counters) -> Self {
+        Self {
+            tree,
+            rel,
+            user_before,
+        }
+    }
+
+    /// Its path below the installation's root.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.rel
+    }
+
+    /// Whether there is any group at all behind it on this host.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        !self.tree.hierarchies.is_empty()
+    }
+
+    /// Opens what a new process needs to enter.
+    ///
+    /// # Errors
+    /// Out of descriptors, or the group is gone.
+    pub fn entry(&self) -> Result<Entry, CgroupError> {
+        let mut entry = Entry {
+            dir: None,
+            tasks: Vec::new(),
+        };
+        for hierarchy in &self.tree.hierarchies {
+            let dir = hierarchy.base.join(&*self.rel);
+            if matches!(hierarchy.kind, Kind::V2 | Kind::Unified) {
+                let opened = OpenOptions::new()
+                    .read(true)
+                    .custom_flags(libc::O_DIRECTORY)
+                    .open(&dir)
+                    .map_err(|e| CgroupError::io("open", &dir, e))?;
+                entry.dir = Some(opened.into());
+            } else {
+                let tasks = dir.join("tasks");
+                let opened = OpenOptions::new()
+                    .write(true)
+                    .open(&tasks)
+                    .map_err(|e| CgroupError::io("open", &tasks, e))?;
+                entry.tasks.push(opened.into());
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Kills everybody in it.
+    pub fn kill(&self) {
+        self.tree.kill(&self.rel);
+    }
+
+    /// Whether nobody is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tree.is_empty(&self.rel)
+    }
+
+    /// Everybody in it.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        self.tree.pids(&self.rel)
+    }
+
+    /// Resource use now.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for hierarchy in &self.tree.hierarchies {
+            let dir = hierarchy.base.join(&*self.rel);
+            let v2 = matches!(hierarchy.kind, Kind::V2 | Kind::Unified);
+            if v2 {
+                usage.cpu_micros = v2::cpu_micros(&dir);
+            }
+            for facility in &hierarchy.facilities {
+                match facility {
+                    Facility::CgroupMemory => {
+                        (usage.memory_bytes, usage.memory_peak_bytes) = if v2 {
+                            v2::memory(&dir)
+                        } else {
+                            v1::memory(&dir)
+                        };
+                    }
+                    Facility::CgroupPids => {
+                        usage.pids = if v2 { v2::pids(&dir) } else { v1::pids(&dir) };
+                    }
+                    Facility::CgroupCpu if !v2 && usage.cpu_micros.is_none() => {
+                        // There where cpu and cpuacct are mounted together.
+                        usage.cpu_micros = super::read_number(&dir.join("cpuacct.usage"))
+                            .map(|nanos| nanos / 1000);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        usage
+    }
+
+    /// Whose memory limit the kernel enforced on it, if any. Read before it is removed.
+    #[must_use]
+    pub fn oom(&self) -> Option<OomScope> {
+        let leaf = self.tree.counters(&self.rel);
+        if leaf.kills == 0 {
+            return None;
+        }
+        let user = self.rel.rsplit_once('/').map_or("", |(user, _)| user);
+        attribute(leaf, self.user_before, self.tree.counters(user))
+    }
+
+    /// On v1 the kernel kills one process, not the isolate: an eventfd that tells when memory ran
+    /// out here or in the user's group, for someone to look at [`Leaf::oom`] a moment later.
+    /// `None` on v2, where `memory.oom.group` does it.
+    ///
+    /// # Errors
+    /// Out of descriptors, or a kernel without the v1 event interface.
+    pub fn oom_events(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        let Some(hierarchy) = self
+            .tree
+            .with(Facility::CgroupMemory)
+            .filter(|h| h.kind == Kind::V1)
+        else {
+            return Ok(None);
+        };
+        let dir = hierarchy.base.join(&*self.rel);
+        let register = || {
+            let control = File::open(dir.join("memory.oom_control"))?;
+            crate::sys::oom_eventfd(&control, |line| {
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(dir.join("cgroup.event_control"))
+                    .and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
+            })
+        };
+        register()
+            .map(Some)
+            .map_err(|e| CgroupError::io("register for the end of memory at", &dir, e))
+    }
+
+    /// Removes it; blocks for milliseconds at most. Nobody may be in it.
+    ///
+    /// # Errors
+    /// Somebody is.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        self.tree.remove(&self.rel)
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        self.tree.disown(&self.rel);
+    }
+}

@@ -1,0 +1,483 @@
+//! Our part of the host's cgroups: leaves made, found and swept.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::mounts::{self, Hierarchy, Kind, Site};
+use super::{CgroupError, Leaf, Limits, text, v1, v2, write};
+use crate::facility::{Facility, Missing};
+
+/// First and longest pause between looks at a group that is dying.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(5));
+/// Tries to remove a group the kernel still calls busy.
+const REMOVE_TRIES: u32 = 6;
+/// How deep a server may nest groups of its own below its leaf and still have them removed.
+const DEPTH_MAX: u32 = 16;
+
+/// What names a leaf: ids only, never a text of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeafName {
+    /// The short id of the user whose sum it counts against; `None` for a shared instance.
+    pub user: Option<String>,
+    /// The short id of the isolate.
+    pub isolate: String,
+}
+
+/// Our part of every hierarchy; without any it does nothing, successfully.
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) hierarchies: Vec<Hierarchy>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Leaves that a run owns.
+    live: HashSet<Arc<str>>,
+    /// Users whose group exists, with the limits last written.
+    users: HashMap<String, Limits>,
+}
+
+impl Tree {
+    /// Finds the hierarchies by building in them; says what is missing and why.
+    #[must_use]
+    pub fn open(
+        installation: &str,
+        root: Option<&Path>,
+        without: &[Facility],
+    ) -> (Self, Vec<Missing>) {
+        let (hierarchies, missing) = mounts::find(&Site {
+            name: &format!("legation-{installation}"),
+            root,
+            without,
+        });
+        let tree = Self {
+            hierarchies,
+            state: Mutex::default(),
+        };
+        (tree, missing)
+    }
+
+    /// The kind of host in one word: v2, hybrid, v1 or none.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let has = |kind| self.hierarchies.iter().any(|h| h.kind == kind);
+        match (has(Kind::V2), has(Kind::Unified), has(Kind::V1)) {
+            (true, _, _) => "v2",
+            (_, true, true) => "hybrid",
+            (_, true, false) => "v2 without controllers",
+            (_, _, true) => "v1",
+            _ => "none",
+        }
+    }
+
+    /// Makes a leaf with its limits and, if need be, the user's group with its own.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; nothing is left behind.
+    pub fn create(
+        self: &Arc<Self>,
+        name: &LeafName,
+        limits: &Limits,
+        user_limits: &Limits,
+    ) -> Result<Leaf, CgroupError> {
+        let group = match &name.user {
+            Some(user) => format!("isolates/u-{}", checked(user)?),
+            None => "isolates/shared".to_owned(),
+        };
+        let rel: Arc<str> = format!("{group}/i-{}", checked(&name.isolate)?).into();
+        // One at a time: a user's group must not be removed between its making and its leaf's.
+        let mut state = self.state();
+        if state.live.contains(&rel) {
+            return Err(self.occupied(&rel));
+        }
+        self.make_group(&group, name.user.as_deref(), user_limits, &mut state)?;
+        if let Err(error) = self.make_leaf(&rel, limits) {
+            self.remove(&rel).ok();
+            return Err(error);
+        }
+        let before = self.counters(&group);
+        state.live.insert(Arc::clone(&rel));
+        Ok(Leaf::new(Arc::clone(self), rel, before))
+    }
+
+    fn make_group(
+        &self,
+        group: &str,
+        user: Option<&str>,
+        limits: &Limits,
+        state: &mut State,
+    ) -> Result<(), CgroupError> {
+        let mut fresh = false;
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.base.join(group);
+            if dir.is_dir() {
+                continue;
+            }
+            fresh = true;
+            mounts::make(&dir)?;
+            if hierarchy.kind == Kind::V2 {
+                for (controller, facility) in v2::CONTROLLERS {
+                    if hierarchy.facilities.contains(&facility) {
+                        v2::enable(&hierarchy.base, controller)?;
+                        v2::enable(&hierarchy.base.join("isolates"), controller)?;
+                        v2::enable(&dir, controller)?;
+                    }
+                }
+            }
+        }
+        if let Some(user) = user
+            && (fresh || state.users.get(user) != Some(limits))
+        {
+            self.limit(group, limits)?;
+            state.users.insert(user.to_owned(), *limits);
+        }
+        Ok(())
+    }
+
+    fn make_leaf(&self, rel: &str, limits: &Limits) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.base.join(rel);
+            match fs::create_dir(&dir) {
+                Ok(()) => {}
+                // A leaf nobody owns: counters of the past must not be ours.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    remove_dir(&dir).map_err(|_| self.occupied(rel))?;
+                    fs::create_dir(&dir).map_err(|e| CgroupError::io("make", &dir, e))?;
+                }
+                Err(error) => return Err(CgroupError::io("make", &dir, error)),
+            }
+            if hierarchy.kind == Kind::V2 && hierarchy.facilities.contains(&Facility::CgroupMemory)
+            {
+                v2::end_together(&dir)?;
+            }
+        }
+        self.limit(rel, limits)
+    }
+
+    fn limit(&self, rel: &str, limits: &Limits) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            let dir = hierarchy.base.join(rel);
+            for facility in &hierarchy.facilities {
+                match (hierarchy.kind, facility) {
+                    (Kind::V2, facility) => v2::limit(&dir, *facility, limits)?,
+                    (Kind::V1, Facility::CgroupMemory) => {
+                        v1::limit_memory(&dir, limits.memory_bytes)?;
+                    }
+                    (Kind::V1, Facility::CgroupPids) => v1::limit_pids(&dir, limits.pids)?,
+                    (Kind::V1, Facility::CgroupCpu) => v1::limit_cpu(&dir, limits.cpu_millis)?,
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn occupied(&self, rel: &str) -> CgroupError {
+        CgroupError::Occupied {
+            path: rel.into(),
+            pids: self.pids(rel),
+        }
+    }
+
+    /// Removes a user's group if no isolate is in it.
+    pub fn release_user(&self, user: &str) {
+        let Ok(user) = checked(user) else { return };
+        let mut state = self.state();
+        let group = format!("isolates/u-{user}");
+        let in_use = state.live.iter().any(|rel| {
+            rel.strip_prefix(group.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        });
+        if in_use {
+            return;
+        }
+        for hierarchy in &self.hierarchies {
+            fs::remove_dir(hierarchy.base.join(&group)).ok();
+        }
+        state.users.remove(user);
+    }
+
+    /// Kills and removes every leaf no run owns: what an earlier life left. Blocks up to `wait`.
+    /// Gives the number of leaves removed.
+    ///
+    /// # Errors
+    /// [`CgroupError::Occupied`] names what would not die.
+    pub fn sweep(&self, wait: Duration) -> Result<usize, CgroupError> {
+        let stale = self.stale();
+        for rel in &stale {
+            self.kill(rel);
+        }
+        let until = Instant::now() + wait;
+        let mut removed = 0;
+        let mut stuck = None;
+        for rel in &stale {
+            if self.wait_empty(rel, until) && self.remove(rel).is_ok() {
+                removed += 1;
+            } else {
+                stuck = Some(self.occupied(rel));
+            }
+        }
+        let state = self.state();
+        for dir in self
+            .hierarchies
+            .iter()
+            .flat_map(|h| children(&h.base.join("isolates")))
+        {
+            let user = dir.file_name().and_then(|n| n.to_str()?.strip_prefix("u-"));
+            if user.is_some_and(|user| !state.users.contains_key(user)) {
+                fs::remove_dir(&dir).ok();
+            }
+        }
+        stuck.map_or(Ok(removed), Err)
+    }
+
+    /// Processes in leaves no run owns.
+    #[must_use]
+    pub fn unowned(&self) -> usize {
+        self.stale().iter().map(|rel| self.pids(rel).len()).sum()
+    }
+
+    fn stale(&self) -> BTreeSet<String> {
+        let state = self.state();
+        let mut stale = BTreeSet::new();
+        for hierarchy in &self.hierarchies {
+            for leaf in children(&hierarchy.base.join("isolates"))
+                .iter()
+                .flat_map(|group| children(group))
+            {
+                if let Ok(rel) = leaf.strip_prefix(&hierarchy.base)
+                    && let Some(rel) = rel.to_str()
+                    && !state.live.contains(rel)
+                {
+                    stale.insert(rel.to_owned());
+                }
+            }
+        }
+        stale
+    }
+
+    /// Kills whoever is in a leaf: by `cgroup.kill`, else frozen and signalled one by one.
+    pub(super) fn kill(&self, rel: &str) {
+        if let Some(hierarchy) = self.with(Facility::CgroupKill)
+            && write(&hierarchy.base.join(rel).join("cgroup.kill"), "1").is_ok()
+        {
+            return;
+        }
+        let freezer = self.hierarchies.iter().find(|h| h.kind == Kind::Freezer);
+        let freeze = |state: &str| {
+            if let Some(freezer) = freezer {
+                write(&freezer.base.join(rel).join("freezer.state"), state).ok();
+            }
+        };
+        freeze("FROZEN");
+        for pid in self.pids(rel) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+        }
+        freeze("THAWED");
+    }
+
+    /// Whether nobody is in a leaf, or there is none.
+    pub(super) fn is_empty(&self, rel: &str) -> bool {
+        let v2 = |h: &&Hierarchy| matches!(h.kind, Kind::V2 | Kind::Unified);
+        match self.hierarchies.iter().find(v2) {
+            Some(hierarchy) => v2::is_empty(&hierarchy.base.join(rel)).unwrap_or(true),
+            None => self.pids(rel).is_empty(),
+        }
+    }
+
+    /// Blocks until a leaf is empty; kills again meanwhile, for hosts without `cgroup.kill`.
+    fn wait_empty(&self, rel: &str, until: Instant) -> bool {
+        let (mut pause, longest) = LOOK_AGAIN;
+        while !self.is_empty(rel) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(longest);
+            self.kill(rel);
+        }
+        true
+    }
+
+    /// Everybody in a leaf, by the first hierarchy that knows it.
+    pub(super) fn pids(&self, rel: &str) -> Vec<i32> {
+        self.hierarchies
+            .iter()
+            .find_map(|h| fs::read_to_string(h.base.join(rel).join("cgroup.procs")).ok())
+            .map(|procs| text::pids(&procs))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn counters(&self, rel: &str) -> super::Counters {
+        match self.with(Facility::CgroupMemory) {
+            Some(h) if h.kind == Kind::V2 => v2::counters(&h.base.join(rel)),
+            Some(h) => v1::counters(&h.base.join(rel)),
+            None => super::Counters::default(),
+        }
+    }
+
+    /// Removes a leaf everywhere; blocks for milliseconds at most.
+    pub(super) fn remove(&self, rel: &str) -> Result<(), CgroupError> {
+        for hierarchy in &self.hierarchies {
+            remove_dir(&hierarchy.base.join(rel))?;
+        }
+        Ok(())
+    }
+
+    /// A run no longer owns this leaf.
+    pub(super) fn disown(&self, rel: &str) {
+        self.state().live.remove(rel);
+    }
+
+    pub(super) fn with(&self, facility: Facility) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|h| h.facilities.contains(&facility))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let users: Vec<String> = self.state().users.keys().cloned().collect();
+        for user in users {
+            self.release_user(&user);
+        }
+        for hierarchy in &self.hierarchies {
+            mounts::remove_base(&hierarchy.base);
+        }
+    }
+}
+
+/// Checks a name that becomes a directory.
+fn checked(name: &str) -> Result<&str, CgroupError> {
+    let fits = (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if fits {
+        Ok(name)
+    } else {
+        Err(CgroupError::Name(name.chars().take(64).collect()))
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Removes a group and those a server may have made below it. The kernel may call a group busy for
+/// a moment after its last process has gone.
+fn remove_dir(dir: &Path) -> Result<(), CgroupError> {
+    remove_below(dir, DEPTH_MAX);
+    let mut pause = Duration::from_micros(500);
+    for _ in 0..REMOVE_TRIES {
+        match fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => return other.map_err(|e| CgroupError::io("remove", dir, e)),
+        }
+    }
+    fs::remove_dir(dir).map_err(|e| CgroupError::io("remove", dir, e))
+}
+
+fn remove_below(dir: &Path, depth: u32) {
+    for child in children(dir) {
+        if depth > 0 {
+            remove_below(&child, depth - 1);
+        }
+        fs::remove_dir(&child).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_bytes: 1,
+        pids: 1,
+        cpu_millis: 1,
+    };
+
+    /// A tree in a plain directory: no kernel behind it, but the same paths.
+    fn tree(base: &Path) -> Arc<Tree> {
+        Arc::new(Tree {
+            hierarchies: vec![Hierarchy {
+                kind: Kind::Freezer,
+                base: base.to_owned(),
+                facilities: Vec::new(),
+            }],
+            state: Mutex::default(),
+        })
+    }
+
+    fn name(user: Option<&str>, isolate: &str) -> LeafName {
+        LeafName {
+            user: user.map(str::to_owned),
+            isolate: isolate.to_owned(),
+        }
+    }
+
+    #[test]
+    fn names_that_could_leave_the_tree_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = tree(dir.path());
+        for bad in ["", "..", "a/b", "A", "a b", &"a".repeat(65)] {
+            let refused = tree.create(&name(Some(bad), "a"), &LIMITS, &LIMITS);
+            assert!(matches!(refused, Err(CgroupError::Name(_))), "{bad}");
+            let refused = tree.create(&name(None, bad), &LIMITS, &LIMITS);
+            assert!(matches!(refused, Err(CgroupError::Name(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn leaves_are_owned_until_dropped_and_swept_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = tree(dir.path());
+        let leaf = tree
+            .create(&name(Some("ada"), "one"), &LIMITS, &LIMITS)
+            .unwrap();
+        let path = dir.path().join("isolates/u-ada/i-one");
+        assert!(path.is_dir());
+        let twice = tree.create(&name(Some("ada"), "one"), &LIMITS, &LIMITS);
+        assert!(matches!(twice, Err(CgroupError::Occupied { .. })));
+        assert_eq!(tree.sweep(Duration::ZERO).unwrap(), 0);
+        tree.release_user("ada");
+        assert!(path.is_dir(), "a user with an isolate keeps the group");
+        drop(leaf);
+        assert_eq!(tree.sweep(Duration::ZERO).unwrap(), 1);
+        assert!(!path.exists());
+        tree.release_user("ada");
+        assert!(!dir.path().join("isolates/u-ada").exists());
+    }
+
+    #[test]
+    fn an_empty_tree_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("legation-x");
+        let tree = tree(&base);
+        let leaf = tree.create(&name(None, "one"), &LIMITS, &LIMITS).unwrap();
+        leaf.remove().unwrap();
+        drop(leaf);
+        drop(tree);
+        assert!(!base.exists());
+    }
+}

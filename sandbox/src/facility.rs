@@ -1,0 +1,134 @@
+//! What a host must offer before it may run an isolate, and how a lack of it is told.
+//!
+//! A lack is found by doing (making a cgroup, cloning with a namespace), never by a kernel version,
+//! and is named: facility, cause with path, what to do. Nothing degrades unless it was named.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One thing the kernel must do for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Facility {
+    /// Memory limits, and telling whose limit was hit.
+    CgroupMemory,
+    /// Limits on processes and threads.
+    CgroupPids,
+    /// Limits on CPU time.
+    CgroupCpu,
+    /// Killing a whole tree in one write (`cgroup.kill`, kernel 5.14).
+    CgroupKill,
+    /// An own pid namespace: a sure kill and no orphans.
+    PidNamespace,
+}
+
+/// A text that names no facility.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a facility; known are cgroup_memory, cgroup_pids, cgroup_cpu, cgroup_kill, pid_namespace"
+)]
+pub struct UnknownFacility(pub String);
+
+impl Facility {
+    /// Every facility, in the order they are shown.
+    pub const ALL: [Self; 5] = [
+        Self::CgroupMemory,
+        Self::CgroupPids,
+        Self::CgroupCpu,
+        Self::CgroupKill,
+        Self::PidNamespace,
+    ];
+
+    /// The name used in `allow_degraded`, in status and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CgroupMemory => "cgroup_memory",
+            Self::CgroupPids => "cgroup_pids",
+            Self::CgroupCpu => "cgroup_cpu",
+            Self::CgroupKill => "cgroup_kill",
+            Self::PidNamespace => "pid_namespace",
+        }
+    }
+
+    /// What to do when it is missing.
+    #[must_use]
+    pub const fn fix(self) -> &'static str {
+        match self {
+            Self::CgroupMemory | Self::CgroupPids | Self::CgroupCpu => {
+                "run as root or as a systemd unit with Delegate=cpu memory pids, or point \
+                 sandbox.cgroup_root at a delegated cgroup"
+            }
+            Self::CgroupKill => {
+                "needs kernel 5.14 and cgroup2, mounted as the whole tree or at \
+                 /sys/fs/cgroup/unified, writable for us"
+            }
+            Self::PidNamespace => {
+                "run as root, or allow user namespaces (user.max_user_namespaces > 0 and, where \
+                 the distribution has it, kernel.unprivileged_userns_clone = 1)"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Facility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Facility {
+    type Err = UnknownFacility;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFacility> {
+        Self::ALL
+            .into_iter()
+            .find(|facility| facility.name() == text)
+            .ok_or_else(|| UnknownFacility(text.chars().take(64).collect()))
+    }
+}
+
+/// A facility this host does not offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub facility: Facility,
+    /// What was tried, on which path, and the kernel's answer.
+    pub why: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { facility, why } = self;
+        write!(f, "{facility}: {why}; {}", facility.fix())
+    }
+}
+
+/// What the probe found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How processes are confined, in one line.
+    pub summary: String,
+    /// Facilities in force.
+    pub enforced: Vec<Facility>,
+    /// Facilities that are missing; every one of them was allowed to be.
+    pub missing: Vec<Missing>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_a_lack_names_cause_and_fix() {
+        for facility in Facility::ALL {
+            assert_eq!(facility.name().parse(), Ok(facility));
+        }
+        assert!("landlock".parse::<Facility>().is_err());
+        let missing = Missing {
+            facility: Facility::CgroupKill,
+            why: "no cgroup.kill in /x".to_owned(),
+        };
+        let text = missing.to_string();
+        assert!(text.starts_with("cgroup_kill: no cgroup.kill in /x; needs kernel 5.14"));
+    }
+}

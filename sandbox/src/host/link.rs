@@ -1,0 +1,125 @@
+//! The gateway's end of the socket to spawnd.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::HostError;
+use crate::SPAWND_ARGUMENT;
+use crate::sys;
+use crate::wire::{self, Request};
+
+/// How long spawnd may take for one clone; past it, it is killed and replaced.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// A spawnd and the socket to it. Dropping it ends the spawnd.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: OwnedFd,
+    child: Child,
+    pidfd: OwnedFd,
+    broken: AtomicBool,
+}
+
+impl Link {
+    /// Starts a spawnd: by `posix_spawn` (std's `Command` without `pre_exec`), so that a big
+    /// gateway does not pay for a fork; with an empty environment, because init inherits it.
+    pub(super) fn start(executable: &Path) -> Result<Self, HostError> {
+        let (socket, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(|e| HostError::io("make a socket pair", e))?;
+        let wait = TimeVal::new(i64::try_from(ANSWER_WAIT.as_secs()).unwrap_or(5), 0);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &wait)
+            .and_then(|()| setsockopt(&socket, sockopt::SendTimeout, &wait))
+            .map_err(|e| HostError::io("bound the wait for the spawner", e))?;
+        let mut child = Command::new(executable)
+            .arg(SPAWND_ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(|e| HostError::io("start the spawner", e))?;
+        let pid = i32::try_from(child.id()).unwrap_or(-1);
+        let pidfd = match sys::pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                child.kill().ok();
+                child.wait().ok();
+                return Err(HostError::io("open a pidfd", error));
+            }
+        };
+        Ok(Self {
+            socket,
+            child,
+            pidfd,
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// One round trip.
+    pub(super) fn ask(&self, request: Request, fds: &[RawFd]) -> Result<(i32, OwnedFd), HostError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(HostError::SpawnerLost("its link broke".to_owned()));
+        }
+        let round = wire::send_request(self.socket.as_fd(), request, fds)
+            .and_then(|()| wire::receive_answer(self.socket.as_fd()));
+        match round {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refused)) => Err(HostError::Clone(refused)),
+            Err(error) => {
+                // A late answer would be taken for the next one's: this link is of no use any more.
+                self.broken.store(true, Ordering::Relaxed);
+                sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+                Err(HostError::SpawnerLost(describe(&error)))
+            }
+        }
+    }
+
+    /// Whether it can be asked.
+    pub(super) fn is_alive(&mut self) -> bool {
+        !self.broken.load(Ordering::Relaxed) && matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Readable once the spawnd has ended.
+    pub(super) fn pidfd(&self) -> Option<OwnedFd> {
+        if self.broken.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.pidfd.try_clone().ok()
+    }
+
+    pub(super) fn pid(&self) -> Option<i32> {
+        if self.broken.load(Ordering::Relaxed) {
+            return None;
+        }
+        i32::try_from(self.child.id()).ok()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // It holds no state; killing it is as good as asking, and bounded.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => "no answer in time".to_owned(),
+        Some(libc::EPIPE | libc::ECONNRESET) => "it has ended".to_owned(),
+        _ => error.to_string(),
+    }
+}

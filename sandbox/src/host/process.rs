@@ -1,0 +1,115 @@
+//! The gateway's hold on an init: its pidfd and its lifeline.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::HostError;
+use crate::procfs;
+use crate::sys::{self, Ended};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `exit(code)`.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// An init. It is our child: somebody must call [`Process::try_reap`] until it says that it ended.
+/// Dropping this cuts the lifeline, and with it the isolate ends.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    lifeline: Mutex<Option<OwnedFd>>,
+    /// Without a pid namespace: the death of init alone would set its descendants free.
+    alone: bool,
+}
+
+impl Process {
+    pub(super) fn new(pid: i32, pidfd: OwnedFd, lifeline: OwnedFd, alone: bool) -> Self {
+        Self {
+            pid,
+            pidfd,
+            lifeline: Mutex::new(Some(lifeline)),
+            alone,
+        }
+    }
+
+    /// Its pid as we see it.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Asks the server to end: init passes it on to the server's process group.
+    pub fn terminate(&self) {
+        sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGTERM).ok();
+    }
+
+    /// Kills the tree as far as init reaches: with it its pid namespace; without one init does it
+    /// by itself when its lifeline is cut, and every descendant that can be seen is hit at once.
+    pub fn kill(&self) {
+        if self.alone {
+            for pid in procfs::descendants(self.pid) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+            }
+            // A server of the same user may have stopped its init.
+            sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGCONT).ok();
+        } else {
+            sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+        }
+        self.lifeline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Every descendant that can be seen from here; all of the tree where there is no cgroup.
+    #[must_use]
+    pub fn descendants(&self) -> Vec<i32> {
+        procfs::descendants(self.pid)
+    }
+
+    /// Reaps init if it has ended; `None` while it lives. Once reaped, or if somebody else has
+    /// reaped it, it is an error of the kernel: `ECHILD`.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn try_reap(&self) -> io::Result<Option<End>> {
+        Ok(
+            sys::wait_pidfd(self.pidfd.as_fd())?.map(|ended| match ended {
+                Ended::Code(code) => End::Code(code),
+                Ended::Signal(signal) => End::Signal(signal),
+            }),
+        )
+    }
+}
+
+impl AsFd for Process {
+    /// The pidfd: readable once init has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Waits for a child that ends at once.
+pub(super) fn wait_blocking(pidfd: BorrowedFd<'_>) -> Result<Ended, HostError> {
+    loop {
+        if let Some(ended) =
+            sys::wait_pidfd(pidfd).map_err(|e| HostError::io("wait for a probe", e))?
+        {
+            return Ok(ended);
+        }
+        poll(
+            &mut [PollFd::new(pidfd, PollFlags::POLLIN)],
+            PollTimeout::from(1000u16),
+        )
+        .ok();
+    }
+}

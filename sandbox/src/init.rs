@@ -1,0 +1,150 @@
+//! Pid 1 of an isolate: follows the plan in one straight line, then watches.
+//!
+//! It was forked from spawnd without exec (an exec of the product binary would cost megabytes per
+//! isolate), so close-on-exec means nothing at its birth: the first thing it does is to close all
+//! but its own list. Nothing returns from here; a panic ends the process with 125, a step that
+//! failed with 126 and a record on the status pipe.
+
+mod server;
+mod steps;
+mod watch;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{OwnedFd, RawFd};
+
+use crate::plan::{Place, Plan};
+use crate::status::{self, Failure, Record};
+use crate::sys;
+use crate::wire::FIXED_FDS;
+
+/// Exit code of an init whose own code failed.
+const EXIT_PANIC: i32 = 125;
+/// Exit code of an init that reported a failed step.
+const EXIT_FAILED: i32 = 126;
+/// Descriptors are first moved here, out of the way of the numbers they end up at.
+const ASIDE: RawFd = 64;
+/// Where the plan, the status pipe and the lifeline end up; the stdio is below, `tasks` above.
+const SEAT_PLAN: RawFd = 3;
+const SEAT_STATUS: RawFd = 4;
+const SEAT_LIFELINE: RawFd = 5;
+
+/// Ends the process if unwinding ever gets here: a panicking init must not run spawnd's code.
+struct ExitGuard;
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        sys::exit_now(EXIT_PANIC);
+    }
+}
+
+/// The entry of a freshly cloned init; `given` are the descriptors of the request, the v2
+/// directory taken out.
+pub(crate) fn run(given: &[RawFd]) -> ! {
+    let _guard = ExitGuard;
+    let mut status = None;
+    let failure = match build(given, &mut status) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    report(status.as_mut(), &Record::Failed(failure));
+    sys::exit_now(EXIT_FAILED)
+}
+
+/// What the child of a probe does: 0 if it may live in its namespaces, else the errno.
+pub(crate) fn probe(namespaces: u64) -> i32 {
+    if namespaces & sys::CLONE_NEWUSER == 0 {
+        return 0;
+    }
+    // Any id may be mapped only if it is ours outside; the overflow id tells the file is writable.
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .open("/proc/self/uid_map")
+    {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(EXIT_PANIC),
+    }
+}
+
+fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failure> {
+    let seats = seat(given).map_err(|e| failed(Place::Descriptors, "arrange descriptors", &e))?;
+    *status = Some(File::from(sys::adopt(SEAT_STATUS)));
+    enter_v1(seats)?;
+    let plan = Plan::unseal(sys::adopt(SEAT_PLAN))
+        .map_err(|e| failed(Place::Plan, "read the plan", &e))?;
+    let lifeline = sys::adopt(SEAT_LIFELINE);
+
+    let (before, after): (Vec<_>, Vec<_>) = plan
+        .steps
+        .iter()
+        .partition(|step| step.place() < Place::Fork);
+    for step in before {
+        steps::apply(step)?;
+    }
+    watch::block_signals().map_err(|e| failed(Place::Fork, "block signals", &e))?;
+    let (executed, report_exec) =
+        std::io::pipe().map_err(|e| failed(Place::Fork, "make a pipe", &e))?;
+    match sys::fork_single_threaded() {
+        Err(error) => Err(failed(Place::Fork, "fork the server", &error)),
+        Ok(None) => server::run(&after, &plan.program, report_exec.into()),
+        Ok(Some(server)) => {
+            drop(report_exec);
+            // The server's stdio must be the server's alone, or its end would never be seen.
+            sys::close_stdio();
+            drop(plan);
+            let status = status
+                .take()
+                .ok_or_else(|| Failure::new(Place::Fork.name(), 0, "the status pipe is gone"))?;
+            watch::run(
+                server,
+                File::from(OwnedFd::from(executed)),
+                lifeline,
+                status,
+            )
+        }
+    }
+}
+
+/// Moves the given descriptors to 0, 1, 2 … in their order and closes all others. Returns how
+/// many there are.
+fn seat(given: &[RawFd]) -> io::Result<RawFd> {
+    let aside = given
+        .iter()
+        .map(|fd| sys::duplicate(*fd, ASIDE, sys::Place::From))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut seats: RawFd = 0;
+    for fd in aside {
+        sys::duplicate(fd, seats, sys::Place::Exactly)?;
+        seats += 1;
+    }
+    sys::close_from(u32::try_from(seats).map_err(io::Error::other)?)?;
+    Ok(seats)
+}
+
+/// Enters the v1 hierarchies whose `tasks` files follow the fixed descriptors. `tasks`, never
+/// `cgroup.procs`: the latter waits for a grace period of the whole host (0.05 ms against 7–11).
+fn enter_v1(seats: RawFd) -> Result<(), Failure> {
+    let first = RawFd::try_from(FIXED_FDS).unwrap_or(RawFd::MAX);
+    for fd in first..seats {
+        File::from(sys::adopt(fd))
+            .write_all(b"0")
+            .map_err(|e| failed(Place::Cgroup, "enter a v1 cgroup by its tasks file", &e))?;
+    }
+    Ok(())
+}
+
+fn report(status: Option<&mut File>, record: &Record) {
+    if let Some(status) = status {
+        // Nobody to tell if the gateway is gone; the lifeline ends us then.
+        status.write_all(&status::encode(record)).ok();
+    }
+}
+
+fn failed(place: Place, what: &str, error: &io::Error) -> Failure {
+    Failure::new(
+        place.name(),
+        error.raw_os_error().unwrap_or(0),
+        &format!("cannot {what}: {error}"),
+    )
+}

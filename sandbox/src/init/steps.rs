@@ -1,0 +1,63 @@
+//! Doing one step of the plan.
+
+use std::fs;
+use std::io;
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::failed;
+use crate::plan::{Rlimits, Step};
+use crate::status::Failure;
+
+/// Does one step; never "continue anyway".
+pub(super) fn apply(step: &Step) -> Result<(), Failure> {
+    let place = step.place();
+    match step {
+        Step::UserMap { uid, gid } => {
+            map_ids(*uid, *gid).map_err(|e| failed(place, "map our own uid and gid", &e))
+        }
+        Step::Session => match nix::unistd::setsid() {
+            // Already a leader: cannot be for a fresh clone, and would do no harm.
+            Ok(_) | Err(nix::Error::EPERM) => Ok(()),
+            Err(error) => Err(failed(place, "start a session", &error.into())),
+        },
+        Step::Subreaper => prctl::set_child_subreaper(true)
+            .map_err(|e| failed(place, "become the reaper of orphans", &e.into())),
+        Step::OomScore(score) => fs::write("/proc/self/oom_score_adj", score.to_string())
+            .map_err(|e| failed(place, "write /proc/self/oom_score_adj", &e)),
+        Step::Rlimits(limits) => {
+            set_rlimits(limits).map_err(|e| failed(place, "set resource limits", &e))
+        }
+        Step::NoNewPrivs => {
+            prctl::set_no_new_privs().map_err(|e| failed(place, "set no_new_privs", &e.into()))
+        }
+        Step::Workdir(path) => std::env::set_current_dir(path)
+            .map_err(|e| failed(place, &format!("enter `{}`", path.display()), &e)),
+    }
+}
+
+/// A map of one id is all an unprivileged process may write for itself, and only with
+/// `setgroups` given up first.
+fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+fn set_rlimits(limits: &Rlimits) -> io::Result<()> {
+    let wanted = [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+        (Resource::RLIMIT_FSIZE, limits.file_bytes),
+        (Resource::RLIMIT_MEMLOCK, limits.locked_bytes),
+        (Resource::RLIMIT_MSGQUEUE, limits.message_queue_bytes),
+    ];
+    for (resource, wanted) in wanted {
+        // Only root may raise a hard limit; a host that is stricter than the plan stays so.
+        let (_, hard) = getrlimit(resource)?;
+        let limit = wanted.min(hard);
+        setrlimit(resource, limit, limit)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! What init does, as a value: built and checked by the gateway, handed over in a sealed memfd,
+//! never seen by spawnd.
+//!
+//! The invariant: steps stand in the order of [`Place`], each at most once. That order was tested
+//! against a kernel; a wall that comes later takes the place that waits for it here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a plan; arguments and environment have their own, smaller bound in the kernel (2 MiB).
+pub const PLAN_BYTES_MAX: u64 = 4 << 20;
+
+/// The order of things, from the clone to the server's first instruction. Places without a
+/// [`Step`] are either always done (cgroup, descriptors, fork, exec) or wait for their wall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Into the v1 cgroups, by `tasks`; v2 was entered by the clone itself.
+    Cgroup,
+    /// Our own descriptors to known numbers, all others closed.
+    Descriptors,
+    /// The plan is read.
+    Plan,
+    /// Our own uid in a new user namespace, where we are not root.
+    UserMap,
+    /// Waits for its wall: an own cgroup namespace.
+    CgroupNamespace,
+    /// Waits for its wall: loopback and the listeners of the egress proxy.
+    Network,
+    /// An own session; a host name comes here too.
+    Session,
+    /// Adopts orphans where there is no pid namespace.
+    Subreaper,
+    /// Before the gateway in the eyes of the host's OOM killer.
+    OomScore,
+    /// Waits for its wall: private mounts, tmpfs root, binds, proc, `pivot_root`.
+    Mounts,
+    /// Resource limits of one process.
+    Rlimits,
+    /// Waits for its wall: the bounding set emptied.
+    Capabilities,
+    /// Waits for its wall: groups, gid, uid; the parent-death signal again.
+    User,
+    /// No program can give back what was taken away.
+    NoNewPrivs,
+    /// Waits for its wall: landlock rules.
+    Landlock,
+    /// Init stays behind as pid 1; what follows happens in the server's process.
+    Fork,
+    /// The server's own session, signals as a new program expects them.
+    ServerSession,
+    /// Into the home directory.
+    Workdir,
+    /// Waits for its wall: the system call filter.
+    Seccomp,
+    /// The program.
+    Exec,
+}
+
+impl Place {
+    /// The name in errors.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Descriptors => "descriptors",
+            Self::Plan => "plan",
+            Self::UserMap => "user_map",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::Network => "network",
+            Self::Session => "session",
+            Self::Subreaper => "subreaper",
+            Self::OomScore => "oom_score",
+            Self::Mounts => "mounts",
+            Self::Rlimits => "rlimits",
+            Self::Capabilities => "capabilities",
+            Self::User => "user",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::Landlock => "landlock",
+            Self::Fork => "fork",
+            Self::ServerSession => "server_session",
+            Self::Workdir => "workdir",
+            Self::Seccomp => "seccomp",
+            Self::Exec => "exec",
+        }
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Maps these ids, and only these, to themselves in the new user namespace.
+    UserMap {
+        /// The gateway's uid.
+        uid: u32,
+        /// The gateway's gid.
+        gid: u32,
+    },
+    /// `setsid`: signals from the gateway's terminal do not reach the isolate.
+    Session,
+    /// `PR_SET_CHILD_SUBREAPER`: stands in for the pid namespace.
+    Subreaper,
+    /// `oom_score_adj`.
+    OomScore(i32),
+    /// `setrlimit`, soft and hard.
+    Rlimits(Rlimits),
+    /// `PR_SET_NO_NEW_PRIVS`.
+    NoNewPrivs,
+    /// `chdir`, in the server's process.
+    Workdir(PathBuf),
+}
+
+impl Step {
+    /// Where it stands.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        match self {
+            Self::UserMap { .. } => Place::UserMap,
+            Self::Session => Place::Session,
+            Self::Subreaper => Place::Subreaper,
+            Self::OomScore(_) => Place::OomScore,
+            Self::Rlimits(_) => Place::Rlimits,
+            Self::NoNewPrivs => Place::NoNewPrivs,
+            Self::Workdir(_) => Place::Workdir,
+        }
+    }
+}
+
+/// Limits of one process. There is no limit on processes per uid here: it would count the whole
+/// desktop of a developer; `pids.max` counts the isolate, and the user wall brings own uids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimits {
+    /// Open files.
+    pub open_files: u64,
+    /// Bytes of the largest file it may write.
+    pub file_bytes: u64,
+    /// Bytes it may lock in memory.
+    pub locked_bytes: u64,
+    /// Bytes of POSIX message queues.
+    pub message_queue_bytes: u64,
+}
+
+/// The program init ends up running.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Arguments and environment carry secrets.
+        f.debug_struct("Program")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What init does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In the order of [`Place`].
+    pub steps: Vec<Step>,
+    /// At the end of them.
+    pub program: Program,
+}
+
+/// Why a plan is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two steps are in the wrong order, or one stands twice.
+    #[error("the step `{later}` cannot follow `{earlier}`")]
+    Order {
+        /// The step in front.
+        earlier: &'static str,
+        /// The step that came after it.
+        later: &'static str,
+    },
+    /// The program's path is not absolute.
+    #[error("`{0}` is not an absolute path; look the command up before it is launched")]
+    Relative(PathBuf),
+    /// A text holds a zero byte, which no program can be given.
+    #[error("{0} holds a zero byte")]
+    ZeroByte(&'static str),
+    /// A name in the environment is empty or holds `=`.
+    #[error("`{0}` is no name of an environment variable")]
+    EnvName(String),
+}
+
+impl Plan {
+    /// Checks the order of the steps and the texts of the program.
+    ///
+    /// # Errors
+    /// [`PlanError`] names what is wrong.
+    pub fn check(&self) -> Result<(), PlanError> {
+        for pair in self.steps.windows(2) {
+            if let [earlier, later] = pair
+                && earlier.place() >= later.place()
+            {
+                return Err(PlanError::Order {
+                    earlier: earlier.place().name(),
+                    later: later.place().name(),
+                });
+            }
+        }
+        if !self.program.path.is_absolute() {
+            return Err(PlanError::Relative(self.program.path.clone()));
+        }
+        if self.program.args.iter().any(|arg| arg.contains('\0')) {
+            return Err(PlanError::ZeroByte("an argument"));
+        }
+        for (name, value) in &self.program.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(PlanError::EnvName(name.chars().take(64).collect()));
+            }
+            if value.contains('\0') {
+                return Err(PlanError::ZeroByte("an environment variable"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the plan into a sealed memfd: from here on nobody can change it.
+    ///
+    /// # Errors
+    /// From the kernel: out of memory or of descriptors.
+    pub fn seal(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create(
+            c"isolate-plan",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?);
+        let bytes = serde_json::to_vec(self)?;
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > PLAN_BYTES_MAX) {
+            return Err(io::Error::from_raw_os_error(libc::E2BIG));
+        }
+        file.write_all(&bytes)?;
+        file.rewind()?;
+        let seals = SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(file.into())
+    }
+
+    /// Reads a plan back from its memfd.
+    ///
+    /// # Errors
+    /// If it is no plan, or an unordered one.
+    pub fn unseal(fd: OwnedFd) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        File::from(fd)
+            .take(PLAN_BYTES_MAX)
+            .read_to_end(&mut bytes)?;
+        let plan: Self = serde_json::from_slice(&bytes)?;
+        plan.check().map_err(io::Error::other)?;
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(steps: Vec<Step>) -> Plan {
+        Plan {
+            steps,
+            program: Program {
+                path: "/bin/true".into(),
+                args: vec!["ä b".to_owned(), String::new()],
+                env: BTreeMap::from([("HOME".to_owned(), "/x=y".to_owned())]),
+            },
+        }
+    }
+
+    #[test]
+    fn a_plan_survives_its_memfd_and_cannot_be_changed() {
+        let plan = plan(vec![
+            Step::Session,
+            Step::OomScore(500),
+            Step::NoNewPrivs,
+            Step::Workdir("/".into()),
+        ]);
+        let fd = plan.seal().unwrap();
+        let mut writer = File::from(fd.try_clone().unwrap());
+        assert_eq!(
+            writer.write(b"x").unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+        assert_eq!(Plan::unseal(fd).unwrap(), plan);
+    }
+
+    #[test]
+    fn steps_out_of_order_or_twice_are_refused() {
+        for steps in [
+            vec![Step::NoNewPrivs, Step::Session],
+            vec![Step::Session, Step::Session],
+        ] {
+            assert!(matches!(plan(steps).check(), Err(PlanError::Order { .. })));
+        }
+    }
+
+    #[test]
+    fn texts_the_kernel_cannot_take_are_refused_by_name() {
+        let mut relative = plan(Vec::new());
+        relative.program.path = "true".into();
+        assert!(matches!(relative.check(), Err(PlanError::Relative(_))));
+        let mut zero = plan(Vec::new());
+        zero.program.args.push("a\0b".to_owned());
+        assert_eq!(zero.check(), Err(PlanError::ZeroByte("an argument")));
+        let mut name = plan(Vec::new());
+        name.program.env.insert("A=B".to_owned(), String::new());
+        assert_eq!(name.check(), Err(PlanError::EnvName("A=B".to_owned())));
+        assert!(!format!("{name:?}").contains("/x=y"));
+    }
+}

@@ -1,0 +1,279 @@
+//! The system calls nix has no safe form for, each in a function that is safe to call.
+//!
+//! Nothing here decides anything; it is the whole of the crate's `unsafe`.
+#![expect(
+    unsafe_code,
+    reason = "raw system calls live here and nowhere else in the workspace"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::unistd::{ForkResult, Pid};
+
+/// `CLONE_INTO_CGROUP` of `linux/sched.h`; libc's constant is a `c_int` and overflows to zero.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_PIDFD` of `linux/sched.h`.
+const CLONE_PIDFD: u64 = 0x1000;
+/// `CLONE_PARENT` of `linux/sched.h`.
+const CLONE_PARENT: u64 = 0x8000;
+/// A new pid namespace.
+pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
+/// A new user namespace.
+pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
+/// What a request may ask for; mount, ipc, uts and network come with their walls.
+pub(crate) const NAMESPACES: u64 =
+    CLONE_NEWPID | CLONE_NEWUSER | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
+
+/// The two sides of a clone.
+pub(crate) enum Cloned {
+    /// This is the new process.
+    Child,
+    /// This is the caller; the new process is a child of the caller's *parent*.
+    Caller { pid: i32, pidfd: OwnedFd },
+}
+
+/// Clones the calling process as a sibling of itself: its parent becomes the new one's parent.
+/// Works like `fork`; the caller must have one thread only.
+pub(crate) fn clone_sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid clone_args; it says "nothing".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_PARENT | CLONE_PIDFD | (namespaces & NAMESPACES);
+    args.pidfd = (&raw mut pidfd) as u64;
+    // CLONE_PARENT demands exit_signal 0; the kernel then copies the caller's, SIGCHLD.
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::try_from(dir.as_raw_fd()).map_err(io::Error::other)?;
+    }
+    // SAFETY: no stack is given, so the child goes on with a copy of ours, as after fork; spawnd
+    // has one thread, so no lock can be held by another one. `args` outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match result {
+        0 => Ok(Cloned::Child),
+        pid if pid > 0 => Ok(Cloned::Caller {
+            pid: i32::try_from(pid).map_err(io::Error::other)?,
+            // SAFETY: the kernel has just made this descriptor for us.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Forks. Only for processes with one thread (spawnd's descendants).
+pub(crate) fn fork_single_threaded() -> io::Result<Option<Pid>> {
+    // SAFETY: the caller has one thread, so the child may run any code.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(None),
+        ForkResult::Parent { child } => Ok(Some(child)),
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// `exit(code)`.
+    Code(i32),
+    /// By a signal. A number, because nix knows no real-time signals and would lose such a death.
+    Signal(i32),
+}
+
+/// What a look at the children found.
+pub(crate) enum Waited {
+    /// This one ended and is reaped now.
+    Ended(i32, Ended),
+    /// There are children, all alive.
+    Alive,
+    /// There are no children.
+    None,
+}
+
+/// Reaps one child of any kind, without blocking.
+pub(crate) fn wait_any() -> Waited {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+    match pid {
+        0 => Waited::Alive,
+        pid if pid < 0 => Waited::None,
+        pid if libc::WIFEXITED(status) => {
+            Waited::Ended(pid, Ended::Code(libc::WEXITSTATUS(status)))
+        }
+        pid => Waited::Ended(pid, Ended::Signal(libc::WTERMSIG(status))),
+    }
+}
+
+/// Reaps the child behind a pidfd if it has ended; `Ok(None)` while it lives.
+pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
+    let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: all-zero is a valid siginfo_t, and the kernel leaves it so when nothing has ended.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call.
+    let result = unsafe {
+        libc::waitid(
+            libc::P_PIDFD,
+            id,
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG | libc::__WALL,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: waitid has filled in the fields of a child's end, or left zeroes.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Ended::Code(status)),
+        _ => Some(Ended::Signal(status)),
+    })
+}
+
+/// Sends a signal through a pidfd, so that a reused pid is never hit.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers but a null siginfo, which means "as kill(2)".
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A pidfd for a child of ours.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// An eventfd registered with a v1 `cgroup.event_control` line for the given control file.
+pub(crate) fn oom_eventfd(
+    control: &std::fs::File,
+    register: impl FnOnce(&str) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let events = unsafe { OwnedFd::from_raw_fd(fd) };
+    register(&format!("{} {}", events.as_raw_fd(), control.as_raw_fd()))?;
+    Ok(events)
+}
+
+/// Takes ownership of a descriptor that came over a socket or was put at its number by `dup2`.
+pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass numbers the kernel has just given them, each once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Puts a copy of `fd` at `number`, or at the lowest free number from `number` on.
+pub(crate) fn duplicate(fd: RawFd, number: RawFd, place: Place) -> io::Result<RawFd> {
+    // SAFETY: no pointers; whatever was at `number` is not owned by a Rust value in init.
+    let result = unsafe {
+        match place {
+            Place::From => libc::fcntl(fd, libc::F_DUPFD, number),
+            Place::Exactly => libc::dup2(fd, number),
+        }
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Where [`duplicate`] puts its copy.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    /// The lowest free number from the given one on.
+    From,
+    /// The given number.
+    Exactly,
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: init owns no Rust descriptor at these numbers when it calls this.
+    if unsafe { libc::close_range(first, u32::MAX, 0) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Marks every descriptor from `first` on as close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: i32 = 4;
+    // SAFETY: closes nothing now; no Rust descriptor survives the exec that follows.
+    if unsafe { libc::close_range(first, u32::MAX, CLOSE_RANGE_CLOEXEC) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes the three standard descriptors; init needs none of them once the server has its copies.
+pub(crate) fn close_stdio() {
+    // SAFETY: init owns no Rust value for these numbers and writes nothing there afterwards.
+    unsafe { libc::close_range(0, 2, 0) };
+}
+
+/// Empties the signal mask and puts every disposition back to its default.
+pub(crate) fn reset_signals() {
+    // A zeroed kernel_sigaction: SIG_DFL, no flags, no mask. Straight to the kernel, because libc
+    // refuses the two signals it keeps for itself, and a parent may have left them ignored.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: `default` is as long as the kernel's structure on every 64-bit machine and
+        // outlives the call; SIGKILL and SIGSTOP just answer EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+    }
+    // SAFETY: an empty set on our own stack.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Ignores a signal for this process.
+pub(crate) fn ignore_signal(signal: i32) {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Ends the process here and now: no destructors, no exit handlers.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: always safe; nothing of ours runs afterwards.
+    unsafe { libc::_exit(code) }
+}

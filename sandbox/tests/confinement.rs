@@ -1,0 +1,85 @@
+//! What a server sees and inherits.
+
+use sandbox::Facility;
+use sandbox::status::Record;
+
+use crate::world::{self, Run, probe, shell};
+use crate::{Outcome, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("exit_code_and_pipes", exit_code_and_pipes),
+    (
+        "environment_is_what_was_given",
+        environment_is_what_was_given,
+    ),
+    ("no_descriptor_is_inherited", no_descriptor_is_inherited),
+    ("server_is_pid_two", server_is_pid_two),
+    ("walls_of_a_process", walls_of_a_process),
+    (
+        "workdir_and_signals_are_fresh",
+        workdir_and_signals_are_fresh,
+    ),
+];
+
+fn exit_code_and_pipes() -> Outcome {
+    let host = world::lenient();
+    let mut run = Run::start(&host, &shell("read x; echo out $x; echo err >&2; exit 7"));
+    run.write("hello\n");
+    assert_eq!(run.output(), "out hello\n");
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut run.stderr, &mut err).unwrap();
+    assert_eq!(err, "err\n");
+    assert_eq!(run.records(), [Record::Started, Record::Exited(7)]);
+    Ok(())
+}
+
+fn environment_is_what_was_given() -> Outcome {
+    let host = world::lenient();
+    let mut spec = world::spec("/usr/bin/env", &[]);
+    spec.program.env.insert("B".to_owned(), "x=ä y".to_owned());
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(run.output(), "B=x=ä y\nPATH=/usr/bin:/bin\n");
+    Ok(())
+}
+
+fn no_descriptor_is_inherited() -> Outcome {
+    let host = world::lenient();
+    // A descriptor without close-on-exec, as careless code in a gateway would leave one.
+    let (leak, _other) = nix::unistd::pipe().unwrap();
+    let mut run = Run::start(&host, &probe(&["descriptors"]));
+    assert_eq!(run.output(), "0 1 2\n");
+    drop(leak);
+    Ok(())
+}
+
+fn server_is_pid_two() -> Outcome {
+    let host = world::with(&[Facility::PidNamespace])?;
+    let mut run = Run::start(&host, &shell("echo $$ $PPID"));
+    assert_eq!(run.line(), "2 1");
+    Ok(())
+}
+
+fn walls_of_a_process() -> Outcome {
+    let host = world::lenient();
+    let mut run = Run::start(&host, &probe(&["walls"]));
+    let told = run.output();
+    assert!(told.contains("no_new_privs 1"), "{told}");
+    assert!(told.contains("core 0 0"), "{told}");
+    assert!(told.contains("nofile 256 256"), "{told}");
+    assert!(told.contains("fsize 1048576 1048576"), "{told}");
+    assert!(told.contains("oom_score_adj 500"), "{told}");
+    assert!(told.contains("session_leader true"), "{told}");
+    Ok(())
+}
+
+fn workdir_and_signals_are_fresh() -> Outcome {
+    let host = world::lenient();
+    let mut spec = shell("pwd; grep -E '^Sig(Blk|Ign)' /proc/self/status | tr -d '\\t'");
+    spec.workdir = "/usr/bin".into();
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(
+        run.output(),
+        "/usr/bin\nSigBlk:0000000000000000\nSigIgn:0000000000000000\n"
+    );
+    Ok(())
+}

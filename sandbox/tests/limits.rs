@@ -1,0 +1,118 @@
+//! Limits that hold, and whose they were.
+
+use std::time::Duration;
+
+use sandbox::Facility;
+use sandbox::cgroup::OomScope;
+use sandbox::status::Record;
+
+use crate::world::{self, Run, eventually, probe, shell};
+use crate::{Outcome, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("fork_bomb_stops_at_the_limit", fork_bomb_stops_at_the_limit),
+    ("memory_of_the_isolate", memory_of_the_isolate),
+    ("memory_of_the_user", memory_of_the_user),
+    ("memory_of_a_child_is_told", memory_of_a_child_is_told),
+    ("a_kill_is_no_oom", a_kill_is_no_oom),
+    ("cpu_is_bounded_and_counted", cpu_is_bounded_and_counted),
+    ("user_limits_can_change", user_limits_can_change),
+];
+
+fn fork_bomb_stops_at_the_limit() -> Outcome {
+    let host = world::with(&[Facility::CgroupPids])?;
+    let mut run = Run::start(&host, &probe(&["forks", "200"]));
+    let made: u64 = run.line().parse().unwrap();
+    // 32, less init and the server itself.
+    assert_eq!(made, 30);
+    run.kill();
+    Ok(())
+}
+
+fn memory_of_the_isolate() -> Outcome {
+    let host = world::with(&[Facility::CgroupMemory])?;
+    let mut run = Run::start(&host, &probe(&["memory", "256"]));
+    assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
+    run.wait_gone();
+    assert_eq!(run.leaf.oom(), Some(OomScope::Isolate));
+    assert!(run.leaf.usage().memory_peak_bytes.unwrap() <= world::LIMITS.memory_bytes);
+    Ok(())
+}
+
+fn memory_of_the_user() -> Outcome {
+    let host = world::with(&[Facility::CgroupMemory])?;
+    let mut spec = probe(&["memory", "256"]);
+    spec.limits.memory_bytes = 512 << 20;
+    spec.user_limits.memory_bytes = 48 << 20;
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
+    run.wait_gone();
+    assert_eq!(run.leaf.oom(), Some(OomScope::User));
+    Ok(())
+}
+
+fn memory_of_a_child_is_told() -> Outcome {
+    let host = world::with(&[Facility::CgroupMemory])?;
+    let own = std::env::current_exe().unwrap();
+    let mut run = Run::start(
+        &host,
+        &shell(&format!(
+            "{} probe memory 256; echo $?; sleep 1000",
+            own.display()
+        )),
+    );
+    let events = run.leaf.oom_events().unwrap();
+    let Some(events) = events else {
+        // v2: the whole isolate ends together.
+        assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
+        return Ok(());
+    };
+    assert_eq!(run.line(), "137");
+    let mut told = [0; 8];
+    std::io::Read::read_exact(&mut world::file(events), &mut told).unwrap();
+    eventually("the kill is counted", || {
+        run.leaf.oom() == Some(OomScope::Isolate)
+    });
+    Ok(())
+}
+
+fn a_kill_is_no_oom() -> Outcome {
+    let host = world::with(&[Facility::CgroupMemory])?;
+    let mut run = Run::start(&host, &shell("kill -9 $$"));
+    run.wait_gone();
+    assert_eq!(run.leaf.oom(), None);
+    Ok(())
+}
+
+fn cpu_is_bounded_and_counted() -> Outcome {
+    let host = world::with(&[Facility::CgroupCpu])?;
+    let mut spec = shell("echo up; while :; do :; done");
+    spec.limits.cpu_millis = 100;
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(run.line(), "up");
+    let before = run.leaf.usage().cpu_micros.unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = run.leaf.usage().cpu_micros.unwrap() - before;
+    // A tenth of a second in a second; generous for a machine that sleeps longer than asked.
+    assert!((1..400_000).contains(&used), "{used} µs");
+    Ok(())
+}
+
+fn user_limits_can_change() -> Outcome {
+    let host = world::with(&[
+        Facility::CgroupMemory,
+        Facility::CgroupPids,
+        Facility::CgroupCpu,
+    ])?;
+    let mut runs = Vec::new();
+    for (memory, pids, cpu) in [(256, 128, 2000), (512, 64, 500), (128, 256, 4000)] {
+        let mut spec = shell("echo up; sleep 1000");
+        spec.user_limits.memory_bytes = memory << 20;
+        spec.user_limits.pids = pids;
+        spec.user_limits.cpu_millis = cpu;
+        let mut run = Run::start(&host, &spec);
+        assert_eq!(run.line(), "up");
+        runs.push(run);
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The servers under test, and the gateway that is killed.
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{ForkResult, fork};
+use sandbox::host::HostConfig;
+use sandbox::{Facility, Host};
+
+use crate::world;
+
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["descriptors"] => descriptors(),
+        ["walls"] => walls(),
+        ["forks", most] => forks(most.parse().unwrap()),
+        ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
+        ["daemon", word] => daemon(word),
+        ["sleep", _] => std::thread::sleep(Duration::from_secs(1000)),
+        ["gateway", id, word, facilities] => gateway(id, word, facilities),
+        other => panic!("unknown probe {other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn descriptors() {
+    let open: Vec<String> = (0..1024)
+        .filter(|fd| nix::fcntl::fcntl(borrow(*fd), nix::fcntl::FcntlArg::F_GETFD).is_ok())
+        .map(|fd| fd.to_string())
+        .collect();
+    println!("{}", open.join(" "));
+}
+
+fn borrow(fd: i32) -> std::os::fd::BorrowedFd<'static> {
+    #[expect(unsafe_code, reason = "asks whether a number is open at all")]
+    // SAFETY: only used for F_GETFD, which answers EBADF for what is not open.
+    unsafe {
+        std::os::fd::BorrowedFd::borrow_raw(fd)
+    }
+}
+
+fn walls() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let nnp = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NoNewPrivs:\t"))
+        .unwrap();
+    println!("no_new_privs {nnp}");
+    for (name, resource) in [
+        ("core", Resource::RLIMIT_CORE),
+        ("nofile", Resource::RLIMIT_NOFILE),
+        ("fsize", Resource::RLIMIT_FSIZE),
+    ] {
+        let (soft, hard) = getrlimit(resource).unwrap();
+        println!("{name} {soft} {hard}");
+    }
+    let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    println!("oom_score_adj {}", score.trim());
+    let leader = nix::unistd::getsid(None).unwrap() == nix::unistd::getpid();
+    println!("session_leader {leader}");
+}
+
+/// Forks until the kernel refuses, tells how often that went well, and stays.
+fn forks(most: u32) {
+    let mut made = 0;
+    while made < most {
+        #[expect(unsafe_code, reason = "a fork bomb forks")]
+        // SAFETY: this process has one thread.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => {
+                std::thread::sleep(Duration::from_secs(1000));
+                return;
+            }
+            Ok(ForkResult::Parent { .. }) => made += 1,
+            Err(_) => break,
+        }
+    }
+    println!("{made}");
+    std::thread::sleep(Duration::from_secs(1000));
+}
+
+fn memory(mebibytes: usize) {
+    let mut held = Vec::new();
+    for _ in 0..mebibytes {
+        held.push(vec![1u8; 1 << 20]);
+        std::hint::black_box(&held);
+    }
+}
+
+/// A daemon the old way: forks twice, in a session of its own, deaf to every signal it may ignore.
+fn daemon(word: &str) {
+    #[expect(unsafe_code, reason = "a daemon forks")]
+    // SAFETY: this process has one thread.
+    if let ForkResult::Child = unsafe { fork() }.unwrap() {
+        nix::unistd::setsid().unwrap();
+        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+            #[expect(unsafe_code, reason = "ignores signals as daemons do")]
+            // SAFETY: SIG_IGN is a valid disposition.
+            unsafe {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+        }
+        Command::new(std::env::current_exe().unwrap())
+            .args(["probe", "sleep", word])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    }
+}
+
+/// A gateway with one server that has a daemon; tells that it is up and waits for its own death.
+fn gateway(id: &str, word: &str, facilities: &str) {
+    let mut config = HostConfig::new(id);
+    config.allow_degraded = Facility::ALL.to_vec();
+    if facilities == "none" {
+        config.without = Facility::ALL.to_vec();
+    }
+    let host = Host::start(config).unwrap();
+    let own = std::env::current_exe().unwrap();
+    let own = own.display();
+    let script = format!("{own} probe daemon {word}; {own} probe sleep {word}; true");
+    let _spawned = host.spawn(&world::shell(&script)).unwrap();
+    println!("up");
+    std::thread::sleep(Duration::from_secs(1000));
+}

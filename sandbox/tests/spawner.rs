@@ -1,0 +1,110 @@
+//! The host: what it refuses, and what the death of its spawner does.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::host::HostConfig;
+use sandbox::status::Record;
+use sandbox::{Facility, Host, HostError};
+
+use crate::world::{self, Run, eventually, installation, is_alive, shell};
+use crate::{Outcome, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "a_lack_refuses_unless_allowed",
+        a_lack_refuses_unless_allowed,
+    ),
+    ("runs_outlive_the_spawner", runs_outlive_the_spawner),
+    ("many_at_once", many_at_once),
+    ("spawn_times", spawn_times),
+];
+
+fn a_lack_refuses_unless_allowed() -> Outcome {
+    for facility in Facility::ALL {
+        let mut config = HostConfig::new(&installation());
+        config.without = vec![facility];
+        config.allow_degraded = Facility::ALL
+            .into_iter()
+            .filter(|other| *other != facility)
+            .collect();
+        match Host::start(config.clone()) {
+            Err(HostError::Unavailable { missing }) => {
+                assert_eq!(missing.facility, facility);
+                assert!(missing.to_string().contains(facility.fix()));
+            }
+            other => panic!("{facility}: {other:?}"),
+        }
+        config.allow_degraded.push(facility);
+        let host = Host::start(config).unwrap();
+        let told = &host.capabilities().missing;
+        assert!(told.iter().any(|m| m.facility == facility));
+        let mut run = Run::start(&host, &shell("exit 5"));
+        assert_eq!(run.ending(), Record::Exited(5));
+    }
+    let mut config = HostConfig::new("not hex");
+    config.allow_degraded = Facility::ALL.to_vec();
+    assert!(matches!(
+        Host::start(config),
+        Err(HostError::Installation(_))
+    ));
+    Ok(())
+}
+
+fn runs_outlive_the_spawner() -> Outcome {
+    let host = world::lenient();
+    let mut run = Run::start(&host, &shell("echo up; read x; echo $x; exit 6"));
+    assert_eq!(run.line(), "up");
+    let old = host.spawner_pid().unwrap();
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    eventually("the spawner is gone", || !is_alive(old));
+    assert!(matches!(
+        host.spawn(&shell("true")),
+        Err(HostError::SpawnerLost(_))
+    ));
+    assert!(host.spawner().is_none());
+    host.heal().unwrap();
+    assert_ne!(host.spawner_pid().unwrap(), old);
+    let mut next = Run::start(&host, &shell("exit 8"));
+    assert_eq!(next.ending(), Record::Exited(8));
+    run.write("still here\n");
+    assert_eq!(run.output(), "still here\n");
+    assert_eq!(run.ending(), Record::Exited(6));
+    Ok(())
+}
+
+fn many_at_once() -> Outcome {
+    let host = world::lenient();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for code in 0..10 {
+                    let mut run = Run::start(&host, &shell(&format!("exit {code}")));
+                    assert_eq!(run.ending(), Record::Exited(code));
+                }
+            });
+        }
+    });
+    assert_eq!(host.unowned(), 0);
+    Ok(())
+}
+
+/// Not a judgement but a reading: printed for people.
+fn spawn_times() -> Outcome {
+    let host = world::lenient();
+    let (mut groups, mut clones) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        let spawned = host.spawn(&shell("exit 0")).unwrap();
+        groups.push(spawned.cgroup_took);
+        clones.push(spawned.clone_took);
+        let (process, leaf) = (spawned.process, spawned.leaf);
+        eventually("it ends", || process.try_reap().unwrap().is_some());
+        leaf.remove().unwrap();
+    }
+    groups.sort();
+    clones.sort();
+    println!(
+        "    cgroup p50 {:?} p95 {:?}, clone p50 {:?} p95 {:?}",
+        groups[25], groups[47], clones[25], clones[47]
+    );
+    Ok(())
+}

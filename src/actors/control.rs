@@ -1,0 +1,339 @@
+//! What administrators may do: change the truth in storage, have it published, and tell the
+//! supervisors. It sits beside [`super::front::Front`] and never carries a call.
+
+mod discover;
+mod isolates;
+mod suspend;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::config::Config;
+use crate::domain::account::{ExposedTool, Key, Millis};
+use crate::domain::code::Code;
+use crate::domain::expose::{Prefix, newcomers};
+use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
+use crate::domain::mcp::Program;
+use crate::domain::name::ToolName;
+use crate::domain::token::PresharedKey;
+use crate::storage::{Store, StoreError};
+
+use super::audit::Entry;
+use super::catalog::CatalogMsg;
+use super::clock::{id_bits, random};
+use super::ctx::Ctx;
+use super::plan::{ProgramError, find_program};
+use super::sessions::SessionsMsg;
+
+/// How long a snapshot may take to be published.
+const REFRESH_MAX: Duration = Duration::from_secs(10);
+/// How often a name that somebody else took in the same moment is chosen anew.
+const NAME_TRIES: usize = 3;
+
+/// Why an administrator's request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// The stable code.
+    pub code: Code,
+    /// What failed, with what, and why.
+    pub message: String,
+    /// What to do, if there is something better than the code's own advice.
+    pub next: Option<String>,
+}
+
+impl ControlError {
+    /// An error without advice of its own.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            next: None,
+        }
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}
+
+impl From<StoreError> for ControlError {
+    fn from(error: StoreError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+/// The tree, as administrators see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control {
+    ctx: Arc<Ctx>,
+}
+
+impl Control {
+    /// For whoever opens the admin socket, and for the bootstrap of a demo.
+    #[must_use]
+    pub fn new(ctx: Arc<Ctx>) -> Self {
+        Self { ctx }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.ctx.store
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.ctx.config
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> Millis {
+        self.ctx.wall_ms()
+    }
+
+    /// A fresh id.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        UserId::from_random(id_bits())
+    }
+
+    /// A fresh id.
+    #[must_use]
+    pub fn group_id(&self) -> GroupId {
+        GroupId::from_random(id_bits())
+    }
+
+    /// A fresh id.
+    #[must_use]
+    pub fn mcp_id(&self) -> McpId {
+        McpId::from_random(id_bits())
+    }
+
+    /// Publishes what storage holds; call it after any change of users, groups, keys, mcps or
+    /// subscriptions. Returns when calls see it.
+    ///
+    /// # Errors
+    /// The change is stored and not yet seen.
+    pub async fn refresh(&self) -> Result<(), ControlError> {
+        let late = || {
+            ControlError::new(
+                Code::StoreUnavailable,
+                "the change is stored, but could not be published yet",
+            )
+            .next("look at legation status; it is published when the catalog is up again")
+        };
+        let catalog = self.ctx.catalog().ok_or_else(late)?;
+        let answer = ractor::call_t!(
+            catalog,
+            CatalogMsg::Refresh,
+            u64::try_from(REFRESH_MAX.as_millis()).unwrap_or(u64::MAX)
+        );
+        match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => {
+                let message = format!("the change is stored, but could not be published: {why}");
+                Err(ControlError::new(Code::StoreUnavailable, message))
+            }
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// Records an administrator's action.
+    pub fn audit(&self, actor: &str, action: &str, target: &str, outcome: &str) {
+        self.ctx.audit.post(
+            Entry::new("admin.action", self.ctx.wall_ms())
+                .field("actor", actor)
+                .field("action", action)
+                .field("target", target)
+                .field("outcome", outcome),
+        );
+    }
+
+    /// Makes a client key. The key itself is in the answer and nowhere else.
+    ///
+    /// # Errors
+    /// The user does not exist, or the store is away.
+    pub async fn create_key(
+        &self,
+        user: &UserId,
+        label: &str,
+        expires_at: Option<Millis>,
+    ) -> Result<(Key, SecretString), ControlError> {
+        let access = self.ctx.access.load_full().ok_or_else(|| {
+            ControlError::new(
+                Code::Starting,
+                "the keys are not loaded yet; try again in a moment",
+            )
+        })?;
+        let secret = PresharedKey::from_random(&random());
+        let key = Key {
+            id: KeyId::from_random(id_bits()),
+            user: user.clone(),
+            label: label.to_owned(),
+            prefix: secret.public_prefix().to_owned(),
+            pepper_id: access.pepper.id(),
+            digest: secret.digest(&access.pepper),
+            created_at: self.now_ms(),
+            expires_at,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        self.ctx.store.create_key(&key).await?;
+        Ok((key, secret.secret().clone()))
+    }
+
+    /// Revokes a key and all its sessions: their next call is refused. Gives how many ended.
+    ///
+    /// # Errors
+    /// The key does not exist, or the store is away: then nothing was revoked.
+    pub async fn revoke_key(&self, key: &KeyId) -> Result<u64, ControlError> {
+        self.ctx.store.revoke_key(key, self.now_ms()).await?;
+        let ended = self.revoke_sessions(|session| session.key == *key);
+        self.refresh().await?;
+        Ok(ended)
+    }
+
+    /// Revokes the sessions that match; their handles stay to say so.
+    fn revoke_sessions(&self, of: impl Fn(&super::session::SessionHandle) -> bool) -> u64 {
+        let sessions = self.ctx.sessions.pin();
+        let hit: Vec<_> = sessions
+            .values()
+            .filter(|session| !session.is_revoked() && of(session))
+            .collect();
+        for session in &hit {
+            session.revoke();
+        }
+        let ids = hit.iter().map(|session| session.id().clone()).collect();
+        if let Some(actor) = self.ctx.sessions_actor() {
+            let _ = actor.cast(SessionsMsg::Revoked(ids));
+        }
+        hit.len() as u64
+    }
+
+    /// Subscribes a key to an mcp and fixes the names of its tools. Call [`Control::refresh`]
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The user's groups do not grant the mcp, or the store says no.
+    pub async fn subscribe(
+        &self,
+        key: &KeyId,
+        mcp: &McpId,
+    ) -> Result<Vec<ExposedTool>, ControlError> {
+        let row = self.ctx.store.key(key).await?;
+        let definition = self.ctx.store.mcp(mcp).await?;
+        if !self
+            .ctx
+            .store
+            .grants_of_user(&row.user)
+            .await?
+            .contains(mcp)
+        {
+            let message = format!(
+                "no group of the key's user is granted mcp `{}`, so the key would see nothing",
+                definition.name
+            );
+            let next = format!("legation group grant GROUP {}", definition.name);
+            return Err(ControlError::new(Code::Conflict, message).next(next));
+        }
+        let tools = self.tool_names(mcp).await?;
+        let mut last = None;
+        for _ in 0..NAME_TRIES {
+            let view = self.ctx.store.exposed_to(key).await?;
+            let names = newcomers(&view, mcp, &definition.name, &tools, Prefix::IfTaken);
+            match self
+                .ctx
+                .store
+                .subscribe(key, mcp, self.now_ms(), &names)
+                .await
+            {
+                Ok(_) => {
+                    let view = self.ctx.store.exposed_to(key).await?;
+                    return Ok(view.into_iter().filter(|one| one.mcp == *mcp).collect());
+                }
+                // Another subscription took one of the names in the same moment.
+                Err(error @ StoreError::Conflict { .. }) => last = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.map_or_else(
+            || ControlError::new(Code::Internal, "no name was tried"),
+            ControlError::from,
+        ))
+    }
+
+    /// Ends a subscription. Call [`Control::refresh`] afterwards.
+    ///
+    /// # Errors
+    /// It does not exist, or the store is away.
+    pub async fn unsubscribe(&self, key: &KeyId, mcp: &McpId) -> Result<(), ControlError> {
+        if self.ctx.store.unsubscribe(key, mcp).await? {
+            return Ok(());
+        }
+        let message = format!("key `{key}` is not subscribed to `{mcp}`");
+        Err(ControlError::new(Code::NotFound, message))
+    }
+
+    /// Gives the tools an mcp has now their names in every view that subscribes to it; names that
+    /// are fixed stay.
+    async fn expose_newcomers(&self, mcp: &McpId) -> Result<(), ControlError> {
+        let definition = self.ctx.store.mcp(mcp).await?;
+        let tools = self.tool_names(mcp).await?;
+        for one in self.ctx.store.subscriptions(None).await? {
+            if one.mcp != *mcp {
+                continue;
+            }
+            let view = self.ctx.store.exposed_to(&one.key).await?;
+            let rows: Vec<ExposedTool> =
+                newcomers(&view, mcp, &definition.name, &tools, Prefix::IfTaken)
+                    .into_iter()
+                    .map(|(tool, exposed)| ExposedTool {
+                        key: one.key.clone(),
+                        mcp: mcp.clone(),
+                        tool,
+                        exposed,
+                    })
+                    .collect();
+            self.ctx.store.expose(&rows).await?;
+        }
+        Ok(())
+    }
+
+    async fn tool_names(&self, mcp: &McpId) -> Result<Vec<ToolName>, ControlError> {
+        Ok(self
+            .ctx
+            .store
+            .tools_of(mcp)
+            .await?
+            .into_iter()
+            .map(|tool| tool.name)
+            .collect())
+    }
+
+    /// Finds the program of a definition where isolates would find it.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be executed.
+    pub fn check_program(&self, program: &Program) -> Result<PathBuf, ControlError> {
+        find_program(&program.command, &self.ctx.settings.path).map_err(|error| {
+            let next = match &error {
+                ProgramError::NotFound { .. } => {
+                    "install it, give its absolute path, or set isolates.path"
+                }
+                ProgramError::NotExecutable { .. } => "make it executable, or name another file",
+            };
+            ControlError::new(Code::CommandNotFound, error.to_string()).next(next)
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! Discovery: starts a server in an isolate of its own, reads its tools, stores them, stops it.
+
+use std::sync::Arc;
+
+use crate::domain::code::Code;
+use crate::domain::ids::{IsolateId, McpId};
+use crate::domain::mcp::{McpState, Tool};
+use crate::domain::verdict::Verdict;
+
+use super::super::clock::id_bits;
+use super::super::handle::RunEnd;
+use super::super::isolate::IsolateMsg;
+use super::super::slot::{Slot, SlotKey, SlotState};
+use super::super::views::Discovery;
+use super::{Control, ControlError, isolates, view};
+
+impl Control {
+    /// Starts the server once, outside of anybody's isolate, and stores the tools it lists.
+    ///
+    /// # Errors
+    /// It is archived, does not start, or does not speak: the verdict and its last words.
+    pub async fn discover(&self, id: &McpId) -> Result<Discovery, ControlError> {
+        let mcp = self.ctx.store.mcp(id).await?;
+        if mcp.state == McpState::Archived {
+            let message = format!("mcp `{}` is archived", mcp.name);
+            return Err(ControlError::new(Code::Conflict, message));
+        }
+        self.check_program(&mcp.program)?;
+        let probe = IsolateId::from_random(id_bits());
+        let key = SlotKey::probe(id, &probe);
+        let settings = &self.ctx.settings;
+        let slot = Arc::new(Slot::new(
+            probe,
+            key.clone(),
+            Arc::new(mcp),
+            None,
+            settings.user_limits,
+            settings.restart,
+        ));
+        self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
+        let looked = self.look(&slot).await;
+        if let Some(actor) = slot.actor() {
+            let _ = actor.cast(IsolateMsg::Leave(Verdict::Idle));
+        }
+        isolates::wait_gone(
+            &[Arc::clone(&slot)],
+            settings.kill_wait + settings.kill_wait,
+        )
+        .await;
+        self.ctx.slots.pin().remove(&key);
+        let tools = looked?;
+        self.keep(id, &slot, tools).await
+    }
+
+    async fn look(&self, slot: &Arc<Slot>) -> Result<Vec<Tool>, ControlError> {
+        let mut watch = slot.watch();
+        self.ctx.demand(slot);
+        let limit = slot.mcp.start_deadline() * 2;
+        let settled = watch.wait_for(|state| {
+            matches!(
+                state,
+                SlotState::Ready(_)
+                    | SlotState::Backoff { .. }
+                    | SlotState::Quarantined { .. }
+                    | SlotState::Stuck { .. }
+            )
+        });
+        let state = match tokio::time::timeout(limit, settled).await {
+            Ok(Ok(state)) => state.clone(),
+            _ => {
+                let message = format!("mcp `{}` did not settle in time", slot.mcp.name);
+                return Err(ControlError::new(Code::DiscoverFailed, message));
+            }
+        };
+        match state {
+            SlotState::Backoff { end, .. } | SlotState::Quarantined { end, .. } => {
+                Err(self.failed(slot, &end))
+            }
+            SlotState::Ready(_) => slot.take_tools().ok_or_else(|| {
+                ControlError::new(Code::Internal, "the run was ready without a tool list")
+            }),
+            _ => Err(ControlError::new(
+                Code::DiscoverFailed,
+                "its processes do not die",
+            )),
+        }
+    }
+
+    fn failed(&self, slot: &Slot, end: &RunEnd) -> ControlError {
+        let name = &slot.mcp.name;
+        let mut message = format!("mcp `{name}` could not be discovered: it {}", end.verdict);
+        let tail = slot
+            .history()
+            .first()
+            .map(|run| run.stderr.lines())
+            .unwrap_or_default();
+        for line in tail.iter().rev().take(5).rev() {
+            message.push_str("\nlast stderr: ");
+            message.push_str(line);
+        }
+        let error = ControlError::new(Code::DiscoverFailed, message);
+        match &end.verdict {
+            Verdict::NotStarted { .. } => error,
+            _ => error.next(format!(
+                "correct it (legation mcp update {name}), then discover again"
+            )),
+        }
+    }
+
+    async fn keep(
+        &self,
+        id: &McpId,
+        slot: &Slot,
+        tools: Vec<Tool>,
+    ) -> Result<Discovery, ControlError> {
+        let mut before = self.ctx.store.tools_of(id).await?;
+        let mut after = tools.clone();
+        before.sort_by(|a, b| a.name.cmp(&b.name));
+        after.sort_by(|a, b| a.name.cmp(&b.name));
+        let changed = before != after;
+        if changed {
+            self.ctx.store.replace_tools(id, &tools).await?;
+            self.expose_newcomers(id).await?;
+            self.refresh().await?;
+        }
+        let run = slot.history().into_iter().next();
+        let facts = run.as_ref().map(|run| run.facts()).unwrap_or_default();
+        let server = facts.server.clone();
+        Ok(Discovery {
+            tools,
+            server_name: server.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
+            server_version: server
+                .as_ref()
+                .map(|s| s.version.clone())
+                .unwrap_or_default(),
+            protocol_version: server.map(|s| s.protocol_version).unwrap_or_default(),
+            phases: view::phases(&facts),
+            stderr_tail: run.map(|run| run.stderr.lines()).unwrap_or_default(),
+            changed,
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! What a failed call says: what happened, with what, and what to do; for people who never saw
+//! this gateway.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::code::Code;
+use crate::domain::mcp::Mcp;
+use crate::domain::verdict::Verdict;
+
+use super::handle::RunEnd;
+
+/// A failure before it is tied to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub(super) code: Code,
+    pub(super) text: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) verdict: Option<&'static str>,
+}
+
+impl Reason {
+    pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+            retry_after: None,
+            verdict: None,
+        }
+    }
+
+    pub(super) fn retry(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after.max(Duration::from_secs(1)));
+        self
+    }
+
+    fn because(mut self, end: &RunEnd) -> Self {
+        self.verdict = Some(end.verdict.kind());
+        self
+    }
+}
+
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+fn last_line(end: &RunEnd) -> String {
+    match &end.last_stderr {
+        Some(line) => format!(" Last stderr line: {line}"),
+        None => String::new(),
+    }
+}
+
+/// The run ended with the call in flight.
+pub(super) fn run_ended(mcp: &Mcp, end: &RunEnd) -> Reason {
+    let name = &mcp.name;
+    let verdict = &end.verdict;
+    let reason = match verdict {
+        Verdict::OutOfMemory { .. } => Reason::new(
+            Code::OutOfMemory,
+            format!(
+                "mcp `{name}` was ended by the kernel during this call: {verdict}. It restarts by \
+                 itself; ask for less at once, or ask your operator to raise its memory limit \
+                 (legation mcp update {name} --memory).{}",
+                last_line(end)
+            ),
+        ),
+        Verdict::Killed { reason } => Reason::new(
+            Code::Cancelled,
+            format!("this call was ended because `{name}` was stopped: {reason}"),
+        ),
+        Verdict::Shutdown => Reason::new(
+            Code::ShuttingDown,
+            "this call was ended because the gateway is restarting. Try again in a few seconds.",
+        )
+        .retry(Duration::from_secs(5)),
+        _ => Reason::new(
+            Code::RunEnded,
+            format!(
+                "mcp `{name}` {verdict} during this call. It is restarted by itself; whether the \
+                 call had an effect is unknown, so it was not repeated.{}",
+                last_line(end)
+            ),
+        )
+        .retry(Duration::from_secs(1)),
+    };
+    reason.because(end)
+}
+
+/// The slot waits for its next try.
+pub(super) fn backing_off(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
+    let left = until.saturating_duration_since(Instant::now());
+    let text = format!(
+        "mcp `{}` failed ({}) and is started again in {} s. Try again then.{}",
+        mcp.name,
+        end.verdict,
+        seconds(left),
+        last_line(end)
+    );
+    Reason::new(Code::BackingOff, text).retry(left).because(end)
+}
+
+/// The slot failed too often, or cannot heal by itself.
+pub(super) fn quarantined(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
+    let left = until.saturating_duration_since(Instant::now());
+    let text = format!(
+        "mcp `{}` is quarantined: it {} and will be tried again in {} s. Ask your operator to look \
+         (legation isolate list).{}",
+        mcp.name,
+        end.verdict,
+        seconds(left),
+        last_line(end)
+    );
+    let code = match end.verdict {
+        Verdict::OutOfMemory { .. } => Code::OutOfMemory,
+        _ => Code::Quarantined,
+    };
+    Reason::new(code, text).retry(left).because(end)
+}
+
+/// It did not become ready before the call's deadline.
+pub(super) fn starting(mcp: &Mcp, waited: Duration) -> Reason {
+    let text = format!(
+        "mcp `{}` is still starting after {} s. Try again in a few seconds.",
+        mcp.name,
+        seconds(waited)
+    );
+    Reason::new(Code::Starting, text).retry(Duration::from_secs(5))
+}
+
+/// The server did not answer in time.
+pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
+    let text = format!(
+        "tool `{tool}` of mcp `{}` did not answer within {} s; it was told to stop. Ask for less at \
+         once, or ask your operator for a longer deadline (legation mcp update {} --call-timeout).",
+        mcp.name,
+        seconds(mcp.call_deadline()),
+        mcp.name
+    );
+    Reason::new(Code::CallTimeout, text)
+}
+
+/// Too much at once.
+pub(super) fn busy(mcp: &Mcp, in_flight: usize) -> Reason {
+    let text = format!(
+        "mcp `{}` already has {in_flight} calls of yours in flight, which is the most. Try again \
+         when some have ended.",
+        mcp.name
+    );
+    Reason::new(Code::Busy, text).retry(Duration::from_secs(1))
+}
+
+/// An administrator suspended the mcp.
+pub(super) fn mcp_disabled(mcp: &Mcp, why: &str) -> Reason {
+    let text = format!("mcp `{}` is disabled by an administrator: {why}", mcp.name);
+    Reason::new(Code::McpDisabled, text)
+}

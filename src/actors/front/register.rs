@@ -1,0 +1,232 @@
+//! Registering and authenticating: keys once, tokens on every call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::account::{Key, Millis, Session};
+use crate::domain::code::Code;
+use crate::domain::ids::{ConnectionId, SessionId};
+use crate::domain::limits::SESSIONS_MAX;
+use crate::domain::token::PresharedKey;
+use crate::storage::StoreError;
+
+use super::super::access::AccessKeys;
+use super::super::audit::Entry;
+use super::super::clock::{id_bits, random};
+use super::super::ctx::Ctx;
+use super::super::session::SessionHandle;
+use super::super::sessions::SessionsMsg;
+use super::{Refusal, Registered, Registration};
+
+fn refuse(code: Code, message: impl Into<String>) -> Refusal {
+    Refusal {
+        code,
+        message: message.into(),
+        retry_after: None,
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+    let Some(token) = token else {
+        return Err(refuse(
+            Code::Unauthorized,
+            "the header X-Session-Token is missing; register first",
+        ));
+    };
+    let access = access(ctx)?;
+    let genuine = access
+        .tokens
+        .verify(token)
+        .map_err(|error| refuse(Code::Unauthorized, error.to_string()))?;
+    let Some(session) = ctx.sessions.pin().get(&genuine.session).cloned() else {
+        return Err(refuse(
+            Code::SessionExpired,
+            "the session has ended; register again",
+        ));
+    };
+    if session.is_revoked() || ctx.denied.load().user(&session.user.id).is_some() {
+        return Err(refuse(
+            Code::SessionSuspended,
+            "this session, its key or its user was revoked or suspended; ask your operator",
+        ));
+    }
+    let now = ctx.wall_ms();
+    let grace = millis(ctx.settings.token_grace);
+    let rotated = genuine
+        .signed_by_rotated
+        .is_some_and(|at| at.saturating_add(grace) < now);
+    if rotated || session.expires_at().saturating_add(grace) < now {
+        return Err(refuse(
+            Code::SessionExpired,
+            "the session has expired; register again",
+        ));
+    }
+    session.touch(now, millis(ctx.settings.session_ttl));
+    Ok(session)
+}
+
+fn access(ctx: &Ctx) -> Result<Arc<AccessKeys>, Refusal> {
+    let starting = || {
+        refuse(
+            Code::Starting,
+            "the gateway is starting; try again in a moment",
+        )
+    };
+    ctx.access.load_full().ok_or_else(starting)
+}
+
+pub(super) async fn register(
+    ctx: &Arc<Ctx>,
+    registration: Registration,
+) -> Result<Registered, Refusal> {
+    let result = try_register(ctx, &registration).await;
+    let entry = Entry::new("session.register", ctx.wall_ms())
+        .field("client", &registration.friendly_name)
+        .field("host_tool", &registration.host_tool);
+    let entry = match &result {
+        Ok(registered) => entry
+            .field("outcome", "ok")
+            .field("session", registered.session.as_str())
+            .field("user", registered.user.as_str()),
+        Err(refusal) => entry.field("outcome", refusal.code.as_str()),
+    };
+    // Registering is an authentication decision: it counts only if it is on record.
+    match ctx.audit.commit(entry).await {
+        Ok(()) => result,
+        Err(error) => Err(refuse(
+            Code::AuditUnavailable,
+            format!("not registered: {error}"),
+        )),
+    }
+}
+
+async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Registered, Refusal> {
+    use secrecy::ExposeSecret;
+    let unknown = || {
+        refuse(
+            Code::KeyUnknown,
+            "this preshared key is not known here, or no longer; check it, or ask your operator \
+             for another (legation key create)",
+        )
+    };
+    let text = registration.preshared_key.expose_secret();
+    let parsed = PresharedKey::parse(text);
+    let Ok(presented) = parsed else {
+        return Err(unknown());
+    };
+    let prefix = presented.public_prefix();
+    if let Some(wait) = ctx.failures.wait(prefix) {
+        let left = wait.as_secs() + 1;
+        let message = format!("too many failed registrations with this key; wait {left} s");
+        return Err(Refusal {
+            code: Code::RateLimited,
+            message,
+            retry_after: Some(wait),
+        });
+    }
+    let failed = || {
+        ctx.failures.count(prefix);
+        unknown()
+    };
+    let key = match ctx.store.key_by_prefix(prefix).await {
+        Ok(key) => key,
+        Err(StoreError::NotFound { .. }) => return Err(failed()),
+        Err(error) => return Err(store_away(&error)),
+    };
+    let access = access(ctx)?;
+    let pepper = &access.pepper;
+    if pepper.id() != key.pepper_id || !presented.matches(&key.digest, pepper) {
+        return Err(failed());
+    }
+    let now = ctx.wall_ms();
+    if key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now) {
+        return Err(unknown());
+    }
+    if let Some(suspension) = ctx.denied.load().user(&key.user) {
+        let message = format!("your account is suspended: {}", suspension.reason);
+        return Err(refuse(Code::UserDisabled, message));
+    }
+    room(ctx, &key)?;
+    let user = ctx
+        .store
+        .user(&key.user)
+        .await
+        .map_err(|error| store_away(&error))?;
+    let row = Session {
+        id: SessionId::from_random(id_bits()),
+        key: key.id.clone(),
+        user: user.id.clone(),
+        connection: ConnectionId::from_random(id_bits()),
+        friendly_name: registration.friendly_name.clone(),
+        host_tool: registration.host_tool.clone(),
+        created_at: now,
+        seen_at: now,
+        expires_at: now.saturating_add(millis(ctx.settings.session_ttl)),
+    };
+    ctx.store
+        .create_session(&row)
+        .await
+        .map_err(|error| store_away(&error))?;
+    let token = access.tokens.sign(&row.id, now, &random());
+    let registered = Registered {
+        session: row.id.clone(),
+        token,
+        connection: row.connection.clone(),
+        expires_at: row.expires_at,
+        user: user.name.clone(),
+    };
+    let handle = Arc::new(SessionHandle::new(row, user));
+    ctx.sessions
+        .pin()
+        .insert(registered.session.bits(), Arc::clone(&handle));
+    // A key revoked or a user suspended in this very moment: their sweep may have missed us.
+    let still = ctx
+        .store
+        .key(&key.id)
+        .await
+        .is_ok_and(|key| key.revoked_at.is_none());
+    if !still || ctx.denied.load().user(&key.user).is_some() {
+        handle.revoke();
+        return Err(unknown());
+    }
+    if let Some(sessions) = ctx.sessions_actor() {
+        // If it is restarting it adopts all handles when it is up.
+        let _ = sessions.cast(SessionsMsg::Add(handle));
+    }
+    ctx.note_key_used(&key.id, now);
+    Ok(registered)
+}
+
+/// Registering never ends another session, so there must be room.
+fn room(ctx: &Ctx, key: &Key) -> Result<(), Refusal> {
+    let sessions = ctx.sessions.pin();
+    let of_key = sessions
+        .values()
+        .filter(|s| s.key == key.id && !s.is_revoked())
+        .count();
+    if of_key >= ctx.settings.sessions_per_key_max || sessions.len() >= SESSIONS_MAX {
+        let message = format!(
+            "this key has {of_key} live sessions, which is the most; they end by themselves when \
+             unused, or ask your operator"
+        );
+        return Err(Refusal {
+            code: Code::SessionsMax,
+            message,
+            retry_after: Some(Duration::from_secs(60)),
+        });
+    }
+    Ok(())
+}
+
+fn store_away(error: &StoreError) -> Refusal {
+    tracing::error!("a registration failed: {error}");
+    Refusal {
+        code: Code::StoreUnavailable,
+        message: "the gateway's store does not answer; try again in a moment".to_owned(),
+        retry_after: Some(Duration::from_secs(5)),
+    }
+}

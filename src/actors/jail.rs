@@ -1,0 +1,330 @@
+//! The [`Launcher`] of real processes: the `sandbox` crate behind the tree's border.
+//!
+//! What blocks (cgroup files, the round trip to the spawner) runs on the blocking pool; what waits
+//! (the end of a run) is a descriptor in the reactor, never a thread. Each run has one task, its
+//! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
+
+mod run;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sandbox::cgroup::{CgroupError, LeafName, Limits as KernelLimits};
+use sandbox::plan::Program;
+use sandbox::{Host, HostConfig, HostError, SpawnSpec};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+pub use sandbox::Facility;
+
+use self::run::{Born, Phase, Stage};
+use super::launcher::{
+    BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Scope,
+};
+use crate::domain::ids::UserId;
+use crate::domain::limits::KILL_WAIT;
+use crate::domain::mcp::Limits;
+
+/// From the clone to the server's first instruction; a program on a dead network disk takes longer.
+const EXEC_WAIT: Duration = Duration::from_secs(10);
+
+/// What may be missing on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Degrade {
+    /// These facilities, named by the operator.
+    Named(Vec<Facility>),
+    /// Whatever the probe finds missing (`serve --dev`).
+    Anything,
+}
+
+/// How to set up a [`Jail`].
+#[derive(Debug, Clone)]
+pub struct JailConfig {
+    /// The product binary, whose `main` calls `sandbox::role` first; this very process's if `None`.
+    pub executable: Option<PathBuf>,
+    /// The installation's id: twelve lower-case hex digits or more.
+    pub installation_id: String,
+    /// What may be missing.
+    pub degrade: Degrade,
+    /// A path inside every cgroup hierarchy under which to build; our own group if `None`.
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// Starts runs in isolates of this host.
+#[derive(Debug)]
+pub struct Jail {
+    host: Host,
+    degraded: Vec<String>,
+}
+
+impl Jail {
+    /// Starts the spawner and finds out what the host offers. Blocks for some milliseconds; call
+    /// it before the runtime, so that the spawner is forked from a small process.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] if a facility is missing that may not be; names cause and fix.
+    pub fn start(config: JailConfig) -> Result<Self, LaunchError> {
+        let mut host = HostConfig::new(&config.installation_id);
+        if let Some(executable) = config.executable {
+            host.executable = executable;
+        }
+        host.allow_degraded = match config.degrade {
+            Degrade::Named(facilities) => facilities,
+            Degrade::Anything => Facility::ALL.to_vec(),
+        };
+        host.cgroup_root = config.cgroup_root;
+        let host = Host::start(host).map_err(|e| refusal(&e))?;
+        let degraded = host
+            .capabilities()
+            .missing
+            .iter()
+            .map(|lack| lack.facility.name().to_owned())
+            .collect();
+        Ok(Self { host, degraded })
+    }
+
+    /// The spawner's pid, for `status`; `None` while there is none.
+    #[must_use]
+    pub fn spawner_pid(&self) -> Option<i32> {
+        self.host.spawner_pid()
+    }
+
+    async fn start_run(&self, launch: Launch) -> Result<Launched, LaunchError> {
+        let began = Instant::now();
+        let host = self.host.clone();
+        let spec = spec(launch);
+        // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
+        let born = spawn_blocking(move || {
+            let spawned = host.spawn(&spec).map_err(|e| refusal(&e))?;
+            run::birth(spawned)
+        })
+        .await
+        .map_err(|e| LaunchError::Busy(format!("the start was cut short: {e}")))??;
+        let Born {
+            scope,
+            stdin,
+            stdout,
+            stderr,
+            pid,
+        } = born;
+
+        let mut stage = scope.subscribe();
+        if let Some(problem) = problem_of(&mut stage).await {
+            let remains = scope.reap(KILL_WAIT).await;
+            return Err(match remains.oom {
+                Some(_) => LaunchError::Refused {
+                    step: "memory".to_owned(),
+                    detail: "the memory limit is too small even to start; raise it".to_owned(),
+                },
+                None => problem,
+            });
+        }
+        Ok(Launched {
+            pid,
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit: Box::pin(async move {
+                match stage.wait_for(|stage| stage.exit().is_some()).await {
+                    Ok(stage) => stage.exit(),
+                    // The warden always tells an end; without one the runtime is going down.
+                    Err(_) => None,
+                }
+                .unwrap_or(Exit::Signal(KILLED))
+            }),
+            scope: Box::new(scope),
+            took: began.elapsed(),
+            degraded: self.degraded.clone(),
+        })
+    }
+}
+
+/// What a run that was killed from outside ends with.
+const KILLED: i32 = 9;
+
+impl Launcher for Jail {
+    fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>> {
+        Box::pin(self.start_run(launch))
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, LaunchError>> {
+        let host = self.host.clone();
+        Box::pin(blocking(move || host.sweep(KILL_WAIT)))
+    }
+
+    fn unowned(&self) -> usize {
+        self.host.unowned()
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        let capabilities = self.host.capabilities();
+        Enforcement {
+            summary: capabilities.summary.clone(),
+            enforced: capabilities
+                .enforced
+                .iter()
+                .map(|facility| facility.name().to_owned())
+                .collect(),
+            missing: capabilities
+                .missing
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+
+    fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {
+        let host = self.host.clone();
+        Box::pin(blocking(move || host.heal()))
+    }
+
+    fn lost(&self) -> BoxFuture<'static, ()> {
+        let spawner = self.host.spawner();
+        Box::pin(async move {
+            if let Some(pidfd) = spawner
+                && let Ok(pidfd) = run::in_reactor(pidfd)
+            {
+                // Ready or broken: either way there is no spawner behind it that we could watch.
+                let _ = pidfd.readable().await;
+            }
+        })
+    }
+
+    fn release_user(&self, user: &UserId) {
+        self.host.release_user(user.short());
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, LaunchError> {
+    spawn_blocking(work)
+        .await
+        .map_err(|e| LaunchError::Busy(format!("the work was cut short: {e}")))?
+        .map_err(|e| refusal(&e))
+}
+
+fn spec(launch: Launch) -> SpawnSpec {
+    let kernel = |limits: &Limits| KernelLimits {
+        memory_bytes: limits.memory_bytes,
+        pids: limits.pids,
+        cpu_millis: limits.cpu_millis,
+    };
+    SpawnSpec {
+        leaf: LeafName {
+            user: launch.user.as_ref().map(|user| user.short().to_owned()),
+            isolate: launch.isolate.short().to_owned(),
+        },
+        limits: kernel(&launch.limits),
+        user_limits: kernel(&launch.user_limits),
+        open_files: launch.limits.open_files,
+        file_bytes: launch.limits.file_bytes,
+        workdir: launch.home,
+        program: Program {
+            path: launch.program,
+            args: launch.args,
+            env: launch.env,
+        },
+    }
+}
+
+/// Waits until the server is executed; why it was not, if it was not.
+async fn problem_of(stage: &mut watch::Receiver<Stage>) -> Option<LaunchError> {
+    let past = stage.wait_for(|stage| !matches!(stage.phase, Phase::Starting));
+    match tokio::time::timeout(EXEC_WAIT, past).await {
+        Ok(Ok(stage)) => not_started(&stage),
+        Ok(Err(_)) => Some(LaunchError::Busy("the run was lost".to_owned())),
+        Err(_) => Some(LaunchError::Busy(format!(
+            "the server was not executed within {EXEC_WAIT:?}; is its disk reachable?"
+        ))),
+    }
+}
+
+/// Why the run in this stage has not started, if it has not.
+fn not_started(stage: &Stage) -> Option<LaunchError> {
+    match &stage.phase {
+        Phase::Failed(failure) if is_passing(failure.errno) => {
+            Some(LaunchError::Busy(failure.text.clone()))
+        }
+        Phase::Failed(failure) => Some(LaunchError::Refused {
+            step: failure.step.clone(),
+            detail: failure.advice(),
+        }),
+        Phase::Ended(Exit::NotStarted { step, detail }) => Some(LaunchError::Busy(format!(
+            "the isolate ended before its server began, at {step}: {detail}"
+        ))),
+        Phase::Starting | Phase::Started | Phase::Ended(_) => None,
+    }
+}
+
+/// Errors of the kernel that pass: out of something now, or a program being written.
+fn is_passing(errno: i32) -> bool {
+    const EAGAIN: i32 = 11;
+    const ENOMEM: i32 = 12;
+    const EBUSY: i32 = 16;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ETXTBSY: i32 = 26;
+    const ENOSPC: i32 = 28;
+    matches!(
+        errno,
+        EAGAIN | ENOMEM | EBUSY | ENFILE | EMFILE | ETXTBSY | ENOSPC
+    )
+}
+
+/// Sorts the host's errors into those that pass and those that do not.
+fn refusal(error: &HostError) -> LaunchError {
+    let (step, errno) = match error {
+        HostError::SpawnerLost(_) | HostError::Cgroup(CgroupError::Occupied { .. }) => {
+            return LaunchError::Busy(error.to_string());
+        }
+        HostError::Unavailable { missing } => (missing.facility.name(), None),
+        HostError::Installation(_) => ("installation", None),
+        HostError::Plan(_) => ("plan", None),
+        HostError::Clone(source) => ("clone", source.raw_os_error()),
+        HostError::Cgroup(source) => ("cgroup", source.errno()),
+        HostError::Io { source, .. } => ("spawn", source.raw_os_error()),
+    };
+    match errno {
+        Some(errno) if is_passing(errno) => LaunchError::Busy(error.to_string()),
+        _ => LaunchError::Refused {
+            step: step.to_owned(),
+            detail: error.to_string(),
+        },
+    }
+}
+
+/// The border wants the launcher shared.
+impl From<Jail> for Arc<dyn Launcher> {
+    fn from(jail: Jail) -> Self {
+        Arc::new(jail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_passes_is_busy_and_what_does_not_is_refused() {
+        let clone = |errno| HostError::Clone(io::Error::from_raw_os_error(errno));
+        assert!(matches!(refusal(&clone(11)), LaunchError::Busy(_)));
+        match refusal(&clone(1)) {
+            LaunchError::Refused { step, detail } => {
+                assert_eq!(step, "clone");
+                assert!(detail.contains("the kernel refused a new process"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let lost = HostError::SpawnerLost("it has ended".to_owned());
+        assert!(matches!(refusal(&lost), LaunchError::Busy(_)));
+        let occupied = HostError::Cgroup(CgroupError::Occupied {
+            path: "isolates/u-a/i-b".into(),
+            pids: vec![7],
+        });
+        assert!(matches!(refusal(&occupied), LaunchError::Busy(text) if text.contains('7')));
+    }
+}

@@ -1,0 +1,559 @@
+//! One run: its stages, its warden, and the [`Scope`] the slot holds.
+//!
+//! The invariant: from birth on a warden task waits for the init's end and reaps it, whoever else
+//! has been dropped. A scope that is dropped without [`Scope::reap`] leaves the removal of the
+//! cgroup to the warden.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sandbox::cgroup::{Leaf, OomScope as KernelOom, Usage as KernelUsage};
+use sandbox::host::{End, Process, Spawned};
+use sandbox::status::{Decoder, Failure, Record};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::KILLED;
+use crate::actors::launcher::{BoxFuture, Exit, LaunchError, Remains, Scope, Usage};
+use crate::domain::limits::KILL_WAIT;
+use crate::domain::verdict::OomScope;
+
+/// First and longest pause between looks at a cgroup that is dying.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
+/// On v1 the word that memory ran out comes before the kill is counted: when to look.
+const OOM_LOOKS: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
+
+/// How far a server is.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// The init follows its plan.
+    Starting,
+    /// A step of the plan failed.
+    Failed(Failure),
+    /// The server was executed.
+    Started,
+    /// The server has ended.
+    Ended(Exit),
+}
+
+/// How far a run is. The phases of a short run may pass unseen, but never the reason of its end.
+#[derive(Debug, Clone)]
+pub(super) struct Stage {
+    pub(super) phase: Phase,
+    /// The init has ended and is reaped.
+    reaped: bool,
+}
+
+impl Stage {
+    const NEW: Self = Self {
+        phase: Phase::Starting,
+        reaped: false,
+    };
+
+    /// How the server ended, once it has.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        match &self.phase {
+            Phase::Ended(exit) => Some(exit.clone()),
+            Phase::Failed(failure) => Some(Exit::NotStarted {
+                step: failure.step.clone(),
+                detail: failure.advice(),
+            }),
+            Phase::Starting | Phase::Started => None,
+        }
+    }
+
+    fn told(&mut self, record: Record) {
+        self.phase = match record {
+            Record::Failed(failure) => Phase::Failed(failure),
+            Record::Started => Phase::Started,
+            Record::Exited(code) => Phase::Ended(Exit::Code(code)),
+            Record::Signaled(signal) => Phase::Ended(Exit::Signal(signal)),
+        };
+    }
+
+    /// The init ended like this. Where it told nothing of the server's end, its own end is the
+    /// server's: killed with it, or never started.
+    fn reaped(&mut self, end: Option<End>) {
+        self.reaped = true;
+        match self.phase {
+            Phase::Starting => {
+                self.phase = Phase::Ended(Exit::NotStarted {
+                    step: "init".to_owned(),
+                    detail: match end {
+                        Some(End::Code(code)) => format!("the init exited with code {code}"),
+                        Some(End::Signal(signal)) => format!("signal {signal} ended the init"),
+                        None => "somebody else reaped the init".to_owned(),
+                    },
+                });
+            }
+            Phase::Started => {
+                self.phase = Phase::Ended(Exit::Signal(match end {
+                    Some(End::Signal(signal)) => signal,
+                    // Its lifeline was cut: it left without a word, and the kernel killed the rest.
+                    _ => KILLED,
+                }));
+            }
+            Phase::Failed(_) | Phase::Ended(_) => {}
+        }
+    }
+}
+
+/// What is shared by the scope, the warden and the exit future.
+#[derive(Debug)]
+struct Run {
+    process: Process,
+    /// Taken by whoever removes the cgroup.
+    leaf: Mutex<Option<Leaf>>,
+    stage: watch::Sender<Stage>,
+    /// The scope was dropped: the cgroup is the warden's to remove.
+    abandoned: AtomicBool,
+}
+
+impl Run {
+    fn leaf(&self) -> MutexGuard<'_, Option<Leaf>> {
+        self.leaf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        if let Some(leaf) = self.leaf().as_ref() {
+            leaf.kill();
+        }
+        self.process.kill();
+    }
+
+    fn is_gone(&self) -> bool {
+        self.stage.borrow().reaped
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_gone() && self.leaf().as_ref().is_none_or(Leaf::is_empty)
+    }
+
+    /// Kills, and waits until init is reaped and the cgroup is empty; whether it came to that.
+    async fn end(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        self.kill();
+        let mut stage = self.stage.subscribe();
+        let reaped = stage.wait_for(|stage| stage.reaped);
+        if timeout_at(until, reaped).await.is_err() {
+            return false;
+        }
+        let (mut pause, longest) = LOOK_AGAIN;
+        while !self.is_empty() {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+            self.kill();
+        }
+        true
+    }
+
+    fn survivors(&self) -> Vec<i32> {
+        let mut pids = self.leaf().as_ref().map(Leaf::pids).unwrap_or_default();
+        if !self.is_gone() {
+            pids.push(self.process.pid());
+            pids.extend(self.process.descendants());
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Reads the last counters and removes the cgroup. Blocks for milliseconds.
+    fn bury(&self) -> Remains {
+        let mut slot = self.leaf();
+        let Some(leaf) = slot.take() else {
+            return Remains::default();
+        };
+        let remains = Remains {
+            usage: usage(leaf.usage()),
+            oom: leaf.oom().map(oom),
+            survivors: Vec::new(),
+        };
+        if let Err(error) = leaf.remove() {
+            // The next sweep finds it, and so does the next run of this isolate.
+            tracing::warn!(cgroup = leaf.path(), %error, "an empty cgroup could not be removed");
+        }
+        remains
+    }
+
+    /// The barrier nobody waits for, after the scope was dropped.
+    async fn end_abandoned(self: Arc<Self>) {
+        if self.end(KILL_WAIT).await {
+            spawn_blocking(move || self.bury()).await.ok();
+        } else {
+            let survivors = self.survivors();
+            tracing::error!(
+                ?survivors,
+                "an isolate nobody owns any more outlived its kill"
+            );
+        }
+    }
+}
+
+/// A run just born.
+#[derive(Debug)]
+pub(super) struct Born {
+    pub(super) pid: i32,
+    pub(super) stdin: pipe::Sender,
+    pub(super) stdout: pipe::Receiver,
+    pub(super) stderr: pipe::Receiver,
+    pub(super) scope: JailScope,
+}
+
+/// Takes a spawned init into care. Needs the runtime's context.
+pub(super) fn birth(spawned: Spawned) -> Result<Born, LaunchError> {
+    let busy = |e: std::io::Error| LaunchError::Busy(format!("cannot watch the new process: {e}"));
+    let pid = spawned.process.pid();
+    let events = spawned.leaf.oom_events();
+    let run = Arc::new(Run {
+        process: spawned.process,
+        leaf: Mutex::new(Some(spawned.leaf)),
+        stage: watch::Sender::new(Stage::NEW),
+        abandoned: AtomicBool::new(false),
+    });
+    // From here on a failure drops the scope, and that kills; the warden must be there to reap.
+    let scope = JailScope {
+        run: Arc::clone(&run),
+        remains: Mutex::new(None),
+    };
+    let pidfd = in_reactor(Pidfd(Arc::clone(&run)));
+    let status = pipe::Receiver::from_owned_fd(spawned.status);
+    let events = match events {
+        Ok(events) => events.map(in_reactor).transpose().ok().flatten(),
+        Err(error) => {
+            tracing::warn!(%error, "children killed for memory will not end their isolate");
+            None
+        }
+    };
+    match (pidfd, status) {
+        (Ok(pidfd), Ok(status)) => {
+            tokio::spawn(Warden::new(run, pidfd, status, events).watch());
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            // No reactor for it: reap here, on this blocking thread.
+            run.kill();
+            reap_blocking(&run);
+            return Err(busy(error));
+        }
+    }
+    Ok(Born {
+        pid,
+        stdin: pipe::Sender::from_owned_fd(spawned.stdin).map_err(busy)?,
+        stdout: pipe::Receiver::from_owned_fd(spawned.stdout).map_err(busy)?,
+        stderr: pipe::Receiver::from_owned_fd(spawned.stderr).map_err(busy)?,
+        scope,
+    })
+}
+
+fn reap_blocking(run: &Run) {
+    let until = std::time::Instant::now() + KILL_WAIT;
+    while std::time::Instant::now() < until {
+        match run.process.try_reap() {
+            Ok(None) => std::thread::sleep(LOOK_AGAIN.0),
+            Ok(end) => {
+                run.stage.send_modify(|stage| stage.reaped(end));
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Puts a descriptor into the reactor, to wait until it is readable. Needs the runtime's context.
+#[expect(
+    deprecated,
+    reason = "the form that replaces it is unsafe, which this crate forbids; every caller's value owns its descriptor for as long as it lives"
+)]
+pub(super) fn in_reactor<T: AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(inner, Interest::READABLE)
+}
+
+/// The init's pidfd in the reactor; the run stays alive as long as it is there.
+#[derive(Debug)]
+struct Pidfd(Arc<Run>);
+
+impl AsRawFd for Pidfd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.process.as_fd().as_raw_fd()
+    }
+}
+
+/// Reads what init tells, ends the isolate when a part of it was killed for memory, and reaps.
+struct Warden {
+    run: Arc<Run>,
+    pidfd: AsyncFd<Pidfd>,
+    /// Until its end was read.
+    status: Option<pipe::Receiver>,
+    events: Option<AsyncFd<OwnedFd>>,
+    /// Which of [`OOM_LOOKS`] comes next.
+    look: Option<usize>,
+    decoder: Decoder,
+}
+
+impl Warden {
+    fn new(
+        run: Arc<Run>,
+        pidfd: AsyncFd<Pidfd>,
+        status: pipe::Receiver,
+        events: Option<AsyncFd<OwnedFd>>,
+    ) -> Self {
+        Self {
+            run,
+            pidfd,
+            status: Some(status),
+            events,
+            look: None,
+            decoder: Decoder::default(),
+        }
+    }
+
+    async fn watch(mut self) {
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = readable(self.status.as_ref()) => self.read_status(),
+                ready = self.pidfd.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                    match self.run.process.try_reap() {
+                        Ok(None) => {}
+                        Ok(end) => break end,
+                        // Nobody else reaps; but if it is not our child any more, it is over.
+                        Err(_) => break None,
+                    }
+                }
+                () = due(self.look) => self.look_for_oom(),
+                () = happened(self.events.as_ref()) => self.look = Some(0),
+            }
+        };
+        self.read_status();
+        self.run.stage.send_modify(|stage| stage.reaped(end));
+        let run = Arc::clone(&self.run);
+        // The descriptors are of no more use, even if the scope is kept for long.
+        drop(self);
+        if run.abandoned.load(Ordering::SeqCst) {
+            run.end_abandoned().await;
+        }
+    }
+
+    fn read_status(&mut self) {
+        let Some(status) = &self.status else { return };
+        let mut bytes = [0; 1024];
+        loop {
+            match status.try_read(&mut bytes) {
+                Ok(0) => break,
+                Ok(n) => {
+                    for record in self.decoder.feed(bytes.get(..n).unwrap_or_default()) {
+                        self.run.stage.send_modify(|stage| stage.told(record));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.status = None;
+    }
+
+    /// v1 has no `memory.oom.group`: a server that lost a child would limp on. The event may as well
+    /// have been another isolate's, at the user's limit: then there is nothing to see here.
+    fn look_for_oom(&mut self) {
+        let killed = self.run.leaf().as_ref().is_some_and(|l| l.oom().is_some());
+        if killed {
+            self.run.kill();
+            self.events = None;
+        }
+        self.look = self
+            .look
+            .map(|look| look + 1)
+            .filter(|look| !killed && *look < OOM_LOOKS.len());
+    }
+}
+
+/// Waits until the next look for a kill is due; for ever if none is.
+async fn due(look: Option<usize>) {
+    match look.and_then(|look| OOM_LOOKS.get(look)) {
+        Some(pause) => sleep(*pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the status pipe; for ever once it has ended.
+async fn readable(status: Option<&pipe::Receiver>) {
+    match status {
+        Some(status) => {
+            let _ = status.readable().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for an event of the memory controller; for ever where there are none.
+async fn happened(events: Option<&AsyncFd<OwnedFd>>) {
+    match events {
+        Some(events) => {
+            if let Ok(mut ready) = events.readable().await {
+                // An eventfd is edge-triggered here: its count need not be read.
+                ready.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The process tree of a run.
+#[derive(Debug)]
+pub(super) struct JailScope {
+    run: Arc<Run>,
+    /// What the barrier found, once it was passed.
+    remains: Mutex<Option<Remains>>,
+}
+
+impl JailScope {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Stage> {
+        self.run.stage.subscribe()
+    }
+
+    fn remains(&self) -> MutexGuard<'_, Option<Remains>> {
+        self.remains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn pass(&self, wait: Duration) -> Remains {
+        if let Some(remains) = self.remains().clone() {
+            return remains;
+        }
+        if !self.run.end(wait).await {
+            return Remains {
+                usage: self.usage(),
+                oom: None,
+                survivors: self.run.survivors(),
+            };
+        }
+        let run = Arc::clone(&self.run);
+        let remains = spawn_blocking(move || run.bury()).await.unwrap_or_default();
+        *self.remains() = Some(remains.clone());
+        remains
+    }
+}
+
+impl Scope for JailScope {
+    fn terminate(&self) {
+        self.run.process.terminate();
+    }
+
+    fn kill(&self) {
+        self.run.kill();
+    }
+
+    fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains> {
+        Box::pin(self.pass(wait))
+    }
+
+    fn oom(&self) -> Option<OomScope> {
+        if let Some(remains) = &*self.remains() {
+            return remains.oom;
+        }
+        self.run.leaf().as_ref().and_then(Leaf::oom).map(oom)
+    }
+
+    fn usage(&self) -> Usage {
+        self.run
+            .leaf()
+            .as_ref()
+            .map(|leaf| usage(leaf.usage()))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for JailScope {
+    fn drop(&mut self) {
+        if self.remains().is_some() {
+            return;
+        }
+        self.run.kill();
+        self.run.abandoned.store(true, Ordering::SeqCst);
+        // Already reaped: the warden has gone and will not see that it was abandoned.
+        if self.run.is_gone()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(Arc::clone(&self.run).end_abandoned());
+        }
+    }
+}
+
+fn usage(usage: KernelUsage) -> Usage {
+    Usage {
+        memory_bytes: usage.memory_bytes,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        pids: usage.pids,
+        cpu_micros: usage.cpu_micros,
+    }
+}
+
+fn oom(scope: KernelOom) -> OomScope {
+    match scope {
+        KernelOom::Isolate => OomScope::Isolate,
+        KernelOom::User => OomScope::User,
+        KernelOom::Host => OomScope::Host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(records: &[Record], end: Option<End>) -> Stage {
+        let mut stage = Stage::NEW;
+        for record in records {
+            stage.told(record.clone());
+        }
+        stage.reaped(end);
+        stage
+    }
+
+    #[test]
+    fn the_end_of_init_completes_the_story() {
+        let exit = |records: &[Record], end| after(records, Some(end)).exit();
+        assert_eq!(
+            exit(&[Record::Started], End::Signal(15)),
+            Some(Exit::Signal(15))
+        );
+        // Init told how the server ended, then went itself: the server's end counts.
+        let told = [Record::Started, Record::Exited(3)];
+        assert_eq!(exit(&told, End::Code(0)), Some(Exit::Code(3)));
+        // The lifeline was cut: init leaves with 0 and says nothing.
+        assert_eq!(
+            exit(&[Record::Started], End::Code(0)),
+            Some(Exit::Signal(KILLED))
+        );
+        let never = exit(&[], End::Code(125));
+        assert!(matches!(never, Some(Exit::NotStarted { step, .. }) if step == "init"));
+    }
+
+    #[test]
+    fn a_failure_is_not_forgotten_when_init_is_gone() {
+        let failure = Failure {
+            step: "exec".to_owned(),
+            errno: 2,
+            text: "cannot execute `x`".to_owned(),
+        };
+        let stage = after(&[Record::Failed(failure)], Some(End::Code(126)));
+        assert!(matches!(&stage.phase, Phase::Failed(f) if f.step == "exec"));
+        assert!(matches!(stage.exit(), Some(Exit::NotStarted { step, .. }) if step == "exec"));
+        assert!(Stage::NEW.exit().is_none());
+    }
+}

@@ -1,0 +1,191 @@
+//! The whole tree from outside: start it, wait for it, stop it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::config::server::Durability as Wanted;
+use crate::domain::limits;
+use crate::domain::mcp::Limits;
+use crate::domain::restart;
+use crate::storage::{Store, StoreError};
+
+use super::audit::{Audit, Durability};
+use super::clock::Clock;
+use super::control::Control;
+use super::ctx::{Ctx, Settings};
+use super::front::Front;
+use super::launcher::Launcher;
+use super::listeners::Doors;
+use super::root::{Phase, Root, RootArgs, RootMsg};
+
+/// Why the tree does not stand.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The audit log cannot be opened.
+    #[error("cannot open the audit log in {dir}: {why}")]
+    Audit {
+        /// Where.
+        dir: String,
+        /// Why.
+        why: String,
+    },
+    /// A service did not start.
+    #[error("cannot start {0}")]
+    Service(String),
+    /// It took too long.
+    #[error("the services did not start within {} s", limits::BOOT_MAX.as_secs())]
+    Late,
+}
+
+/// The running tree.
+#[derive(Debug)]
+pub struct System {
+    ctx: Arc<Ctx>,
+    root: ActorRef<RootMsg>,
+    phase: watch::Receiver<Phase>,
+}
+
+fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// The numbers the actors go by, from the configuration.
+#[must_use]
+pub fn settings(config: &Config) -> Settings {
+    let (isolates, restart) = (&config.isolates, &config.restart);
+    Settings {
+        data_dir: config.server.data_dir.clone(),
+        homes: config.server.data_dir.join("homes"),
+        path: isolates.path.clone(),
+        line_bytes_max: config.calls.line_bytes_max,
+        in_flight_max: config.calls.in_flight_max,
+        kill_wait: ms(isolates.kill_wait_ms),
+        per_user_max: isolates.per_user_max,
+        start_parallel: isolates.starts_at_once(),
+        restart: restart::Settings {
+            floor: ms(restart.floor_ms),
+            cap: ms(restart.cap_ms),
+            reset_after: ms(restart.window_ms),
+            failures_max: restart.failures_max,
+            quarantine: ms(restart.quarantine_ms),
+        },
+        restarts_per_second: restart.per_second,
+        user_limits: Limits {
+            memory_bytes: isolates.user_memory_bytes,
+            pids: isolates.user_pids,
+            cpu_millis: isolates.user_cpu_millis,
+            ..Limits::default()
+        },
+        session_ttl: ms(config.sessions.ttl_ms),
+        token_grace: ms(config.sessions.token_grace_ms),
+        sessions_per_key_max: config.sessions.per_key_max,
+        failed_tries_max: config.sessions.failed_tries_max,
+        failed_window: ms(config.sessions.failed_window_ms),
+    }
+}
+
+impl System {
+    /// Opens the store and the audit log, starts the services in order, and returns when the
+    /// listeners accept.
+    ///
+    /// # Errors
+    /// [`SystemError`]; nothing is left running.
+    pub async fn start(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        launcher: Arc<dyn Launcher>,
+        doors: Arc<dyn Doors>,
+    ) -> Result<Self, SystemError> {
+        let store = Store::open(&config.server.data_dir.join("legation.db")).await?;
+        let durability = match config.audit.durability {
+            Wanted::Durable => Durability::Durable,
+            Wanted::Buffered => Durability::Buffered,
+        };
+        let dir = config.audit_dir();
+        let audit = Audit::open(&dir, durability).map_err(|error| SystemError::Audit {
+            dir: dir.display().to_string(),
+            why: error.to_string(),
+        })?;
+        let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
+        let (tell, mut phase) = watch::channel(Phase::Starting);
+        let args = RootArgs {
+            ctx: Arc::clone(&ctx),
+            doors,
+            phase: tell,
+        };
+        let (root, _) = Actor::spawn(None, Root, args)
+            .await
+            .map_err(|error| SystemError::Service(error.to_string()))?;
+        let settled = phase.wait_for(|phase| *phase != Phase::Starting);
+        let settled = tokio::time::timeout(limits::BOOT_MAX, settled).await;
+        let result = match settled.as_ref().map(|phase| phase.as_deref()) {
+            Ok(Ok(Phase::Up)) => Ok(()),
+            Ok(Ok(Phase::Failed(why))) => Err(SystemError::Service(why.clone())),
+            Ok(_) => Err(SystemError::Service("root: it ended".to_owned())),
+            Err(_) => Err(SystemError::Late),
+        };
+        drop(settled);
+        let system = Self { ctx, root, phase };
+        match result {
+            Ok(()) => Ok(system),
+            Err(error) => {
+                system.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// For the bootstrap of a demo and for tests.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.ctx))
+    }
+
+    /// For tests and benches without a socket.
+    #[must_use]
+    pub fn front(&self) -> Front {
+        Front::new(Arc::clone(&self.ctx))
+    }
+
+    /// Resolves when the tree gave up, with the reason: the process should end with code 70.
+    pub async fn gave_up(&self) -> String {
+        let mut phase = self.phase.clone();
+        let ended = phase
+            .wait_for(|phase| matches!(phase, Phase::Failed(_)))
+            .await;
+        match ended.as_deref() {
+            Ok(Phase::Failed(why)) => why.clone(),
+            _ => "the root ended".to_owned(),
+        }
+    }
+
+    /// Stops everything in reverse order; `true` if all of it stopped in time.
+    pub async fn stop(self) -> bool {
+        let mut phase = self.phase;
+        let told = self.root.cast(RootMsg::Stop).is_ok();
+        let stopped = phase.wait_for(|phase| *phase == Phase::Stopped);
+        let orderly = told
+            && tokio::time::timeout(limits::SHUTDOWN_MAX, stopped)
+                .await
+                .is_ok();
+        if !orderly {
+            self.root.kill();
+        }
+        // Whatever is still in a slot dies with its scope; nothing outlives us.
+        for slot in self.ctx.slots.pin().values() {
+            if let Some(scope) = slot.occupant().and_then(|run| run.scope) {
+                scope.kill();
+            }
+        }
+        let written = self.ctx.audit.close(Duration::from_secs(3)).await;
+        self.ctx.store.close().await;
+        orderly && written
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the tests find real servers and the standard client, and how a test says that it skips.
+//!
+//! `scripts/test.sh` installs them under `target/tools` (or `LEGATION_TEST_TOOLS`). Include it as
+//! `#[path = "servers/tools.rs"] mod tools;`.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A program and the arguments that come before a test's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    /// Absolute path.
+    pub(crate) program: PathBuf,
+    /// First arguments.
+    pub(crate) args: Vec<String>,
+}
+
+/// Says that `what` is not tested here and why: on stderr, and in the file that the test script
+/// counts. The test then returns.
+pub(crate) fn skip(what: &str, why: &str) {
+    let line = format!("skipped: {what}: {why}").replace('\n', " ");
+    eprintln!("{line}");
+    let Some(path) = std::env::var_os("LEGATION_SKIPS") else {
+        return;
+    };
+    // One short write of an append-only file: lines of tests that run at once do not mix.
+    let written = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    if let Err(why) = written {
+        eprintln!("cannot note it in {}: {why}", Path::new(&path).display());
+    }
+}
+
+/// An MCP server of npm by its name without scope, such as `server-memory`; skips when absent.
+pub(crate) fn npm_server(name: &str) -> Option<Program> {
+    let script = tools()
+        .join("npm/node_modules/.bin")
+        .join(format!("mcp-{name}"))
+        .canonicalize();
+    match (script, on_path("node")) {
+        (Ok(script), Some(node)) => Some(Program {
+            program: node,
+            args: vec![script.display().to_string()],
+        }),
+        _ => {
+            skip(name, "not installed; run scripts/test.sh --tools");
+            None
+        }
+    }
+}
+
+/// `mcp-server-time` of PyPI; skips when absent.
+pub(crate) fn time_server() -> Option<Program> {
+    let program = tools().join("venv/bin/mcp-server-time");
+    if program.exists() {
+        return Some(Program {
+            program,
+            args: vec!["--local-timezone".into(), "UTC".into()],
+        });
+    }
+    skip(
+        "mcp-server-time",
+        "not installed; run scripts/test.sh --tools",
+    );
+    None
+}
+
+/// The unmodified standard client: `LEGATION_STANDARD_CLIENT` names its `dist/cli.js`.
+pub(crate) fn standard_client() -> Option<Program> {
+    let script = std::env::var_os("LEGATION_STANDARD_CLIENT").map_or_else(
+        || tools().join("standard-client/dist/cli.js"),
+        PathBuf::from,
+    );
+    match (script.canonicalize(), on_path("node")) {
+        (Ok(script), Some(node)) => Some(Program {
+            program: node,
+            args: vec![script.display().to_string()],
+        }),
+        _ => {
+            skip(
+                "standard client",
+                "no registry has it; name its dist/cli.js in LEGATION_STANDARD_CLIENT",
+            );
+            None
+        }
+    }
+}
+
+/// A program on `PATH`, with links followed: an isolate may not see the link.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())?
+        .canonicalize()
+        .ok()
+}
+
+fn tools() -> PathBuf {
+    std::env::var_os("LEGATION_TEST_TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
+        PathBuf::from,
+    )
+}
