@@ -38,7 +38,12 @@ use crate::domain::name::{Name, NameError};
 
 /// One supervised, limited, sandboxed process tree for each user and MCP server.
 #[derive(Debug, Parser)]
-#[command(name = "legation", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "legation",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -50,7 +55,14 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Global {
     /// How to print: a table, JSON, a wider table, or names only
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     output: Format,
     /// Print without colour (also: the variable NO_COLOR)
     #[arg(long, global = true)]

@@ -11,6 +11,8 @@
 
 mod audited;
 mod error;
+#[cfg(test)]
+pub(crate) mod house;
 mod permit;
 #[cfg(test)]
 mod suite;

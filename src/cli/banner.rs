@@ -45,7 +45,10 @@ pub(super) fn plain(facts: &Facts) -> String {
         _ = writeln!(out, "  {title:<13} {text}");
     };
     let url = match facts.taken_port {
-        Some(port) => format!("{} (port {port} is taken, so another free one)", facts.client_url),
+        Some(port) => format!(
+            "{} (port {port} is taken, so another free one)",
+            facts.client_url
+        ),
         None => facts.client_url.clone(),
     };
     line("clients", &url);
@@ -101,7 +104,10 @@ fn client(facts: &Facts, key: &str) -> String {
         "env": { "MCP_AMBASSADOR_PRESHARED_KEY": key },
     }}});
     let snippet = serde_json::to_string_pretty(&snippet).unwrap_or_default();
-    let indented: String = snippet.lines().map(|line| format!("    {line}\n")).collect();
+    let indented: String = snippet
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect();
     format!(
         "\nThe standard client (it needs Node 20):\n\n    \
          MCP_AMBASSADOR_PRESHARED_KEY={key} npx -y @mcpambassador/client --server {url}{flag}\n\n\
@@ -145,7 +151,10 @@ mod tests {
             enforcement: EnforcementView {
                 summary: "process groups only".into(),
                 enforced: vec![],
-                missing: vec!["memory limit: no cgroup; run as root".into(), "pid namespace: EPERM".into()],
+                missing: vec![
+                    "memory limit: no cgroup; run as root".into(),
+                    "pid namespace: EPERM".into(),
+                ],
             },
         }
     }
@@ -208,8 +217,14 @@ mod tests {
         let mut facts = facts();
         facts.found_by = " --data-dir /d".into();
         let text = dev(&facts, &KeyShown::Earlier, false);
-        assert!(text.contains("legation key create demo --data-dir /d"), "{text}");
-        assert!(text.contains("cannot be shown again") && text.contains("YOUR_KEY"), "{text}");
+        assert!(
+            text.contains("legation key create demo --data-dir /d"),
+            "{text}"
+        );
+        assert!(
+            text.contains("cannot be shown again") && text.contains("YOUR_KEY"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -218,7 +233,10 @@ mod tests {
         facts.certificate = None;
         facts.taken_port = None;
         let text = plain(&facts);
-        assert!(!text.contains("key") && !text.contains("certificate"), "{text}");
+        assert!(
+            !text.contains("key") && !text.contains("certificate"),
+            "{text}"
+        );
         assert!(text.contains("NOT ENFORCED"), "{text}");
     }
 }

@@ -88,15 +88,18 @@ impl Client {
         }
         match serde_json::from_slice::<Problem>(&bytes) {
             Ok(problem) => Err(CliError::Refused(Box::new(problem))),
-            Err(_) => Err(strange(format!("status {status} without a problem document"))),
+            Err(_) => Err(strange(format!(
+                "status {status} without a problem document"
+            ))),
         }
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CliError> {
         let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
         let stream = self.connect().await?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broke)?;
         let exchange = async {
             let answer = sender.send_request(request).await.map_err(broke)?;
             let status = answer.status();
@@ -162,7 +165,9 @@ fn request<B: Serialize>(
 
 /// A path under `/v1` of these segments, each escaped.
 pub(super) fn path(segments: &[&str]) -> String {
-    let escaped = segments.iter().map(|segment| format!("/{}", escape(segment)));
+    let escaped = segments
+        .iter()
+        .map(|segment| format!("/{}", escape(segment)));
     std::iter::once("/v1".to_owned()).chain(escaped).collect()
 }
 
@@ -193,8 +198,14 @@ mod tests {
 
     #[test]
     fn paths_cannot_be_walked() {
-        assert_eq!(path(&["mcps", "a.b-c", "publish"]), "/v1/mcps/a.b-c/publish");
-        assert_eq!(path(&["isolates", "../x?y#z"]), "/v1/isolates/..%2Fx%3Fy%23z");
+        assert_eq!(
+            path(&["mcps", "a.b-c", "publish"]),
+            "/v1/mcps/a.b-c/publish"
+        );
+        assert_eq!(
+            path(&["isolates", "../x?y#z"]),
+            "/v1/isolates/..%2Fx%3Fy%23z"
+        );
         assert_eq!(path(&["keys", ".."]), "/v1/keys/%2E%2E");
         assert_eq!(path(&["keys", ""]), "/v1/keys/");
     }
@@ -214,7 +225,10 @@ mod tests {
         let router = Router::new()
             .route("/v1/ok", get(|| async { Json(json!({"a": 1})) }))
             .route("/v1/text", get(|| async { "hello" }))
-            .route("/v1/no", get(|| async move { (StatusCode::NOT_FOUND, Json(problem)) }));
+            .route(
+                "/v1/no",
+                get(|| async move { (StatusCode::NOT_FOUND, Json(problem)) }),
+            );
         let (_folder, client) = against(router).await;
         let value: Value = client.get("/v1/ok").await.unwrap();
         assert_eq!(value["a"], 1);

@@ -40,7 +40,9 @@ pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Ou
         ConfigCommand::Show { config, set } => (config.clone(), set.clone()),
         ConfigCommand::Check { config } => (config.clone(), Vec::new()),
     };
-    flags.extend(data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())));
+    flags.extend(
+        data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())),
+    );
     let (config, origins) = load(&Sources::standard(file, flags))?;
     match command {
         ConfigCommand::Show { .. } => {
@@ -49,7 +51,9 @@ pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Ou
                 .map(|key| format!("{}.{}", key.section, key.name))
                 .collect();
             let entries = entries(&config, &origins);
-            out.one(&entries, &names.join("\n"), |out| out.raw(&render(&config, &origins)))?;
+            out.one(&entries, &names.join("\n"), |out| {
+                out.raw(&render(&config, &origins))
+            })?;
         }
         ConfigCommand::Check { .. } => out.say("the configuration is right"),
     }
@@ -75,7 +79,11 @@ mod tests {
         let file = folder.path().join("legation.toml");
         std::fs::write(&file, text).unwrap();
         let command = ConfigCommand::Check { config: Some(file) };
-        run(command, None, Out::new(super::super::output::Format::Table, true))
+        run(
+            command,
+            None,
+            Out::new(super::super::output::Format::Table, true),
+        )
     }
 
     #[test]

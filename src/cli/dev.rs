@@ -91,7 +91,11 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             return Ok(false);
         }
         // The program was built or moved elsewhere since.
-        let ours = mcp.program.args.first().is_some_and(|arg| arg == SUBCOMMAND);
+        let ours = mcp
+            .program
+            .args
+            .first()
+            .is_some_and(|arg| arg == SUBCOMMAND);
         if ours && mcp.program.command != command {
             let program = ProgramChange {
                 command: Some(command),
@@ -123,7 +127,12 @@ async fn key(control: &Control) -> Result<Option<CreatedKey>, ApiError> {
         return keys::add(control, new).await.map(Some);
     }
     for key in theirs.iter().filter(|key| key.revoked_at.is_none()) {
-        if control.store().subscriptions(Some(&key.id)).await?.is_empty() {
+        if control
+            .store()
+            .subscriptions(Some(&key.id))
+            .await?
+            .is_empty()
+        {
             keys::subscribe_to_grants(control, key).await;
         }
     }
@@ -153,25 +162,25 @@ impl<T> IsMissing for Result<T, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Store;
-
-    async fn house() -> (tempfile::TempDir, Control) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("legation.db")).await.unwrap();
-        (folder, Control::stub(store))
-    }
+    use crate::api::admin::house::TestHouse;
 
     async fn again(control: &Control, exe: &str) -> Furnished {
-        furnish(control, &Defaults::default(), Path::new(exe)).await.unwrap()
+        furnish(control, &Defaults::default(), Path::new(exe))
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
     async fn the_first_run_gives_a_key_and_the_second_keeps_everything() {
-        let (_folder, control) = house().await;
-        let first = again(&control, "/bin/legation").await;
+        let house = TestHouse::new().await;
+        let control = house.control();
+        let first = again(&control, "/bin/cat").await;
         let key = first.key.unwrap();
-        assert_eq!(key.subscribed.iter().map(Name::as_str).collect::<Vec<_>>(), ["demo"]);
-        let second = again(&control, "/bin/legation").await;
+        assert_eq!(
+            key.subscribed.iter().map(Name::as_str).collect::<Vec<_>>(),
+            ["demo"]
+        );
+        let second = again(&control, "/bin/cat").await;
         assert!(second.key.is_none() && second.published);
         let store = control.store();
         assert_eq!(store.keys(None).await.unwrap().len(), 1);
@@ -181,7 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_first_run_that_was_cut_short_is_completed() {
-        let (_folder, control) = house().await;
+        let house = TestHouse::new().await;
+        let control = house.control();
         users::add(&control, name(USER).unwrap()).await.unwrap();
         let new = NewKey {
             user: name(USER).unwrap(),
@@ -190,22 +200,27 @@ mod tests {
             subscribe: true,
         };
         keys::add(&control, new).await.unwrap();
-        let done = again(&control, "/bin/legation").await;
+        let done = again(&control, "/bin/cat").await;
         assert!(done.key.is_none() && done.published);
         assert_eq!(control.store().subscriptions(None).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn a_moved_program_is_followed_and_an_archived_demo_left_alone() {
-        let (_folder, control) = house().await;
-        again(&control, "/old/legation").await;
-        again(&control, "/new/legation").await;
+        let house = TestHouse::new().await;
+        let control = house.control();
+        again(&control, "/bin/cat").await;
+        again(&control, "/bin/ls").await;
         let mcp = mcps::by_name(&control, MCP).await.unwrap();
-        assert_eq!(mcp.program.command, "/new/legation");
+        assert_eq!(mcp.program.command, "/bin/ls");
         assert_eq!(mcp.program.args, [SUBCOMMAND]);
         let now = control.now_ms();
-        control.store().set_mcp_state(&mcp.id, McpState::Archived, now).await.unwrap();
-        let done = again(&control, "/new/legation").await;
+        control
+            .store()
+            .set_mcp_state(&mcp.id, McpState::Archived, now)
+            .await
+            .unwrap();
+        let done = again(&control, "/bin/ls").await;
         assert!(!done.published);
         assert_eq!(control.store().mcps().await.unwrap().len(), 1);
     }

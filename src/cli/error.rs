@@ -134,7 +134,10 @@ pub(super) enum CliError {
         path.display(),
         holder.as_deref().unwrap_or("another server")
     )]
-    LockHeld { path: PathBuf, holder: Option<String> },
+    LockHeld {
+        path: PathBuf,
+        holder: Option<String>,
+    },
     #[error("the server did not start: {message}")]
     NotStarted {
         code: Code,
@@ -179,7 +182,12 @@ impl CliError {
         match (self.code(), self) {
             (Some(Code::TreeGaveUp), _) => Exit::GaveUp,
             // It was not wrong, it was not there.
-            (_, Self::Config { unreadable: true, .. }) => Exit::Failed,
+            (
+                _,
+                Self::Config {
+                    unreadable: true, ..
+                },
+            ) => Exit::Failed,
             (Some(code), _) => Exit::of(code.exit()),
             (None, Self::Refused(problem)) => Exit::of_status(problem.status),
             (None, _) => Exit::Failed,
@@ -190,7 +198,9 @@ impl CliError {
     fn next(&self) -> String {
         let text = match self {
             Self::Refused(problem) => return problem.next.clone(),
-            Self::NotStarted { next: Some(next), .. } => return next.clone(),
+            Self::NotStarted {
+                next: Some(next), ..
+            } => return next.clone(),
             Self::Unreachable { .. } | Self::NoSocket { .. } => {
                 "legation serve (or --socket PATH, if it runs elsewhere)"
             }
@@ -217,7 +227,11 @@ impl CliError {
         let next = printable(&self.next());
         _ = writeln!(out, "{} {next}", Style::Bold.paint("try:", colour));
         let number = self.number();
-        _ = writeln!(out, "{} docs/errors.md#{number}", Style::Dim.paint("docs:", colour));
+        _ = writeln!(
+            out,
+            "{} docs/errors.md#{number}",
+            Style::Dim.paint("docs:", colour)
+        );
         out
     }
 
@@ -286,7 +300,10 @@ mod tests {
             cause: "connection refused".into(),
         };
         let text = error.render(false);
-        assert!(text.contains("/x/admin.sock") && text.contains("try: legation serve"), "{text}");
+        assert!(
+            text.contains("/x/admin.sock") && text.contains("try: legation serve"),
+            "{text}"
+        );
         assert_eq!(error.exit().code(), 3);
     }
 
@@ -295,7 +312,11 @@ mod tests {
         for code in Code::ALL {
             let exit = problem(code.as_str(), 200).exit().code();
             let gave_up = *code == Code::TreeGaveUp;
-            assert_eq!(exit, if gave_up { 70 } else { code.exit().code() }, "{code}");
+            assert_eq!(
+                exit,
+                if gave_up { 70 } else { code.exit().code() },
+                "{code}"
+            );
         }
         for (status, exit) in [(404, 5), (409, 6), (403, 4), (504, 7), (400, 2), (500, 1)] {
             assert_eq!(problem("from_the_future", status).exit().code(), exit);
@@ -306,6 +327,9 @@ mod tests {
     fn json_is_asked_for_and_given() {
         let value = CliError::Declined.json();
         assert_eq!(value["code"], "declined");
-        assert_eq!(problem("handshake_failed", 502).json()["code"], "handshake_failed");
+        assert_eq!(
+            problem("handshake_failed", 502).json()["code"],
+            "handshake_failed"
+        );
     }
 }

@@ -64,9 +64,14 @@ pub(super) enum MemberCommand {
 pub(super) async fn run(command: GroupCommand, mut desk: Desk) -> Done {
     match command {
         GroupCommand::Add { name } => {
-            let group: Group = desk.client.post("/v1/groups", Some(&NewName { name })).await?;
+            let group: Group = desk
+                .client
+                .post("/v1/groups", Some(&NewName { name }))
+                .await?;
             let name = group.name.as_str();
-            desk.out.one(&group, name, |out| out.line(&format!("group {name} is there")))?;
+            desk.out.one(&group, name, |out| {
+                out.line(&format!("group {name} is there"))
+            })?;
             Ok(Exit::Ok)
         }
         GroupCommand::Member(command) => member(command, desk).await,
@@ -74,19 +79,31 @@ pub(super) async fn run(command: GroupCommand, mut desk: Desk) -> Done {
             let path = path(&["groups", group.as_str(), "grants"]);
             let body = NewGrant { mcp: mcp.clone() };
             let done: Changed = desk.client.post(&path, Some(&body)).await?;
-            told(done, &format!("group {group} is granted {mcp}"), group.as_str(), &mut desk)?;
-            desk.out.say("keys that exist: legation subscription add KEY MCP");
+            told(
+                done,
+                &format!("group {group} is granted {mcp}"),
+                group.as_str(),
+                &mut desk,
+            )?;
+            desk.out
+                .say("keys that exist: legation subscription add KEY MCP");
             Ok(Exit::Ok)
         }
         GroupCommand::Revoke { group, mcp } => {
             desk.confirm(&format!("take mcp {mcp} away from group {group}"))?;
             let path = path(&["groups", group.as_str(), "grants", mcp.as_str()]);
             let done: Changed = desk.client.delete(&path).await?;
-            told(done, &format!("group {group} is not granted {mcp}"), group.as_str(), &mut desk)
+            told(
+                done,
+                &format!("group {group} is not granted {mcp}"),
+                group.as_str(),
+                &mut desk,
+            )
         }
         GroupCommand::List => {
             let groups: Vec<GroupView> = desk.client.get("/v1/groups").await?;
-            desk.out.list(&groups, table, |view| view.group.name.to_string())?;
+            desk.out
+                .list(&groups, table, |view| view.group.name.to_string())?;
             Ok(Exit::Ok)
         }
     }
@@ -98,13 +115,23 @@ async fn member(command: MemberCommand, mut desk: Desk) -> Done {
             let path = path(&["groups", group.as_str(), "members"]);
             let body = NewMember { user: user.clone() };
             let done: Changed = desk.client.post(&path, Some(&body)).await?;
-            told(done, &format!("user {user} is in group {group}"), user.as_str(), &mut desk)
+            told(
+                done,
+                &format!("user {user} is in group {group}"),
+                user.as_str(),
+                &mut desk,
+            )
         }
         MemberCommand::Remove { group, user } => {
             desk.confirm(&format!("take user {user} out of group {group}"))?;
             let path = path(&["groups", group.as_str(), "members", user.as_str()]);
             let done: Changed = desk.client.delete(&path).await?;
-            told(done, &format!("user {user} is not in group {group}"), user.as_str(), &mut desk)
+            told(
+                done,
+                &format!("user {user} is not in group {group}"),
+                user.as_str(),
+                &mut desk,
+            )
         }
     }
 }
@@ -112,7 +139,8 @@ async fn member(command: MemberCommand, mut desk: Desk) -> Done {
 /// Says how it is now, and whether that is new.
 pub(super) fn told(done: Changed, how: &str, name: &str, desk: &mut Desk) -> Done {
     let suffix = if done.changed { "" } else { ", as before" };
-    desk.out.one(&done, name, |out| out.line(&format!("{how}{suffix}")))?;
+    desk.out
+        .one(&done, name, |out| out.line(&format!("{how}{suffix}")))?;
     Ok(Exit::Ok)
 }
 

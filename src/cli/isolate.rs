@@ -71,15 +71,19 @@ pub(super) async fn run(command: IsolateCommand, mut desk: Desk) -> Done {
 
 pub(super) async fn list(mut desk: Desk) -> Done {
     let isolates: Vec<IsolateView> = desk.client.get("/v1/isolates").await?;
-    desk.out.list(&isolates, table, |isolate| isolate.id.clone())?;
+    desk.out
+        .list(&isolates, table, |isolate| isolate.id.clone())?;
     if isolates.is_empty() {
-        desk.out.say("no isolates yet: one starts at a user's first call");
+        desk.out
+            .say("no isolates yet: one starts at a user's first call");
     }
     Ok(Exit::Ok)
 }
 
 fn table(isolates: &[IsolateView], wide: bool) -> Table {
-    let mut titles = vec!["ID", "MCP", "USER", "STATE", "SINCE", "PID", "CALLS", "RESTARTS", "MEMORY"];
+    let mut titles = vec![
+        "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CALLS", "RESTARTS", "MEMORY",
+    ];
     if wide {
         titles.extend(["PIDS", "CPU", "SHARING", "KEY", "DEGRADED"]);
     }
@@ -127,7 +131,10 @@ pub(super) fn sharing_word(sharing: crate::domain::mcp::Sharing) -> &'static str
 
 fn state(one: &IsolateView) -> Cell {
     match one.backoff_ms {
-        Some(ms) => Cell::styled(format!("{} {}", one.state, age(ms)), Style::of_state(&one.state)),
+        Some(ms) => Cell::styled(
+            format!("{} {}", one.state, age(ms)),
+            Style::of_state(&one.state),
+        ),
         None => Cell::state(&one.state),
     }
 }
@@ -146,13 +153,19 @@ fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
         facts.row(vec![Cell::styled(title, Style::Dim), cell]);
     };
     fact("isolate", Cell::styled(one.id.as_str(), Style::Bold));
-    fact("mcp", format!("{} ({})", one.mcp, sharing_word(one.sharing)).into());
+    fact(
+        "mcp",
+        format!("{} ({})", one.mcp, sharing_word(one.sharing)).into(),
+    );
     fact("user", Cell::maybe(one.user.as_deref()));
     fact("key", one.key.as_str().into());
     fact("state", state(one));
     fact("since", age(one.since_ms_ago).into());
     fact("pid", Cell::maybe(one.pid));
-    fact("calls", format!("{}, {} in flight", one.calls_total, one.in_flight).into());
+    fact(
+        "calls",
+        format!("{}, {} in flight", one.calls_total, one.in_flight).into(),
+    );
     fact("restarts", one.restarts.to_string().into());
     fact("memory", memory(one).into());
     fact("processes", Cell::maybe(one.pids));
@@ -174,10 +187,21 @@ fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
 
 fn runs(runs: &[RunView]) -> Table {
     let mut table = Table::new(&[
-        "RUN", "STARTED", "READY AFTER", "LIVED", "PEAK", "CPU", "NOISE", "PHASES", "VERDICT",
+        "RUN",
+        "STARTED",
+        "READY AFTER",
+        "LIVED",
+        "PEAK",
+        "CPU",
+        "NOISE",
+        "PHASES",
+        "VERDICT",
     ]);
     for run in runs {
-        let phases = run.phases.iter().map(|phase| format!("{} {}", phase.name, age(phase.ms)));
+        let phases = run
+            .phases
+            .iter()
+            .map(|phase| format!("{} {}", phase.name, age(phase.ms)));
         table.row(vec![
             run.epoch.to_string().into(),
             format!("{} ago", age(run.started_ms_ago)).into(),
@@ -203,13 +227,20 @@ fn last_words(run: &RunView, out: &mut Out) -> Result<(), CliError> {
 }
 
 async fn kill(id: &str, reason: String, mut desk: Desk) -> Done {
-    desk.confirm(&format!("kill isolate {id} and answer its calls with an error"))?;
+    desk.confirm(&format!(
+        "kill isolate {id} and answer its calls with an error"
+    ))?;
     let reason = Reason { reason };
-    let report: KillReport =
-        desk.client.post(&path(&["isolates", id, "kill"]), Some(&reason)).await?;
+    let report: KillReport = desk
+        .client
+        .post(&path(&["isolates", id, "kill"]), Some(&reason))
+        .await?;
     desk.out.one(&report, &report.isolate, |out| {
         let (isolate, calls) = (&report.isolate, report.cancelled_calls);
-        out.line(&format!("isolate {isolate} is gone after {} ms, {calls} calls cancelled", report.took_ms))
+        out.line(&format!(
+            "isolate {isolate} is gone after {} ms, {calls} calls cancelled",
+            report.took_ms
+        ))
     })?;
     Ok(left_over(&report.survivors, &desk.out))
 }
@@ -220,7 +251,10 @@ pub(super) fn left_over(survivors: &[i32], out: &Out) -> Exit {
         return Exit::Ok;
     }
     let pids: Vec<_> = survivors.iter().map(ToString::to_string).collect();
-    out.say(&format!("still alive after the wait: pid {}", pids.join(", ")));
+    out.say(&format!(
+        "still alive after the wait: pid {}",
+        pids.join(", ")
+    ));
     Exit::Partly
 }
 
@@ -252,7 +286,10 @@ async fn logs(id: &str, follow: bool, mut desk: Desk) -> Done {
 }
 
 fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), CliError> {
-    if let Some(epoch) = seen.epoch.filter(|epoch| before.is_some_and(|old| old != *epoch)) {
+    if let Some(epoch) = seen
+        .epoch
+        .filter(|epoch| before.is_some_and(|old| old != *epoch))
+    {
         out.say(&format!("-- run {epoch} --"));
     }
     if seen.missed > 0 {

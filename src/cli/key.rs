@@ -72,7 +72,8 @@ pub(super) async fn run(command: KeyCommand, mut desk: Desk) -> Done {
                 None => "/v1/keys".to_owned(),
             };
             let keys: Vec<KeyView> = desk.client.get(&path).await?;
-            desk.out.list(&keys, table, |view| view.key.id.to_string())?;
+            desk.out
+                .list(&keys, table, |view| view.key.id.to_string())?;
             Ok(Exit::Ok)
         }
     }
@@ -90,10 +91,12 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
     ));
     // Alone on stdout, so that KEY=$(legation key create ada) does what it says.
     let id = made.key.id.to_string();
-    desk.out.one(&made, &id, |out| out.line(made.secret.reveal()))?;
+    desk.out
+        .one(&made, &id, |out| out.line(made.secret.reveal()))?;
     let subscribed: Vec<_> = made.subscribed.iter().map(Name::as_str).collect();
     if !subscribed.is_empty() {
-        desk.out.say(&format!("subscribed to {}", subscribed.join(", ")));
+        desk.out
+            .say(&format!("subscribed to {}", subscribed.join(", ")));
     } else if new.subscribe {
         let user = &new.user;
         desk.out.say(&format!(
@@ -102,10 +105,16 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
         ));
     }
     for failed in &made.not_subscribed {
-        desk.out.say(&format!("not subscribed to {}: {}", failed.mcp, failed.why));
+        desk.out
+            .say(&format!("not subscribed to {}: {}", failed.mcp, failed.why));
     }
-    desk.out.say(&format!("clients connect to {}", made.client_url));
-    Ok(if made.not_subscribed.is_empty() { Exit::Ok } else { Exit::Partly })
+    desk.out
+        .say(&format!("clients connect to {}", made.client_url));
+    Ok(if made.not_subscribed.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Partly
+    })
 }
 
 fn table(keys: &[KeyView], wide: bool) -> Table {
@@ -138,7 +147,10 @@ fn table(keys: &[KeyView], wide: bool) -> Table {
 /// A moment in UTC, to the second.
 pub(super) fn time(ms: i64) -> String {
     let at = jiff::Timestamp::from_millisecond(ms);
-    at.map_or_else(|_| ms.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    at.map_or_else(
+        |_| ms.to_string(),
+        |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
 }
 
 #[cfg(test)]

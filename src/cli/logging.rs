@@ -22,15 +22,25 @@ pub(super) fn start(log: &Log) -> Result<(), CliError> {
     let refused = |message: String| CliError::NotStarted {
         code: Code::ConfigInvalid,
         message,
-        next: Some(format!("unset {FILTER_VARIABLE}, or write it like info,legation=debug")),
+        next: Some(format!(
+            "unset {FILTER_VARIABLE}, or write it like info,legation=debug"
+        )),
     };
-    let wanted = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.is_empty());
+    let wanted = std::env::var(FILTER_VARIABLE)
+        .ok()
+        .filter(|text| !text.is_empty());
     let filter = filter(wanted.as_deref(), log).map_err(refused)?;
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     let started = if is_text(log.format, terminal) {
         let colour = terminal && colour_wanted();
-        builder.with_target(false).with_ansi(colour).finish().try_init()
+        builder
+            .with_target(false)
+            .with_ansi(colour)
+            .finish()
+            .try_init()
     } else {
         builder.json().flatten_event(true).finish().try_init()
     };

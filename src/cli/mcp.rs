@@ -68,7 +68,9 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
         McpCommand::Add(args) => {
             let view: McpView = desk.client.post("/v1/mcps", Some(&args.wanted()?)).await?;
             let name = view.mcp.name.as_str();
-            desk.out.one(&view, name, |out| out.line(&format!("mcp {name} is a draft")))?;
+            desk.out.one(&view, name, |out| {
+                out.line(&format!("mcp {name} is a draft"))
+            })?;
             desk.out.say(&format!("next: legation mcp publish {name}"));
             Ok(Exit::Ok)
         }
@@ -79,7 +81,9 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
             desk.confirm(&format!("archive mcp {name} for good"))?;
             let path = path(&["mcps", name.as_str(), "archive"]);
             let view: McpView = desk.client.post(&path, NOTHING).await?;
-            desk.out.one(&view, name.as_str(), |out| out.line(&format!("mcp {name} is archived")))?;
+            desk.out.one(&view, name.as_str(), |out| {
+                out.line(&format!("mcp {name} is archived"))
+            })?;
             Ok(Exit::Ok)
         }
         McpCommand::Suspend { name, reason } => {
@@ -91,17 +95,21 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
         McpCommand::Resume { name } => {
             let path = path(&["mcps", name.as_str(), "resume"]);
             let view: McpView = desk.client.post(&path, NOTHING).await?;
-            desk.out.one(&view, name.as_str(), |out| out.line(&format!("mcp {name} serves again")))?;
+            desk.out.one(&view, name.as_str(), |out| {
+                out.line(&format!("mcp {name} serves again"))
+            })?;
             Ok(Exit::Ok)
         }
         McpCommand::List => {
             let all: Vec<McpView> = desk.client.get("/v1/mcps").await?;
-            desk.out.list(&all, table, |view| view.mcp.name.to_string())?;
+            desk.out
+                .list(&all, table, |view| view.mcp.name.to_string())?;
             Ok(Exit::Ok)
         }
         McpCommand::Show { name } => {
             let detail: McpDetail = desk.client.get(&path(&["mcps", name.as_str()])).await?;
-            desk.out.one(&detail, name.as_str(), |out| show(&detail, out))?;
+            desk.out
+                .one(&detail, name.as_str(), |out| show(&detail, out))?;
             Ok(Exit::Ok)
         }
     }
@@ -111,15 +119,20 @@ async fn update(args: &UpdateArgs, mut desk: Desk) -> Done {
     let wanted = args.wanted()?;
     let name = args.name.as_str();
     let view: McpView = desk.client.patch(&path(&["mcps", name]), &wanted).await?;
-    desk.out.one(&view, name, |out| out.line(&format!("mcp {name} is changed")))?;
+    desk.out.one(&view, name, |out| {
+        out.line(&format!("mcp {name} is changed"))
+    })?;
     if wanted.program.command.is_some() {
-        desk.out.say(&format!("its tools may be others now: legation mcp discover {name}"));
+        desk.out.say(&format!(
+            "its tools may be others now: legation mcp discover {name}"
+        ));
     }
     Ok(Exit::Ok)
 }
 
 async fn discover(name: &str, mut desk: Desk) -> Done {
-    desk.out.say(&format!("starting {name} once to read its tools…"));
+    desk.out
+        .say(&format!("starting {name} once to read its tools…"));
     let path = path(&["mcps", name, "discover"]);
     let found: Discovery = desk.client.patient().post(&path, NOTHING).await?;
     desk.out.one(&found, name, |out| discovered(&found, out))?;
@@ -133,9 +146,13 @@ async fn publish(name: &str, mut desk: Desk) -> Done {
         if let Some(found) = &report.discovery {
             discovered(found, out)?;
         }
-        out.line(&format!("mcp {name} is published with {} tools", report.mcp.tool_count))
+        out.line(&format!(
+            "mcp {name} is published with {} tools",
+            report.mcp.tool_count
+        ))
     })?;
-    desk.out.say(&format!("next: legation group grant GROUP {name}"));
+    desk.out
+        .say(&format!("next: legation group grant GROUP {name}"));
     Ok(Exit::Ok)
 }
 
@@ -148,7 +165,10 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
         found.protocol_version,
         found.tools.len()
     ))?;
-    let phases = found.phases.iter().map(|phase| format!("{} {}", phase.name, age(phase.ms)));
+    let phases = found
+        .phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.name, age(phase.ms)));
     let phases: Vec<_> = phases.collect();
     out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
     out.table(&tools(&found.tools))?;
@@ -254,11 +274,20 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     fact("memory", memory.into());
     fact("processes", limits.pids.to_string().into());
     fact("cpu", format!("{} cores", cpu(limits.cpu_millis)).into());
-    fact("open files", format!("{}, {files} each at most", limits.open_files).into());
+    fact(
+        "open files",
+        format!("{}, {files} each at most", limits.open_files).into(),
+    );
     fact("call within", age(mcp.times.call_ms).into());
     let start = u64::try_from(mcp.start_deadline().as_millis()).unwrap_or(u64::MAX);
     fact("start within", age(start).into());
-    fact("idle after", mcp.times.idle_ms.map_or_else(|| "never".to_owned(), age).into());
+    fact(
+        "idle after",
+        mcp.times
+            .idle_ms
+            .map_or_else(|| "never".to_owned(), age)
+            .into(),
+    );
     fact("hash", view.config_hash.as_str().into());
     out.table(&facts)?;
     out.raw("\n")?;

@@ -43,7 +43,9 @@ impl Out {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         let size = rustix::termios::tcgetwinsize(&stdout).ok();
-        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        let columns = size
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0);
         Self {
             format,
             colour: terminal && !no_color && colour_wanted(),
@@ -70,9 +72,14 @@ impl Out {
     pub(super) fn ask(&mut self, question: &str) -> Result<String, CliError> {
         let mut stderr = io::stderr().lock();
         let asked = stderr.write_all(printable(question).as_bytes());
-        asked.and_then(|()| stderr.flush()).map_err(CliError::Output)?;
+        asked
+            .and_then(|()| stderr.flush())
+            .map_err(CliError::Output)?;
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(CliError::Output)?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(CliError::Output)?;
         Ok(answer.trim().to_owned())
     }
 
@@ -90,7 +97,9 @@ impl Out {
     pub(super) fn raw(&mut self, text: &str) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(text.as_bytes());
-        written.and_then(|()| stdout.flush()).map_err(CliError::Output)
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(CliError::Output)
     }
 
     /// One line of data that may come from anywhere.

@@ -22,10 +22,11 @@ use super::logging;
 use super::output::Out;
 use super::socket::{DEV_DATA_DIR, SYSTEM_DATA_DIR};
 use crate::actors::clock::{Clock, HostClock};
-use crate::actors::jail;
+use crate::actors::jail::{Degrade, Facility, Jail, JailConfig};
+use crate::actors::launcher::{LaunchError, Launcher};
 use crate::actors::system::{System, SystemError};
 use crate::api::admin::About;
-use crate::config::{Config, Origins, Sources};
+use crate::config::{Config, Sources};
 use crate::domain::code::Code;
 use crate::domain::limits;
 
@@ -54,6 +55,7 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
     check_dev(&config)?;
     logging::start(&config.log)?;
     let data_dir = DataDir::take(&config.server.data_dir)?;
+    let jail = jail(&config, data_dir.installation_id()?)?;
     let clock: Arc<dyn Clock> = Arc::new(HostClock);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -69,6 +71,7 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
         any_port: config.server.dev && !port_given,
         config,
         clock,
+        launcher: Arc::new(jail),
         out,
     };
     let done = runtime.block_on(Box::pin(house.live()));
@@ -127,12 +130,42 @@ fn check_dev(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
+/// The link to the kernel's walls. Before the runtime: the spawner is forked from a process with
+/// one thread and little memory.
+fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
+    let degrade = if config.server.dev {
+        Degrade::Anything
+    } else {
+        let names = config.sandbox.allow_degraded.iter();
+        let facilities: Result<Vec<Facility>, _> = names.map(|name| name.parse()).collect();
+        Degrade::Named(facilities.map_err(|unknown| CliError::Config {
+            text: format!("sandbox.allow_degraded: {unknown}"),
+            unreadable: false,
+        })?)
+    };
+    let wanted = JailConfig {
+        executable: None,
+        installation_id,
+        degrade,
+        cgroup_root: None,
+    };
+    Jail::start(wanted).map_err(|error| CliError::NotStarted {
+        code: match &error {
+            LaunchError::Refused { .. } => Code::SandboxRefused,
+            LaunchError::Busy(_) => Code::StartFailed,
+        },
+        message: error.to_string(),
+        next: None,
+    })
+}
+
 /// Everything that is there before the tree is.
 struct House {
     config: Config,
     about: About,
     any_port: bool,
     clock: Arc<dyn Clock>,
+    launcher: Arc<dyn Launcher>,
     out: Out,
 }
 
@@ -146,15 +179,16 @@ impl House {
             self.any_port,
             &self.clock,
         )?);
-        let launcher = jail::open(&self.config).await.map_err(not_started)?;
         let starting = System::start(
             self.config.clone(),
             Arc::clone(&self.clock),
-            launcher,
+            Arc::clone(&self.launcher),
             Arc::<HouseDoors>::clone(&doors),
         );
         // A signal now waits for the start to end, which has a deadline of its own.
-        let system = starting.await.map_err(|error| not_started(explain(error)))?;
+        let system = starting
+            .await
+            .map_err(|error| not_started(explain(error)))?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;
             return Err(error);
@@ -213,7 +247,8 @@ impl House {
             Some(made) => KeyShown::New(made.secret.reveal().to_owned()),
             None => KeyShown::Earlier,
         };
-        self.out.raw(&banner::dev(&facts, &key, furnished.published))
+        self.out
+            .raw(&banner::dev(&facts, &key, furnished.published))
     }
 }
 
@@ -319,7 +354,10 @@ mod tests {
     fn dev_is_on_loopback_in_a_folder_beside_us() {
         let config = config(args(true), None).unwrap();
         assert!(config.server.dev);
-        assert_eq!(config.server.data_dir, std::path::absolute(DEV_DATA_DIR).unwrap());
+        assert_eq!(
+            config.server.data_dir,
+            std::path::absolute(DEV_DATA_DIR).unwrap()
+        );
         assert!(config.client.listen.ip().is_loopback());
         assert_eq!(found_by(&config), "");
     }
@@ -339,7 +377,8 @@ mod tests {
     #[test]
     fn flags_are_the_last_word() {
         let mut args = args(true);
-        args.set.push(("server.data_dir".into(), "/elsewhere".into()));
+        args.set
+            .push(("server.data_dir".into(), "/elsewhere".into()));
         let config = config(args, Some("/first")).unwrap();
         assert_eq!(config.server.data_dir, Path::new("/elsewhere"));
         assert_eq!(found_by(&config), " --data-dir /elsewhere");

@@ -81,7 +81,9 @@ mod tests {
         std::fs::write(dev.join(SOCKET_NAME), "").unwrap();
         assert_eq!(first(&folders, own).unwrap(), dev.join(SOCKET_NAME));
         if own == 0 {
-            eprintln!("skipped: root trusts what root made; a foreign owner is tested without root");
+            eprintln!(
+                "skipped: root trusts what root made; a foreign owner is tested without root"
+            );
         } else {
             let error = first(&folders, own + 1).unwrap_err();
             assert_eq!(error.exit().code(), 4);

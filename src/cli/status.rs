@@ -18,7 +18,11 @@ pub(super) async fn run(mut desk: Desk) -> Done {
         }
         Ok(())
     })?;
-    Ok(if why.is_empty() { Exit::Ok } else { Exit::Degraded })
+    Ok(if why.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Degraded
+    })
 }
 
 fn screen(status: &Status) -> Table {
@@ -26,30 +30,59 @@ fn screen(status: &Status) -> Table {
     let mut line = |title: &str, cell: Cell| {
         table.row(vec![Cell::styled(title, Style::Dim), cell]);
     };
-    line("up", format!("{}, pid {}", age(status.up_ms), status.pid).into());
-    line("ready", match (status.ready, status.not_ready.as_slice()) {
-        (true, _) => Cell::styled("yes", Style::Good),
-        (false, []) => Cell::styled("no", Style::Bad),
-        (false, waits) => Cell::styled(format!("no: {}", waits.join(", ")), Style::Bad),
-    });
+    line(
+        "up",
+        format!("{}, pid {}", age(status.up_ms), status.pid).into(),
+    );
+    line(
+        "ready",
+        match (status.ready, status.not_ready.as_slice()) {
+            (true, _) => Cell::styled("yes", Style::Good),
+            (false, []) => Cell::styled("no", Style::Bad),
+            (false, waits) => Cell::styled(format!("no: {}", waits.join(", ")), Style::Bad),
+        },
+    );
     line("clients", status.client_url.as_str().into());
     line("limits", status.enforcement.summary.as_str().into());
     line("isolates", counts(status).into());
-    line("sessions", format!("{} of {} active users", status.sessions, status.users_active).into());
-    line("calls", format!("{}, {} failed", status.calls_total, status.calls_failed_total).into());
+    line(
+        "sessions",
+        format!(
+            "{} of {} active users",
+            status.sessions, status.users_active
+        )
+        .into(),
+    );
+    line(
+        "calls",
+        format!(
+            "{}, {} failed",
+            status.calls_total, status.calls_failed_total
+        )
+        .into(),
+    );
     let audit = &status.audit;
-    line("audit", match audit.failing {
-        true => Cell::styled(format!("FAILING, {} queued", audit.queued), Style::Bad),
-        false => format!("{}, {} queued", audit.durability, audit.queued).into(),
-    });
+    line(
+        "audit",
+        match audit.failing {
+            true => Cell::styled(format!("FAILING, {} queued", audit.queued), Style::Bad),
+            false => format!("{}, {} queued", audit.durability, audit.queued).into(),
+        },
+    );
     line("suspended", status.suspensions.to_string().into());
     table
 }
 
 fn counts(status: &Status) -> String {
     let some = status.isolates.iter().filter(|(_, count)| **count > 0);
-    let texts: Vec<_> = some.map(|(state, count)| format!("{count} {state}")).collect();
-    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+    let texts: Vec<_> = some
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -71,7 +104,12 @@ mod tests {
         };
         status.enforcement.summary = "cgroup v2".into();
         status.audit.durability = "durable".into();
-        status.isolates = [("ready".into(), 2), ("idle".into(), 0), ("backoff".into(), 1)].into();
+        status.isolates = [
+            ("ready".into(), 2),
+            ("idle".into(), 0),
+            ("backoff".into(), 1),
+        ]
+        .into();
         insta::assert_snapshot!(screen(&status).render(None, false), @r"
         up         2h14m, pid 7
         ready      no: store

@@ -43,18 +43,31 @@ pub(super) async fn run(command: SubscriptionCommand, mut desk: Desk) -> Done {
             let made: Subscribed = desk.client.post("/v1/subscriptions", Some(&body)).await?;
             let id = made.key.as_str();
             desk.out.one(&made, id, |out| {
-                let names: Vec<_> = made.tools.iter().map(|tool| tool.exposed.as_str()).collect();
+                let names: Vec<_> = made
+                    .tools
+                    .iter()
+                    .map(|tool| tool.exposed.as_str())
+                    .collect();
                 let (mcp, count) = (&made.mcp, names.len());
-                out.line(&format!("key {id} sees {count} tools of {mcp}: {}", names.join(", ")))
+                out.line(&format!(
+                    "key {id} sees {count} tools of {mcp}: {}",
+                    names.join(", ")
+                ))
             })?;
-            desk.out.say("a client shows them when it lists its tools again (five minutes at most)");
+            desk.out
+                .say("a client shows them when it lists its tools again (five minutes at most)");
             Ok(Exit::Ok)
         }
         SubscriptionCommand::Remove { key, mcp } => {
             desk.confirm(&format!("hide mcp {mcp} from key {key}"))?;
             let path = path(&["subscriptions", &key, mcp.as_str()]);
             let done: Changed = desk.client.delete(&path).await?;
-            told(done, &format!("key {key} does not see {mcp}"), &key, &mut desk)
+            told(
+                done,
+                &format!("key {key} does not see {mcp}"),
+                &key,
+                &mut desk,
+            )
         }
         SubscriptionCommand::List { key } => {
             let path = match &key {
@@ -62,7 +75,8 @@ pub(super) async fn run(command: SubscriptionCommand, mut desk: Desk) -> Done {
                 None => "/v1/subscriptions".to_owned(),
             };
             let all: Vec<SubscriptionView> = desk.client.get(&path).await?;
-            desk.out.list(&all, table, |one| format!("{}/{}", one.key, one.mcp))?;
+            desk.out
+                .list(&all, table, |one| format!("{}/{}", one.key, one.mcp))?;
             Ok(Exit::Ok)
         }
     }

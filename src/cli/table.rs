@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 /// How a cell looks on a terminal with colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Style {
+pub(super) enum Style {
     /// As it comes.
     #[default]
     Plain,
@@ -38,7 +38,7 @@ impl Style {
 
     /// The text in this style, if colour is wanted.
     #[must_use]
-    pub fn paint(self, text: &str, colour: bool) -> String {
+    pub(super) fn paint(self, text: &str, colour: bool) -> String {
         match self.code().filter(|_| colour && !text.is_empty()) {
             Some(code) => format!("\x1b[{code}m{text}\x1b[0m"),
             None => text.to_owned(),
@@ -47,7 +47,7 @@ impl Style {
 
     /// The style of a state's word.
     #[must_use]
-    pub fn of_state(state: &str) -> Self {
+    pub(super) fn of_state(state: &str) -> Self {
         match state {
             "ready" | "running" | "open" | "published" | "active" => Self::Good,
             "starting" | "backoff" | "draining" | "stopping" | "draft" => Self::Warn,
@@ -60,7 +60,7 @@ impl Style {
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
+pub(super) struct Cell {
     text: String,
     style: Style,
 }
@@ -68,7 +68,7 @@ pub struct Cell {
 impl Cell {
     /// A cell in a style.
     #[must_use]
-    pub fn styled(text: impl Into<String>, style: Style) -> Self {
+    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
         Self {
             text: printable(&text.into()),
             style,
@@ -77,13 +77,13 @@ impl Cell {
 
     /// A state's word in its style.
     #[must_use]
-    pub fn state(state: &str) -> Self {
+    pub(super) fn state(state: &str) -> Self {
         Self::styled(state, Style::of_state(state))
     }
 
     /// A value, or `-` where there is none.
     #[must_use]
-    pub fn maybe(value: Option<impl ToString>) -> Self {
+    pub(super) fn maybe(value: Option<impl ToString>) -> Self {
         value.map_or_else(
             || Self::styled("-", Style::Dim),
             |some| Self::from(some.to_string()),
@@ -97,9 +97,9 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// A table under its titles.
+/// A table under its titles; the default one has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
+pub(super) struct Table {
     titles: Vec<Cell>,
     rows: Vec<Vec<Cell>>,
 }
@@ -107,7 +107,7 @@ pub struct Table {
 impl Table {
     /// An empty table with these titles.
     #[must_use]
-    pub fn new(titles: &[&str]) -> Self {
+    pub(super) fn new(titles: &[&str]) -> Self {
         Self {
             titles: titles
                 .iter()
@@ -117,17 +117,18 @@ impl Table {
         }
     }
 
-    /// Adds a row; it has as many cells as there are titles.
-    pub fn row(&mut self, cells: Vec<Cell>) {
-        debug_assert_eq!(cells.len(), self.titles.len());
+    /// Adds a row; it has as many cells as there are titles, if there are titles.
+    pub(super) fn row(&mut self, cells: Vec<Cell>) {
+        debug_assert!(self.titles.is_empty() || cells.len() == self.titles.len());
         self.rows.push(cells);
     }
 
     /// Draws it, a line break after each row. `limit` is the terminal's width.
     #[must_use]
-    pub fn render(&self, limit: Option<usize>, colour: bool) -> String {
-        let lines = || std::iter::once(&self.titles).chain(&self.rows);
-        let mut widths = vec![0; self.titles.len()];
+    pub(super) fn render(&self, limit: Option<usize>, colour: bool) -> String {
+        let titles = Some(&self.titles).filter(|titles| !titles.is_empty());
+        let lines = || titles.into_iter().chain(&self.rows);
+        let mut widths = vec![0; lines().map(Vec::len).max().unwrap_or(0)];
         for line in lines() {
             for (cell, max) in line.iter().zip(&mut widths) {
                 *max = (*max).max(width(&cell.text));
@@ -178,7 +179,7 @@ fn draw(line: &[Cell], widths: &[usize], colour: bool, out: &mut String) {
 
 /// The text in at most `max` columns, with `…` where something is missing.
 #[must_use]
-pub fn cut(text: &str, max: usize) -> String {
+pub(super) fn cut(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
     }
@@ -199,7 +200,7 @@ pub fn cut(text: &str, max: usize) -> String {
 
 /// The columns a text takes on a terminal.
 #[must_use]
-pub fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
@@ -223,7 +224,7 @@ const fn columns(c: char) -> usize {
 
 /// The text on one line with control and direction-changing characters made visible.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -51,19 +51,27 @@ pub(super) async fn run(args: TreeArgs, mut desk: Desk) -> Done {
 fn prune(node: &mut TreeNode, depth: usize) {
     match depth.checked_sub(1) {
         None => node.children.clear(),
-        Some(rest) => node.children.iter_mut().for_each(|child| prune(child, rest)),
+        Some(rest) => node
+            .children
+            .iter_mut()
+            .for_each(|child| prune(child, rest)),
     }
 }
 
 fn names(node: &TreeNode) -> String {
     let below = node.children.iter().map(names);
-    std::iter::once(node.name.clone()).chain(below).collect::<Vec<_>>().join(" ")
+    std::iter::once(node.name.clone())
+        .chain(below)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The tree as a table whose first column is drawn with box characters.
 fn draw(root: &TreeNode, wide: bool) -> Table {
     let titles: &[&str] = if wide {
-        &["NAME", "KIND", "STATE", "SINCE", "RESTARTS", "PID", "NOTE", "WHY"]
+        &[
+            "NAME", "KIND", "STATE", "SINCE", "RESTARTS", "PID", "NOTE", "WHY",
+        ]
     } else {
         &["NAME", "STATE", "SINCE", "RESTARTS", "PID", "NOTE"]
     };
@@ -83,23 +91,45 @@ fn branch(node: &TreeNode, own: &str, below: &str, wide: bool, table: &mut Table
         0 => Cell::from(""),
         some => Cell::styled(some.to_string(), Style::Warn),
     });
-    cells.push(node.pid.map(|pid| pid.to_string()).unwrap_or_default().into());
+    cells.push(
+        node.pid
+            .map(|pid| pid.to_string())
+            .unwrap_or_default()
+            .into(),
+    );
     cells.push(note(node).into());
     if wide {
         let last = node.transitions.first();
-        cells.push(last.map(|change| change.cause.clone()).unwrap_or_default().into());
+        cells.push(
+            last.map(|change| change.cause.clone())
+                .unwrap_or_default()
+                .into(),
+        );
     }
     table.row(cells);
     let last = node.children.len().saturating_sub(1);
     for (index, child) in node.children.iter().enumerate() {
-        let (corner, line) = if index == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        branch(child, &format!("{below}{corner}"), &format!("{below}{line}"), wide, table);
+        let (corner, line) = if index == last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
+        branch(
+            child,
+            &format!("{below}{corner}"),
+            &format!("{below}{line}"),
+            wide,
+            table,
+        );
     }
 }
 
 fn note(node: &TreeNode) -> String {
     let backoff = node.backoff_ms.map(|ms| format!("retry in {}", age(ms)));
-    let verdict = node.last_verdict.as_ref().map(|verdict| format!("last: {verdict}"));
+    let verdict = node
+        .last_verdict
+        .as_ref()
+        .map(|verdict| format!("last: {verdict}"));
     let own = Some(node.note.clone()).filter(|note| !note.is_empty());
     let parts: Vec<_> = [backoff, verdict, own].into_iter().flatten().collect();
     parts.join(", ")
@@ -137,20 +167,24 @@ mod tests {
         let ada = node("ada", "running", vec![well, sick]);
         let mut audit = node("audit", "ready", vec![]);
         audit.note = "0 queued".into();
-        node("root", "running", vec![audit, node("users", "running", vec![ada])])
+        node(
+            "root",
+            "running",
+            vec![audit, node("users", "running", vec![ada])],
+        )
     }
 
     #[test]
     fn branches_meet() {
         insta::assert_snapshot!(draw(&sample(), false).render(None, false), @r"
-        NAME                           STATE    SINCE  RESTARTS  PID   NOTE
-        root                           running  1m1s
-        ├─ audit                       ready    1m1s                   0 queued
-        └─ users                       running  1m1s
-           └─ ada                      running  1m1s
-              ├─ isolate 7f3a github   ready    1m1s
-              │  └─ run 3              ready    1m1s             4711
-              └─ isolate 91c0 github   backoff  1m1s   4               retry in 3.9s, last: out of memory: the isolate's limit of 512 MiB
+        NAME                          STATE    SINCE  RESTARTS  PID   NOTE
+        root                          running  1m1s
+        ├─ audit                      ready    1m1s                   0 queued
+        └─ users                      running  1m1s
+           └─ ada                     running  1m1s
+              ├─ isolate 7f3a github  ready    1m1s
+              │  └─ run 3             ready    1m1s             4711
+              └─ isolate 91c0 github  backoff  1m1s   4               retry in 3.9s, last: out of memory: the isolate's limit of 512 MiB
         ");
         assert!(draw(&sample(), true).render(None, false).contains("oom"));
     }
@@ -160,7 +194,10 @@ mod tests {
         for (depth, lines) in [(0, 1), (1, 3), (2, 4), (9, 7)] {
             let mut root = sample();
             prune(&mut root, depth);
-            assert_eq!(draw(&root, false).render(None, false).lines().count(), lines + 1);
+            assert_eq!(
+                draw(&root, false).render(None, false).lines().count(),
+                lines + 1
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A text that is not of the wanted form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {wanted}")]
-pub struct UnitError {
+pub(super) struct UnitError {
     text: String,
     wanted: &'static str,
 }
@@ -34,7 +34,7 @@ fn split_digits(text: &str) -> (&str, &str) {
 ///
 /// # Errors
 /// [`UnitError`] if it is of another form or does not fit.
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let wrong = || refuse(text, DURATION);
     let mut rest = text.trim();
     let mut total: u64 = 0;
@@ -67,7 +67,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 ///
 /// # Errors
 /// [`UnitError`].
-pub fn parse_deadline(text: &str) -> Result<Duration, UnitError> {
+pub(super) fn parse_deadline(text: &str) -> Result<Duration, UnitError> {
     match parse_duration(text)? {
         Duration::ZERO => Err(refuse(text, "more than zero")),
         some => Ok(some),
@@ -76,7 +76,7 @@ pub fn parse_deadline(text: &str) -> Result<Duration, UnitError> {
 
 /// How long without calls until an isolate stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Idle {
+pub(super) enum Idle {
     /// After this time.
     After(Duration),
     /// Not at all.
@@ -87,7 +87,7 @@ pub enum Idle {
 ///
 /// # Errors
 /// [`UnitError`].
-pub fn parse_idle(text: &str) -> Result<Idle, UnitError> {
+pub(super) fn parse_idle(text: &str) -> Result<Idle, UnitError> {
     if text == "never" {
         return Ok(Idle::Never);
     }
@@ -124,7 +124,7 @@ fn scale(text: &str, unit: u64) -> Option<u64> {
 ///
 /// # Errors
 /// [`UnitError`] if it is of another form, zero, or does not fit.
-pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+pub(super) fn parse_size(text: &str) -> Result<u64, UnitError> {
     let wrong = || refuse(text, SIZE);
     let trimmed = text.trim();
     let end = trimmed
@@ -149,7 +149,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 ///
 /// # Errors
 /// [`UnitError`] if it is of another form, zero, or finer than thousandths.
-pub fn parse_cpu(text: &str) -> Result<u64, UnitError> {
+pub(super) fn parse_cpu(text: &str) -> Result<u64, UnitError> {
     let wrong = || refuse(text, CPU);
     if text.split_once('.').is_some_and(|(_, part)| part.len() > 3) {
         return Err(wrong());
@@ -161,7 +161,7 @@ pub fn parse_cpu(text: &str) -> Result<u64, UnitError> {
 
 /// A duration for people: two units at most, `2h14m`, `3.9s`, `240ms`.
 #[must_use]
-pub fn age(ms: u64) -> String {
+pub(super) fn age(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0 => format!("{ms}ms"),
@@ -182,7 +182,7 @@ fn two(big: u64, big_unit: &str, small: u64, small_unit: &str) -> String {
 
 /// Bytes for people: `512 MiB`, `1.5 GiB`, `840 KiB`.
 #[must_use]
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let (shift, unit) = match bytes {
         0..1024 => return format!("{bytes} B"),
         1024..0x10_0000 => (10, "KiB"),
@@ -200,14 +200,14 @@ pub fn size(bytes: u64) -> String {
 
 /// Thousandths of a core as cores: `1.5`.
 #[must_use]
-pub fn cpu(millis: u64) -> String {
+pub(super) fn cpu(millis: u64) -> String {
     let text = format!("{}.{:03}", millis / 1000, millis % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// CPU time for people: `12ms`, `3.4s`, `1m30s`.
 #[must_use]
-pub fn cpu_time(micros: u64) -> String {
+pub(super) fn cpu_time(micros: u64) -> String {
     age(micros / 1000)
 }
 

@@ -47,14 +47,22 @@ pub(super) enum SessionCommand {
 pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
     match command {
         UserCommand::Add { name } => {
-            let user: User = desk.client.post("/v1/users", Some(&NewName { name })).await?;
+            let user: User = desk
+                .client
+                .post("/v1/users", Some(&NewName { name }))
+                .await?;
             let name = user.name.as_str();
-            desk.out.one(&user, name, |out| out.line(&format!("user {name} is there")))?;
-            desk.out.say(&format!("next: legation group member add GROUP {name}"));
+            desk.out.one(&user, name, |out| {
+                out.line(&format!("user {name} is there"))
+            })?;
+            desk.out
+                .say(&format!("next: legation group member add GROUP {name}"));
             Ok(Exit::Ok)
         }
         UserCommand::Suspend { name, reason } => {
-            desk.confirm(&format!("suspend user {name}, ending all they have running"))?;
+            desk.confirm(&format!(
+                "suspend user {name}, ending all they have running"
+            ))?;
             let path = path(&["users", name.as_str(), "suspend"]);
             let report = desk.client.post(&path, Some(&Reason { reason })).await?;
             suspended("user", name.as_str(), &report, &mut desk)
@@ -64,13 +72,16 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
             let user: User = desk.client.post(&path, NOTHING).await?;
             let name = user.name.as_str();
             desk.out.one(&user, name, |out| {
-                out.line(&format!("user {name} may come back; their clients register anew"))
+                out.line(&format!(
+                    "user {name} may come back; their clients register anew"
+                ))
             })?;
             Ok(Exit::Ok)
         }
         UserCommand::List => {
             let users: Vec<UserView> = desk.client.get("/v1/users").await?;
-            desk.out.list(&users, table, |view| view.user.name.to_string())?;
+            desk.out
+                .list(&users, table, |view| view.user.name.to_string())?;
             Ok(Exit::Ok)
         }
     }
@@ -86,7 +97,8 @@ pub(super) fn suspended(kind: &str, name: &str, report: &SuspendReport, desk: &m
         );
         out.line(&text)
     })?;
-    desk.out.say(&format!("undo: legation {kind} resume {name}"));
+    desk.out
+        .say(&format!("undo: legation {kind} resume {name}"));
     Ok(left_over(&report.survivors, &desk.out))
 }
 
@@ -98,7 +110,11 @@ fn table(users: &[UserView], wide: bool) -> Table {
     titles.push("REASON");
     let mut table = Table::new(&titles);
     for view in users {
-        let state = if view.suspended.is_some() { "suspended" } else { "active" };
+        let state = if view.suspended.is_some() {
+            "suspended"
+        } else {
+            "active"
+        };
         let groups: Vec<_> = view.groups.iter().map(Name::as_str).collect();
         let mut row = vec![
             Cell::from(view.user.name.as_str()),
@@ -118,7 +134,8 @@ fn table(users: &[UserView], wide: bool) -> Table {
 pub(super) async fn sessions(command: SessionCommand, mut desk: Desk) -> Done {
     let SessionCommand::List = command;
     let sessions: Vec<SessionView> = desk.client.get("/v1/sessions").await?;
-    desk.out.list(&sessions, session_table, |session| session.id.clone())?;
+    desk.out
+        .list(&sessions, session_table, |session| session.id.clone())?;
     Ok(Exit::Ok)
 }
 

@@ -84,11 +84,7 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
 /// # Errors
 /// `invalid_request` if a value is out of its bounds or the program cannot be run, `conflict` if
 /// the name is taken.
-pub async fn add(
-    control: &Control,
-    wanted: AddMcp,
-    usual: &Defaults,
-) -> Result<McpView, ApiError> {
+pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<McpView, ApiError> {
     let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
     control.check_program(&mcp.program)?;
     control.store().create_mcp(&mcp, control.now_ms()).await?;

@@ -195,8 +195,10 @@ async fn remove(
     let (tree, target) = (control.clone(), format!("{key}/{mcp}"));
     let change = async move {
         let before = tree.store().subscriptions(Some(&key)).await?;
-        tree.unsubscribe(&key, &mcp).await?;
-        let changed = before.iter().any(|s| s.mcp == mcp);
+        let changed = before.iter().any(|one| one.mcp == mcp);
+        if changed {
+            tree.unsubscribe(&key, &mcp).await?;
+        }
         Ok(Changed { changed })
     };
     audited(&control, &admin, "subscription.remove", target, change).await

@@ -5,33 +5,24 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt;
 
+use super::house::TestHouse;
 use super::{About, router};
-use crate::actors::control::Control;
 use crate::api::peer::PeerCred;
-use crate::storage::Store;
 
-struct World {
-    control: Control,
-    _folder: TempDir,
-}
+struct World(TestHouse);
 
 impl World {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("legation.db"))
-            .await
-            .unwrap();
-        Self {
-            control: control_over(store),
-            _folder: folder,
-        }
+        Self(TestHouse::new().await)
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let answer = router(self.control.clone(), About::default()).oneshot(request).await.unwrap();
+        let answer = router(self.0.control(), About::default())
+            .oneshot(request)
+            .await
+            .unwrap();
         let status = answer.status();
         let kind = answer.headers()["content-type"]
             .to_str()
@@ -84,11 +75,6 @@ impl World {
         }
         world
     }
-}
-
-/// The one place that knows how a [`Control`] without a running tree is made.
-fn control_over(store: Store) -> Control {
-    Control::stub(store)
 }
 
 fn root() -> PeerCred {
@@ -221,7 +207,7 @@ async fn every_change_is_recorded_with_who_and_how_it_ended() {
     let world = World::furnished().await;
     world.post("/v1/users", json!({"name": "ada"})).await;
     world.get("/v1/users").await;
-    let records = world.control.audited();
+    let records = world.0.into_actions().await;
     assert!(
         records.iter().all(|r| r.starts_with("uid:0")),
         "{records:?}"
@@ -287,9 +273,9 @@ async fn bad_requests_get_a_typed_answer() {
         (
             Method::POST,
             "/v1/mcps",
-            json!({"name": "m", "program": {"command": "missing"}}),
-            400,
-            "missing",
+            json!({"name": "m", "program": {"command": "/missing"}}),
+            422,
+            "/missing",
         ),
         (Method::PATCH, "/v1/mcps/nope", json!({}), 404, "nope"),
         (

@@ -152,7 +152,9 @@ impl UpdateArgs {
     pub(super) fn wanted(&self) -> Result<UpdateMcp, CliError> {
         let removed = self.unset_env.iter().map(|name| (name.clone(), None));
         let set = self.traits.env.iter().cloned();
-        let env: BTreeMap<_, _> = removed.chain(set.map(|(name, value)| (name, Some(value)))).collect();
+        let env: BTreeMap<_, _> = removed
+            .chain(set.map(|(name, value)| (name, Some(value))))
+            .collect();
         let command = self.command.split_first();
         let wanted = UpdateMcp {
             description: self.traits.description.clone(),
@@ -207,12 +209,16 @@ mod tests {
 
     #[test]
     fn options_before_the_dashes_are_ours_and_after_them_the_servers() {
-        let wanted = add("x add time --env A=B=C --memory 1GiB --idle never -- uvx --memory 3 -- y");
+        let wanted =
+            add("x add time --env A=B=C --memory 1GiB --idle never -- uvx --memory 3 -- y");
         assert_eq!(wanted.program.command, "uvx");
         assert_eq!(wanted.program.args, ["--memory", "3", "--", "y"]);
         assert_eq!(wanted.program.env["A"], "B=C");
         assert_eq!(wanted.limits.memory_bytes, Some(1 << 30));
-        assert_eq!(wanted.limits.pids, None, "what is not said is the server's to fill in");
+        assert_eq!(
+            wanted.limits.pids, None,
+            "what is not said is the server's to fill in"
+        );
         assert_eq!(wanted.times.idle_ms, Some(None));
     }
 

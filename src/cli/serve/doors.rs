@@ -61,7 +61,11 @@ impl HouseDoors {
             any_port,
             bound: OnceLock::new(),
             socket: config.admin_socket(),
-            socket_mode: if group { SocketMode::Group } else { SocketMode::Owner },
+            socket_mode: if group {
+                SocketMode::Group
+            } else {
+                SocketMode::Owner
+            },
             own_certificate: config.client.tls == Wanted::SelfSigned,
             tls,
             options: Options {
@@ -155,7 +159,8 @@ fn source(config: &Config) -> Result<Option<Source>, CliError> {
         })),
         // The configuration's own check says so first.
         (Wanted::Files, ..) => Err(CliError::Config {
-            text: "client.tls is \"files\", but client.cert_file or client.key_file is not set".into(),
+            text: "client.tls is \"files\", but client.cert_file or client.key_file is not set"
+                .into(),
             unreadable: false,
         }),
     }

@@ -300,7 +300,9 @@ mod tests {
     fn add(text: &str) -> Result<Mcp, String> {
         let wanted: AddMcp = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let id = McpId::from_random([1; ID_BYTES]);
-        wanted.into_mcp(id, &Defaults::default()).map_err(|e| e.to_string())
+        wanted
+            .into_mcp(id, &Defaults::default())
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -315,7 +317,11 @@ mod tests {
     #[test]
     fn an_operators_defaults_hold_where_nothing_is_said() {
         let mut config = Config::default();
-        assert_eq!(Defaults::of(&config), Defaults::default(), "one truth for the built-in values");
+        assert_eq!(
+            Defaults::of(&config),
+            Defaults::default(),
+            "one truth for the built-in values"
+        );
         config.isolates.memory_bytes = 64 << 20;
         let text = r#"{"name":"a","program":{"command":"x"},"limits":{"pids":7}}"#;
         let wanted: AddMcp = serde_json::from_str(text).unwrap();
