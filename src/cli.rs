@@ -1,1 +1,320 @@
 //! The commands of the one binary.
+//!
+//! `serve` is the server; everything else is a client of its admin socket and prints what it
+//! learns: data on stdout, talk on stderr, tables for people, `-o json` for programs. What failed,
+//! with what, why and what to do next is one shape for all of them ([`error`]).
+
+mod banner;
+mod client;
+mod config;
+mod dev;
+mod error;
+mod group;
+mod isolate;
+mod key;
+mod logging;
+mod mcp;
+mod output;
+mod serve;
+mod socket;
+mod status;
+mod subscription;
+mod table;
+mod tree;
+mod units;
+mod user;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+use error::{CliError, Done};
+use output::{Format, Out};
+
+use crate::domain::name::{Name, NameError};
+
+/// One supervised, limited, sandboxed process tree for each user and MCP server.
+#[derive(Debug, Parser)]
+#[command(
+    name = "legation",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// How to print: a table, JSON, a wider table, or names only
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    output: Format,
+    /// Print without colour (also: the variable NO_COLOR)
+    #[arg(long, global = true)]
+    no_color: bool,
+    /// The server's admin socket [default: in the data directory]
+    #[arg(long, global = true, env = "LEGATION_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The server's data directory [default: ./legation-data if there is one, else
+    /// /var/lib/legation]
+    #[arg(long, global = true, env = "LEGATION_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Do not ask before taking something away
+    #[arg(short, long, global = true)]
+    yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Show the server on one screen; exit 0 healthy, 1 error, 2 degraded, 3 not running
+    Status,
+    /// Show the supervision tree
+    Tree(tree::TreeArgs),
+    /// Show what runs (short for `isolate list`)
+    Ps,
+    /// Look at isolates, restart and kill them
+    #[command(subcommand)]
+    Isolate(isolate::IsolateCommand),
+    /// Define MCP servers and publish them
+    #[command(subcommand)]
+    Mcp(mcp::McpCommand),
+    /// Manage users
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Manage groups, their members and what they are granted
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Manage the keys clients present
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Manage which granted mcps a key sees
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
+    /// Look at registered sessions
+    #[command(subcommand)]
+    Session(user::SessionCommand),
+    /// Show and check the configuration; needs no running server
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// The bundled demo MCP on stdin and stdout
+    #[command(hide = true, disable_help_flag = true)]
+    DemoMcp {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// What a command that talks to the server works with.
+#[derive(Debug)]
+struct Desk {
+    client: Client,
+    out: Out,
+    yes: bool,
+}
+
+impl Desk {
+    /// Asks before something is taken away. Without a terminal, `--yes` must have been given.
+    fn confirm(&mut self, what: &str) -> Result<(), CliError> {
+        if self.yes {
+            return Ok(());
+        }
+        if !Out::can_ask() {
+            return Err(CliError::NeedsYes(what.to_owned()));
+        }
+        match self.out.ask(&format!("{what}? [y/N] "))?.as_str() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(CliError::Declined),
+        }
+    }
+}
+
+/// Parses the command line, does what it says and gives the process's exit code.
+#[must_use]
+pub fn main<I: IntoIterator<Item = OsString>>(words: I) -> ExitCode {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => run(cli),
+        // Help and version are no errors; clap knows which stream and code.
+        Err(stop) => {
+            let code = u8::try_from(stop.exit_code()).unwrap_or(1);
+            // Nobody reads it: nothing to be done.
+            _ = stop.print();
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let out = Out::new(cli.global.output, cli.global.no_color);
+    let format = cli.global.output;
+    let done = match cli.command {
+        Command::DemoMcp { args } => return crate::demo::run(&args),
+        Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
+        Command::Config(command) => config::run(command, cli.global.data_dir, out),
+        command => ask_server(command, cli.global, out),
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            error.report(format);
+            ExitCode::from(error.exit().code())
+        }
+    }
+}
+
+/// Runs a command that is a client. One thread is enough for one connection.
+fn ask_server(command: Command, global: Global, out: Out) -> Done {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    let socket = socket::find(global.socket, global.data_dir)?;
+    let desk = Desk {
+        client: Client::new(socket),
+        out,
+        yes: global.yes,
+    };
+    // Boxed: the commands' futures differ widely in size.
+    runtime.block_on(Box::pin(dispatch(command, desk)))
+}
+
+async fn dispatch(command: Command, desk: Desk) -> Done {
+    match command {
+        Command::Status => status::run(desk).await,
+        Command::Tree(args) => tree::run(args, desk).await,
+        Command::Ps => isolate::list(desk).await,
+        Command::Isolate(command) => isolate::run(command, desk).await,
+        Command::Mcp(command) => mcp::run(command, desk).await,
+        Command::User(command) => user::run(command, desk).await,
+        Command::Group(command) => group::run(command, desk).await,
+        Command::Key(command) => key::run(command, desk).await,
+        Command::Subscription(command) => subscription::run(command, desk).await,
+        Command::Session(command) => user::sessions(command, desk).await,
+        Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
+    }
+}
+
+/// For clap: a name of a user, group or mcp.
+fn name(text: &str) -> Result<Name, NameError> {
+    Name::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("legation").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_documentation_shows_parses() {
+        for line in [
+            "serve --dev",
+            "serve --config x.toml --set client.listen=127.0.0.1:1 --set calls.in_flight_max=4",
+            "serve --listen 127.0.0.1:9000 --data-dir /tmp/x",
+            "status -o json",
+            "--no-color tree --depth 2 --watch",
+            "ps -o wide",
+            "isolate list",
+            "isolate show iso_x",
+            "isolate restart x",
+            "isolate kill x --reason leak --yes",
+            "isolate logs x -f",
+            "mcp add time -- uvx mcp-server-time",
+            "mcp add x --sharing shared --env A=B --env C= --memory 512MiB --pids 9 --cpu 1.5 \
+             --idle never --call-timeout 300s --start-timeout 30s --description d -- cat -u",
+            "mcp update x --idle 15m --unset-env A",
+            "mcp update x -- other --flag",
+            "mcp discover x",
+            "mcp publish x",
+            "mcp archive x -y",
+            "mcp suspend x --reason r",
+            "mcp resume x",
+            "mcp list",
+            "mcp show x",
+            "user add ada",
+            "user suspend ada --reason r",
+            "user resume ada",
+            "user list -o name",
+            "group add dev",
+            "group member add dev ada",
+            "group member remove dev ada",
+            "group grant dev x",
+            "group revoke dev x",
+            "group list",
+            "key create ada --label laptop --expires-in 30d --no-subscribe",
+            "key revoke key_x",
+            "key list --user ada",
+            "subscription add key_x time",
+            "subscription remove key_x time",
+            "subscription list --key x",
+            "session list",
+            "config show --config x.toml",
+            "config check x.toml",
+            "demo-mcp --misbehave garbage",
+            "status --socket /run/x.sock",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "",
+            "nothing",
+            "serve --set novalue",
+            "mcp add x",
+            "mcp add X -- cat",
+            "mcp add x --memory lots -- cat",
+            "mcp add x --env NOVALUE -- cat",
+            "mcp add x --idle 0s -- cat",
+            "mcp add x --pids 0 -- cat",
+            "mcp update x --env A=1 --unset-env",
+            "user add ../x",
+            "tree --depth -1",
+            "status -o yaml",
+            "key create ada --expires-in soon",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_exits_with_two_and_help_with_zero() {
+        let exit = |line: &str| parse(line).err().map(|e| e.exit_code());
+        assert_eq!(exit("nothing"), Some(2));
+        assert_eq!(exit("--help"), Some(0));
+        assert_eq!(exit("--version"), Some(0));
+    }
+
+    #[test]
+    fn the_demo_is_hidden() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(!help.contains("demo-mcp"), "{help}");
+    }
+}

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first() {
-        Some((word, rest)) if word == "demo-mcp" => legation::demo::run(rest),
-        _ => ExitCode::from(2),
-    }
+    // Before any thread: as the spawner this never returns.
+    sandbox::role();
+    legation::cli::main(std::env::args_os())
 }

@@ -96,13 +96,18 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreDamaged
         | Code::StoreIncompatible
         | Code::Stuck
-        | Code::PartlyDone => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::PartlyDone
+        | Code::OutputFailed
+        | Code::StartFailed
+        | Code::TreeGaveUp
+        | Code::Declined => StatusCode::INTERNAL_SERVER_ERROR,
         Code::ServerError
         | Code::RunEnded
         | Code::OutOfMemory
         | Code::ResultTooLarge
         | Code::DiscoverFailed
-        | Code::HandshakeFailed => StatusCode::BAD_GATEWAY,
+        | Code::HandshakeFailed
+        | Code::AnswerUnreadable => StatusCode::BAD_GATEWAY,
         Code::Starting
         | Code::BackingOff
         | Code::Quarantined
@@ -111,7 +116,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreUnavailable
         | Code::AuditUnavailable
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::CallTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

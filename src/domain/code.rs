@@ -250,6 +250,24 @@ codes! {
     "E0606" PartlyDone "partly_done" Partly Never
         "It was done for some and failed for others.";
         "Read which failed and why, then repeat it for those.";
+    "E0607" NoAnswer "no_answer" TimedOut Later
+        "The daemon took the request but did not answer in time.";
+        "Look at legation status and the daemon's log; what was asked for may still be done.";
+    "E0608" AnswerUnreadable "answer_unreadable" Failed Never
+        "The daemon's answer broke off or is not understood.";
+        "Check that command and daemon have the same version: legation status.";
+    "E0609" OutputFailed "output_failed" Failed Never
+        "The output could not be written.";
+        "Check the disk or the program it is piped to.";
+    "E0610" StartFailed "start_failed" Failed Never
+        "The server could not start.";
+        "Do what the message names.";
+    "E0611" TreeGaveUp "tree_gave_up" Failed Later
+        "A service failed too often in a short time, so the server ended (exit 70).";
+        "Read in its log which service failed and why; the service manager starts it again.";
+    "E0612" Declined "declined" Failed Never
+        "Nothing was done, because the question was not answered with yes.";
+        "Answer y, or give --yes.";
 }
 
 // === impl Code ===

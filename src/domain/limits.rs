@@ -54,6 +54,32 @@ pub const TRANSITIONS_MAX: usize = 10;
 pub const ISOLATES_PER_USER_MAX: usize = 20;
 /// Tools one mcp may declare.
 pub const TOOLS_PER_MCP_MAX: usize = 1000;
+/// Bytes of a runtime thread's stack.
+pub const THREAD_STACK_BYTES: usize = 1 << 20;
+/// How long blocked threads are waited for when the process ends.
+pub const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
+/// Arguments of an mcp's program.
+pub const PROGRAM_ARGS_MAX: usize = 256;
+/// Variables an mcp adds to the environment.
+pub const PROGRAM_ENV_MAX: usize = 256;
+/// Bytes of an mcp's program, its arguments and environment together.
+pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
+/// Characters of a description or a reason.
+pub const DESCRIPTION_CHARS_MAX: usize = 500;
+/// The least memory an isolate may be given.
+pub const ISOLATE_MEMORY_BYTES_MIN: u64 = 4 << 20;
+/// The least CPU an isolate may be given, in thousandths of a core.
+pub const ISOLATE_CPU_MILLIS_MIN: u64 = 10;
+/// Bytes of one request body on the admin socket.
+pub const ADMIN_BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one answer the command line reads from the admin socket.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How long the command line waits for the admin socket to accept.
+pub const ADMIN_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long the command line waits for an answer.
+pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How long it waits where a server is started first, beyond that server's own deadline.
+pub const ADMIN_START_ANSWER_MAX: Duration = Duration::from_secs(600);
 /// Pages of `tools/list` that are followed.
 pub const TOOL_PAGES_MAX: usize = 64;
 /// Live sessions one key may have.

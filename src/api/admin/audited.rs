@@ -1,0 +1,49 @@
+//! Doing a change so that it is finished and recorded, whatever becomes of the caller.
+
+use std::future::Future;
+
+use axum::Json;
+use serde::Serialize;
+
+use super::{Admin, ApiError};
+use crate::actors::control::Control;
+use crate::domain::code::Code;
+
+/// Runs a change and records who did it and how it ended.
+///
+/// The change is a task of its own, not part of the request's future: a caller who hangs up
+/// between the write and the refresh must not leave a stored change that nobody serves. It ends
+/// by itself, since every operation it is made of has a deadline.
+///
+/// # Errors
+/// What the change says, or `internal` if it panicked.
+pub(super) async fn audited<T, F>(
+    control: &Control,
+    admin: &Admin,
+    action: &'static str,
+    target: impl Into<String>,
+    change: F,
+) -> Result<Json<T>, ApiError>
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    let (control, actor, target) = (control.clone(), admin.actor().to_owned(), target.into());
+    let record = (control.clone(), actor.clone(), target.clone());
+    let task = tokio::spawn(async move {
+        let result = change.await;
+        let outcome = result.as_ref().map_or_else(|e| e.code().as_str(), |_| "ok");
+        control.audit(&actor, action, &target, outcome);
+        result
+    });
+    match task.await {
+        Ok(result) => result.map(Json),
+        Err(broken) => {
+            let (control, actor, target) = record;
+            control.audit(&actor, action, &target, Code::Internal.as_str());
+            tracing::error!(error = %broken, action, "an admin's change broke off");
+            let text = format!("{action} broke off; the server's log says why");
+            Err(ApiError::new(Code::Internal, text))
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! For tests: a whole tree over a real store, in which only the processes are scripted.
+
+use std::future::pending;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
+use tokio_util::sync::CancellationToken;
+
+use crate::actors::clock::HostClock;
+use crate::actors::control::Control;
+use crate::actors::front::Front;
+use crate::actors::launcher::{
+    BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
+};
+use crate::actors::listeners::{Doors, OpenDoors};
+use crate::actors::system::System;
+use crate::config::Config;
+use crate::domain::ids::UserId;
+use crate::domain::verdict::OomScope;
+
+/// A running tree in a folder of its own.
+pub(crate) struct TestHouse {
+    system: System,
+    folder: TempDir,
+}
+
+impl TestHouse {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data_dir = folder.path().to_owned();
+        let system = System::start(
+            config,
+            Arc::new(HostClock),
+            Arc::new(Script),
+            Arc::new(NoDoors),
+        );
+        Self {
+            system: system.await.unwrap(),
+            folder,
+        }
+    }
+
+    pub(crate) fn control(&self) -> Control {
+        self.system.control()
+    }
+
+    /// Stops the tree and gives every admin's action that the audit log holds.
+    pub(crate) async fn into_actions(self) -> Vec<String> {
+        assert!(self.system.stop().await, "it stops in time");
+        let text = std::fs::read_to_string(self.folder.path().join("audit/audit.jsonl")).unwrap();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let actions = records.filter(|record| record["event"] == "admin.action");
+        let word = |record: &Value, name: &str| record[name].as_str().unwrap().to_owned();
+        actions
+            .map(|one| {
+                ["actor", "action", "target", "outcome"]
+                    .map(|name| word(&one, name))
+                    .join(" ")
+            })
+            .collect()
+    }
+}
+
+/// Listeners that need no port: the tests call the router.
+struct NoDoors;
+
+impl Doors for NoDoors {
+    fn open(
+        &self,
+        _front: Front,
+        _control: Control,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<OpenDoors, String>> {
+        Box::pin(async {
+            Ok(OpenDoors {
+                client_url: "https://localhost:8443".to_owned(),
+                closed: Box::pin(async move {
+                    stop.cancelled().await;
+                    Ok(())
+                }),
+            })
+        })
+    }
+}
+
+/// `false` says why and fails; every other program is a server with one tool, `echo`.
+struct Script;
+
+impl Launcher for Script {
+    fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>> {
+        Box::pin(async move {
+            let (stdin, theirs_in) = duplex(64 << 10);
+            let (stdout, theirs_out) = duplex(64 << 10);
+            let (stderr, mut theirs_err) = duplex(4 << 10);
+            let end = CancellationToken::new();
+            let code = if launch.program.file_name() == Path::new("false").file_name() {
+                theirs_err.write_all(b"no token\n").await.unwrap();
+                drop((theirs_in, theirs_out, theirs_err));
+                Some(1)
+            } else {
+                let killed = end.clone();
+                tokio::spawn(async move {
+                    let _quiet = theirs_err;
+                    tokio::select! {
+                        () = serve(theirs_in, theirs_out) => killed.cancel(),
+                        () = killed.cancelled() => {}
+                    }
+                });
+                None
+            };
+            let ended = end.clone();
+            Ok(Launched {
+                pid: 1,
+                stdin: Box::new(stdin),
+                stdout: Box::new(stdout),
+                stderr: Box::new(stderr),
+                exit: Box::pin(async move {
+                    if let Some(code) = code {
+                        return Exit::Code(code);
+                    }
+                    ended.cancelled().await;
+                    Exit::Code(0)
+                }),
+                scope: Box::new(ScriptScope(end)),
+                took: Duration::from_millis(1),
+                degraded: Vec::new(),
+            })
+        })
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, Result<usize, LaunchError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn unowned(&self) -> usize {
+        0
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::default()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn lost(&self) -> BoxFuture<'static, ()> {
+        Box::pin(pending())
+    }
+
+    fn release_user(&self, _user: &UserId) {}
+}
+
+struct ScriptScope(CancellationToken);
+
+impl Scope for ScriptScope {
+    fn terminate(&self) {
+        self.0.cancel();
+    }
+
+    fn kill(&self) {
+        self.0.cancel();
+    }
+
+    fn oom(&self) -> Option<OomScope> {
+        None
+    }
+
+    fn reap(&self, _wait: Duration) -> BoxFuture<'_, Remains> {
+        self.0.cancel();
+        Box::pin(async { Remains::default() })
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+async fn serve(stdin: DuplexStream, mut stdout: DuplexStream) {
+    let mut lines = BufReader::new(stdin).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let asked: Value = serde_json::from_str(&line).unwrap();
+        let result = match asked["method"].as_str() {
+            Some("initialize") => json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "script", "version": "1"},
+            }),
+            Some("tools/list") => json!({"tools": [
+                {"name": "echo", "description": "says it again", "inputSchema": {"type": "object"}},
+            ]}),
+            _ => json!({}),
+        };
+        if asked.get("id").is_none() {
+            continue;
+        }
+        let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result});
+        if stdout
+            .write_all(format!("{answer}\n").as_bytes())
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `/v1/mcps`: definitions and their lifecycle.
+
+mod change;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::audited::audited;
+use super::error::Body;
+use super::isolates::Reason;
+use super::{About, Admin, ApiError, Shared};
+use crate::actors::control::Control;
+use crate::actors::views::{Discovery, SuspendReport};
+use crate::domain::account::{Suspension, SuspensionScope};
+use crate::domain::code::Code;
+use crate::domain::mcp::{Mcp, McpState, Tool};
+use crate::domain::name::Name;
+
+pub use change::{AddMcp, Defaults, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+
+/// A definition as lists show it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct McpView {
+    /// The definition.
+    #[serde(flatten)]
+    pub mcp: Mcp,
+    /// The short hash that an isolate's key holds.
+    pub config_hash: String,
+    /// How many tools are known.
+    pub tool_count: usize,
+    /// Why nobody may use it, while it is suspended.
+    pub suspended: Option<String>,
+}
+
+/// A definition with its tools.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct McpDetail {
+    /// The definition.
+    #[serde(flatten)]
+    pub view: McpView,
+    /// Its tools, as the last discovery found them.
+    pub tools: Vec<Tool>,
+}
+
+/// What publishing did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishReport {
+    /// The published definition.
+    pub mcp: McpView,
+    /// The discovery, if no tools were known and one had to be made.
+    pub discovery: Option<Discovery>,
+}
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/mcps", get(list).post(create))
+        .route("/v1/mcps/{name}", get(show).patch(change))
+        .route("/v1/mcps/{name}/discover", post(discover))
+        .route("/v1/mcps/{name}/publish", post(put_up))
+        .route("/v1/mcps/{name}/archive", post(put_away))
+        .route("/v1/mcps/{name}/suspend", post(suspend))
+        .route("/v1/mcps/{name}/resume", post(resume))
+}
+
+// === operations ===
+
+/// The definition a name in a path means.
+///
+/// # Errors
+/// `not_found`, also for what cannot be a name.
+pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
+    let missing = |text: String| ApiError::new(Code::NotFound, text).next("legation mcp list");
+    let name = Name::parse(name).map_err(|wrong| missing(wrong.to_string()))?;
+    Ok(control.store().mcp_by_name(&name).await?)
+}
+
+/// Adds a definition as a draft, after looking whether its program is there.
+///
+/// # Errors
+/// `invalid_request` if a value is out of its bounds or the program cannot be run, `conflict` if
+/// the name is taken.
+pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<McpView, ApiError> {
+    let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
+    control.check_program(&mcp.program)?;
+    control.store().create_mcp(&mcp, control.now_ms()).await?;
+    control.refresh().await?;
+    view(control, mcp).await
+}
+
+/// Changes a definition. Isolates of the old one are replaced as their calls end.
+///
+/// # Errors
+/// As [`add`]; `conflict` if it is archived.
+pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<McpView, ApiError> {
+    let old = by_name(control, name).await?;
+    let mcp = wanted.apply(old.clone())?;
+    if mcp.program != old.program {
+        control.check_program(&mcp.program)?;
+    }
+    control.store().update_mcp(&mcp, control.now_ms()).await?;
+    control.refresh().await?;
+    view(control, mcp).await
+}
+
+/// Publishes a definition; discovers its tools first if none are known.
+///
+/// # Errors
+/// `conflict` if it is archived or has no tools, and whatever a failed discovery says.
+pub async fn publish(control: &Control, name: &str) -> Result<PublishReport, ApiError> {
+    let mcp = by_name(control, name).await?;
+    // Publishing again is no mistake; it must not start anything.
+    if mcp.state == McpState::Published {
+        let mcp = view(control, mcp).await?;
+        return Ok(PublishReport {
+            mcp,
+            discovery: None,
+        });
+    }
+    if !mcp.state.may_become(McpState::Published) {
+        let text = format!("mcp `{name}` is archived and cannot be published again");
+        return Err(ApiError::new(Code::Conflict, text)
+            .next(format!("legation mcp add {name} -- COMMAND ARGS…")));
+    }
+    let discovery = if control.store().tools_of(&mcp.id).await?.is_empty() {
+        Some(discovered(control, &mcp).await?)
+    } else {
+        None
+    };
+    let now = control.now_ms();
+    let mcp = control
+        .store()
+        .set_mcp_state(&mcp.id, McpState::Published, now)
+        .await?;
+    control.refresh().await?;
+    let mcp = view(control, mcp).await?;
+    Ok(PublishReport { mcp, discovery })
+}
+
+async fn discovered(control: &Control, mcp: &Mcp) -> Result<Discovery, ApiError> {
+    let name = &mcp.name;
+    let found = control.discover(&mcp.id).await.map_err(|failed| {
+        let text = format!(
+            "mcp `{name}` was not published: it has no known tools, and discovering them failed: {}",
+            failed.message
+        );
+        let next = failed.next.unwrap_or_else(|| {
+            format!("legation mcp update {name} …, then legation mcp discover {name}")
+        });
+        ApiError::new(failed.code, text).next(next)
+    })?;
+    if found.tools.is_empty() {
+        let text = format!("mcp `{name}` was not published: its server declares no tools");
+        return Err(ApiError::new(Code::Conflict, text).next(format!(
+            "check its arguments and environment: legation mcp show {name}"
+        )));
+    }
+    Ok(found)
+}
+
+async fn archive(control: &Control, name: &str) -> Result<McpView, ApiError> {
+    let mcp = by_name(control, name).await?;
+    let now = control.now_ms();
+    let mcp = control
+        .store()
+        .set_mcp_state(&mcp.id, McpState::Archived, now)
+        .await?;
+    control.refresh().await?;
+    view(control, mcp).await
+}
+
+async fn view(control: &Control, mcp: Mcp) -> Result<McpView, ApiError> {
+    let tool_count = control.store().tools_of(&mcp.id).await?.len();
+    let suspensions = control.store().active_suspensions().await?;
+    Ok(dressed(mcp, tool_count, &suspensions))
+}
+
+fn dressed(mcp: Mcp, tool_count: usize, suspensions: &[Suspension]) -> McpView {
+    let scope = SuspensionScope::Mcp(mcp.id.clone());
+    McpView {
+        config_hash: mcp.config_hash(),
+        tool_count,
+        suspended: reason_of(suspensions, &scope),
+        mcp,
+    }
+}
+
+/// Why a scope is suspended, if it is.
+pub(super) fn reason_of(suspensions: &[Suspension], scope: &SuspensionScope) -> Option<String> {
+    let found = suspensions.iter().find(|s| s.scope == *scope);
+    found.map(|suspension| suspension.reason.clone())
+}
+
+// === handlers ===
+
+async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<McpView>>, ApiError> {
+    let suspensions = control.store().active_suspensions().await?;
+    let mut counts = HashMap::new();
+    for (mcp, _) in control.store().tools().await? {
+        *counts.entry(mcp).or_insert(0) += 1;
+    }
+    let mcps = control.store().mcps().await?.into_iter();
+    let views = mcps.map(|mcp| {
+        let tools = counts.get(&mcp.id).copied().unwrap_or(0);
+        dressed(mcp, tools, &suspensions)
+    });
+    Ok(Json(views.collect()))
+}
+
+async fn show(
+    _: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<McpDetail>, ApiError> {
+    let mcp = by_name(&control, &name).await?;
+    let tools = control.store().tools_of(&mcp.id).await?;
+    let view = view(&control, mcp).await?;
+    Ok(Json(McpDetail { view, tools }))
+}
+
+async fn create(
+    admin: Admin,
+    State(control): State<Control>,
+    State(about): State<Arc<About>>,
+    Body(wanted): Body<AddMcp>,
+) -> Result<(http::StatusCode, Json<McpView>), ApiError> {
+    let (tree, target) = (control.clone(), wanted.name.to_string());
+    let change = async move { add(&tree, wanted, &about.defaults).await };
+    let made = audited(&control, &admin, "mcp.add", target, change).await?;
+    Ok((http::StatusCode::CREATED, made))
+}
+
+async fn change(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    Body(wanted): Body<UpdateMcp>,
+) -> Result<Json<McpView>, ApiError> {
+    let (tree, target) = (control.clone(), name.clone());
+    let change = async move { update(&tree, &name, wanted).await };
+    audited(&control, &admin, "mcp.update", target, change).await
+}
+
+async fn discover(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<Discovery>, ApiError> {
+    let mcp = by_name(&control, &name).await?;
+    let tree = control.clone();
+    let change = async move { Ok(tree.discover(&mcp.id).await?) };
+    audited(&control, &admin, "mcp.discover", name, change).await
+}
+
+async fn put_up(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<PublishReport>, ApiError> {
+    let (tree, target) = (control.clone(), name.clone());
+    let change = async move { publish(&tree, &name).await };
+    audited(&control, &admin, "mcp.publish", target, change).await
+}
+
+async fn put_away(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<McpView>, ApiError> {
+    let (tree, target) = (control.clone(), name.clone());
+    let change = async move { archive(&tree, &name).await };
+    audited(&control, &admin, "mcp.archive", target, change).await
+}
+
+async fn suspend(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    Body(why): Body<Reason>,
+) -> Result<Json<SuspendReport>, ApiError> {
+    let scope = SuspensionScope::Mcp(by_name(&control, &name).await?.id);
+    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
+    let change = async move { Ok(tree.suspend(scope, &reason, &author).await?) };
+    audited(&control, &admin, "mcp.suspend", name, change).await
+}
+
+async fn resume(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<McpView>, ApiError> {
+    let mcp = by_name(&control, &name).await?;
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let change = async move {
+        tree.resume(SuspensionScope::Mcp(mcp.id.clone()), &author)
+            .await?;
+        view(&tree, mcp).await
+    };
+    audited(&control, &admin, "mcp.resume", name, change).await
+}

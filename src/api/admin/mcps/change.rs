@@ -1,0 +1,393 @@
+//! What an admin may say about a definition, and what is checked before it is believed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::super::ApiError;
+use crate::config::Config;
+use crate::domain::ids::McpId;
+use crate::domain::limits;
+use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times};
+use crate::domain::name::Name;
+
+/// A new definition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddMcp {
+    /// Its unique name.
+    pub name: Name,
+    /// One line for people.
+    #[serde(default)]
+    pub description: String,
+    /// Who shares a process.
+    #[serde(default)]
+    pub sharing: Sharing,
+    /// What is started.
+    pub program: Program,
+    /// Kernel limits of one isolate, where they are not the usual ones.
+    #[serde(default)]
+    pub limits: LimitsChange,
+    /// Deadlines and idle time, where they are not the usual ones.
+    #[serde(default)]
+    pub times: TimesChange,
+}
+
+/// What a definition has that does not say otherwise: as the operator configured it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Kernel limits of one isolate.
+    pub limits: Limits,
+    /// Deadlines and idle time.
+    pub times: Times,
+}
+
+impl Defaults {
+    /// From a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let isolates = &config.isolates;
+        Self {
+            limits: Limits {
+                memory_bytes: isolates.memory_bytes,
+                pids: isolates.pids,
+                cpu_millis: isolates.cpu_millis,
+                ..Limits::default()
+            },
+            times: Times {
+                call_ms: config.calls.deadline_ms,
+                start_ms: None,
+                idle_ms: Some(isolates.idle_ms),
+            },
+        }
+    }
+}
+
+/// A change of a definition: what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpdateMcp {
+    /// One line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who shares a process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// What is started.
+    pub program: ProgramChange,
+    /// Kernel limits of one isolate.
+    pub limits: LimitsChange,
+    /// Deadlines and idle time.
+    pub times: TimesChange,
+}
+
+/// A change of what is started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProgramChange {
+    /// The program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// All its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Variables to set, or to remove where the value is null.
+    pub env: BTreeMap<String, Option<String>>,
+}
+
+/// A change of the kernel limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsChange {
+    /// Bytes of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Thousandths of a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Open files of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Bytes of the largest file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+}
+
+/// A change of the times. Null is a value here: the start deadline goes back to the usual one,
+/// the isolate never idles.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimesChange {
+    /// From admission to answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_ms: Option<u64>,
+    /// From spawn to ready.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<Option<u64>>,
+    /// Without calls for this long, the isolate stops.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<Option<u64>>,
+}
+
+/// Tells a null from an absent field.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::<u64>::deserialize(from).map(Some)
+}
+
+// === impl AddMcp ===
+
+impl AddMcp {
+    pub(super) fn into_mcp(self, id: McpId, usual: &Defaults) -> Result<Mcp, ApiError> {
+        let Defaults {
+            mut limits,
+            mut times,
+        } = *usual;
+        self.limits.apply(&mut limits);
+        self.times.apply(&mut times);
+        checked(Mcp {
+            id,
+            name: self.name,
+            description: self.description,
+            state: McpState::Draft,
+            sharing: self.sharing,
+            program: self.program,
+            limits,
+            times,
+        })
+    }
+}
+
+// === impl UpdateMcp ===
+
+fn put<T>(place: &mut T, new: Option<T>) {
+    if let Some(new) = new {
+        *place = new;
+    }
+}
+
+impl LimitsChange {
+    fn apply(&self, limits: &mut Limits) {
+        put(&mut limits.memory_bytes, self.memory_bytes);
+        put(&mut limits.pids, self.pids);
+        put(&mut limits.cpu_millis, self.cpu_millis);
+        put(&mut limits.open_files, self.open_files);
+        put(&mut limits.file_bytes, self.file_bytes);
+    }
+}
+
+impl TimesChange {
+    fn apply(&self, times: &mut Times) {
+        put(&mut times.call_ms, self.call_ms);
+        put(&mut times.start_ms, self.start_ms);
+        put(&mut times.idle_ms, self.idle_ms);
+    }
+}
+
+impl UpdateMcp {
+    pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
+        put(&mut mcp.description, self.description);
+        put(&mut mcp.sharing, self.sharing);
+        put(&mut mcp.program.command, self.program.command);
+        put(&mut mcp.program.args, self.program.args);
+        for (name, value) in self.program.env {
+            match value {
+                Some(value) => mcp.program.env.insert(name, value),
+                None => mcp.program.env.remove(&name),
+            };
+        }
+        self.limits.apply(&mut mcp.limits);
+        self.times.apply(&mut mcp.times);
+        checked(mcp)
+    }
+}
+
+// === bounds ===
+
+fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
+    let broken = [
+        description(&mcp.description),
+        program(&mcp.program),
+        kernel(&mcp.limits),
+        times(&mcp.times),
+    ];
+    match broken.into_iter().flatten().next() {
+        Some(text) => Err(ApiError::invalid(format!("mcp `{}`: {text}", mcp.name))),
+        None => Ok(mcp),
+    }
+}
+
+fn description(text: &str) -> Option<String> {
+    let max = limits::DESCRIPTION_CHARS_MAX;
+    (text.chars().count() > max).then(|| format!("the description is longer than {max} characters"))
+}
+
+fn program(program: &Program) -> Option<String> {
+    let Program { command, args, env } = program;
+    let words = || std::iter::once(command).chain(args);
+    let bytes = words().map(String::len).sum::<usize>()
+        + env
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>();
+    if command.trim().is_empty() {
+        return Some("the command is empty".to_owned());
+    }
+    if args.len() > limits::PROGRAM_ARGS_MAX {
+        return Some(format!("more than {} arguments", limits::PROGRAM_ARGS_MAX));
+    }
+    if env.len() > limits::PROGRAM_ENV_MAX {
+        return Some(format!("more than {} variables", limits::PROGRAM_ENV_MAX));
+    }
+    if bytes > limits::PROGRAM_BYTES_MAX {
+        let max = limits::PROGRAM_BYTES_MAX;
+        return Some(format!(
+            "command, arguments and environment are {bytes} bytes, more than {max}"
+        ));
+    }
+    if words().chain(env.values()).any(|word| word.contains('\0')) {
+        return Some("a NUL byte in an argument or a variable".to_owned());
+    }
+    let bad = env
+        .keys()
+        .find(|name| name.is_empty() || name.contains(['=', '\0']));
+    bad.map(|name| format!("`{}` cannot name a variable", name.escape_debug()))
+}
+
+fn kernel(wanted: &Limits) -> Option<String> {
+    let at_least = [
+        (
+            "memory_bytes",
+            wanted.memory_bytes,
+            limits::ISOLATE_MEMORY_BYTES_MIN,
+        ),
+        ("pids", wanted.pids, 1),
+        (
+            "cpu_millis",
+            wanted.cpu_millis,
+            limits::ISOLATE_CPU_MILLIS_MIN,
+        ),
+        ("open_files", wanted.open_files, 16),
+        ("file_bytes", wanted.file_bytes, 1),
+    ];
+    let low = at_least.into_iter().find(|(_, value, min)| value < min);
+    low.map(|(name, value, min)| format!("{name} is {value}, but must be at least {min}"))
+}
+
+fn times(times: &Times) -> Option<String> {
+    let max = u64::try_from(limits::CALL_DEADLINE_MAX.as_millis()).unwrap_or(u64::MAX);
+    let given = [
+        ("call_ms", Some(times.call_ms)),
+        ("start_ms", times.start_ms),
+    ];
+    let wrong = given
+        .into_iter()
+        .find(|(_, value)| value.is_some_and(|ms| ms == 0 || ms > max));
+    if let Some((name, _)) = wrong {
+        return Some(format!("{name} must be from 1 to {max}"));
+    }
+    let never = times.idle_ms == Some(0);
+    never.then(|| "idle_ms must be more than 0, or null for never".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+
+    fn add(text: &str) -> Result<Mcp, String> {
+        let wanted: AddMcp = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let id = McpId::from_random([1; ID_BYTES]);
+        wanted
+            .into_mcp(id, &Defaults::default())
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn little_is_enough_and_the_rest_has_defaults() {
+        let mcp = add(r#"{"name":"time","program":{"command":"uvx","args":["mcp-server-time"]}}"#);
+        let mcp = mcp.unwrap();
+        assert_eq!(mcp.state, McpState::Draft);
+        assert_eq!(mcp.limits, Limits::default());
+        assert_eq!(mcp.times, Times::default());
+    }
+
+    #[test]
+    fn an_operators_defaults_hold_where_nothing_is_said() {
+        let mut config = Config::default();
+        assert_eq!(
+            Defaults::of(&config),
+            Defaults::default(),
+            "one truth for the built-in values"
+        );
+        config.isolates.memory_bytes = 64 << 20;
+        let text = r#"{"name":"a","program":{"command":"x"},"limits":{"pids":7}}"#;
+        let wanted: AddMcp = serde_json::from_str(text).unwrap();
+        let id = McpId::from_random([1; ID_BYTES]);
+        let mcp = wanted.into_mcp(id, &Defaults::of(&config)).unwrap();
+        assert_eq!((mcp.limits.memory_bytes, mcp.limits.pids), (64 << 20, 7));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        for (body, word) in [
+            (r#"{"name":"A","program":{"command":"x"}}"#, "valid name"),
+            (r#"{"name":"a","program":{"command":" "}}"#, "command"),
+            (
+                r#"{"name":"a","program":{"command":"x","env":{"A=B":"c"}}}"#,
+                "A=B",
+            ),
+            (r#"{"name":"a","program":{"command":"x\u0000"}}"#, "NUL"),
+            (
+                r#"{"name":"a","program":{"command":"x"},"limits":{"memory_bytes":1}}"#,
+                "memory_bytes",
+            ),
+            (
+                r#"{"name":"a","program":{"command":"x"},"limits":{"pids":0}}"#,
+                "pids",
+            ),
+            (
+                r#"{"name":"a","program":{"command":"x"},"times":{"call_ms":0}}"#,
+                "call_ms",
+            ),
+            (
+                r#"{"name":"a","program":{"command":"x"},"times":{"idle_ms":0}}"#,
+                "idle_ms",
+            ),
+            (
+                r#"{"name":"a","program":{"command":"x"},"memory":"1G"}"#,
+                "unknown field",
+            ),
+            (r#"{"name":"a"}"#, "program"),
+        ] {
+            let error = add(body).unwrap_err();
+            assert!(error.contains(word), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names() {
+        let old =
+            add(r#"{"name":"a","program":{"command":"x","args":["1"],"env":{"K":"v","L":"w"}}}"#);
+        let old = old.unwrap();
+        let text = r#"{"program":{"env":{"K":null,"M":"n"}},"times":{"idle_ms":null},
+            "limits":{"pids":9}}"#;
+        let update: UpdateMcp = serde_json::from_str(text).unwrap();
+        let new = update.clone().apply(old.clone()).unwrap();
+        assert_eq!(new.program.args, old.program.args);
+        let env: Vec<_> = new.program.env.keys().map(String::as_str).collect();
+        assert_eq!(env, ["L", "M"]);
+        assert_eq!(new.times.idle_ms, None);
+        assert_eq!(new.times.call_ms, old.times.call_ms);
+        assert_eq!(
+            (new.limits.pids, new.limits.cpu_millis),
+            (9, old.limits.cpu_millis)
+        );
+        let again: UpdateMcp =
+            serde_json::from_value(serde_json::to_value(&update).unwrap()).unwrap();
+        assert_eq!(again, update, "null and absent survive the wire");
+        assert_eq!(UpdateMcp::default().apply(old.clone()).unwrap(), old);
+    }
+}

@@ -1,0 +1,144 @@
+//! `/v1/users`: who may have isolates.
+
+use std::collections::HashMap;
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::audited::audited;
+use super::error::Body;
+use super::isolates::Reason;
+use super::mcps::reason_of;
+use super::{Admin, ApiError, Shared};
+use crate::actors::control::Control;
+use crate::actors::views::SuspendReport;
+use crate::domain::account::{SuspensionScope, User};
+use crate::domain::code::Code;
+use crate::domain::name::Name;
+
+/// A new user or group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    /// Its unique name.
+    pub name: Name,
+}
+
+/// A user as lists show them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserView {
+    /// The user.
+    #[serde(flatten)]
+    pub user: User,
+    /// The names of their groups.
+    pub groups: Vec<Name>,
+    /// How many keys of theirs are not revoked.
+    pub keys: usize,
+    /// Why they may do nothing, while they are suspended.
+    pub suspended: Option<String>,
+}
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/users", get(list).post(create))
+        .route("/v1/users/{name}/suspend", post(suspend))
+        .route("/v1/users/{name}/resume", post(resume))
+}
+
+// === operations ===
+
+/// The user a name in a path means.
+///
+/// # Errors
+/// `not_found`, also for what cannot be a name.
+pub async fn by_name(control: &Control, name: &str) -> Result<User, ApiError> {
+    let missing = |text: String| ApiError::new(Code::NotFound, text).next("legation user list");
+    let name = Name::parse(name).map_err(|wrong| missing(wrong.to_string()))?;
+    Ok(control.store().user_by_name(&name).await?)
+}
+
+/// Adds a user, who has no group and no key yet.
+///
+/// # Errors
+/// `conflict` if the name is taken.
+pub async fn add(control: &Control, name: Name) -> Result<User, ApiError> {
+    let user = User {
+        id: control.user_id(),
+        name,
+        created_at: control.now_ms(),
+    };
+    control.store().create_user(&user).await?;
+    control.refresh().await?;
+    Ok(user)
+}
+
+// === handlers ===
+
+async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserView>>, ApiError> {
+    let store = control.store();
+    let suspensions = store.active_suspensions().await?;
+    let mut keys = HashMap::new();
+    for key in store.keys(None).await? {
+        if key.revoked_at.is_none() {
+            *keys.entry(key.user).or_insert(0) += 1;
+        }
+    }
+    let mut groups: HashMap<_, Vec<Name>> = HashMap::new();
+    for view in store.groups().await? {
+        for member in view.members {
+            groups
+                .entry(member)
+                .or_default()
+                .push(view.group.name.clone());
+        }
+    }
+    let users = store.users().await?.into_iter();
+    let views = users.map(|user| UserView {
+        groups: groups.remove(&user.id).unwrap_or_default(),
+        keys: keys.get(&user.id).copied().unwrap_or(0),
+        suspended: reason_of(&suspensions, &SuspensionScope::User(user.id.clone())),
+        user,
+    });
+    Ok(Json(views.collect()))
+}
+
+async fn create(
+    admin: Admin,
+    State(control): State<Control>,
+    Body(new): Body<NewName>,
+) -> Result<(StatusCode, Json<User>), ApiError> {
+    let (tree, target) = (control.clone(), new.name.to_string());
+    let change = async move { add(&tree, new.name).await };
+    let made = audited(&control, &admin, "user.add", target, change).await?;
+    Ok((StatusCode::CREATED, made))
+}
+
+async fn suspend(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    Body(why): Body<Reason>,
+) -> Result<Json<SuspendReport>, ApiError> {
+    let scope = SuspensionScope::User(by_name(&control, &name).await?.id);
+    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
+    let change = async move { Ok(tree.suspend(scope, &reason, &author).await?) };
+    audited(&control, &admin, "user.suspend", name, change).await
+}
+
+async fn resume(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<User>, ApiError> {
+    let user = by_name(&control, &name).await?;
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let change = async move {
+        tree.resume(SuspensionScope::User(user.id.clone()), &author)
+            .await?;
+        Ok(user)
+    };
+    audited(&control, &admin, "user.resume", name, change).await
+}

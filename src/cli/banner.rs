@@ -1,0 +1,242 @@
+//! What `serve` says once it serves: one block that a person can act on.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::actors::views::EnforcementView;
+
+/// The key in the block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeyShown {
+    /// Made just now: shown this once.
+    New(String),
+    /// Made at an earlier start: only its digest is left.
+    Earlier,
+}
+
+/// What the block tells.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// This version.
+    pub(super) version: String,
+    /// How this program is called from here.
+    pub(super) program: String,
+    /// Where clients connect.
+    pub(super) client_url: String,
+    /// The port that was asked for and taken, if it is another one now.
+    pub(super) taken_port: Option<u16>,
+    /// SHA-256 and file of a self-signed certificate.
+    pub(super) certificate: Option<(String, PathBuf)>,
+    /// Where everything is kept.
+    pub(super) data_dir: PathBuf,
+    /// What a command needs so that it finds this server: nothing, or a flag.
+    pub(super) found_by: String,
+    /// What the host enforces.
+    pub(super) enforcement: EnforcementView,
+}
+
+/// The lines every `serve` prints. No secret is among them.
+pub(super) fn plain(facts: &Facts) -> String {
+    let mut out = format!("legation {}\n\n", facts.version);
+    let mut line = |title: &str, text: &str| {
+        // A String takes every write.
+        _ = writeln!(out, "  {title:<13} {text}");
+    };
+    let url = match facts.taken_port {
+        Some(port) => format!(
+            "{} (port {port} is taken, so another free one)",
+            facts.client_url
+        ),
+        None => facts.client_url.clone(),
+    };
+    line("clients", &url);
+    if let Some((fingerprint, file)) = &facts.certificate {
+        line("certificate", &format!("self-signed, {}", file.display()));
+        line("", &format!("sha256 {fingerprint}"));
+    }
+    line("data", &facts.data_dir.display().to_string());
+    line("isolates", &facts.enforcement.summary);
+    for (index, missing) in facts.enforcement.missing.iter().enumerate() {
+        line(if index == 0 { "NOT ENFORCED" } else { "" }, missing);
+    }
+    out
+}
+
+/// The whole block of `serve --dev`.
+pub(super) fn dev(facts: &Facts, key: &KeyShown, demo: bool) -> String {
+    let mut out = plain(facts);
+    let shown = match key {
+        KeyShown::New(key) => format!("{key}\n{:16}user demo; it is shown only now", ""),
+        KeyShown::Earlier => {
+            let (program, found_by) = (&facts.program, &facts.found_by);
+            format!(
+                "made at an earlier start and cannot be shown again; another one:\n{:16}\
+                 {program} key create demo{found_by}",
+                ""
+            )
+        }
+    };
+    let key = match key {
+        KeyShown::New(key) => key.as_str(),
+        KeyShown::Earlier => "YOUR_KEY",
+    };
+    // A String takes every write.
+    _ = writeln!(out, "  {:<13} {shown}", "key");
+    out.push_str(&client(facts, key));
+    out.push_str(&next(facts, key, demo));
+    out
+}
+
+/// How the standard client is started, by hand and by an AI tool.
+fn client(facts: &Facts, key: &str) -> String {
+    let url = &facts.client_url;
+    let (flag, arguments) = match facts.certificate {
+        Some(_) => (" --allow-self-signed", vec!["--allow-self-signed"]),
+        None => ("", vec![]),
+    };
+    let mut args = vec!["-y", "@mcpambassador/client", "--server", url];
+    args.extend(arguments);
+    let snippet = json!({ "mcpServers": { "legation": {
+        "command": "npx",
+        "args": args,
+        "env": { "MCP_AMBASSADOR_PRESHARED_KEY": key },
+    }}});
+    let snippet = serde_json::to_string_pretty(&snippet).unwrap_or_default();
+    let indented: String = snippet
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect();
+    format!(
+        "\nThe standard client (it needs Node 20):\n\n    \
+         MCP_AMBASSADOR_PRESHARED_KEY={key} npx -y @mcpambassador/client --server {url}{flag}\n\n\
+         The same in an AI tool's MCP configuration:\n\n{indented}"
+    )
+}
+
+fn next(facts: &Facts, key: &str, demo: bool) -> String {
+    let (program, by, url) = (&facts.program, &facts.found_by, &facts.client_url);
+    let insecure = if facts.certificate.is_some() { "k" } else { "" };
+    let body = json!({ "preshared_key": key, "friendly_name": "curl", "host_tool": "cli" });
+    let mut out = format!(
+        "\nWhat to try next, in another terminal:\n\n    \
+         {program} tree{by}\n    {program} isolate list{by}\n    {program} status{by}\n"
+    );
+    if demo {
+        _ = writeln!(out, "    {program} mcp show demo{by}");
+    }
+    _ = writeln!(
+        out,
+        "    curl -s{insecure} {url}/v1/sessions/register \\\n      \
+         -H 'content-type: application/json' -d '{body}'"
+    );
+    out.push_str("\nStop it with Ctrl-C.\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            version: "0.1.0".into(),
+            program: "legation".into(),
+            client_url: "https://localhost:41443".into(),
+            taken_port: Some(8443),
+            certificate: Some(("4F:19".into(), "/d/tls/cert.pem".into())),
+            data_dir: "/d".into(),
+            found_by: String::new(),
+            enforcement: EnforcementView {
+                summary: "process groups only".into(),
+                enforced: vec![],
+                missing: vec![
+                    "memory limit: no cgroup; run as root".into(),
+                    "pid namespace: EPERM".into(),
+                ],
+            },
+        }
+    }
+
+    #[test]
+    fn the_first_block_has_all_it_takes() {
+        let text = dev(&facts(), &KeyShown::New("amb_pk_x".into()), true);
+        insta::assert_snapshot!(text, @r#"
+        legation 0.1.0
+
+          clients       https://localhost:41443 (port 8443 is taken, so another free one)
+          certificate   self-signed, /d/tls/cert.pem
+                        sha256 4F:19
+          data          /d
+          isolates      process groups only
+          NOT ENFORCED  memory limit: no cgroup; run as root
+                        pid namespace: EPERM
+          key           amb_pk_x
+                        user demo; it is shown only now
+
+        The standard client (it needs Node 20):
+
+            MCP_AMBASSADOR_PRESHARED_KEY=amb_pk_x npx -y @mcpambassador/client --server https://localhost:41443 --allow-self-signed
+
+        The same in an AI tool's MCP configuration:
+
+            {
+              "mcpServers": {
+                "legation": {
+                  "args": [
+                    "-y",
+                    "@mcpambassador/client",
+                    "--server",
+                    "https://localhost:41443",
+                    "--allow-self-signed"
+                  ],
+                  "command": "npx",
+                  "env": {
+                    "MCP_AMBASSADOR_PRESHARED_KEY": "amb_pk_x"
+                  }
+                }
+              }
+            }
+
+        What to try next, in another terminal:
+
+            legation tree
+            legation isolate list
+            legation status
+            legation mcp show demo
+            curl -sk https://localhost:41443/v1/sessions/register \
+              -H 'content-type: application/json' -d '{"friendly_name":"curl","host_tool":"cli","preshared_key":"amb_pk_x"}'
+
+        Stop it with Ctrl-C.
+        "#);
+    }
+
+    #[test]
+    fn a_later_block_says_how_to_make_another_key() {
+        let mut facts = facts();
+        facts.found_by = " --data-dir /d".into();
+        let text = dev(&facts, &KeyShown::Earlier, false);
+        assert!(
+            text.contains("legation key create demo --data-dir /d"),
+            "{text}"
+        );
+        assert!(
+            text.contains("cannot be shown again") && text.contains("YOUR_KEY"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn without_dev_there_is_no_key_at_all() {
+        let mut facts = facts();
+        facts.certificate = None;
+        facts.taken_port = None;
+        let text = plain(&facts);
+        assert!(
+            !text.contains("key") && !text.contains("certificate"),
+            "{text}"
+        );
+        assert!(text.contains("NOT ENFORCED"), "{text}");
+    }
+}

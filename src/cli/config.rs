@@ -1,0 +1,114 @@
+//! `legation config …`: works without a server.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::error::{CliError, Done, Exit};
+use super::output::Out;
+use crate::config::{Config, ConfigError, Origins, Sources, entries, render};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print every value in force, where it came from, and the fixed bounds
+    Show {
+        /// The configuration file [default: /etc/legation/legation.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Set a value, as SECTION.KEY=VALUE; may be repeated
+        #[arg(long, value_parser = setting, value_name = "SECTION.KEY=VALUE")]
+        set: Vec<(String, String)>,
+    },
+    /// Check a configuration; exit 0 right, 2 wrong, 1 unreadable
+    Check {
+        /// The configuration file [default: /etc/legation/legation.toml]
+        #[arg(value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// For clap: `section.key=value`.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected SECTION.KEY=VALUE".to_owned()),
+    }
+}
+
+pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Out) -> Done {
+    let (file, mut flags) = match &command {
+        ConfigCommand::Show { config, set } => (config.clone(), set.clone()),
+        ConfigCommand::Check { config } => (config.clone(), Vec::new()),
+    };
+    flags.extend(
+        data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())),
+    );
+    let (config, origins) = load(&Sources::standard(file, flags))?;
+    match command {
+        ConfigCommand::Show { .. } => {
+            let names: Vec<_> = Config::keys()
+                .into_iter()
+                .map(|key| format!("{}.{}", key.section, key.name))
+                .collect();
+            let entries = entries(&config, &origins);
+            out.one(&entries, &names.join("\n"), |out| {
+                out.raw(&render(&config, &origins))
+            })?;
+        }
+        ConfigCommand::Check { .. } => out.say("the configuration is right"),
+    }
+    Ok(Exit::Ok)
+}
+
+/// Loads a configuration, with the whole reason if there is none.
+pub(super) fn load(sources: &Sources) -> Result<(Config, Origins), CliError> {
+    Config::load(sources).map_err(|error| {
+        let unreadable = matches!(error, ConfigError::Read { .. });
+        let cause = std::error::Error::source(&error);
+        let text = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+        CliError::Config { text, unreadable }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Done {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("legation.toml");
+        std::fs::write(&file, text).unwrap();
+        let command = ConfigCommand::Check { config: Some(file) };
+        run(
+            command,
+            None,
+            Out::new(super::super::output::Format::Table, true),
+        )
+    }
+
+    #[test]
+    fn right_is_zero_wrong_is_two_and_unreadable_is_one() {
+        assert_eq!(check("[calls]\nin_flight_max = 4\n").unwrap(), Exit::Ok);
+        for (wrong, word) in [
+            ("[calls]\nin_flight_maxx = 4\n", "in_flight_max"),
+            ("[calls]\nin_flight_max = 0\n", "in_flight_max"),
+            ("[calls\n", "TOML"),
+        ] {
+            let error = check(wrong).unwrap_err();
+            assert_eq!(error.exit().code(), 2, "{error}");
+            assert!(error.render(false).contains(word), "{error}");
+        }
+        let command = ConfigCommand::Check {
+            config: Some("/nonexistent/legation.toml".into()),
+        };
+        let out = Out::new(super::super::output::Format::Table, true);
+        assert_eq!(run(command, None, out).unwrap_err().exit().code(), 1);
+    }
+
+    #[test]
+    fn a_setting_has_a_section() {
+        assert_eq!(setting("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert!(setting("a=b").is_err());
+        assert!(setting("a.b").is_err());
+    }
+}

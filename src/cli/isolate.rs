@@ -1,0 +1,335 @@
+//! `legation isolate …` and `legation ps`.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::Desk;
+use super::client::{NOTHING, path};
+use super::error::{CliError, Done, Exit};
+use super::output::Out;
+use super::table::{Cell, Style, Table};
+use super::units::{age, cpu_time, size};
+use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
+use crate::api::admin::isolates::{LogLines, Reason};
+
+/// Between two looks of `logs -f`.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IsolateCommand {
+    /// Show all isolates and shared instances
+    List,
+    /// Show one: its runs, how each ended, its last words
+    Show {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+    },
+    /// Start it anew; ends backoff and quarantine
+    Restart {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+    },
+    /// Kill its whole process tree now; it starts again at the next call
+    Kill {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+        /// What callers are told
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Print what its server wrote to stderr
+    Logs {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+        /// Go on with what comes, over restarts, until interrupted
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+pub(super) async fn run(command: IsolateCommand, mut desk: Desk) -> Done {
+    match command {
+        IsolateCommand::List => list(desk).await,
+        IsolateCommand::Show { id } => {
+            let detail: IsolateDetail = desk.client.get(&path(&["isolates", &id])).await?;
+            let name = detail.view.id.clone();
+            desk.out.one(&detail, &name, |out| show(&detail, out))?;
+            Ok(Exit::Ok)
+        }
+        IsolateCommand::Restart { id } => {
+            let path = path(&["isolates", &id, "restart"]);
+            let view: IsolateView = desk.client.patient().post(&path, NOTHING).await?;
+            let text = format!("isolate {} of mcp {} is {}", view.id, view.mcp, view.state);
+            desk.out.one(&view, &view.id, |out| out.line(&text))?;
+            Ok(Exit::Ok)
+        }
+        IsolateCommand::Kill { id, reason } => kill(&id, reason, desk).await,
+        IsolateCommand::Logs { id, follow } => logs(&id, follow, desk).await,
+    }
+}
+
+pub(super) async fn list(mut desk: Desk) -> Done {
+    let isolates: Vec<IsolateView> = desk.client.get("/v1/isolates").await?;
+    desk.out
+        .list(&isolates, table, |isolate| isolate.id.clone())?;
+    if isolates.is_empty() {
+        desk.out
+            .say("no isolates yet: one starts at a user's first call");
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(isolates: &[IsolateView], wide: bool) -> Table {
+    let mut titles = vec![
+        "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CALLS", "RESTARTS", "MEMORY",
+    ];
+    if wide {
+        titles.extend(["PIDS", "CPU", "SHARING", "KEY", "DEGRADED"]);
+    }
+    titles.push("LAST");
+    let mut table = Table::new(&titles);
+    for one in isolates {
+        let calls = match one.in_flight {
+            0 => one.calls_total.to_string(),
+            now => format!("{} (+{now})", one.calls_total),
+        };
+        let mut row = vec![
+            Cell::from(one.id.as_str()),
+            one.mcp.as_str().into(),
+            Cell::maybe(one.user.as_deref()),
+            state(one),
+            age(one.since_ms_ago).into(),
+            Cell::maybe(one.pid),
+            calls.into(),
+            one.restarts.to_string().into(),
+            memory(one).into(),
+        ];
+        if wide {
+            row.extend([
+                Cell::maybe(one.pids),
+                Cell::maybe(one.cpu_micros.map(cpu_time)),
+                sharing_word(one.sharing).into(),
+                one.key.as_str().into(),
+                one.degraded.join(", ").into(),
+            ]);
+        }
+        row.push(one.last_verdict.clone().unwrap_or_default().into());
+        table.row(row);
+    }
+    table
+}
+
+pub(super) fn sharing_word(sharing: crate::domain::mcp::Sharing) -> &'static str {
+    use crate::domain::mcp::Sharing;
+    match sharing {
+        Sharing::PerUser => "per_user",
+        Sharing::PerSession => "per_session",
+        Sharing::Shared => "shared",
+    }
+}
+
+fn state(one: &IsolateView) -> Cell {
+    match one.backoff_ms {
+        Some(ms) => Cell::styled(
+            format!("{} {}", one.state, age(ms)),
+            Style::of_state(&one.state),
+        ),
+        None => Cell::state(&one.state),
+    }
+}
+
+fn memory(one: &IsolateView) -> String {
+    match one.memory_bytes {
+        Some(bytes) => format!("{}/{}", size(bytes), size(one.memory_limit_bytes)),
+        None => "-".to_owned(),
+    }
+}
+
+fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
+    let one = &detail.view;
+    let mut facts = Table::default();
+    let mut fact = |title: &str, cell: Cell| {
+        facts.row(vec![Cell::styled(title, Style::Dim), cell]);
+    };
+    fact("isolate", Cell::styled(one.id.as_str(), Style::Bold));
+    fact(
+        "mcp",
+        format!("{} ({})", one.mcp, sharing_word(one.sharing)).into(),
+    );
+    fact("user", Cell::maybe(one.user.as_deref()));
+    fact("key", one.key.as_str().into());
+    fact("state", state(one));
+    fact("since", age(one.since_ms_ago).into());
+    fact("pid", Cell::maybe(one.pid));
+    fact(
+        "calls",
+        format!("{}, {} in flight", one.calls_total, one.in_flight).into(),
+    );
+    fact("restarts", one.restarts.to_string().into());
+    fact("memory", memory(one).into());
+    fact("processes", Cell::maybe(one.pids));
+    fact("cpu time", Cell::maybe(one.cpu_micros.map(cpu_time)));
+    for missing in &one.degraded {
+        fact("degraded", Cell::styled(missing.as_str(), Style::Warn));
+    }
+    out.table(&facts)?;
+    if detail.runs.is_empty() {
+        return out.styled("it has not run yet", Style::Dim);
+    }
+    out.raw("\n")?;
+    out.table(&runs(&detail.runs))?;
+    match detail.runs.iter().find(|run| !run.stderr_tail.is_empty()) {
+        Some(run) => last_words(run, out),
+        None => Ok(()),
+    }
+}
+
+fn runs(runs: &[RunView]) -> Table {
+    let mut table = Table::new(&[
+        "RUN",
+        "STARTED",
+        "READY AFTER",
+        "LIVED",
+        "PEAK",
+        "CPU",
+        "NOISE",
+        "PHASES",
+        "VERDICT",
+    ]);
+    for run in runs {
+        let phases = run
+            .phases
+            .iter()
+            .map(|phase| format!("{} {}", phase.name, age(phase.ms)));
+        table.row(vec![
+            run.epoch.to_string().into(),
+            format!("{} ago", age(run.started_ms_ago)).into(),
+            Cell::maybe(run.ready_after_ms.map(age)),
+            age(run.lived_ms).into(),
+            Cell::maybe(run.memory_peak_bytes.map(size)),
+            Cell::maybe(run.cpu_micros.map(cpu_time)),
+            run.noise_lines.to_string().into(),
+            phases.collect::<Vec<_>>().join(", ").into(),
+            match &run.verdict {
+                Some(verdict) => verdict.as_str().into(),
+                None => Cell::styled("alive", Style::Good),
+            },
+        ]);
+    }
+    table
+}
+
+fn last_words(run: &RunView, out: &mut Out) -> Result<(), CliError> {
+    out.raw("\n")?;
+    out.styled(&format!("last stderr of run {}", run.epoch), Style::Dim)?;
+    run.stderr_tail.iter().try_for_each(|line| out.line(line))
+}
+
+async fn kill(id: &str, reason: String, mut desk: Desk) -> Done {
+    desk.confirm(&format!(
+        "kill isolate {id} and answer its calls with an error"
+    ))?;
+    let reason = Reason { reason };
+    let report: KillReport = desk
+        .client
+        .post(&path(&["isolates", id, "kill"]), Some(&reason))
+        .await?;
+    desk.out.one(&report, &report.isolate, |out| {
+        let (isolate, calls) = (&report.isolate, report.cancelled_calls);
+        out.line(&format!(
+            "isolate {isolate} is gone after {} ms, {calls} calls cancelled",
+            report.took_ms
+        ))
+    })?;
+    Ok(left_over(&report.survivors, &desk.out))
+}
+
+/// Names processes that did not die in time.
+pub(super) fn left_over(survivors: &[i32], out: &Out) -> Exit {
+    if survivors.is_empty() {
+        return Exit::Ok;
+    }
+    let pids: Vec<_> = survivors.iter().map(ToString::to_string).collect();
+    out.say(&format!(
+        "still alive after the wait: pid {}",
+        pids.join(", ")
+    ));
+    Exit::Partly
+}
+
+async fn logs(id: &str, follow: bool, mut desk: Desk) -> Done {
+    let base = path(&["isolates", id, "logs"]);
+    let mut at: Option<(u64, u64)> = None;
+    loop {
+        let path = match at {
+            Some((epoch, after)) => format!("{base}?epoch={epoch}&after={after}"),
+            None => base.clone(),
+        };
+        let seen: LogLines = desk.client.get(&path).await?;
+        if desk.out.is_json() {
+            if !follow || !seen.lines.is_empty() {
+                desk.out.json_line(&seen)?;
+            }
+        } else {
+            print_new(&seen, at.map(|(epoch, _)| epoch), &mut desk.out)?;
+        }
+        if !follow {
+            if seen.epoch.is_none() {
+                desk.out.say("it has not run yet");
+            }
+            return Ok(Exit::Ok);
+        }
+        at = seen.epoch.map(|epoch| (epoch, seen.last));
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), CliError> {
+    if let Some(epoch) = seen
+        .epoch
+        .filter(|epoch| before.is_some_and(|old| old != *epoch))
+    {
+        out.say(&format!("-- run {epoch} --"));
+    }
+    if seen.missed > 0 {
+        out.say(&format!("-- {} lines are no longer kept --", seen.missed));
+    }
+    seen.lines.iter().try_for_each(|line| out.line(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_tells_the_troubled_from_the_well() {
+        let well = IsolateView {
+            id: "iso_a".into(),
+            mcp: "time".into(),
+            user: Some("ada".into()),
+            state: "ready".into(),
+            pid: Some(42),
+            calls_total: 7,
+            in_flight: 2,
+            memory_bytes: Some(84 << 20),
+            memory_limit_bytes: 512 << 20,
+            ..IsolateView::default()
+        };
+        let troubled = IsolateView {
+            id: "iso_b".into(),
+            mcp: "all".into(),
+            state: "backoff".into(),
+            backoff_ms: Some(3_900),
+            restarts: 4,
+            last_verdict: Some("exited with code 1".into()),
+            ..IsolateView::default()
+        };
+        let drawn = table(&[well, troubled], false).render(None, false);
+        insta::assert_snapshot!(drawn, @r"
+        ID     MCP   USER  STATE         SINCE  PID  CALLS   RESTARTS  MEMORY          LAST
+        iso_a  time  ada   ready         0ms    42   7 (+2)  0         84 MiB/512 MiB
+        iso_b  all   -     backoff 3.9s  0ms    -    0       4         -               exited with code 1
+        ");
+    }
+}

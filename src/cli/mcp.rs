@@ -1,0 +1,298 @@
+//! `legation mcp …`.
+
+mod definition;
+
+use clap::Subcommand;
+
+use super::client::{NOTHING, path};
+use super::error::{CliError, Done, Exit};
+use super::isolate::sharing_word;
+use super::output::Out;
+use super::table::{Cell, Style, Table};
+use super::units::{age, cpu, size};
+use super::user::suspended;
+use super::{Desk, name};
+use crate::actors::views::Discovery;
+use crate::api::admin::isolates::Reason;
+use crate::api::admin::mcps::{McpDetail, McpView, PublishReport};
+use crate::domain::mcp::{McpState, Tool};
+use crate::domain::name::Name;
+
+use definition::{AddArgs, UpdateArgs};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum McpCommand {
+    /// Define a server: legation mcp add NAME [OPTIONS] -- COMMAND ARGS…
+    Add(AddArgs),
+    /// Change a definition; running isolates of the old one are replaced
+    Update(UpdateArgs),
+    /// Start the server once, read its tools and show where the time went
+    Discover {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Let those who are granted it use it; discovers its tools first if none are known
+    Publish {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Take it out of service for good; its name becomes free
+    Archive {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Kill its isolates and refuse calls until resumed
+    Suspend {
+        #[arg(value_parser = name)]
+        name: Name,
+        /// What callers are told
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a suspended mcp serve again
+    Resume {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Show all definitions
+    List,
+    /// Show one definition with its tools
+    Show {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+}
+
+pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
+    match command {
+        McpCommand::Add(args) => {
+            let view: McpView = desk.client.post("/v1/mcps", Some(&args.wanted()?)).await?;
+            let name = view.mcp.name.as_str();
+            desk.out.one(&view, name, |out| {
+                out.line(&format!("mcp {name} is a draft"))
+            })?;
+            desk.out.say(&format!("next: legation mcp publish {name}"));
+            Ok(Exit::Ok)
+        }
+        McpCommand::Update(args) => update(&args, desk).await,
+        McpCommand::Discover { name } => discover(name.as_str(), desk).await,
+        McpCommand::Publish { name } => publish(name.as_str(), desk).await,
+        McpCommand::Archive { name } => {
+            desk.confirm(&format!("archive mcp {name} for good"))?;
+            let path = path(&["mcps", name.as_str(), "archive"]);
+            let view: McpView = desk.client.post(&path, NOTHING).await?;
+            desk.out.one(&view, name.as_str(), |out| {
+                out.line(&format!("mcp {name} is archived"))
+            })?;
+            Ok(Exit::Ok)
+        }
+        McpCommand::Suspend { name, reason } => {
+            desk.confirm(&format!("suspend mcp {name} for everybody"))?;
+            let path = path(&["mcps", name.as_str(), "suspend"]);
+            let report = desk.client.post(&path, Some(&Reason { reason })).await?;
+            suspended("mcp", name.as_str(), &report, &mut desk)
+        }
+        McpCommand::Resume { name } => {
+            let path = path(&["mcps", name.as_str(), "resume"]);
+            let view: McpView = desk.client.post(&path, NOTHING).await?;
+            desk.out.one(&view, name.as_str(), |out| {
+                out.line(&format!("mcp {name} serves again"))
+            })?;
+            Ok(Exit::Ok)
+        }
+        McpCommand::List => {
+            let all: Vec<McpView> = desk.client.get("/v1/mcps").await?;
+            desk.out
+                .list(&all, table, |view| view.mcp.name.to_string())?;
+            Ok(Exit::Ok)
+        }
+        McpCommand::Show { name } => {
+            let detail: McpDetail = desk.client.get(&path(&["mcps", name.as_str()])).await?;
+            desk.out
+                .one(&detail, name.as_str(), |out| show(&detail, out))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+async fn update(args: &UpdateArgs, mut desk: Desk) -> Done {
+    let wanted = args.wanted()?;
+    let name = args.name.as_str();
+    let view: McpView = desk.client.patch(&path(&["mcps", name]), &wanted).await?;
+    desk.out.one(&view, name, |out| {
+        out.line(&format!("mcp {name} is changed"))
+    })?;
+    if wanted.program.command.is_some() {
+        desk.out.say(&format!(
+            "its tools may be others now: legation mcp discover {name}"
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+async fn discover(name: &str, mut desk: Desk) -> Done {
+    desk.out
+        .say(&format!("starting {name} once to read its tools…"));
+    let path = path(&["mcps", name, "discover"]);
+    let found: Discovery = desk.client.patient().post(&path, NOTHING).await?;
+    desk.out.one(&found, name, |out| discovered(&found, out))?;
+    Ok(Exit::Ok)
+}
+
+async fn publish(name: &str, mut desk: Desk) -> Done {
+    let path = path(&["mcps", name, "publish"]);
+    let report: PublishReport = desk.client.patient().post(&path, NOTHING).await?;
+    desk.out.one(&report, name, |out| {
+        if let Some(found) = &report.discovery {
+            discovered(found, out)?;
+        }
+        out.line(&format!(
+            "mcp {name} is published with {} tools",
+            report.mcp.tool_count
+        ))
+    })?;
+    desk.out
+        .say(&format!("next: legation group grant GROUP {name}"));
+    Ok(Exit::Ok)
+}
+
+fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
+    let changed = if found.changed { "" } else { ", as before" };
+    out.line(&format!(
+        "{} {}, MCP {}: {} tools{changed}",
+        found.server_name,
+        found.server_version,
+        found.protocol_version,
+        found.tools.len()
+    ))?;
+    let phases = found
+        .phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.name, age(phase.ms)));
+    let phases: Vec<_> = phases.collect();
+    out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
+    out.table(&tools(&found.tools))?;
+    for line in &found.stderr_tail {
+        out.say(&format!("stderr: {line}"));
+    }
+    Ok(())
+}
+
+fn tools(tools: &[Tool]) -> Table {
+    let mut table = Table::new(&["TOOL", "DESCRIPTION"]);
+    for tool in tools {
+        let first = tool.description.lines().next().unwrap_or_default();
+        table.row(vec![Cell::from(tool.name.as_str()), first.into()]);
+    }
+    table
+}
+
+const fn state_word(state: McpState) -> &'static str {
+    match state {
+        McpState::Draft => "draft",
+        McpState::Published => "published",
+        McpState::Archived => "archived",
+    }
+}
+
+fn state(view: &McpView) -> Cell {
+    match &view.suspended {
+        Some(_) => Cell::state("suspended"),
+        None => Cell::state(state_word(view.mcp.state)),
+    }
+}
+
+/// The program as it would be typed.
+fn command_line(view: &McpView) -> String {
+    let program = &view.mcp.program;
+    let words = std::iter::once(&program.command).chain(&program.args);
+    let quoted = words.map(|word| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:@,+{}".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+fn table(all: &[McpView], wide: bool) -> Table {
+    let mut titles = vec!["NAME", "STATE", "SHARING", "TOOLS"];
+    if wide {
+        titles.extend(["MEMORY", "PIDS", "CPU", "HASH", "ID", "DESCRIPTION"]);
+    }
+    titles.push("COMMAND");
+    let mut table = Table::new(&titles);
+    for view in all {
+        let mcp = &view.mcp;
+        let mut row = vec![
+            Cell::from(mcp.name.as_str()),
+            state(view),
+            sharing_word(mcp.sharing).into(),
+            view.tool_count.to_string().into(),
+        ];
+        if wide {
+            row.extend([
+                Cell::from(size(mcp.limits.memory_bytes)),
+                mcp.limits.pids.to_string().into(),
+                cpu(mcp.limits.cpu_millis).into(),
+                view.config_hash.as_str().into(),
+                mcp.id.as_str().into(),
+                mcp.description.as_str().into(),
+            ]);
+        }
+        row.push(command_line(view).into());
+        table.row(row);
+    }
+    table
+}
+
+fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
+    let view = &detail.view;
+    let mcp = &view.mcp;
+    let mut facts = Table::default();
+    let mut fact = |title: &str, cell: Cell| {
+        facts.row(vec![Cell::styled(title, Style::Dim), cell]);
+    };
+    fact("mcp", Cell::styled(mcp.name.as_str(), Style::Bold));
+    if !mcp.description.is_empty() {
+        fact("description", mcp.description.as_str().into());
+    }
+    fact("state", state(view));
+    if let Some(reason) = &view.suspended {
+        fact("reason", reason.as_str().into());
+    }
+    fact("sharing", sharing_word(mcp.sharing).into());
+    fact("command", command_line(view).into());
+    // Values may be secrets; whoever needs them asks for JSON.
+    for name in mcp.program.env.keys() {
+        fact("variable", format!("{name}=…").into());
+    }
+    let limits = &mcp.limits;
+    let (memory, files) = (size(limits.memory_bytes), size(limits.file_bytes));
+    fact("memory", memory.into());
+    fact("processes", limits.pids.to_string().into());
+    fact("cpu", format!("{} cores", cpu(limits.cpu_millis)).into());
+    fact(
+        "open files",
+        format!("{}, {files} each at most", limits.open_files).into(),
+    );
+    fact("call within", age(mcp.times.call_ms).into());
+    let start = u64::try_from(mcp.start_deadline().as_millis()).unwrap_or(u64::MAX);
+    fact("start within", age(start).into());
+    fact(
+        "idle after",
+        mcp.times
+            .idle_ms
+            .map_or_else(|| "never".to_owned(), age)
+            .into(),
+    );
+    fact("hash", view.config_hash.as_str().into());
+    out.table(&facts)?;
+    out.raw("\n")?;
+    if detail.tools.is_empty() {
+        return out.styled("no tools are known: legation mcp discover", Style::Warn);
+    }
+    out.table(&tools(&detail.tools))
+}

@@ -1,0 +1,236 @@
+//! The options that describe a server, for `mcp add` and `mcp update`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::super::error::CliError;
+use super::super::name;
+use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
+use crate::api::admin::mcps::{AddMcp, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+use crate::domain::mcp::{Program, Sharing};
+use crate::domain::name::Name;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SharingArg {
+    /// One isolate for each user
+    #[value(name = "per_user", alias = "per-user")]
+    PerUser,
+    /// One isolate for each session
+    #[value(name = "per_session", alias = "per-session")]
+    PerSession,
+    /// One instance for everybody; you vouch that the server keeps users apart
+    #[value(name = "shared")]
+    Shared,
+}
+
+impl From<SharingArg> for Sharing {
+    fn from(arg: SharingArg) -> Self {
+        match arg {
+            SharingArg::PerUser => Self::PerUser,
+            SharingArg::PerSession => Self::PerSession,
+            SharingArg::Shared => Self::Shared,
+        }
+    }
+}
+
+/// What may be said of a server besides its command.
+#[derive(Debug, Args)]
+struct Traits {
+    /// Who shares a process [default: per_user]
+    #[arg(long, value_enum, value_name = "HOW")]
+    sharing: Option<SharingArg>,
+    /// A variable of its environment; may be repeated
+    #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
+    env: Vec<(String, String)>,
+    /// Memory of one isolate, like 512MiB
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    memory: Option<u64>,
+    /// Processes and threads of one isolate
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pids: Option<u64>,
+    /// Cores of one isolate, like 1.5
+    #[arg(long, value_parser = parse_cpu, value_name = "CORES")]
+    cpu: Option<u64>,
+    /// Stop an isolate that nobody called for this long, or `never`
+    #[arg(long, value_parser = parse_idle, value_name = "DURATION")]
+    idle: Option<Idle>,
+    /// How long a call may take, like 300s
+    #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
+    call_timeout: Option<Duration>,
+    /// How long a start may take, like 30s
+    #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
+    start_timeout: Option<Duration>,
+    /// One line for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+}
+
+/// A new definition.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AddArgs {
+    #[arg(value_parser = name)]
+    name: Name,
+    #[command(flatten)]
+    traits: Traits,
+    /// What is started, after `--`: an absolute path or a name in the isolates' PATH, and its
+    /// arguments; `{home}`, `{user.name}` and `{user.id}` are filled in
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// A change of a definition.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UpdateArgs {
+    #[arg(value_parser = name)]
+    pub(super) name: Name,
+    #[command(flatten)]
+    traits: Traits,
+    /// Remove a variable; may be repeated
+    #[arg(long, value_name = "NAME")]
+    unset_env: Vec<String>,
+    /// Another command with all its arguments, after `--`
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Traits {
+    fn limits(&self) -> LimitsChange {
+        LimitsChange {
+            memory_bytes: self.memory,
+            pids: self.pids,
+            cpu_millis: self.cpu,
+            ..LimitsChange::default()
+        }
+    }
+
+    fn times(&self) -> TimesChange {
+        TimesChange {
+            call_ms: self.call_timeout.map(millis),
+            start_ms: self.start_timeout.map(|start| Some(millis(start))),
+            idle_ms: self.idle.map(|idle| match idle {
+                Idle::After(time) => Some(millis(time)),
+                Idle::Never => None,
+            }),
+        }
+    }
+}
+
+impl AddArgs {
+    pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
+        let Some((command, args)) = self.command.split_first() else {
+            return Err(CliError::Usage("no command was given after --".to_owned()));
+        };
+        Ok(AddMcp {
+            name: self.name.clone(),
+            description: self.traits.description.clone().unwrap_or_default(),
+            sharing: self.traits.sharing.map(Sharing::from).unwrap_or_default(),
+            program: Program {
+                command: command.clone(),
+                args: args.to_vec(),
+                env: self.traits.env.iter().cloned().collect(),
+            },
+            limits: self.traits.limits(),
+            times: self.traits.times(),
+        })
+    }
+}
+
+impl UpdateArgs {
+    pub(super) fn wanted(&self) -> Result<UpdateMcp, CliError> {
+        let removed = self.unset_env.iter().map(|name| (name.clone(), None));
+        let set = self.traits.env.iter().cloned();
+        let env: BTreeMap<_, _> = removed
+            .chain(set.map(|(name, value)| (name, Some(value))))
+            .collect();
+        let command = self.command.split_first();
+        let wanted = UpdateMcp {
+            description: self.traits.description.clone(),
+            sharing: self.traits.sharing.map(Sharing::from),
+            program: ProgramChange {
+                command: command.map(|(command, _)| command.clone()),
+                args: command.map(|(_, args)| args.to_vec()),
+                env,
+            },
+            limits: self.traits.limits(),
+            times: self.traits.times(),
+        };
+        if wanted == UpdateMcp::default() {
+            let text = format!("nothing to change was given for mcp {}", self.name);
+            return Err(CliError::Usage(text));
+        }
+        Ok(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Parser, Subcommand};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    #[derive(Debug, Subcommand)]
+    enum Verb {
+        Add(AddArgs),
+        Update(UpdateArgs),
+    }
+
+    fn add(line: &str) -> AddMcp {
+        match Line::try_parse_from(line.split(' ')).unwrap().verb {
+            Verb::Add(args) => args.wanted().unwrap(),
+            Verb::Update(_) => panic!("{line}"),
+        }
+    }
+
+    fn update(line: &str) -> Result<UpdateMcp, CliError> {
+        match Line::try_parse_from(line.split(' ')).unwrap().verb {
+            Verb::Update(args) => args.wanted(),
+            Verb::Add(_) => panic!("{line}"),
+        }
+    }
+
+    #[test]
+    fn options_before_the_dashes_are_ours_and_after_them_the_servers() {
+        let wanted =
+            add("x add time --env A=B=C --memory 1GiB --idle never -- uvx --memory 3 -- y");
+        assert_eq!(wanted.program.command, "uvx");
+        assert_eq!(wanted.program.args, ["--memory", "3", "--", "y"]);
+        assert_eq!(wanted.program.env["A"], "B=C");
+        assert_eq!(wanted.limits.memory_bytes, Some(1 << 30));
+        assert_eq!(
+            wanted.limits.pids, None,
+            "what is not said is the server's to fill in"
+        );
+        assert_eq!(wanted.times.idle_ms, Some(None));
+    }
+
+    #[test]
+    fn an_update_says_only_what_changes() {
+        let wanted = update("x update time --unset-env A --env B=1 --cpu 0.5").unwrap();
+        assert_eq!(wanted.program.command, None);
+        assert_eq!(wanted.program.env["A"], None);
+        assert_eq!(wanted.program.env["B"].as_deref(), Some("1"));
+        assert_eq!(wanted.limits.cpu_millis, Some(500));
+        assert_eq!(wanted.times, TimesChange::default());
+        let nothing = update("x update time").unwrap_err();
+        assert_eq!(nothing.exit().code(), 2);
+    }
+}

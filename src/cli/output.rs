@@ -1,0 +1,168 @@
+//! Where output goes and in which form: data on stdout, talk on stderr.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::error::CliError;
+use super::table::{Style, Table, printable};
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// What the server said, for programs
+    Json,
+    /// More columns
+    Wide,
+    /// Names or ids, one on a line
+    Name,
+}
+
+/// A command's stdout and stderr.
+#[derive(Debug)]
+pub(super) struct Out {
+    format: Format,
+    colour: bool,
+    /// The terminal's columns; none if stdout is no terminal.
+    columns: Option<usize>,
+}
+
+/// Whether the environment allows colour (see no-color.org).
+pub(super) fn colour_wanted() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !set("NO_COLOR") && !dumb
+}
+
+impl Out {
+    pub(super) fn new(format: Format, no_color: bool) -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        let size = rustix::termios::tcgetwinsize(&stdout).ok();
+        let columns = size
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0);
+        Self {
+            format,
+            colour: terminal && !no_color && colour_wanted(),
+            columns: columns.filter(|_| terminal),
+        }
+    }
+
+    /// Whether the wider table is wanted.
+    pub(super) fn wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
+    /// Whether stdout is a terminal.
+    pub(super) fn on_terminal(&self) -> bool {
+        self.columns.is_some()
+    }
+
+    /// Whether a question would reach a person.
+    pub(super) fn can_ask() -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks on stderr, reads the answer.
+    pub(super) fn ask(&mut self, question: &str) -> Result<String, CliError> {
+        let mut stderr = io::stderr().lock();
+        let asked = stderr.write_all(printable(question).as_bytes());
+        asked
+            .and_then(|()| stderr.flush())
+            .map_err(CliError::Output)?;
+        let mut answer = String::new();
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(CliError::Output)?;
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Talk: a remark for people, never for programs.
+    pub(super) fn say(&self, text: &str) {
+        if self.format == Format::Json {
+            return;
+        }
+        let text: String = text.lines().map(|line| printable(line) + "\n").collect();
+        // Remarks are not worth failing for.
+        _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Data as it is.
+    pub(super) fn raw(&mut self, text: &str) -> Result<(), CliError> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes());
+        written
+            .and_then(|()| stdout.flush())
+            .map_err(CliError::Output)
+    }
+
+    /// One line of data that may come from anywhere.
+    pub(super) fn line(&mut self, text: &str) -> Result<(), CliError> {
+        self.raw(&(printable(text) + "\n"))
+    }
+
+    /// A line in a style.
+    pub(super) fn styled(&mut self, text: &str, style: Style) -> Result<(), CliError> {
+        let painted = style.paint(&printable(text), self.colour);
+        self.raw(&(painted + "\n"))
+    }
+
+    /// A table.
+    pub(super) fn table(&mut self, table: &Table) -> Result<(), CliError> {
+        let drawn = table.render(self.columns, self.colour);
+        self.raw(&drawn)
+    }
+
+    fn json<T: Serialize>(&mut self, value: &T) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
+        self.raw(&(text + "\n"))
+    }
+
+    /// A list in the wanted form.
+    pub(super) fn list<T: Serialize>(
+        &mut self,
+        items: &[T],
+        table: impl FnOnce(&[T], bool) -> Table,
+        name: impl Fn(&T) -> String,
+    ) -> Result<(), CliError> {
+        match self.format {
+            Format::Json => self.json(&items),
+            Format::Name => items.iter().try_for_each(|item| self.line(&name(item))),
+            Format::Table | Format::Wide => {
+                let table = table(items, self.wide());
+                self.table(&table)
+            }
+        }
+    }
+
+    /// One thing in the wanted form; `show` prints it for people.
+    pub(super) fn one<T: Serialize>(
+        &mut self,
+        item: &T,
+        name: &str,
+        show: impl FnOnce(&mut Self) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        match self.format {
+            Format::Json => self.json(item),
+            Format::Name => self.line(name),
+            Format::Table | Format::Wide => show(self),
+        }
+    }
+
+    /// Whether JSON is wanted.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// One JSON value on one line, for what goes on.
+    pub(super) fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), CliError> {
+        let text = serde_json::to_string(value).map_err(|e| CliError::Output(e.into()))?;
+        self.raw(&(text + "\n"))
+    }
+}

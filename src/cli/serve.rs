@@ -1,0 +1,386 @@
+//! `legation serve`: where the house is put together.
+//!
+//! Configuration, log, data directory and its lock come before the runtime, so that what is wrong
+//! with them is said at once and by one thread. Then the tree starts, with the doors this file
+//! hands it, and the process waits for a signal or for the tree to give up.
+
+mod datadir;
+mod doors;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::banner::{self, Facts, KeyShown};
+use super::config::{load, setting};
+use super::dev;
+use super::error::{CliError, Done, Exit};
+use super::logging;
+use super::output::Out;
+use super::socket::{DEV_DATA_DIR, SYSTEM_DATA_DIR};
+use crate::actors::clock::{Clock, HostClock};
+use crate::actors::jail::{Degrade, Facility, Jail, JailConfig};
+use crate::actors::launcher::{LaunchError, Launcher};
+use crate::actors::system::{System, SystemError};
+use crate::api::admin::About;
+use crate::config::{Config, Sources};
+use crate::domain::code::Code;
+use crate::domain::limits;
+
+use datadir::DataDir;
+use doors::HouseDoors;
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Try it out: loopback only, data in ./legation-data, a demo user, key and mcp
+    #[arg(long)]
+    dev: bool,
+    /// The configuration file [default: /etc/legation/legation.toml; none with --dev]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Set a value, as SECTION.KEY=VALUE; may be repeated
+    #[arg(long, value_parser = setting, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<(String, String)>,
+}
+
+pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done {
+    let port_given = args.listen.is_some();
+    let (config, origins) = load(&sources(args, data_dir)?)?;
+    check_dev(&config)?;
+    logging::start(&config.log)?;
+    let data_dir = DataDir::take(&config.server.data_dir)?;
+    let jail = jail(&config, data_dir.installation_id()?)?;
+    let clock: Arc<dyn Clock> = Arc::new(HostClock);
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("legation")
+        .thread_stack_size(limits::THREAD_STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    let house = House {
+        about: About::of(&config, &origins),
+        // A port somebody asked for is taken or refused, never exchanged.
+        any_port: config.server.dev && !port_given,
+        config,
+        clock,
+        launcher: Arc::new(jail),
+        out,
+    };
+    let done = runtime.block_on(Box::pin(house.live()));
+    // What still blocks (a disk that hangs) must not keep the process.
+    runtime.shutdown_timeout(limits::RUNTIME_STOP_MAX);
+    drop(data_dir);
+    done
+}
+
+/// The layers of a `serve`: flags are the last word. A trial run keeps away from the configuration
+/// of a server that is installed on the same host.
+fn sources(args: ServeArgs, data_dir: Option<PathBuf>) -> Result<Sources, CliError> {
+    let mut flags = Vec::new();
+    let mut flag = |key: &str, value: String| flags.push((key.to_owned(), value));
+    let data_dir = data_dir.or_else(|| args.dev.then(|| DEV_DATA_DIR.into()));
+    if let Some(folder) = data_dir {
+        // Homes and sockets below it are handed to processes with other working directories.
+        let whole = std::path::absolute(&folder).map_err(|error| CliError::DataDir {
+            path: folder,
+            cause: error.to_string(),
+        })?;
+        flag("server.data_dir", whole.display().to_string());
+    }
+    if args.dev {
+        flag("server.dev", "true".to_owned());
+    }
+    if let Some(listen) = args.listen {
+        flag("client.listen", listen);
+    }
+    flags.extend(args.set);
+    let standard = Sources::standard(args.config.clone(), flags);
+    Ok(if args.dev && args.config.is_none() {
+        Sources {
+            file: None,
+            fragments: None,
+            ..standard
+        }
+    } else {
+        standard
+    })
+}
+
+/// A demo with a known user must not be on a network.
+fn check_dev(config: &Config) -> Result<(), CliError> {
+    let listen = config.client.listen;
+    if config.server.dev && !listen.ip().to_canonical().is_loopback() {
+        let text = format!(
+            "client.listen is {listen}, but --dev serves on loopback only; listen on 127.0.0.1, or \
+             serve without --dev"
+        );
+        return Err(CliError::Config {
+            text,
+            unreadable: false,
+        });
+    }
+    Ok(())
+}
+
+/// The link to the kernel's walls. Before the runtime: the spawner is forked from a process with
+/// one thread and little memory.
+fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
+    let degrade = if config.server.dev {
+        Degrade::Anything
+    } else {
+        let names = config.sandbox.allow_degraded.iter();
+        let facilities: Result<Vec<Facility>, _> = names.map(|name| name.parse()).collect();
+        Degrade::Named(facilities.map_err(|unknown| CliError::Config {
+            text: format!("sandbox.allow_degraded: {unknown}"),
+            unreadable: false,
+        })?)
+    };
+    let wanted = JailConfig {
+        executable: None,
+        installation_id,
+        degrade,
+        cgroup_root: None,
+    };
+    Jail::start(wanted).map_err(|error| CliError::NotStarted {
+        code: match &error {
+            LaunchError::Refused { .. } => Code::SandboxRefused,
+            LaunchError::Busy(_) => Code::StartFailed,
+        },
+        message: error.to_string(),
+        next: None,
+    })
+}
+
+/// Everything that is there before the tree is.
+struct House {
+    config: Config,
+    about: About,
+    any_port: bool,
+    clock: Arc<dyn Clock>,
+    launcher: Arc<dyn Launcher>,
+    out: Out,
+}
+
+impl House {
+    async fn live(mut self) -> Done {
+        // First: a Ctrl-C during the start must stop, not kill.
+        let mut signals = Signals::new()?;
+        let doors = Arc::new(HouseDoors::new(
+            &self.config,
+            self.about.clone(),
+            self.any_port,
+            &self.clock,
+        )?);
+        let starting = System::start(
+            self.config.clone(),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.launcher),
+            Arc::<HouseDoors>::clone(&doors),
+        );
+        // A signal now waits for the start to end, which has a deadline of its own.
+        let system = starting
+            .await
+            .map_err(|error| not_started(explain(error)))?;
+        if let Err(error) = self.introduce(&system, &doors).await {
+            system.stop().await;
+            return Err(error);
+        }
+        let gave_up = tokio::select! {
+            why = system.gave_up() => Some(why),
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping; a second signal kills at once");
+                None
+            }
+        };
+        let orderly = tokio::select! {
+            orderly = system.stop() => orderly,
+            name = signals.next() => {
+                tracing::warn!(signal = name, "killed while stopping");
+                // Isolates hang on our lifeline and die with us.
+                return Ok(Exit::Failed);
+            }
+        };
+        match gave_up {
+            Some(why) => Err(CliError::GaveUp(why)),
+            None if orderly => Ok(Exit::Ok),
+            None => {
+                tracing::error!("not everything stopped in time; what was left is killed");
+                Ok(Exit::Failed)
+            }
+        }
+    }
+
+    /// Furnishes a trial house and says where everything is.
+    async fn introduce(&mut self, system: &System, doors: &HouseDoors) -> Result<(), CliError> {
+        let control = system.control();
+        let status = control.status();
+        let facts = Facts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: program(),
+            client_url: status.client_url,
+            taken_port: doors.taken_port(),
+            certificate: doors.certificate(),
+            data_dir: self.config.server.data_dir.clone(),
+            found_by: found_by(&self.config),
+            enforcement: status.enforcement,
+        };
+        if !self.config.server.dev {
+            self.out.say(&banner::plain(&facts));
+            return Ok(());
+        }
+        let exe = std::env::current_exe().map_err(|error| not_started(error.to_string()))?;
+        let furnished = dev::furnish(&control, &self.about.defaults, &exe).await;
+        let furnished = furnished.map_err(|error| CliError::NotStarted {
+            code: error.code(),
+            message: format!("the demo could not be furnished: {error}"),
+            next: None,
+        })?;
+        let key = match &furnished.key {
+            Some(made) => KeyShown::New(made.secret.reveal().to_owned()),
+            None => KeyShown::Earlier,
+        };
+        self.out
+            .raw(&banner::dev(&facts, &key, furnished.published))
+    }
+}
+
+fn not_started(message: impl Into<String>) -> CliError {
+    CliError::NotStarted {
+        code: Code::StartFailed,
+        message: message.into(),
+        next: None,
+    }
+}
+
+/// The error with what is behind it: who starts a server may know all.
+fn explain(error: SystemError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// How this program is called from a shell here.
+fn program() -> String {
+    const NAME: &str = env!("CARGO_PKG_NAME");
+    let Ok(exe) = std::env::current_exe() else {
+        return NAME.to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(NAME) == exe) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    match here.and_then(|here| exe.strip_prefix(here).ok().map(Path::to_owned)) {
+        Some(inner) => format!("./{}", inner.display()),
+        None => exe.display().to_string(),
+    }
+}
+
+/// The flag with which a command in this directory finds this server, if it needs one.
+fn found_by(config: &Config) -> String {
+    if config.admin.socket.is_some() {
+        return format!(" --socket {}", config.admin_socket().display());
+    }
+    let folder = &config.server.data_dir;
+    let dev = std::path::absolute(DEV_DATA_DIR).is_ok_and(|dev| dev == *folder);
+    if dev || folder == Path::new(SYSTEM_DATA_DIR) {
+        String::new()
+    } else {
+        format!(" --data-dir {}", folder.display())
+    }
+}
+
+/// What ends a server: SIGTERM, SIGINT, and SIGHUP when its terminal goes.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let on = |kind| signal(kind).map_err(CliError::Runtime);
+        Ok(Self {
+            term: on(SignalKind::terminate())?,
+            int: on(SignalKind::interrupt())?,
+            hup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+            _ = self.hup.recv() => "SIGHUP",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(dev: bool) -> ServeArgs {
+        ServeArgs {
+            dev,
+            config: None,
+            listen: None,
+            set: Vec::new(),
+        }
+    }
+
+    fn config(mut args: ServeArgs, folder: Option<&str>) -> Result<Config, CliError> {
+        args.set.push(("log.level".into(), "warn".into()));
+        let mut sources = sources(args, folder.map(PathBuf::from))?;
+        sources.env.clear();
+        let (config, _) = load(&sources)?;
+        check_dev(&config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn dev_is_on_loopback_in_a_folder_beside_us() {
+        let config = config(args(true), None).unwrap();
+        assert!(config.server.dev);
+        assert_eq!(
+            config.server.data_dir,
+            std::path::absolute(DEV_DATA_DIR).unwrap()
+        );
+        assert!(config.client.listen.ip().is_loopback());
+        assert_eq!(found_by(&config), "");
+    }
+
+    #[test]
+    fn dev_never_faces_a_network() {
+        let mut open = args(true);
+        open.listen = Some("0.0.0.0:8443".into());
+        let error = config(open, None).unwrap_err();
+        assert_eq!(error.exit().code(), 2);
+        assert!(error.to_string().contains("loopback"), "{error}");
+        let mut served = args(false);
+        served.listen = Some("0.0.0.0:8443".into());
+        assert!(config(served, Some("/x")).is_ok());
+    }
+
+    #[test]
+    fn flags_are_the_last_word() {
+        let mut args = args(true);
+        args.set
+            .push(("server.data_dir".into(), "/elsewhere".into()));
+        let config = config(args, Some("/first")).unwrap();
+        assert_eq!(config.server.data_dir, Path::new("/elsewhere"));
+        assert_eq!(found_by(&config), " --data-dir /elsewhere");
+    }
+}

@@ -1,0 +1,92 @@
+//! Which server a command talks to.
+//!
+//! `--socket`, then the socket in `--data-dir`, then the one in `./legation-data` (where
+//! `serve --dev` puts it), then the one in `/var/lib/legation`. A socket nobody named must belong
+//! to the caller or to root: a directory somebody else prepared must not get to hear commands.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::CliError;
+
+/// The socket's name in the data directory.
+pub(super) const SOCKET_NAME: &str = "admin.sock";
+/// Where `serve --dev` keeps its data.
+pub(super) const DEV_DATA_DIR: &str = "legation-data";
+/// Where `serve` keeps its data.
+pub(super) const SYSTEM_DATA_DIR: &str = "/var/lib/legation";
+
+/// The socket to connect to.
+///
+/// # Errors
+/// If none was named and none is there, or if the one that is there is somebody else's.
+pub(super) fn find(named: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<PathBuf, CliError> {
+    if let Some(socket) = named {
+        return Ok(socket);
+    }
+    if let Some(folder) = data_dir {
+        return Ok(folder.join(SOCKET_NAME));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    first(&[Path::new(DEV_DATA_DIR), Path::new(SYSTEM_DATA_DIR)], own)
+}
+
+fn first(folders: &[&Path], own_uid: u32) -> Result<PathBuf, CliError> {
+    for folder in folders {
+        let socket = folder.join(SOCKET_NAME);
+        match std::fs::symlink_metadata(&socket) {
+            Ok(found) if found.uid() == own_uid || found.uid() == 0 => return Ok(socket),
+            Ok(found) => {
+                let owner = found.uid();
+                return Err(CliError::ForeignSocket { socket, owner });
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(CliError::SocketDenied(socket));
+            }
+            Err(_) => {}
+        }
+    }
+    let looked = folders.iter().map(|folder| folder.join(SOCKET_NAME));
+    Err(CliError::NoSocket {
+        looked: looked.collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_wins() {
+        let named = find(Some("/a".into()), Some("/b".into())).unwrap();
+        assert_eq!(named, Path::new("/a"));
+        let in_folder = find(None, Some("/b".into())).unwrap();
+        assert_eq!(in_folder, Path::new("/b/admin.sock"));
+    }
+
+    #[test]
+    fn the_first_that_is_there_is_taken_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dev, system) = (folder.path().join("dev"), folder.path().join("system"));
+        for one in [&dev, &system] {
+            std::fs::create_dir(one).unwrap();
+        }
+        let folders = [dev.as_path(), system.as_path()];
+        let own = rustix::process::geteuid().as_raw();
+        let error = first(&folders, own).unwrap_err();
+        assert_eq!(error.exit().code(), 3);
+        std::fs::write(system.join(SOCKET_NAME), "").unwrap();
+        assert_eq!(first(&folders, own).unwrap(), system.join(SOCKET_NAME));
+        std::fs::write(dev.join(SOCKET_NAME), "").unwrap();
+        assert_eq!(first(&folders, own).unwrap(), dev.join(SOCKET_NAME));
+        if own == 0 {
+            eprintln!(
+                "skipped: root trusts what root made; a foreign owner is tested without root"
+            );
+        } else {
+            let error = first(&folders, own + 1).unwrap_err();
+            assert_eq!(error.exit().code(), 4);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `legation status`: the server on one screen, and an exit code for scripts.
+
+use super::Desk;
+use super::error::{Done, Exit};
+use super::table::{Cell, Style, Table};
+use super::units::age;
+use crate::actors::views::Status;
+
+pub(super) async fn run(mut desk: Desk) -> Done {
+    let status: Status = desk.client.get("/v1/status").await?;
+    let why = status.degraded();
+    desk.out.one(&status, &status.version, |out| {
+        let head = format!("legation {}", status.version);
+        out.styled(&head, Style::Bold)?;
+        out.table(&screen(&status))?;
+        for reason in &why {
+            out.styled(&format!("degraded: {reason}"), Style::Warn)?;
+        }
+        Ok(())
+    })?;
+    Ok(if why.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Degraded
+    })
+}
+
+fn screen(status: &Status) -> Table {
+    let mut table = Table::default();
+    let mut line = |title: &str, cell: Cell| {
+        table.row(vec![Cell::styled(title, Style::Dim), cell]);
+    };
+    line(
+        "up",
+        format!("{}, pid {}", age(status.up_ms), status.pid).into(),
+    );
+    line(
+        "ready",
+        match (status.ready, status.not_ready.as_slice()) {
+            (true, _) => Cell::styled("yes", Style::Good),
+            (false, []) => Cell::styled("no", Style::Bad),
+            (false, waits) => Cell::styled(format!("no: {}", waits.join(", ")), Style::Bad),
+        },
+    );
+    line("clients", status.client_url.as_str().into());
+    line("limits", status.enforcement.summary.as_str().into());
+    line("isolates", counts(status).into());
+    line(
+        "sessions",
+        format!(
+            "{} of {} active users",
+            status.sessions, status.users_active
+        )
+        .into(),
+    );
+    line(
+        "calls",
+        format!(
+            "{}, {} failed",
+            status.calls_total, status.calls_failed_total
+        )
+        .into(),
+    );
+    let audit = &status.audit;
+    line(
+        "audit",
+        match audit.failing {
+            true => Cell::styled(format!("FAILING, {} queued", audit.queued), Style::Bad),
+            false => format!("{}, {} queued", audit.durability, audit.queued).into(),
+        },
+    );
+    line("suspended", status.suspensions.to_string().into());
+    table
+}
+
+fn counts(status: &Status) -> String {
+    let some = status.isolates.iter().filter(|(_, count)| **count > 0);
+    let texts: Vec<_> = some
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if texts.is_empty() {
+        "none".to_owned()
+    } else {
+        texts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fits_one_screen() {
+        let mut status = Status {
+            up_ms: 8_040_000,
+            pid: 7,
+            not_ready: vec!["store".into()],
+            client_url: "https://localhost:8443".into(),
+            sessions: 3,
+            users_active: 2,
+            calls_total: 9,
+            calls_failed_total: 1,
+            ..Status::default()
+        };
+        status.enforcement.summary = "cgroup v2".into();
+        status.audit.durability = "durable".into();
+        status.isolates = [
+            ("ready".into(), 2),
+            ("idle".into(), 0),
+            ("backoff".into(), 1),
+        ]
+        .into();
+        insta::assert_snapshot!(screen(&status).render(None, false), @r"
+        up         2h14m, pid 7
+        ready      no: store
+        clients    https://localhost:8443
+        limits     cgroup v2
+        isolates   1 backoff, 2 ready
+        sessions   3 of 2 active users
+        calls      9, 1 failed
+        audit      durable, 0 queued
+        suspended  0
+        ");
+    }
+}

@@ -1,0 +1,203 @@
+//! `legation tree`: the supervision tree as it stands.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Desk;
+use super::error::{Done, Exit};
+use super::table::{Cell, Style, Table};
+use super::units::age;
+use crate::actors::views::TreeNode;
+
+/// Between two pictures of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Cursor home, clear what is below: less flicker than clearing first.
+const REDRAW: &str = "\x1b[H\x1b[J";
+
+#[derive(Debug, Args)]
+pub(super) struct TreeArgs {
+    /// Draw again every second until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// Show so many levels below the root
+    #[arg(short, long, value_name = "N")]
+    depth: Option<usize>,
+}
+
+pub(super) async fn run(args: TreeArgs, mut desk: Desk) -> Done {
+    loop {
+        let mut root: TreeNode = desk.client.get("/v1/tree").await?;
+        prune(&mut root, args.depth.unwrap_or(usize::MAX));
+        if args.watch && desk.out.is_json() {
+            desk.out.json_line(&root)?;
+        } else {
+            if args.watch && desk.out.on_terminal() {
+                desk.out.raw(REDRAW)?;
+            }
+            let names = names(&root);
+            desk.out.one(&root, &names, |out| {
+                let wide = out.wide();
+                out.table(&draw(&root, wide))
+            })?;
+        }
+        if !args.watch {
+            return Ok(Exit::Ok);
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+fn prune(node: &mut TreeNode, depth: usize) {
+    match depth.checked_sub(1) {
+        None => node.children.clear(),
+        Some(rest) => node
+            .children
+            .iter_mut()
+            .for_each(|child| prune(child, rest)),
+    }
+}
+
+fn names(node: &TreeNode) -> String {
+    let below = node.children.iter().map(names);
+    std::iter::once(node.name.clone())
+        .chain(below)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The tree as a table whose first column is drawn with box characters.
+fn draw(root: &TreeNode, wide: bool) -> Table {
+    let titles: &[&str] = if wide {
+        &[
+            "NAME", "KIND", "STATE", "SINCE", "RESTARTS", "PID", "NOTE", "WHY",
+        ]
+    } else {
+        &["NAME", "STATE", "SINCE", "RESTARTS", "PID", "NOTE"]
+    };
+    let mut table = Table::new(titles);
+    branch(root, "", "", wide, &mut table);
+    table
+}
+
+fn branch(node: &TreeNode, own: &str, below: &str, wide: bool, table: &mut Table) {
+    let mut cells = vec![Cell::from(format!("{own}{}", node.name))];
+    if wide {
+        cells.push(Cell::styled(node.kind.as_str(), Style::Dim));
+    }
+    cells.push(Cell::state(&node.state));
+    cells.push(age(node.since_ms_ago).into());
+    cells.push(match node.restarts {
+        0 => Cell::from(""),
+        some => Cell::styled(some.to_string(), Style::Warn),
+    });
+    cells.push(
+        node.pid
+            .map(|pid| pid.to_string())
+            .unwrap_or_default()
+            .into(),
+    );
+    cells.push(note(node).into());
+    if wide {
+        let last = node.transitions.first();
+        cells.push(
+            last.map(|change| change.cause.clone())
+                .unwrap_or_default()
+                .into(),
+        );
+    }
+    table.row(cells);
+    let last = node.children.len().saturating_sub(1);
+    for (index, child) in node.children.iter().enumerate() {
+        let (corner, line) = if index == last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
+        branch(
+            child,
+            &format!("{below}{corner}"),
+            &format!("{below}{line}"),
+            wide,
+            table,
+        );
+    }
+}
+
+fn note(node: &TreeNode) -> String {
+    let backoff = node.backoff_ms.map(|ms| format!("retry in {}", age(ms)));
+    let verdict = node
+        .last_verdict
+        .as_ref()
+        .map(|verdict| format!("last: {verdict}"));
+    let own = Some(node.note.clone()).filter(|note| !note.is_empty());
+    let parts: Vec<_> = [backoff, verdict, own].into_iter().flatten().collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::views::Transition;
+
+    fn node(name: &str, state: &str, children: Vec<TreeNode>) -> TreeNode {
+        TreeNode {
+            name: name.into(),
+            kind: "service".into(),
+            state: state.into(),
+            since_ms_ago: 61_000,
+            children,
+            ..TreeNode::default()
+        }
+    }
+
+    fn sample() -> TreeNode {
+        let mut sick = node("isolate 91c0 github", "backoff", vec![]);
+        sick.backoff_ms = Some(3_900);
+        sick.restarts = 4;
+        sick.last_verdict = Some("out of memory: the isolate's limit of 512 MiB".into());
+        sick.transitions = vec![Transition {
+            ms_ago: 10,
+            to: "backoff".into(),
+            cause: "oom".into(),
+        }];
+        let mut run = node("run 3", "ready", vec![]);
+        run.pid = Some(4711);
+        let well = node("isolate 7f3a github", "ready", vec![run]);
+        let ada = node("ada", "running", vec![well, sick]);
+        let mut audit = node("audit", "ready", vec![]);
+        audit.note = "0 queued".into();
+        node(
+            "root",
+            "running",
+            vec![audit, node("users", "running", vec![ada])],
+        )
+    }
+
+    #[test]
+    fn branches_meet() {
+        insta::assert_snapshot!(draw(&sample(), false).render(None, false), @r"
+        NAME                          STATE    SINCE  RESTARTS  PID   NOTE
+        root                          running  1m1s
+        ├─ audit                      ready    1m1s                   0 queued
+        └─ users                      running  1m1s
+           └─ ada                     running  1m1s
+              ├─ isolate 7f3a github  ready    1m1s
+              │  └─ run 3             ready    1m1s             4711
+              └─ isolate 91c0 github  backoff  1m1s   4               retry in 3.9s, last: out of memory: the isolate's limit of 512 MiB
+        ");
+        assert!(draw(&sample(), true).render(None, false).contains("oom"));
+    }
+
+    #[test]
+    fn depth_cuts() {
+        for (depth, lines) in [(0, 1), (1, 3), (2, 4), (9, 7)] {
+            let mut root = sample();
+            prune(&mut root, depth);
+            assert_eq!(
+                draw(&root, false).render(None, false).lines().count(),
+                lines + 1
+            );
+        }
+    }
+}

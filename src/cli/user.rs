@@ -1,0 +1,165 @@
+//! `legation user …` and `legation session …`.
+
+use clap::Subcommand;
+
+use super::client::{NOTHING, path};
+use super::error::{Done, Exit};
+use super::isolate::left_over;
+use super::table::{Cell, Table};
+use super::units::age;
+use super::{Desk, name};
+use crate::actors::views::{SessionView, SuspendReport};
+use crate::api::admin::isolates::Reason;
+use crate::api::admin::users::{NewName, UserView};
+use crate::domain::account::User;
+use crate::domain::name::Name;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user
+    Add {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// End a user's sessions, kill their isolates, refuse them until resumed
+    Suspend {
+        #[arg(value_parser = name)]
+        name: Name,
+        /// What their clients are told
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a suspended user in again
+    Resume {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Show all users
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionCommand {
+    /// Show all registered sessions
+    List,
+}
+
+pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
+    match command {
+        UserCommand::Add { name } => {
+            let user: User = desk
+                .client
+                .post("/v1/users", Some(&NewName { name }))
+                .await?;
+            let name = user.name.as_str();
+            desk.out.one(&user, name, |out| {
+                out.line(&format!("user {name} is there"))
+            })?;
+            desk.out
+                .say(&format!("next: legation group member add GROUP {name}"));
+            Ok(Exit::Ok)
+        }
+        UserCommand::Suspend { name, reason } => {
+            desk.confirm(&format!(
+                "suspend user {name}, ending all they have running"
+            ))?;
+            let path = path(&["users", name.as_str(), "suspend"]);
+            let report = desk.client.post(&path, Some(&Reason { reason })).await?;
+            suspended("user", name.as_str(), &report, &mut desk)
+        }
+        UserCommand::Resume { name } => {
+            let path = path(&["users", name.as_str(), "resume"]);
+            let user: User = desk.client.post(&path, NOTHING).await?;
+            let name = user.name.as_str();
+            desk.out.one(&user, name, |out| {
+                out.line(&format!(
+                    "user {name} may come back; their clients register anew"
+                ))
+            })?;
+            Ok(Exit::Ok)
+        }
+        UserCommand::List => {
+            let users: Vec<UserView> = desk.client.get("/v1/users").await?;
+            desk.out
+                .list(&users, table, |view| view.user.name.to_string())?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Prints what a suspension did.
+pub(super) fn suspended(kind: &str, name: &str, report: &SuspendReport, desk: &mut Desk) -> Done {
+    desk.out.one(report, name, |out| {
+        let text = format!(
+            "{kind} {name} is suspended after {} ms: {} isolates stopped, {} calls cancelled, \
+             {} sessions ended",
+            report.took_ms, report.isolates_stopped, report.calls_cancelled, report.sessions_ended
+        );
+        out.line(&text)
+    })?;
+    desk.out
+        .say(&format!("undo: legation {kind} resume {name}"));
+    Ok(left_over(&report.survivors, &desk.out))
+}
+
+fn table(users: &[UserView], wide: bool) -> Table {
+    let mut titles = vec!["NAME", "STATE", "GROUPS", "KEYS"];
+    if wide {
+        titles.push("ID");
+    }
+    titles.push("REASON");
+    let mut table = Table::new(&titles);
+    for view in users {
+        let state = if view.suspended.is_some() {
+            "suspended"
+        } else {
+            "active"
+        };
+        let groups: Vec<_> = view.groups.iter().map(Name::as_str).collect();
+        let mut row = vec![
+            Cell::from(view.user.name.as_str()),
+            Cell::state(state),
+            groups.join(", ").into(),
+            view.keys.to_string().into(),
+        ];
+        if wide {
+            row.push(view.user.id.as_str().into());
+        }
+        row.push(view.suspended.clone().unwrap_or_default().into());
+        table.row(row);
+    }
+    table
+}
+
+pub(super) async fn sessions(command: SessionCommand, mut desk: Desk) -> Done {
+    let SessionCommand::List = command;
+    let sessions: Vec<SessionView> = desk.client.get("/v1/sessions").await?;
+    desk.out
+        .list(&sessions, session_table, |session| session.id.clone())?;
+    Ok(Exit::Ok)
+}
+
+fn session_table(sessions: &[SessionView], wide: bool) -> Table {
+    let mut titles = vec!["ID", "USER", "KEY", "CLIENT", "TOOL", "SINCE", "SEEN"];
+    if wide {
+        titles.extend(["EXPIRES IN", "KEY ID"]);
+    }
+    let mut table = Table::new(&titles);
+    for session in sessions {
+        let mut row = vec![
+            Cell::from(session.id.as_str()),
+            session.user.as_str().into(),
+            session.key_label.as_str().into(),
+            session.friendly_name.as_str().into(),
+            session.host_tool.as_str().into(),
+            age(session.created_ms_ago).into(),
+            format!("{} ago", age(session.seen_ms_ago)).into(),
+        ];
+        if wide {
+            row.push(age(session.expires_in_ms).into());
+            row.push(session.key.as_str().into());
+        }
+        table.row(row);
+    }
+    table
+}
