@@ -8,8 +8,10 @@
 //! * [`tls`]: certificates: self-made, from files, reloaded.
 //! * [`peer`]: whose address a request has when proxies stand in between.
 //! * [`client`]: the five calls of the standard client.
-//! * [`error`]: the only place that knows HTTP statuses.
+//! * [`admin`]: what the command line asks, on the admin socket.
+//! * [`error`]: the only place that knows the client port's HTTP statuses.
 
+pub mod admin;
 pub mod client;
 pub mod error;
 pub mod peer;
