@@ -35,6 +35,8 @@ pub mod ring;
 pub mod root;
 mod router;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod services;
 pub mod session;
 mod sessions;
@@ -45,5 +47,7 @@ mod sync;
 pub mod system;
 pub mod throttle;
 pub mod tree;
+#[cfg(test)]
+mod tree_tests;
 mod users;
 pub mod views;

@@ -120,6 +120,10 @@ fn on<F: Future<Output = Outcome>>(test: impl FnOnce(Arc<Bench>) -> F) -> Outcom
         let outcome = test(Arc::clone(&bench)).await;
         if outcome.is_ok() {
             let spawner: Vec<i32> = bench.jail.spawner_pid().into_iter().collect();
+            eventually("no start is under way", || {
+                bench.jail.starts_in_flight() == 0
+            })
+            .await;
             eventually("no child but the spawner is left", || children() == spawner).await;
             assert_eq!(bench.jail.unowned(), 0);
             bench.jail.release_user(&bench.user);

@@ -1,6 +1,6 @@
 //! The load: so many connections, each with one call in flight, for so long. Every answer must
-//! hold the nonce of its own call. All sessions use the same ids on purpose: a hop that mixes
-//! sessions up is caught, not measured.
+//! hold the nonce of its own call. All sessions use the same ids on purpose (within a session no
+//! id is used twice, as the protocol wants): a hop that mixes sessions up is caught, not measured.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -104,7 +104,12 @@ pub(crate) async fn run(
     let until = began + time;
     let mut workers = JoinSet::new();
     for (index, session, connection) in open {
-        workers.spawn(worker(index, session, connection, until));
+        let lane = Lane {
+            connection: index,
+            first_id: (index / sessions.len()) as u64 + 1,
+            id_step: connections.div_ceil(sessions.len()) as u64,
+        };
+        workers.spawn(worker(lane, session, connection, until));
     }
     let mut sum = Sample::default();
     while let Some(sample) = workers.join_next().await {
@@ -120,8 +125,15 @@ pub(crate) async fn run(
     Ok(sum)
 }
 
+/// Which connection it is and which ids of its session are its own.
+struct Lane {
+    connection: usize,
+    first_id: u64,
+    id_step: u64,
+}
+
 async fn worker(
-    index: usize,
+    lane: Lane,
     session: Session,
     mut connection: Connection,
     until: Instant,
@@ -129,11 +141,11 @@ async fn worker(
     let mut sample = Sample::default();
     let mut body = String::new();
     let mut nonce = String::new();
-    let mut id = 0_u64;
+    let mut ids = (lane.first_id..).step_by(usize::try_from(lane.id_step).unwrap_or(1));
     while Instant::now() < until {
-        id += 1;
+        let Some(id) = ids.next() else { break };
         nonce.clear();
-        let _ = write!(nonce, "\"{NONCE_MARK}{index}-{id}\"");
+        let _ = write!(nonce, "\"{NONCE_MARK}{}-{id}\"", lane.connection);
         write_call(&mut body, &session, id, &nonce);
         let began = Instant::now();
         let answer = timeout(

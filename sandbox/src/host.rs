@@ -21,6 +21,7 @@ use crate::plan::{Plan, PlanError, Program, Rlimits, Step};
 use crate::sys;
 use crate::wire::{Ask, Request};
 use link::Link;
+use process::Known;
 
 /// Hex digits of the installation's id in the name of its cgroup.
 const INSTALLATION_DIGITS: usize = 12;
@@ -163,9 +164,11 @@ impl Host {
     /// [`HostError::Unavailable`] if a facility is missing that is not in `allow_degraded`.
     pub fn start(config: HostConfig) -> Result<Self, HostError> {
         let installation = installation(&config.installation_id)?;
-        let link = Link::start(&config.executable)?;
+        sys::wait_for_children();
+        // First, because it may move this process aside, and the spawner is to come along.
         let (tree, mut missing) =
             Tree::open(installation, config.cgroup_root.as_deref(), &config.without);
+        let link = Link::start(&config.executable)?;
         let namespaces = probe_namespaces(&link, &config)?;
         let namespaces = namespaces.unwrap_or_else(|why| {
             missing.push(Missing {
@@ -231,6 +234,8 @@ impl Host {
                 clone_took: began.elapsed().saturating_sub(cgroup_took),
             }),
             Err(error) => {
+                // A spawner that died in the act may have put somebody there.
+                leaf.kill();
                 leaf.remove().ok();
                 Err(error)
             }
@@ -263,7 +268,12 @@ impl Host {
             },
             namespaces: self.0.namespaces,
         };
-        let (pid, pidfd) = self.link().ask(request, &fds)?;
+        // Known before the link is free for a `heal` to look for strays.
+        let (pid, pidfd, known) = {
+            let link = self.link();
+            let (pid, pidfd) = link.ask(request, &fds)?;
+            (pid, pidfd, Known::new(pid))
+        };
         let ends = Ends {
             stdin: stdin.into(),
             stdout: stdout.into(),
@@ -271,7 +281,10 @@ impl Host {
             status: status.into(),
         };
         let alone = self.0.namespaces & sys::CLONE_NEWPID == 0;
-        Ok((Process::new(pid, pidfd, lifeline.into(), alone), ends))
+        Ok((
+            Process::new(pid, pidfd, lifeline.into(), known, alone),
+            ends,
+        ))
     }
 
     fn plan(&self, spec: &SpawnSpec) -> Plan {
@@ -323,6 +336,7 @@ impl Host {
         let mut link = self.link();
         if !link.is_alive() {
             *link = Link::start(&self.0.config.executable)?;
+            process::reap_strays();
         }
         Ok(())
     }

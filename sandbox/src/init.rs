@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 
 use crate::plan::{Place, Plan};
+use crate::spawnd;
 use crate::status::{self, Failure, Record};
 use crate::sys;
 use crate::wire::FIXED_FDS;
@@ -92,6 +93,7 @@ fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failu
             drop(report_exec);
             // The server's stdio must be the server's alone, or its end would never be seen.
             sys::close_stdio();
+            spawnd::set_name(spawnd::INIT_NAME);
             drop(plan);
             let status = status
                 .take()

@@ -24,6 +24,23 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
     found
 }
 
+/// Our own children with one of these names, dead or alive.
+pub(crate) fn children_named(names: &[&str]) -> Vec<i32> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let comm = stat
+                .split_once('(')
+                .and_then(|(_, rest)| rest.rsplit_once(')'));
+            state_and_parent(&stat).is_some_and(|(_, parent)| parent == own)
+                && comm.is_some_and(|(comm, _)| names.contains(&comm))
+        })
+        .collect()
+}
+
 /// The state and parent in a `/proc/<pid>/stat`. The name before them may hold anything, even
 /// `) R 1`, so they are looked for behind the last parenthesis.
 fn state_and_parent(stat: &str) -> Option<(char, i32)> {

@@ -4,6 +4,7 @@
 //! a pidfd, and both are closed before the next request is read. What it clones is a child of the
 //! gateway, so its own death fails starts and never runs. It ends when its socket closes.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 
@@ -14,6 +15,11 @@ use crate::init;
 use crate::sys::{self, Cloned};
 use crate::wire::{self, Ask, FIXED_FDS, Request};
 
+/// What it calls itself.
+pub(crate) const SPAWND_NAME: &str = "legation-spawnd";
+/// What its clones call themselves once their server is on its way.
+pub(crate) const INIT_NAME: &str = "legation-init";
+
 /// Serves requests from the socket at stdin until it closes. No privileges are given up here:
 /// making namespaces needs them; init gives them up.
 pub(crate) fn run() -> ! {
@@ -22,7 +28,7 @@ pub(crate) fn run() -> ! {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         sys::ignore_signal(signal);
     }
-    prctl::set_name(c"legation-spawnd").ok();
+    set_name(SPAWND_NAME);
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);
@@ -39,6 +45,13 @@ pub(crate) fn run() -> ! {
         };
         let cloned = serve(request, fds);
         answer(&socket, cloned);
+    }
+}
+
+/// A name for `ps` and for the search for strays; fifteen bytes are kept.
+pub(crate) fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        prctl::set_name(&name).ok();
     }
 }
 

@@ -109,6 +109,29 @@ pub(crate) fn wait_any() -> Waited {
     }
 }
 
+/// Makes sure that children can be waited for: whoever started us may have left SIGCHLD ignored,
+/// and then the kernel throws their ends away.
+pub(crate) fn wait_for_children() {
+    // SAFETY: all-zero is SIG_DFL without flags; both structures are our own and outlive the calls.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut old);
+        if old.sa_sigaction == libc::SIG_IGN || old.sa_flags & libc::SA_NOCLDWAIT != 0 {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Kills a child of ours and waits until it is reaped. Its pid cannot be another's: it is only
+/// given away once it is reaped.
+pub(crate) fn kill_child(pid: i32) {
+    // SAFETY: no pointers that the kernel writes to.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+    }
+}
+
 /// Reaps the child behind a pidfd if it has ended; `Ok(None)` while it lives.
 pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
     let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(io::Error::other)?;

@@ -92,7 +92,7 @@ pub(crate) fn send_answer(
 /// Receives one request; `None` when the gateway has closed its end.
 pub(crate) fn receive_request(
     socket: BorrowedFd<'_>,
-    space: &mut Vec<u8>,
+    space: &mut [u8],
 ) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
     let mut bytes = [0; REQUEST_BYTES];
     let (length, fds) = receive(socket, &mut bytes, space)?;
@@ -105,8 +105,11 @@ pub(crate) fn receive_request(
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))
 }
 
+/// A new process, and its pidfd if there was room for it in our table.
+pub(crate) type Answer = (i32, Option<OwnedFd>);
+
 /// Receives the answer: the outer error is a broken link, the inner one the kernel's refusal.
-pub(crate) fn receive_answer(socket: BorrowedFd<'_>) -> io::Result<io::Result<(i32, OwnedFd)>> {
+pub(crate) fn receive_answer(socket: BorrowedFd<'_>) -> io::Result<io::Result<Answer>> {
     let mut bytes = [0; ANSWER_BYTES];
     let (length, fds) = receive(socket, &mut bytes, &mut space())?;
     if length != ANSWER_BYTES {
@@ -121,11 +124,7 @@ pub(crate) fn receive_answer(socket: BorrowedFd<'_>) -> io::Result<io::Result<(i
     if errno != 0 {
         return Ok(Err(io::Error::from_raw_os_error(errno)));
     }
-    match fds.into_iter().next() {
-        Some(pidfd) => Ok(Ok((word(head), pidfd))),
-        // The child exists but our table is full: an answer without its pidfd cannot be owned.
-        None => Ok(Err(io::Error::from_raw_os_error(libc::EMFILE))),
-    }
+    Ok(Ok((word(head), fds.into_iter().next())))
 }
 
 /// A buffer for the descriptors of one message.
@@ -149,7 +148,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
 fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
-    space: &mut Vec<u8>,
+    space: &mut [u8],
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut parts = [IoSliceMut::new(bytes)];
     let message = loop {

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("no_descriptor_is_inherited", no_descriptor_is_inherited),
     ("server_is_pid_two", server_is_pid_two),
+    ("init_is_out_of_reach", init_is_out_of_reach),
     ("walls_of_a_process", walls_of_a_process),
     (
         "workdir_and_signals_are_fresh",
@@ -43,9 +44,10 @@ fn environment_is_what_was_given() -> Outcome {
 }
 
 fn no_descriptor_is_inherited() -> Outcome {
-    let host = world::lenient();
-    // A descriptor without close-on-exec, as careless code in a gateway would leave one.
+    // A descriptor without close-on-exec, as careless code in a gateway would leave one: the
+    // spawner inherits it, and every init from the spawner.
     let (leak, _other) = nix::unistd::pipe().unwrap();
+    let host = world::lenient();
     let mut run = Run::start(&host, &probe(&["descriptors"]));
     assert_eq!(run.output(), "0 1 2\n");
     drop(leak);
@@ -56,6 +58,23 @@ fn server_is_pid_two() -> Outcome {
     let host = world::with(&[Facility::PidNamespace])?;
     let mut run = Run::start(&host, &shell("echo $$ $PPID"));
     assert_eq!(run.line(), "2 1");
+    Ok(())
+}
+
+fn init_is_out_of_reach() -> Outcome {
+    let host = world::with(&[Facility::PidNamespace])?;
+    let mut run = Run::start(
+        &host,
+        &shell(
+            "kill -9 1; kill -STOP 1; kill -TERM 1; kill -SEGV 1; trap 'exit 3' TERM; echo up; sleep 0.2; exit 5",
+        ),
+    );
+    // TERM is what init passes on, and it comes back to the server that sent it.
+    let ending = run.ending();
+    assert!(
+        matches!(ending, Record::Signaled(libc::SIGTERM) | Record::Exited(3)),
+        "{ending:?}"
+    );
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sandbox::Facility;
 use sandbox::cgroup::OomScope;
+use sandbox::host::End;
 use sandbox::status::Record;
 
 use crate::world::{self, Run, eventually, probe, shell};
@@ -29,11 +30,21 @@ fn fork_bomb_stops_at_the_limit() -> Outcome {
     Ok(())
 }
 
+/// Waits for the end of a server that was killed: init tells, or was killed with it (v2).
+fn killed(run: &mut Run) {
+    let ending = run.ending();
+    let end = run.wait_gone();
+    let signal = libc::SIGKILL;
+    assert!(
+        ending == Record::Signaled(signal) || end == End::Signal(signal),
+        "{ending:?}, {end:?}"
+    );
+}
+
 fn memory_of_the_isolate() -> Outcome {
     let host = world::with(&[Facility::CgroupMemory])?;
     let mut run = Run::start(&host, &probe(&["memory", "256"]));
-    assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
-    run.wait_gone();
+    killed(&mut run);
     assert_eq!(run.leaf.oom(), Some(OomScope::Isolate));
     assert!(run.leaf.usage().memory_peak_bytes.unwrap() <= world::LIMITS.memory_bytes);
     Ok(())
@@ -45,8 +56,7 @@ fn memory_of_the_user() -> Outcome {
     spec.limits.memory_bytes = 512 << 20;
     spec.user_limits.memory_bytes = 48 << 20;
     let mut run = Run::start(&host, &spec);
-    assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
-    run.wait_gone();
+    killed(&mut run);
     assert_eq!(run.leaf.oom(), Some(OomScope::User));
     Ok(())
 }
@@ -64,7 +74,8 @@ fn memory_of_a_child_is_told() -> Outcome {
     let events = run.leaf.oom_events().unwrap();
     let Some(events) = events else {
         // v2: the whole isolate ends together.
-        assert_eq!(run.ending(), Record::Signaled(libc::SIGKILL));
+        assert_eq!(run.wait_gone(), End::Signal(libc::SIGKILL));
+        assert_eq!(run.leaf.oom(), Some(OomScope::Isolate));
         return Ok(());
     };
     assert_eq!(run.line(), "137");

@@ -1,5 +1,6 @@
 //! The servers under test, and the gateway that is killed.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -102,13 +103,13 @@ fn daemon(word: &str) {
                 libc::signal(signal, libc::SIG_IGN);
             }
         }
-        Command::new(std::env::current_exe().unwrap())
+        let failed = Command::new(std::env::current_exe().unwrap())
             .args(["probe", "sleep", word])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .exec();
+        panic!("{failed}");
     }
 }
 

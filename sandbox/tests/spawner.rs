@@ -16,6 +16,18 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("runs_outlive_the_spawner", runs_outlive_the_spawner),
     ("many_at_once", many_at_once),
+    (
+        "a_spawner_killed_in_the_act_leaves_nobody",
+        a_spawner_killed_in_the_act_leaves_nobody,
+    ),
+    (
+        "ends_are_told_though_sigchld_was_ignored",
+        ends_are_told_though_sigchld_was_ignored,
+    ),
+    (
+        "out_of_descriptors_leaves_nobody",
+        out_of_descriptors_leaves_nobody,
+    ),
     ("spawn_times", spawn_times),
 ];
 
@@ -85,6 +97,72 @@ fn many_at_once() -> Outcome {
         }
     });
     assert_eq!(host.unowned(), 0);
+    Ok(())
+}
+
+fn a_spawner_killed_in_the_act_leaves_nobody() -> Outcome {
+    let host = world::lenient();
+    let mut survivor = Run::start(&host, &shell("echo up; read x; echo $x"));
+    assert_eq!(survivor.line(), "up");
+    for round in 0..30 {
+        std::thread::scope(|scope| {
+            let spawner = host.spawner_pid().unwrap();
+            scope.spawn(move || {
+                std::thread::sleep(std::time::Duration::from_micros(200 + 20 * round));
+                kill(Pid::from_raw(spawner), Signal::SIGKILL).unwrap();
+            });
+            // Whatever became of them, the runs themselves are cleaned up by their guard.
+            while let Ok(spawned) = host.spawn(&shell("sleep 1000")) {
+                drop(Run::from(spawned));
+            }
+        });
+        host.heal().unwrap();
+    }
+    survivor.write("well\n");
+    assert_eq!(survivor.output(), "well\n");
+    drop(survivor);
+    let spawner = host.spawner_pid().unwrap();
+    assert_eq!(world::children(), [spawner]);
+    // An init that was never answered for may have left its leaf.
+    host.sweep(world::PATIENCE).unwrap();
+    assert_eq!(host.unowned(), 0);
+    Ok(())
+}
+
+fn ends_are_told_though_sigchld_was_ignored() -> Outcome {
+    #[expect(unsafe_code, reason = "what a careless parent leaves us with")]
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+    }
+    let host = world::lenient();
+    let mut run = Run::start(&host, &shell("exit 5"));
+    assert_eq!(run.ending(), Record::Exited(5));
+    assert_eq!(run.wait_gone(), sandbox::host::End::Code(0));
+    Ok(())
+}
+
+fn out_of_descriptors_leaves_nobody() -> Outcome {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let host = world::lenient();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let used = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let mut refused = 0;
+    // Every shortage, from none at all to one too few for the answer.
+    for room in 0..26 {
+        setrlimit(Resource::RLIMIT_NOFILE, used + room, hard).unwrap();
+        let spawned = host.spawn(&shell("sleep 1000"));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        match spawned {
+            Ok(spawned) => drop(Run::from(spawned)),
+            Err(_) => refused += 1,
+        }
+        host.heal().unwrap();
+    }
+    assert!(refused > 0, "there was always room");
+    assert_eq!(world::children(), [host.spawner_pid().unwrap()]);
+    assert_eq!(host.sweep(world::PATIENCE).unwrap(), 0);
     Ok(())
 }
 

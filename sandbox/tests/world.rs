@@ -13,7 +13,7 @@ use sandbox::cgroup::{Leaf, LeafName, Limits};
 use sandbox::host::{End, HostConfig, Process};
 use sandbox::plan::Program;
 use sandbox::status::{Decoder, Record};
-use sandbox::{Facility, Host, SpawnSpec};
+use sandbox::{Facility, Host, SpawnSpec, Spawned};
 
 /// How long anything here may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,16 +114,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn start(host: &Host, spec: &SpawnSpec) -> Self {
-        let spawned = host.spawn(spec).unwrap();
-        Self {
-            process: spawned.process,
-            leaf: spawned.leaf,
-            stdin: Some(spawned.stdin.into()),
-            stdout: spawned.stdout.into(),
-            stderr: spawned.stderr.into(),
-            status: spawned.status.into(),
-            reaped: None,
-        }
+        host.spawn(spec).unwrap().into()
     }
 
     /// Everything init tells until it is gone.
@@ -188,6 +179,20 @@ impl Run {
     }
 }
 
+impl From<Spawned> for Run {
+    fn from(spawned: Spawned) -> Self {
+        Self {
+            process: spawned.process,
+            leaf: spawned.leaf,
+            stdin: Some(spawned.stdin.into()),
+            stdout: spawned.stdout.into(),
+            stderr: spawned.stderr.into(),
+            status: spawned.status.into(),
+            reaped: None,
+        }
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         if !std::thread::panicking() || self.reaped.is_none() {
@@ -230,6 +235,22 @@ pub(crate) fn is_alive(pid: i32) -> bool {
         stat.rsplit_once(')')
             .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     })
+}
+
+/// Our children, dead or alive.
+pub(crate) fn children() -> Vec<i32> {
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok())
+            && let Ok(stat) = std::fs::read_to_string(entry.path().join("stat"))
+            && let Some((_, rest)) = stat.rsplit_once(')')
+            && rest.split_ascii_whitespace().nth(1) == Some(own.as_str())
+        {
+            found.push(pid);
+        }
+    }
+    found
 }
 
 /// Every process whose command line holds this word.

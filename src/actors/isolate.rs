@@ -324,7 +324,12 @@ impl IsolateState {
         let mut kept = None;
         run.record.learn(|facts| {
             facts.usage = remains.usage;
-            let verdict = facts.verdict.take().unwrap_or(Verdict::Shutdown);
+            let told = || run.handle.ended().map(|end| end.verdict.clone());
+            let verdict = facts
+                .verdict
+                .take()
+                .or_else(told)
+                .unwrap_or(Verdict::Shutdown);
             let verdict = match (verdict, remains.oom) {
                 (
                     Verdict::Signaled { .. }

@@ -56,6 +56,8 @@ pub struct JailConfig {
 pub struct Jail {
     host: Host,
     degraded: Vec<String>,
+    /// Cloned by every start while it is on the blocking pool.
+    starting: Arc<()>,
 }
 
 impl Jail {
@@ -81,7 +83,11 @@ impl Jail {
             .iter()
             .map(|lack| lack.facility.name().to_owned())
             .collect();
-        Ok(Self { host, degraded })
+        Ok(Self {
+            host,
+            degraded,
+            starting: Arc::new(()),
+        })
     }
 
     /// The spawner's pid, for `status`; `None` while there is none.
@@ -90,12 +96,21 @@ impl Jail {
         self.host.spawner_pid()
     }
 
+    /// Starts that are being made right now, those whose caller has gone included. A server that
+    /// stops waits for 0 before it drops the runtime: a run born after that has no warden.
+    #[must_use]
+    pub fn starts_in_flight(&self) -> usize {
+        Arc::strong_count(&self.starting).saturating_sub(1)
+    }
+
     async fn start_run(&self, launch: Launch) -> Result<Launched, LaunchError> {
         let began = Instant::now();
         let host = self.host.clone();
         let spec = spec(launch);
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
+        let starting = Arc::clone(&self.starting);
         let born = spawn_blocking(move || {
+            let _starting = starting;
             let spawned = host.spawn(&spec).map_err(|e| refusal(&e))?;
             run::birth(spawned)
         })

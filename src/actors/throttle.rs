@@ -66,7 +66,7 @@ impl Failures {
         let by_prefix = self.by_prefix.lock();
         let (since, tries) = by_prefix.get(prefix)?;
         let left = self.window.checked_sub(since.elapsed())?;
-        (*tries >= self.tries_max).then_some(left)
+        (*tries >= self.tries_max && !left.is_zero()).then_some(left)
     }
 
     /// A registration with this prefix failed.

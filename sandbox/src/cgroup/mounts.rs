@@ -55,6 +55,7 @@ pub(super) fn find(site: &Site<'_>) -> (Vec<Hierarchy>, Vec<Missing>) {
     let mut finder = Finder {
         site,
         own,
+        top: None,
         found: Vec::new(),
         missing: Vec::new(),
     };
@@ -72,6 +73,8 @@ pub(super) fn find(site: &Site<'_>) -> (Vec<Hierarchy>, Vec<Missing>) {
 struct Finder<'a> {
     site: &'a Site<'a>,
     own: String,
+    /// The v2 group under which we would build.
+    top: Option<PathBuf>,
     found: Vec<Hierarchy>,
     missing: Vec<Missing>,
 }
@@ -104,6 +107,7 @@ impl Finder<'_> {
         let own = self.site_in(mount, None);
         let top = v2::base_of(&own).to_owned();
         let base = top.join(self.site.name);
+        self.top = Some(top.clone());
         let mut facilities = Vec::new();
         for (controller, facility) in v2::CONTROLLERS {
             // On a hybrid host the controller is in v1; what neither has is told by `finish`.
@@ -181,7 +185,13 @@ impl Finder<'_> {
                 continue;
             }
             let why = if self.wanted(facility) {
-                "no cgroup hierarchy with it is mounted".to_owned()
+                match &self.top {
+                    Some(top) => format!(
+                        "neither `{}` nor a v1 mount offers the controller",
+                        top.join("cgroup.controllers").display()
+                    ),
+                    None => "no cgroup hierarchy with it is mounted".to_owned(),
+                }
             } else {
                 "left out by the configuration".to_owned()
             };

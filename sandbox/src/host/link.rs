@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::time::TimeVal;
 
 use super::HostError;
+use super::process::Known;
 use crate::SPAWND_ARGUMENT;
 use crate::sys;
 use crate::wire::{self, Request};
@@ -24,6 +25,7 @@ pub(super) struct Link {
     socket: OwnedFd,
     child: Child,
     pidfd: OwnedFd,
+    _known: Known,
     broken: AtomicBool,
 }
 
@@ -64,6 +66,7 @@ impl Link {
             socket,
             child,
             pidfd,
+            _known: Known::new(pid),
             broken: AtomicBool::new(false),
         })
     }
@@ -76,7 +79,12 @@ impl Link {
         let round = wire::send_request(self.socket.as_fd(), request, fds)
             .and_then(|()| wire::receive_answer(self.socket.as_fd()));
         match round {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok((pid, Some(pidfd)))) => Ok((pid, pidfd)),
+            Ok(Ok((pid, None))) => {
+                // Our table of descriptors is full. A child that cannot be watched must not live.
+                sys::kill_child(pid);
+                Err(HostError::Clone(io::Error::from_raw_os_error(libc::EMFILE)))
+            }
             Ok(Err(refused)) => Err(HostError::Clone(refused)),
             Err(error) => {
                 // A late answer would be taken for the next one's: this link is of no use any more.

@@ -1,13 +1,15 @@
 //! The gateway's hold on an init: its pidfd and its lifeline.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::HostError;
 use crate::procfs;
+use crate::spawnd::{INIT_NAME, SPAWND_NAME};
 use crate::sys::{self, Ended};
 
 /// How a process ended.
@@ -19,6 +21,42 @@ pub enum End {
     Signal(i32),
 }
 
+/// Every child of ours that is accounted for, spawners and inits of all hosts in this process.
+static KNOWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// A child of ours that somebody will reap; forgotten when this is dropped.
+#[derive(Debug)]
+pub(super) struct Known(i32);
+
+impl Known {
+    pub(super) fn new(pid: i32) -> Self {
+        known().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        known().remove(&self.0);
+    }
+}
+
+fn known() -> MutexGuard<'static, BTreeSet<i32>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reaps inits nobody knows: a spawner that dies between its clone and its answer leaves one. They
+/// are children of ours by name, and their lifeline is cut already.
+/// Called while the link is locked, so none is being born.
+pub(super) fn reap_strays() {
+    let known = known();
+    for pid in procfs::children_named(&[SPAWND_NAME, INIT_NAME]) {
+        if !known.contains(&pid) {
+            sys::kill_child(pid);
+        }
+    }
+}
+
 /// An init. It is our child: somebody must call [`Process::try_reap`] until it says that it ended.
 /// Dropping this cuts the lifeline, and with it the isolate ends.
 #[derive(Debug)]
@@ -26,16 +64,24 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     lifeline: Mutex<Option<OwnedFd>>,
+    _known: Known,
     /// Without a pid namespace: the death of init alone would set its descendants free.
     alone: bool,
 }
 
 impl Process {
-    pub(super) fn new(pid: i32, pidfd: OwnedFd, lifeline: OwnedFd, alone: bool) -> Self {
+    pub(super) fn new(
+        pid: i32,
+        pidfd: OwnedFd,
+        lifeline: OwnedFd,
+        known: Known,
+        alone: bool,
+    ) -> Self {
         Self {
             pid,
             pidfd,
             lifeline: Mutex::new(Some(lifeline)),
+            _known: known,
             alone,
         }
     }

@@ -77,7 +77,7 @@ fn resume(file: &mut File) -> std::io::Result<u64> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut tail = Vec::new();
-    file.read_to_end(&mut tail)?;
+    Read::take(&mut *file, TAIL).read_to_end(&mut tail)?;
     if tail.last().is_some_and(|byte| *byte != b'\n') {
         file.write_all(b"\n")?;
     }

@@ -174,8 +174,9 @@ impl Run {
 
     /// Reads the last counters and removes the cgroup. Blocks for milliseconds.
     fn bury(&self) -> Remains {
-        let mut slot = self.leaf();
-        let Some(leaf) = slot.take() else {
+        // Out of its place first: nobody shall wait for this lock while we wait for the kernel.
+        let leaf = self.leaf().take();
+        let Some(leaf) = leaf else {
             return Remains::default();
         };
         let remains = Remains {
@@ -218,6 +219,12 @@ pub(super) struct Born {
 pub(super) fn birth(spawned: Spawned) -> Result<Born, LaunchError> {
     let busy = |e: std::io::Error| LaunchError::Busy(format!("cannot watch the new process: {e}"));
     let pid = spawned.process.pid();
+    tracing::debug!(
+        pid,
+        cgroup_us = spawned.cgroup_took.as_micros(),
+        spawn_us = spawned.clone_took.as_micros(),
+        "an init was cloned"
+    );
     let events = spawned.leaf.oom_events();
     let run = Arc::new(Run {
         process: spawned.process,
@@ -439,7 +446,7 @@ impl JailScope {
         if !self.run.end(wait).await {
             return Remains {
                 usage: self.usage(),
-                oom: None,
+                oom: self.run.leaf().as_ref().and_then(Leaf::oom).map(oom),
                 survivors: self.run.survivors(),
             };
         }

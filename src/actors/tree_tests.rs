@@ -1,0 +1,480 @@
+//! The tree under a paused clock, with scripts in place of processes: backoff, quarantine,
+//! half-open, the barrier, idle, the stop ladder, and that no failure reaches a sibling.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::domain::account::{Session, User};
+use crate::domain::code::Code;
+use crate::domain::ids::{ConnectionId, KeyId, McpId, SessionId, UserId};
+use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
+use crate::domain::name::{Name, ToolName};
+use crate::storage::Store;
+
+use super::audit::{Audit, Durability};
+use super::catalog::{Published, Route};
+use super::clock::{SetClock, id_bits};
+use super::ctx::Ctx;
+use super::failure::Reason;
+use super::handle::Reply;
+use super::health::Health;
+use super::isolate::IsolateMsg;
+use super::launcher::Exit;
+use super::router;
+use super::scripted::{Script, Scripted};
+use super::session::SessionHandle;
+use super::slot::{Slot, SlotState};
+use super::users::Users;
+
+/// Stands where the root would.
+struct Ground;
+
+impl Actor for Ground {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        _: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+struct World {
+    ctx: Arc<Ctx>,
+    scripted: Arc<Scripted>,
+    users: ActorRef<super::users::UsersMsg>,
+    _dir: tempfile::TempDir,
+}
+
+struct Caller {
+    session: Arc<SessionHandle>,
+    route: Route,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data_dir = dir.path().to_owned();
+        let store = Store::open(&dir.path().join("db")).await.unwrap();
+        let audit = Audit::open(&dir.path().join("audit"), Durability::Buffered).unwrap();
+        let scripted = Arc::new(Scripted::default());
+        let launcher: Arc<dyn super::launcher::Launcher> = Arc::clone(&scripted) as _;
+        let clock = Arc::new(SetClock::at(1));
+        let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
+        tokio::time::pause();
+        let (ground, _) = Actor::spawn(None, Ground, ()).await.unwrap();
+        let cell: ActorCell = ground.get_cell();
+        let (users, _) = Actor::spawn_linked(None, Users, Arc::clone(&ctx), cell.clone())
+            .await
+            .unwrap();
+        Actor::spawn_linked(None, Health, Arc::clone(&ctx), cell)
+            .await
+            .unwrap();
+        Self {
+            ctx,
+            scripted,
+            users,
+            _dir: dir,
+        }
+    }
+
+    /// A user who calls the program of that name.
+    fn caller(&self, user: &str, program: &str) -> Caller {
+        self.caller_with(user, program, |_| {})
+    }
+
+    fn caller_with(&self, user: &str, program: &str, change: impl FnOnce(&mut Mcp)) -> Caller {
+        let user = User {
+            id: UserId::from_random(id_bits()),
+            name: Name::parse(user).unwrap(),
+            created_at: 0,
+        };
+        let row = Session {
+            id: SessionId::from_random(id_bits()),
+            key: KeyId::from_random(id_bits()),
+            user: user.id.clone(),
+            connection: ConnectionId::from_random(id_bits()),
+            friendly_name: String::new(),
+            host_tool: String::new(),
+            created_at: 0,
+            seen_at: 0,
+            expires_at: i64::MAX,
+        };
+        let mut mcp = Mcp {
+            id: McpId::from_random(id_bits()),
+            name: Name::parse(program).unwrap(),
+            description: String::new(),
+            state: McpState::Published,
+            sharing: Sharing::PerUser,
+            program: Program {
+                command: "sh".into(),
+                args: vec![program.into()],
+                env: Default::default(),
+            },
+            limits: Limits::default(),
+            times: Times::default(),
+        };
+        change(&mut mcp);
+        let tool = Tool {
+            name: ToolName::parse("echo").unwrap(),
+            description: String::new(),
+            definition: "{}".into(),
+        };
+        let config = mcp.config_hash().into();
+        Caller {
+            session: Arc::new(SessionHandle::new(row, user)),
+            route: Route {
+                exposed: "echo".into(),
+                tool: tool.name,
+                published: Published {
+                    mcp: Arc::new(mcp),
+                    config,
+                },
+                definition: serde_json::value::RawValue::from_string("{}".into())
+                    .unwrap()
+                    .into(),
+            },
+        }
+    }
+
+    async fn call(&self, caller: &Caller) -> Result<Reply, Reason> {
+        router::carry(
+            &self.ctx,
+            &caller.session,
+            &caller.route,
+            b"{}",
+            Instant::now(),
+        )
+        .await
+    }
+
+    fn slot(&self, caller: &Caller) -> Arc<Slot> {
+        let slots = self.ctx.slots_of(Some(&caller.session.user.id));
+        Arc::clone(&slots[0])
+    }
+
+    /// Waits on the paused clock for a state.
+    async fn until(&self, slot: &Slot, word: &str) {
+        let mut watch = slot.watch();
+        let reached = watch.wait_for(|state| state.word() == word);
+        let within = Duration::from_secs(3600);
+        let Ok(reached) = tokio::time::timeout(within, reached).await else {
+            panic!("never {word}: {:?}", slot.transitions())
+        };
+        reached.unwrap();
+    }
+
+    /// The invariant behind everything: never two runs of one isolate at a time.
+    fn never_two(&self) {
+        for (isolate, (_, most)) in self.scripted.most_alive_per_isolate.lock().iter() {
+            assert!(*most <= 1, "{isolate} had {most} runs at once");
+        }
+    }
+}
+
+#[tokio::test]
+async fn concurrent_first_calls_start_one_process() {
+    let world = World::new().await;
+    let ada = world.caller("ada", "server");
+    let calls = (0..50).map(|_| world.call(&ada));
+    for answer in futures_all(calls).await {
+        assert!(answer.is_ok());
+    }
+    assert_eq!(world.scripted.launches(), 1);
+    assert_eq!(world.scripted.calls.lock().len(), 50);
+}
+
+#[tokio::test]
+async fn a_hanging_start_of_one_user_never_delays_another() {
+    let world = World::new().await;
+    world.scripted.on("hangs", [Script::Hang]);
+    let hanging: Vec<_> = (0..200)
+        .map(|n| world.caller(&format!("u{n}"), "hangs"))
+        .collect();
+    let tasks: Vec<_> = hanging
+        .into_iter()
+        .map(|caller| {
+            let ctx = Arc::clone(&world.ctx);
+            tokio::spawn(async move {
+                router::carry(&ctx, &caller.session, &caller.route, b"{}", Instant::now())
+                    .await
+                    .err()
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let since = Instant::now();
+    let ada = world.caller("ada", "server");
+    assert!(world.call(&ada).await.is_ok());
+    let permits = world.ctx.settings.start_parallel;
+    let turns = u32::try_from(200 / permits + 2).unwrap();
+    let bound = crate::domain::limits::START_PERMIT_HOLD * turns;
+    assert!(
+        since.elapsed() <= bound,
+        "{:?} > {bound:?}",
+        since.elapsed()
+    );
+    for task in tasks {
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_crash_answers_at_once_backs_off_and_leaves_siblings_alone() {
+    let world = World::new().await;
+    let (ada, bob) = (
+        world.caller("ada", "crashes"),
+        world.caller("bob", "server"),
+    );
+    world.call(&bob).await.unwrap();
+    world
+        .scripted
+        .on("crashes", [Script::DieOnCall(Exit::Code(3)), Script::Serve]);
+    let since = Instant::now();
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.verdict),
+        (Code::RunEnded, Some("exited"))
+    );
+    assert!(error.text.contains("exited with code 3"), "{}", error.text);
+    assert!(
+        since.elapsed() <= Duration::from_millis(10),
+        "{:?}",
+        since.elapsed()
+    );
+    // The restart comes by itself, between half the floor and the floor.
+    let slot = world.slot(&ada);
+    world.until(&slot, "backoff").await;
+    let SlotState::Backoff { until, end, .. } = slot.state() else {
+        panic!()
+    };
+    let delay = until - Instant::now();
+    assert!(
+        delay >= Duration::from_millis(120) && delay <= Duration::from_millis(250),
+        "{delay:?}"
+    );
+    assert_eq!(end.last_stderr.as_deref(), Some("the last words"));
+    world.call(&ada).await.unwrap();
+    assert_eq!(slot.restarts(), 1);
+    assert_eq!(
+        world.slot(&bob).history().len(),
+        1,
+        "the sibling was never restarted"
+    );
+    world.never_two();
+}
+
+#[tokio::test]
+async fn five_failures_quarantine_with_the_last_words_and_one_try_after_it() {
+    let world = World::new().await;
+    world
+        .scripted
+        .on("broken", [Script::ExitAtOnce(Exit::Code(1))]);
+    let ada = world.caller("ada", "broken");
+    let first = world.call(&ada).await.unwrap_err();
+    assert_eq!(first.code, Code::BackingOff);
+    let slot = world.slot(&ada);
+    world.until(&slot, "quarantined").await;
+    assert_eq!(world.scripted.launches(), 5);
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(error.code, Code::Quarantined);
+    assert!(error.text.contains("the last words"), "{}", error.text);
+    assert!(error.retry_after.unwrap() <= Duration::from_secs(300));
+    // Nobody needs it: no try is made.
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    world.until(&slot, "resting").await;
+    assert_eq!(world.scripted.launches(), 5);
+    // Somebody does: one try, and it is still broken.
+    world.call(&ada).await.unwrap_err();
+    world.until(&slot, "quarantined").await;
+    assert_eq!(world.scripted.launches(), 6);
+    // An administrator forgives, and it is repaired.
+    world.scripted.on("broken", [Script::Serve]);
+    slot.actor().unwrap().cast(IsolateMsg::Restart).unwrap();
+    world.until(&slot, "ready").await;
+    world.call(&ada).await.unwrap();
+    world.never_two();
+}
+
+#[tokio::test]
+async fn what_cannot_heal_is_quarantined_at_once() {
+    let world = World::new().await;
+    world.scripted.on("gone", [Script::Refuse]);
+    let ada = world.caller("ada", "gone");
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(error.code, Code::Quarantined);
+    assert!(error.text.contains("no such file"), "{}", error.text);
+    assert_eq!(world.scripted.launches(), 1);
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_ends_at_its_deadline() {
+    let world = World::new().await;
+    world.scripted.on("hangs", [Script::Hang]);
+    let ada = world.caller_with("ada", "hangs", |mcp| mcp.times.start_ms = Some(3000));
+    let since = Instant::now();
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.verdict),
+        (Code::BackingOff, Some("handshake"))
+    );
+    assert!(
+        since.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(world.scripted.alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_a_start_hears_starting() {
+    let world = World::new().await;
+    world.scripted.on("hangs", [Script::Hang]);
+    let ada = world.caller_with("ada", "hangs", |mcp| mcp.times.call_ms = 1000);
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(error.code, Code::Starting);
+}
+
+#[tokio::test]
+async fn an_idle_isolate_stops_and_its_user_with_it_and_the_next_call_starts_it() {
+    let world = World::new().await;
+    let ada = world.caller("ada", "server");
+    world.call(&ada).await.unwrap();
+    let slot = world.slot(&ada);
+    tokio::time::sleep(Duration::from_secs(14 * 60)).await;
+    assert_eq!(slot.state().word(), "ready");
+    tokio::time::sleep(Duration::from_secs(2 * 60)).await;
+    assert_eq!(slot.state().word(), "resting");
+    assert_eq!(world.scripted.alive.load(Ordering::SeqCst), 0);
+    assert_eq!(slot.history()[0].facts().verdict.unwrap().kind(), "idle");
+    world.call(&ada).await.unwrap();
+    assert_eq!(world.scripted.launches(), 2);
+    world.never_two();
+}
+
+#[tokio::test]
+async fn a_server_deaf_to_pings_is_ended_and_restarted() {
+    let world = World::new().await;
+    world.scripted.on("deaf", [Script::Deaf, Script::Serve]);
+    let ada = world.caller_with("ada", "deaf", |mcp| mcp.times.idle_ms = None);
+    world.call(&ada).await.unwrap();
+    let slot = world.slot(&ada);
+    world.until(&slot, "backoff").await;
+    assert_eq!(slot.history()[0].facts().verdict.unwrap().kind(), "ping");
+    world.until(&slot, "ready").await;
+}
+
+#[tokio::test]
+async fn a_stubborn_server_is_killed_at_the_end_of_the_ladder() {
+    let world = World::new().await;
+    world.scripted.on("stubborn", [Script::Stubborn]);
+    let ada = world.caller("ada", "stubborn");
+    world.call(&ada).await.unwrap();
+    let since = Instant::now();
+    world
+        .users
+        .stop_and_wait(None, Some(Duration::from_secs(60)))
+        .await
+        .unwrap();
+    let took = since.elapsed();
+    assert!(
+        took >= Duration::from_secs(5) && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    assert_eq!(world.scripted.alive.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn processes_that_do_not_die_leave_the_slot_stuck_until_they_do() {
+    let world = World::new().await;
+    world.scripted.on(
+        "undying",
+        [Script::Undying(Duration::from_secs(30)), Script::Serve],
+    );
+    let ada = world.caller_with("ada", "undying", |mcp| mcp.times.call_ms = 1000);
+    assert_eq!(world.call(&ada).await.unwrap_err().code, Code::CallTimeout);
+    let slot = world.slot(&ada);
+    slot.actor().unwrap().cast(IsolateMsg::Restart).unwrap();
+    world.until(&slot, "stuck").await;
+    assert_eq!(world.call(&ada).await.unwrap_err().code, Code::Stuck);
+    assert_eq!(
+        world.scripted.launches(),
+        1,
+        "no run beside one that is not gone"
+    );
+    world.until(&slot, "ready").await;
+    assert_eq!(world.scripted.launches(), 2);
+    world.never_two();
+}
+
+#[tokio::test]
+async fn a_failed_isolate_actor_takes_its_processes_along_and_nobody_elses() {
+    let world = World::new().await;
+    let (ada, bob) = (world.caller("ada", "server"), world.caller("bob", "server"));
+    world.call(&ada).await.unwrap();
+    world.call(&bob).await.unwrap();
+    let slot = world.slot(&ada);
+    slot.actor().unwrap().kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.call(&ada).await.unwrap();
+    assert_eq!(world.slot(&bob).history().len(), 1);
+    assert_eq!(
+        slot.history()[1].facts().verdict.unwrap().kind(),
+        "internal"
+    );
+    world.never_two();
+}
+
+#[tokio::test]
+async fn a_user_has_no_more_isolates_than_allowed() {
+    let world = World::new().await;
+    let ada = world.caller("ada", "server");
+    let most = world.ctx.settings.per_user_max;
+    for n in 0..=most {
+        let mut other = world.caller("x", &format!("server{n}"));
+        other.session = Arc::clone(&ada.session);
+        let answer = world.call(&other).await;
+        assert_eq!(answer.is_ok(), n < most, "{n}");
+        if let Err(error) = answer {
+            assert_eq!(error.code, Code::IsolatesMax);
+        }
+    }
+}
+
+async fn futures_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut pinned: Vec<_> = futures.map(Box::pin).collect();
+    let mut out: Vec<Option<T>> = pinned.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        let mut pending = false;
+        for (future, slot) in pinned.iter_mut().zip(&mut out) {
+            if slot.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => *slot = Some(value),
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    out.into_iter().flatten().collect()
+}
