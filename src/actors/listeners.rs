@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::code::Code;
 use crate::domain::limits::DRAIN_MAX;
 
 use super::control::Control;
@@ -22,7 +23,17 @@ pub trait Doors: Send + Sync {
         front: Front,
         control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>>;
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>>;
+}
+
+/// Why a listener does not accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DoorError {
+    /// The stable code.
+    pub code: Code,
+    /// What failed, with what, and what to do.
+    pub message: String,
 }
 
 /// Open listeners.
@@ -30,7 +41,7 @@ pub struct OpenDoors {
     /// Where clients connect, for people.
     pub client_url: String,
     /// Resolves when a listener failed, with the reason; or when all have drained after `stop`.
-    pub closed: BoxFuture<'static, Result<(), String>>,
+    pub closed: BoxFuture<'static, Result<(), DoorError>>,
 }
 
 impl fmt::Debug for OpenDoors {
@@ -46,7 +57,7 @@ pub(super) struct Listeners;
 
 /// A listener failed.
 #[derive(Debug)]
-pub(super) struct ListenerFailed(String);
+pub(super) struct ListenerFailed(DoorError);
 
 /// What it knows.
 pub(super) struct ListenersState {
