@@ -7,11 +7,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::code::Code;
-use crate::domain::limits::DRAIN_MAX;
+use crate::domain::limits::{DRAIN_MAX, LAST_ANSWERS};
+use crate::domain::verdict::Verdict;
 
 use super::control::Control;
 use super::ctx::Ctx;
 use super::front::Front;
+use super::handle::RunEnd;
 use super::launcher::BoxFuture;
 
 /// Whoever opens the listeners.
@@ -119,10 +121,23 @@ impl Actor for Listeners {
         state: &mut ListenersState,
     ) -> Result<(), ActorProcessingErr> {
         state.stop.cancel();
-        if let Some(closed) = state.closed.take() {
-            // Past this, what is still in flight is cut off with its connection.
-            let _ = tokio::time::timeout(DRAIN_MAX, closed).await;
+        let Some(mut closed) = state.closed.take() else {
+            return Ok(());
+        };
+        if tokio::time::timeout(DRAIN_MAX, &mut closed).await.is_ok() {
+            return Ok(());
         }
+        // What is still in flight is answered with the reason before its connection goes.
+        let end = Arc::new(RunEnd {
+            verdict: Verdict::Shutdown,
+            last_stderr: None,
+        });
+        for slot in state.ctx.slots.pin().values() {
+            if let Some(run) = slot.occupant() {
+                run.handle.end(&end);
+            }
+        }
+        let _ = tokio::time::timeout(LAST_ANSWERS, closed).await;
         Ok(())
     }
 }

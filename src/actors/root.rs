@@ -94,7 +94,7 @@ impl Service {
     /// How long it may take to stop.
     const fn stop_within(self) -> Duration {
         match self {
-            Self::Listeners => Duration::from_secs(11),
+            Self::Listeners => Duration::from_secs(13),
             Self::Users | Self::Shared => Duration::from_secs(19),
             _ => Duration::from_secs(3),
         }

@@ -70,6 +70,7 @@ impl HouseDoors {
             tls,
             options: Options {
                 body_bytes_max: config.client.body_bytes_max,
+                response_bytes_max: config.calls.response_bytes_max,
                 trusted_proxies: config.client.trusted_proxies.clone(),
             },
             about,
