@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::clock::HostClock;
 use crate::actors::control::Control;
-use crate::actors::front::Front;
+use crate::actors::front::{Front, Registration};
 use crate::actors::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
 };
@@ -47,6 +48,22 @@ impl TestHouse {
 
     pub(crate) fn control(&self) -> Control {
         self.system.control()
+    }
+
+    /// How many tools a client sees that registers with this key.
+    pub(crate) async fn tools_seen_with(&self, key: &str) -> usize {
+        let front = self.system.front();
+        let registered = front
+            .register(Registration {
+                preshared_key: SecretString::from(key),
+                friendly_name: "test".to_owned(),
+                host_tool: "cli".to_owned(),
+            })
+            .await
+            .unwrap();
+        let token = registered.token.expose_secret();
+        let session = front.authenticate(Some(token)).unwrap();
+        front.tools(&session).len()
     }
 
     /// Stops the tree and gives every admin's action that the audit log holds.
