@@ -21,6 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     child: Option<Child>,
+    client: String,
     config: String,
     pub(crate) url: String,
 }
@@ -38,11 +39,21 @@ impl World {
         Self::with("")
     }
 
-    /// The same with more configuration.
+    /// The same with more configuration: whole sections, not `[client]` and not `[sandbox]`.
     pub(crate) fn with(config: &str) -> Self {
+        Self::with_client("tls = \"off\"\n", config)
+    }
+
+    /// With settings of the section `[client]`, and more configuration.
+    pub(crate) fn with_client(client: &str, config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut world =
-            Self { dir, child: None, config: config.to_owned(), url: String::new() };
+        let mut world = Self {
+            dir,
+            child: None,
+            client: client.to_owned(),
+            config: config.to_owned(),
+            url: String::new(),
+        };
         world.start();
         world
     }
@@ -56,7 +67,7 @@ impl World {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
         let degrade = if am_root() { "" } else { "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n" };
-        let base = "[client]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\n";
+        let base = format!("[client]\nlisten = \"127.0.0.1:0\"\n{}", self.client);
         std::fs::write(&file, format!("{base}[sandbox]\n{degrade}{}", self.config)).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)

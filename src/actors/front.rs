@@ -321,7 +321,7 @@ fn not_in_view(routes: &Routes, session: &SessionHandle, tool: &str) -> Reason {
             Code::NotSubscribed,
             format!(
                 "tool `{shown}` belongs to mcp `{mcp}`, to which this key is not subscribed. Ask \
-                 your operator: legation subscription add --key {} --mcp {mcp}",
+                 your operator: legation subscription add {} {mcp}",
                 session.key
             ),
         ),
