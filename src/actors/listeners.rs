@@ -4,13 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::DRAIN_MAX;
+use crate::domain::limits::{DRAIN_CALLS_MAX, DRAIN_MAX};
+use crate::domain::verdict::Verdict;
 
 use super::control::Control;
 use super::ctx::Ctx;
 use super::front::Front;
+use super::handle::RunEnd;
 use super::launcher::BoxFuture;
 
 /// Whoever opens the listeners.
@@ -108,11 +111,30 @@ impl Actor for Listeners {
         state: &mut ListenersState,
     ) -> Result<(), ActorProcessingErr> {
         state.stop.cancel();
-        if let Some(closed) = state.closed.take() {
-            // Past this, what is still in flight is cut off with its connection.
-            let _ = tokio::time::timeout(DRAIN_MAX, closed).await;
+        let Some(mut closed) = state.closed.take() else {
+            return Ok(());
+        };
+        if timeout(DRAIN_CALLS_MAX, &mut closed).await.is_err() {
+            // Calls that do not end get an answer while there still is a connection for it.
+            state.end_calls();
+            let _ = timeout(DRAIN_MAX.saturating_sub(DRAIN_CALLS_MAX), closed).await;
         }
         Ok(())
+    }
+}
+
+impl ListenersState {
+    /// Tells all callers that the server stops; the runs are stopped in their turn.
+    fn end_calls(&self) {
+        let end = Arc::new(RunEnd {
+            verdict: Verdict::Shutdown,
+            last_stderr: None,
+        });
+        for slot in self.ctx.slots.pin().values() {
+            if let Some(run) = slot.occupant() {
+                run.handle.end(&end);
+            }
+        }
     }
 }
 

@@ -130,6 +130,8 @@ pub const AUDIT_QUEUE_MAX: usize = 8192;
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(20);
 /// How long listeners wait for requests in flight when the server stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long of that calls in flight may go on; then they are answered that the server stops.
+pub const DRAIN_CALLS_MAX: Duration = Duration::from_secs(8);
 /// Bytes of memory of one isolate.
 pub const ISOLATE_MEMORY_BYTES: u64 = 512 << 20;
 /// Processes and threads of one isolate.

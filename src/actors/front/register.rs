@@ -119,16 +119,18 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         return Err(unknown());
     };
     let prefix = presented.public_prefix();
-    if let Some(wait) = ctx.failures.wait(prefix) {
-        let left = wait.as_secs() + 1;
-        let message = format!("too many failed registrations with this key; wait {left} s");
-        return Err(Refusal {
-            code: Code::RateLimited,
-            message,
-            retry_after: Some(wait),
-        });
-    }
+    // Only failures are limited: the prefix is public, and whoever knows it must not be able to
+    // lock the key's owner out.
     let failed = || {
+        if let Some(wait) = ctx.failures.wait(prefix) {
+            let left = wait.as_secs() + 1;
+            let message = format!("too many failed registrations with this key; wait {left} s");
+            return Refusal {
+                code: Code::RateLimited,
+                message,
+                retry_after: Some(wait),
+            };
+        }
         ctx.failures.count(prefix);
         unknown()
     };

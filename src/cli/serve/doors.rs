@@ -192,13 +192,16 @@ async fn closed(
     stop: CancellationToken,
 ) -> Result<(), String> {
     let first = tokio::select! {
-        ended = clients.stopped() => ("client port", ended),
-        ended = admin.stopped() => ("admin socket", ended),
+        // In order: told to stop, an idle listener is gone at once, and that is no failure. Taking
+        // it for one would drop the other and cut off the calls it still has in hand.
+        biased;
         () = stop.cancelled() => {
             let (clients, admin) = tokio::join!(clients.stopped(), admin.stopped());
             let both = clients.and(admin);
             return both.map(|_| ()).map_err(|broken| broken.to_string());
         }
+        ended = clients.stopped() => ("client port", ended),
+        ended = admin.stopped() => ("admin socket", ended),
     };
     match first {
         (name, Ok(_)) => Err(format!("the {name} stopped by itself")),
