@@ -13,12 +13,19 @@ use crate::world::{Answer, Session, World, am_root};
 /// Checks the common shape of a failure; its text and metadata.
 fn failed(answer: &Answer, code: &str) -> (String, Value) {
     let body = answer.json();
-    assert_eq!((answer.status, answer.code().as_str()), (200, code), "{body}");
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (200, code),
+        "{body}"
+    );
     assert_eq!(body["result"].as_array().unwrap().len(), 1, "{body}");
     assert_eq!(body["result"][0]["type"], "text");
     let metadata = &body["metadata"];
     assert_eq!(metadata["is_error"], true);
-    assert!(metadata["retryable"].is_boolean() && metadata["duration_ms"].is_u64(), "{body}");
+    assert!(
+        metadata["retryable"].is_boolean() && metadata["duration_ms"].is_u64(),
+        "{body}"
+    );
     (answer.text(), metadata.clone())
 }
 
@@ -28,7 +35,11 @@ fn counts(session: &Session) -> Value {
 
 fn in_flight(world: &World, calls: u64) {
     world.until("the calls are in flight", |world| {
-        world.isolates().iter().any(|one| one["in_flight"] == calls).then_some(())
+        world
+            .isolates()
+            .iter()
+            .any(|one| one["in_flight"] == calls)
+            .then_some(())
     });
 }
 
@@ -42,7 +53,10 @@ fn audit(world: &World) -> Vec<Value> {
     let mut lines = Vec::new();
     for file in std::fs::read_dir(world.data_dir().join("audit")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
+        lines.extend(
+            text.lines()
+                .filter_map(|line| serde_json::from_str(line).ok()),
+        );
     }
     lines
 }
@@ -53,13 +67,28 @@ fn starting_says_that_it_starts_and_when_to_come_back() {
     world.misbehaving("slow", &["--call-timeout", "1s"], &["slow_start=3000"]);
     let ada = world.client("ada");
     let (text, metadata) = failed(&ada.call("echo", json!({"text": "x"})), "starting");
-    assert!(text.contains("`slow`") && text.contains("starting"), "{text}");
+    assert!(
+        text.contains("`slow`") && text.contains("starting"),
+        "{text}"
+    );
     assert_eq!(metadata["retryable"], true);
     assert!(metadata["retry_after_ms"].as_u64().unwrap() >= 1000);
     // The start goes on without the caller, and is the only one.
-    world.until("it started", |_| (ada.call("echo", json!({"text": "x"})).code() == "").then_some(()));
-    assert_eq!(world.isolate_detail("slow", Some("ada"))["runs"].as_array().unwrap().len(), 1);
-    assert_eq!(counts(&ada)["tools"]["echo"], 1, "calls that were given up were never sent");
+    world.until("it started", |_| {
+        (ada.call("echo", json!({"text": "x"})).code() == "").then_some(())
+    });
+    assert_eq!(
+        world.isolate_detail("slow", Some("ada"))["runs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        counts(&ada)["tools"]["echo"],
+        1,
+        "calls that were given up were never sent"
+    );
 }
 
 #[test]
@@ -72,7 +101,10 @@ fn a_crash_answers_every_caller_at_once_and_then_backs_off_with_the_seconds() {
     in_flight(&world, 2);
     let crash = ada.call("crash", json!({"code": 3}));
     let (text, metadata) = failed(&crash, "run_ended");
-    assert!(text.contains('3') && text.contains("not repeated") && text.contains("line 0"), "{text}");
+    assert!(
+        text.contains('3') && text.contains("not repeated") && text.contains("line 0"),
+        "{text}"
+    );
     assert_eq!(metadata["verdict"], "exited", "{metadata}");
     for caller in waiting {
         failed(&caller.join().unwrap(), "run_ended");
@@ -91,8 +123,16 @@ fn a_crashed_server_is_back_for_the_next_call() {
     let (ada, bob) = (world.client("ada"), world.client("bob"));
     bob.ask("note_put", json!({"key": "k", "value": "v"}));
     failed(&ada.call("crash", json!({"signal": "SEGV"})), "run_ended");
-    assert_eq!(ada.ask("echo", json!({"text": "again"})), "again", "a short backoff is waited for");
-    assert_eq!(bob.ask("note_get", json!({"key": "k"})), "v", "nobody else noticed");
+    assert_eq!(
+        ada.ask("echo", json!({"text": "again"})),
+        "again",
+        "a short backoff is waited for"
+    );
+    assert_eq!(
+        bob.ask("note_get", json!({"key": "k"})),
+        "v",
+        "nobody else noticed"
+    );
 }
 
 #[test]
@@ -103,11 +143,20 @@ fn quarantined_says_so_with_the_last_words() {
     ada.ask("stderr", json!({"lines": 2}));
     failed(&ada.call("crash", json!({"code": 9})), "run_ended");
     let (text, metadata) = failed(&ada.call("echo", json!({"text": "x"})), "quarantined");
-    assert!(text.contains("quarantined") && text.contains("line 1"), "{text}");
-    assert!(metadata["retry_after_ms"].as_u64().unwrap() > 60_000, "{metadata}");
+    assert!(
+        text.contains("quarantined") && text.contains("line 1"),
+        "{text}"
+    );
+    assert!(
+        metadata["retry_after_ms"].as_u64().unwrap() > 60_000,
+        "{metadata}"
+    );
     assert_eq!(bob.ask("echo", json!({"text": "mine"})), "mine");
     // An operator's restart forgives.
-    let id = world.isolate("demo", Some("ada"))["id"].as_str().unwrap().to_owned();
+    let id = world.isolate("demo", Some("ada"))["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     world.cli(&["isolate", "restart", &id]);
     assert_eq!(ada.ask("echo", json!({"text": "again"})), "again");
 }
@@ -136,8 +185,14 @@ fn a_timed_out_call_reached_its_server_once_and_was_cancelled_there() {
     let ada = world.client("ada");
     ada.ask("echo", json!({"text": "warm"}));
     let (text, metadata) = failed(&ada.call("sleep", json!({"ms": 600_000})), "call_timeout");
-    assert!(text.contains("`sleep`") && text.contains("1 s") && text.contains("--call-timeout"), "{text}");
-    assert_eq!(metadata["retryable"], false, "whether it had an effect is unknown");
+    assert!(
+        text.contains("`sleep`") && text.contains("1 s") && text.contains("--call-timeout"),
+        "{text}"
+    );
+    assert_eq!(
+        metadata["retryable"], false,
+        "whether it had an effect is unknown"
+    );
     let counts = world.until("it was told", |_| {
         let counts = counts(&ada);
         (counts["cancelled"] == 1).then_some(counts)
@@ -154,20 +209,36 @@ fn a_caller_who_leaves_is_cancelled_and_on_record() {
     ada.ask("echo", json!({"text": "warm"}));
     let body = json!({"tool": "sleep", "arguments": {"ms": 600_000}}).to_string();
     let mut stream = ada.http.connect();
-    stream.write_all(&request("POST", "/v1/tools/invoke", Some(&ada.token), Some(body.as_bytes()))).unwrap();
+    stream
+        .write_all(&request(
+            "POST",
+            "/v1/tools/invoke",
+            Some(&ada.token),
+            Some(body.as_bytes()),
+        ))
+        .unwrap();
     in_flight(&world, 1);
     drop(stream);
     in_flight(&world, 0);
-    world.until("the server was told", |_| (counts(&ada)["cancelled"] == 1).then_some(()));
+    world.until("the server was told", |_| {
+        (counts(&ada)["cancelled"] == 1).then_some(())
+    });
     assert_eq!(counts(&ada)["tools"]["sleep"], 1);
     world.until("it is on record", |world| {
-        audit(world).iter().any(|line| line["event"] == "call.end" && line["outcome"] == "caller_left").then_some(())
+        audit(world)
+            .iter()
+            .any(|line| line["event"] == "call.end" && line["outcome"] == "caller_left")
+            .then_some(())
     });
     assert_eq!(ada.ask("echo", json!({"text": "well"})), "well");
     // Every call that began has an end.
     let lines = audit(&world);
     let of = |event: &str| {
-        let mut calls: Vec<String> = lines.iter().filter(|line| line["event"] == event).map(|line| line["call"].to_string()).collect();
+        let mut calls: Vec<String> = lines
+            .iter()
+            .filter(|line| line["event"] == event)
+            .map(|line| line["call"].to_string())
+            .collect();
         calls.sort();
         calls
     };
@@ -188,7 +259,10 @@ fn a_disabled_mcp_says_why_and_leaves_sessions_alive() {
     let (text, _) = failed(&waiting.join().unwrap(), "cancelled");
     assert!(text.contains("leaks secrets"), "{text}");
     let (text, _) = failed(&ada.call("echo", json!({"text": "x"})), "mcp_disabled");
-    assert!(text.contains("leaks secrets") && text.contains("`demo`"), "{text}");
+    assert!(
+        text.contains("leaks secrets") && text.contains("`demo`"),
+        "{text}"
+    );
     assert!(!ada.tools().contains(&"echo".to_owned()));
     assert_eq!(ada.ask("other_echo", json!({"text": "well"})), "well");
     world.cli(&["mcp", "resume", "demo"]);
@@ -203,14 +277,23 @@ fn too_many_calls_at_once_are_busy_at_once() {
     ada.ask("echo", json!({"text": "warm"}));
     let mut first = ada.http.connect();
     let body = json!({"tool": "sleep", "arguments": {"ms": 600_000}}).to_string();
-    first.write_all(&request("POST", "/v1/tools/invoke", Some(&ada.token), Some(body.as_bytes()))).unwrap();
+    first
+        .write_all(&request(
+            "POST",
+            "/v1/tools/invoke",
+            Some(&ada.token),
+            Some(body.as_bytes()),
+        ))
+        .unwrap();
     in_flight(&world, 1);
     let (text, metadata) = failed(&ada.call("echo", json!({"text": "x"})), "busy");
     assert!(text.contains("`demo`") && text.contains('1'), "{text}");
     assert_eq!(metadata["retryable"], true);
     assert_eq!(bob.ask("echo", json!({"text": "mine"})), "mine");
     drop(first);
-    world.until("there is room again", |_| (ada.call("echo", json!({"text": "x"})).code() == "").then_some(()));
+    world.until("there is room again", |_| {
+        (ada.call("echo", json!({"text": "x"})).code() == "").then_some(())
+    });
 }
 
 #[test]
@@ -218,7 +301,10 @@ fn a_result_too_large_for_the_client_is_named_with_its_size() {
     let world = World::new();
     world.demo("demo", &[]);
     let ada = world.client("ada");
-    let (text, _) = failed(&ada.call("big", json!({"bytes": 11 << 20})), "result_too_large");
+    let (text, _) = failed(
+        &ada.call("big", json!({"bytes": 11 << 20})),
+        "result_too_large",
+    );
     assert!(text.contains("11.") && text.contains("10.0 MiB"), "{text}");
     assert_eq!(ada.ask("big", json!({"bytes": 9 << 20})).len(), 9 << 20);
 }
@@ -244,12 +330,23 @@ fn a_killed_isolate_tells_its_callers_the_reason() {
     let ada = world.client("ada");
     let waiting = sleeping(&ada, 600_000);
     in_flight(&world, 1);
-    let id = world.isolate("demo", Some("ada"))["id"].as_str().unwrap().to_owned();
+    let id = world.isolate("demo", Some("ada"))["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let report = world.cli(&["isolate", "kill", &id, "--reason", "too greedy"]);
-    assert_eq!((report["cancelled_calls"].as_u64(), &report["survivors"]), (Some(1), &json!([])), "{report}");
+    assert_eq!(
+        (report["cancelled_calls"].as_u64(), &report["survivors"]),
+        (Some(1), &json!([])),
+        "{report}"
+    );
     let (text, _) = failed(&waiting.join().unwrap(), "cancelled");
     assert!(text.contains("too greedy"), "{text}");
-    assert_eq!(ada.ask("echo", json!({"text": "again"})), "again", "a kill is not a ban");
+    assert_eq!(
+        ada.ask("echo", json!({"text": "again"})),
+        "again",
+        "a kill is not a ban"
+    );
 }
 
 #[test]

@@ -6,7 +6,11 @@ use sqlx::{Connection, SqliteConnection};
 use crate::world::{Answer, Http, Session, World};
 
 fn refused(answer: &Answer, status: u16, code: &str) -> String {
-    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (status, code),
+        "{answer:?}"
+    );
     answer.json()["message"].as_str().unwrap().to_owned()
 }
 
@@ -17,7 +21,8 @@ fn works(session: &Session) {
 fn key_ids(world: &World, user: &str) -> Vec<String> {
     let keys = world.cli(&["key", "list", "--user", user]);
     let keys = keys.as_array().unwrap().iter();
-    keys.map(|key| key["id"].as_str().unwrap().to_owned()).collect()
+    keys.map(|key| key["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn milliseconds() -> i64 {
@@ -29,11 +34,17 @@ fn milliseconds() -> i64 {
 /// Changes the database of a stopped gateway.
 fn sql(world: &World, statement: &str) {
     let path = world.data_dir().join("legation.db");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let url = format!("sqlite://{}", path.display());
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         connection.close().await.unwrap();
     });
 }
@@ -53,12 +64,19 @@ fn registering_never_ends_another_token() {
         })
         .collect();
     sessions.extend(at_once.into_iter().map(|one| one.join().unwrap()));
-    let mut tokens: Vec<&str> = sessions.iter().map(|session| session.token.as_str()).collect();
+    let mut tokens: Vec<&str> = sessions
+        .iter()
+        .map(|session| session.token.as_str())
+        .collect();
     tokens.sort_unstable();
     tokens.dedup();
     assert_eq!(tokens.len(), sessions.len());
     sessions.iter().for_each(works);
-    assert_eq!(world.isolates().len(), 1, "one isolate of one user, however many sessions");
+    assert_eq!(
+        world.isolates().len(),
+        1,
+        "one isolate of one user, however many sessions"
+    );
 }
 
 #[test]
@@ -68,20 +86,39 @@ fn a_revoked_key_ends_its_sessions_at_the_next_call_and_no_others() {
     let kept = world.client("ada");
     let before = key_ids(&world, "ada");
     let key = world.key("ada");
-    let id = key_ids(&world, "ada").into_iter().find(|id| !before.contains(id)).unwrap();
+    let id = key_ids(&world, "ada")
+        .into_iter()
+        .find(|id| !before.contains(id))
+        .unwrap();
     let http = Http::new(&world.url);
     let lost = [http.register(&key), http.register(&key)];
     lost.iter().for_each(works);
     works(&kept);
     assert_eq!(world.cli(&["key", "revoke", &id])["sessions_ended"], 2);
     for session in &lost {
-        refused(&session.call("echo", json!({"text": "x"})), 401, "session_suspended");
-        refused(&session.send("GET", "/v1/tools", None), 401, "session_suspended");
-        refused(&session.send("POST", "/v1/sessions/heartbeat", Some(b"{}")), 401, "session_suspended");
+        refused(
+            &session.call("echo", json!({"text": "x"})),
+            401,
+            "session_suspended",
+        );
+        refused(
+            &session.send("GET", "/v1/tools", None),
+            401,
+            "session_suspended",
+        );
+        refused(
+            &session.send("POST", "/v1/sessions/heartbeat", Some(b"{}")),
+            401,
+            "session_suspended",
+        );
     }
     refused(&http.register_with(&key), 401, "key_unknown");
     works(&kept);
-    assert_eq!(world.run(&["-y", "key", "revoke", &id]).code, 0, "twice is fine");
+    assert_eq!(
+        world.run(&["-y", "key", "revoke", &id]).code,
+        0,
+        "twice is fine"
+    );
 }
 
 #[test]
@@ -95,9 +132,20 @@ fn a_suspended_user_is_out_until_resumed() {
     works(&ada);
     works(&bob);
     let report = world.cli(&["user", "suspend", "ada", "--reason", "lost her laptop"]);
-    assert_eq!((report["sessions_ended"].as_u64(), report["isolates_stopped"].as_u64()), (Some(1), Some(1)), "{report}");
+    assert_eq!(
+        (
+            report["sessions_ended"].as_u64(),
+            report["isolates_stopped"].as_u64()
+        ),
+        (Some(1), Some(1)),
+        "{report}"
+    );
     assert_eq!(report["survivors"], json!([]));
-    refused(&ada.call("echo", json!({"text": "x"})), 401, "session_suspended");
+    refused(
+        &ada.call("echo", json!({"text": "x"})),
+        401,
+        "session_suspended",
+    );
     let text = refused(&http.register_with(&key), 403, "user_disabled");
     assert!(text.contains("lost her laptop"), "{text}");
     works(&bob);
@@ -149,7 +197,11 @@ fn a_forged_token_opens_nothing() {
     let (ada, foreign) = (world.client("ada"), other.client("ada"));
     works(&ada);
     let token = ada.token.as_bytes();
-    let mut forged = vec![foreign.token.clone(), format!("{}A", ada.token), ada.token.to_uppercase()];
+    let mut forged = vec![
+        foreign.token.clone(),
+        format!("{}A", ada.token),
+        ada.token.to_uppercase(),
+    ];
     for at in (0..token.len()).step_by(3).chain([token.len() - 1]) {
         let mut bytes = token.to_vec();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
@@ -170,11 +222,17 @@ fn an_aged_token_has_its_grace_and_then_ends() {
     world.demo("demo", &[]);
     let mut sessions = [world.client("ada"), world.client("ada")];
     assert_eq!(world.stop(), 0);
-    let ids: Vec<String> = sessions.iter().map(|session| session.connection.clone()).collect();
+    let ids: Vec<String> = sessions
+        .iter()
+        .map(|session| session.connection.clone())
+        .collect();
     let now = milliseconds();
     for (id, ago) in ids.iter().zip([20_000, 120_000]) {
         let at = now - ago;
-        sql(&world, &format!("UPDATE sessions SET expires_at = {at} WHERE connection_id = '{id}'"));
+        sql(
+            &world,
+            &format!("UPDATE sessions SET expires_at = {at} WHERE connection_id = '{id}'"),
+        );
     }
     world.start();
     for session in &mut sessions {
@@ -182,7 +240,11 @@ fn an_aged_token_has_its_grace_and_then_ends() {
     }
     let [graced, expired] = sessions;
     works(&graced);
-    refused(&expired.call("echo", json!({"text": "x"})), 401, "session_expired");
+    refused(
+        &expired.call("echo", json!({"text": "x"})),
+        401,
+        "session_expired",
+    );
 }
 
 #[test]
@@ -196,11 +258,24 @@ fn a_key_works_until_it_expires() {
     let id = made["key"]["id"].as_str().unwrap();
     assert_eq!(world.stop(), 0);
     let past = milliseconds() - 1000;
-    sql(&world, &format!("UPDATE client_keys SET expires_at = {past} WHERE id = '{id}'"));
+    sql(
+        &world,
+        &format!("UPDATE client_keys SET expires_at = {past} WHERE id = '{id}'"),
+    );
     world.start();
-    refused(&Http::new(&world.url).register_with(key), 401, "key_unknown");
+    refused(
+        &Http::new(&world.url).register_with(key),
+        401,
+        "key_unknown",
+    );
     let keys = world.cli(&["key", "list"]);
-    let state = keys.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap()["state"].clone();
+    let state = keys
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["id"] == id)
+        .unwrap()["state"]
+        .clone();
     assert_eq!(state, "expired");
 }
 
@@ -223,8 +298,14 @@ fn failures_count_for_a_key_and_lock_out_neither_its_owner_nor_the_office() {
     let text = refused(&limited, 429, "rate_limited");
     assert!(text.contains(" s"), "{text}");
     let headers = limited.headers.to_lowercase();
-    let wait = headers.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
-    assert!((1..=600).contains(&wait.trim().parse::<u32>().unwrap()), "{wait}");
+    let wait = headers
+        .lines()
+        .find_map(|line| line.strip_prefix("retry-after: "))
+        .unwrap();
+    assert!(
+        (1..=600).contains(&wait.trim().parse::<u32>().unwrap()),
+        "{wait}"
+    );
     assert!(limited.json()["retry_after"].is_u64(), "{}", limited.json());
     // The same address, another key.
     works(&http.register(&other));
@@ -242,7 +323,11 @@ fn a_key_has_so_many_sessions_and_no_more() {
     let sessions = [http.register(&key), http.register(&key)];
     let full = http.register_with(&key);
     refused(&full, 429, "sessions_max");
-    assert!(full.headers.to_lowercase().contains("retry-after:"), "{}", full.headers);
+    assert!(
+        full.headers.to_lowercase().contains("retry-after:"),
+        "{}",
+        full.headers
+    );
     sessions.iter().for_each(works);
     works(&http.register(&other));
 }
