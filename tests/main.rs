@@ -1,0 +1,21 @@
+//! The integration tests: each starts gateways of this build and drives them from outside.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
+
+mod admin;
+mod client_node;
+mod failures;
+mod hostile;
+mod isolation;
+mod lifecycle;
+mod proxy;
+mod real;
+mod standard;
+mod tokens;
+#[path = "servers/tools.rs"]
+mod tools;
+mod world;
