@@ -207,6 +207,12 @@ pub async fn subscribe_to_grants(control: &Control, key: &Key) -> (Vec<Name>, Ve
             }),
         }
     }
+    // They are stored: a catalog that is away publishes them when it is back.
+    if !done.is_empty()
+        && let Err(error) = control.refresh().await
+    {
+        tracing::warn!(%error, "a new key's subscriptions are not seen yet");
+    }
     done.sort();
     (done, failed)
 }

@@ -89,6 +89,7 @@ pub async fn add(control: &Control, new: &NewSubscription) -> Result<Subscribed,
         return Err(not_granted(control, &key, &mcp).await?);
     }
     let tools = control.subscribe(&key.id, &mcp.id).await?;
+    control.refresh().await?;
     Ok(Subscribed {
         key: key.id,
         mcp: mcp.name,
@@ -198,6 +199,7 @@ async fn remove(
         let changed = before.iter().any(|one| one.mcp == mcp);
         if changed {
             tree.unsubscribe(&key, &mcp).await?;
+            tree.refresh().await?;
         }
         Ok(Changed { changed })
     };
