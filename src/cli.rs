@@ -2,7 +2,7 @@
 //!
 //! `serve` is the server; everything else is a client of its admin socket and prints what it
 //! learns: data on stdout, talk on stderr, tables for people, `-o json` for programs. What failed,
-//! with what, why and what to do next is one shape for all of them ([`error`]).
+//! with what, why and what to do next is one shape for all of them (`error`).
 
 mod banner;
 mod client;

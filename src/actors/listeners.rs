@@ -6,11 +6,14 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::DRAIN_MAX;
+use crate::domain::code::Code;
+use crate::domain::limits::{DRAIN_MAX, LAST_ANSWERS};
+use crate::domain::verdict::Verdict;
 
 use super::control::Control;
 use super::ctx::Ctx;
 use super::front::Front;
+use super::handle::RunEnd;
 use super::launcher::BoxFuture;
 
 /// Whoever opens the listeners.
@@ -22,7 +25,17 @@ pub trait Doors: Send + Sync {
         front: Front,
         control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>>;
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>>;
+}
+
+/// Why a listener does not accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DoorError {
+    /// The stable code.
+    pub code: Code,
+    /// What failed, with what, and what to do.
+    pub message: String,
 }
 
 /// Open listeners.
@@ -30,7 +43,7 @@ pub struct OpenDoors {
     /// Where clients connect, for people.
     pub client_url: String,
     /// Resolves when a listener failed, with the reason; or when all have drained after `stop`.
-    pub closed: BoxFuture<'static, Result<(), String>>,
+    pub closed: BoxFuture<'static, Result<(), DoorError>>,
 }
 
 impl fmt::Debug for OpenDoors {
@@ -46,7 +59,7 @@ pub(super) struct Listeners;
 
 /// A listener failed.
 #[derive(Debug)]
-pub(super) struct ListenerFailed(String);
+pub(super) struct ListenerFailed(DoorError);
 
 /// What it knows.
 pub(super) struct ListenersState {
@@ -108,10 +121,23 @@ impl Actor for Listeners {
         state: &mut ListenersState,
     ) -> Result<(), ActorProcessingErr> {
         state.stop.cancel();
-        if let Some(closed) = state.closed.take() {
-            // Past this, what is still in flight is cut off with its connection.
-            let _ = tokio::time::timeout(DRAIN_MAX, closed).await;
+        let Some(mut closed) = state.closed.take() else {
+            return Ok(());
+        };
+        if tokio::time::timeout(DRAIN_MAX, &mut closed).await.is_ok() {
+            return Ok(());
         }
+        // What is still in flight is answered with the reason before its connection goes.
+        let end = Arc::new(RunEnd {
+            verdict: Verdict::Shutdown,
+            last_stderr: None,
+        });
+        for slot in state.ctx.slots.pin().values() {
+            if let Some(run) = slot.occupant() {
+                run.handle.end(&end);
+            }
+        }
+        let _ = tokio::time::timeout(LAST_ANSWERS, closed).await;
         Ok(())
     }
 }

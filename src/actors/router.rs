@@ -106,10 +106,15 @@ async fn wait(
         }
         SlotState::Closed => return Ok(Waited::Closed),
     }
-    match tokio::time::timeout_at(deadline, watch.changed()).await {
-        Ok(Ok(())) => Ok(Waited::Changed),
-        Ok(Err(_)) => Ok(Waited::Closed),
-        Err(_) => Err(failure::starting(mcp, admitted.elapsed())),
+    let mut stopping = ctx.stopping.subscribe();
+    tokio::select! {
+        biased;
+        changed = tokio::time::timeout_at(deadline, watch.changed()) => match changed {
+            Ok(Ok(())) => Ok(Waited::Changed),
+            Ok(Err(_)) => Ok(Waited::Closed),
+            Err(_) => Err(failure::starting(mcp, admitted.elapsed())),
+        },
+        _ = stopping.wait_for(|stopping| *stopping) => Err(failure::shutting_down()),
     }
 }
 
@@ -119,10 +124,7 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         return Ok(());
     }
     if ctx.is_stopping() {
-        return Err(Reason::new(
-            Code::ShuttingDown,
-            "the gateway is stopping. Try again soon.",
-        ));
+        return Err(failure::shutting_down());
     }
     if ctx.starts.waiting() >= START_QUEUE_MAX {
         let text = format!(

@@ -84,7 +84,6 @@ impl FromRef<Shared> for Arc<About> {
 /// The whole admin API over one control handle.
 ///
 /// Every request must carry the peer's credentials as an extension; without them it is refused.
-#[must_use]
 pub fn router(control: Control, about: About) -> Router {
     let about = Arc::new(about);
     Router::new()

@@ -22,7 +22,7 @@ use definition::{AddArgs, UpdateArgs};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum McpCommand {
-    /// Define a server: legation mcp add NAME [OPTIONS] -- COMMAND ARGS…
+    /// Define a server: legation mcp add NAME --memory 512MiB -- COMMAND ARGS…
     Add(AddArgs),
     /// Change a definition; running isolates of the old one are replaced
     Update(UpdateArgs),

@@ -141,7 +141,8 @@ impl Out {
         }
     }
 
-    /// One thing in the wanted form; `show` prints it for people.
+    /// One thing in the wanted form; `show` prints it for people. `name` may be several, one on a
+    /// line.
     pub(super) fn one<T: Serialize>(
         &mut self,
         item: &T,
@@ -150,7 +151,7 @@ impl Out {
     ) -> Result<(), CliError> {
         match self.format {
             Format::Json => self.json(item),
-            Format::Name => self.line(name),
+            Format::Name => name.lines().try_for_each(|one| self.line(one)),
             Format::Table | Format::Wide => show(self),
         }
     }

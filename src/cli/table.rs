@@ -49,10 +49,10 @@ impl Style {
     #[must_use]
     pub(super) fn of_state(state: &str) -> Self {
         match state {
-            "ready" | "running" | "open" | "published" | "active" => Self::Good,
+            "ready" | "up" | "running" | "open" | "published" | "active" => Self::Good,
             "starting" | "backoff" | "draining" | "stopping" | "draft" => Self::Warn,
             "quarantined" | "stuck" | "suspended" | "failed" | "revoked" => Self::Bad,
-            "idle" | "stopped" | "archived" | "expired" => Self::Dim,
+            "idle" | "resting" | "stopped" | "archived" | "expired" => Self::Dim,
             _ => Self::Plain,
         }
     }

@@ -63,7 +63,7 @@ fn names(node: &TreeNode) -> String {
     std::iter::once(node.name.clone())
         .chain(below)
         .collect::<Vec<_>>()
-        .join(" ")
+        .join("\n")
 }
 
 /// The tree as a table whose first column is drawn with box characters.

@@ -106,7 +106,7 @@ pub struct Session {
 
 /// What a suspension takes away.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "scope", content = "id", rename_all = "snake_case")]
+#[serde(tag = "scope", content = "target", rename_all = "snake_case")]
 pub enum SuspensionScope {
     /// A user: sessions end, registering is refused.
     User(UserId),
@@ -130,4 +130,26 @@ pub struct Suspension {
     pub created_at: Millis,
     /// When it was lifted.
     pub lifted_at: Option<Millis>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+
+    #[test]
+    fn a_suspension_survives_the_wire() {
+        let suspension = Suspension {
+            id: SuspensionId::from_random([1; ID_BYTES]),
+            scope: SuspensionScope::Mcp(McpId::from_random([2; ID_BYTES])),
+            reason: "leak".into(),
+            author: "uid:0(root)".into(),
+            created_at: 1,
+            lifted_at: None,
+        };
+        // As text: a value would hide that two fields have one name.
+        let text = serde_json::to_string(&suspension).unwrap();
+        let read: Suspension = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, suspension, "{text}");
+    }
 }

@@ -119,18 +119,21 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         return Err(unknown());
     };
     let prefix = presented.public_prefix();
-    if let Some(wait) = ctx.failures.wait(prefix) {
-        let left = wait.as_secs() + 1;
-        let message = format!("too many failed registrations with this key; wait {left} s");
-        return Err(Refusal {
-            code: Code::RateLimited,
-            message,
-            retry_after: Some(wait),
-        });
-    }
-    let failed = || {
-        ctx.failures.count(prefix);
-        unknown()
+    // Only failures are held back: whoever has the right key is never locked out by others' tries.
+    let failed = || match ctx.failures.wait(prefix) {
+        Some(wait) => {
+            let left = wait.as_secs() + 1;
+            let message = format!("too many failed registrations with this key; wait {left} s");
+            Refusal {
+                code: Code::RateLimited,
+                message,
+                retry_after: Some(wait),
+            }
+        }
+        None => {
+            ctx.failures.count(prefix);
+            unknown()
+        }
     };
     let key = match ctx.store.key_by_prefix(prefix).await {
         Ok(key) => key,

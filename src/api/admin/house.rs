@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -12,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::clock::HostClock;
 use crate::actors::control::Control;
-use crate::actors::front::Front;
+use crate::actors::front::{Front, Registration};
 use crate::actors::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
 };
-use crate::actors::listeners::{Doors, OpenDoors};
+use crate::actors::listeners::{DoorError, Doors, OpenDoors};
 use crate::actors::system::System;
 use crate::config::Config;
 use crate::domain::ids::UserId;
@@ -49,6 +50,22 @@ impl TestHouse {
         self.system.control()
     }
 
+    /// How many tools a client sees that registers with this key.
+    pub(crate) async fn tools_seen_with(&self, key: &str) -> usize {
+        let front = self.system.front();
+        let registered = front
+            .register(Registration {
+                preshared_key: SecretString::from(key),
+                friendly_name: "test".to_owned(),
+                host_tool: "cli".to_owned(),
+            })
+            .await
+            .unwrap();
+        let token = registered.token.expose_secret();
+        let session = front.authenticate(Some(token)).unwrap();
+        front.tools(&session).len()
+    }
+
     /// Stops the tree and gives every admin's action that the audit log holds.
     pub(crate) async fn into_actions(self) -> Vec<String> {
         assert!(self.system.stop().await, "it stops in time");
@@ -77,7 +94,7 @@ impl Doors for NoDoors {
         _front: Front,
         _control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>> {
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
         Box::pin(async {
             Ok(OpenDoors {
                 client_url: "https://localhost:8443".to_owned(),
@@ -94,6 +111,10 @@ impl Doors for NoDoors {
 struct Script;
 
 impl Launcher for Script {
+    fn starts_in_flight(&self) -> usize {
+        0
+    }
+
     fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>> {
         Box::pin(async move {
             let (stdin, theirs_in) = duplex(64 << 10);

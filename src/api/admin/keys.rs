@@ -181,7 +181,7 @@ pub async fn add(control: &Control, new: NewKey) -> Result<CreatedKey, ApiError>
     })
 }
 
-/// Subscribes a key to everything its user's groups grant that is not archived.
+/// Subscribes a key to everything its user's groups grant that is not archived, and publishes it.
 pub async fn subscribe_to_grants(control: &Control, key: &Key) -> (Vec<Name>, Vec<NotSubscribed>) {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     // The key exists by now: what cannot be read is a subscription not made, not an error.
@@ -214,6 +214,14 @@ pub async fn subscribe_to_grants(control: &Control, key: &Key) -> (Vec<Name>, Ve
         tracing::warn!(%error, "a new key's subscriptions are not seen yet");
     }
     done.sort();
+    if let Err(error) = control.refresh().await {
+        // All stored and none visible yet; the key itself must still reach its owner.
+        let unseen = done.drain(..).map(|mcp| NotSubscribed {
+            mcp,
+            why: error.message.clone(),
+        });
+        failed.extend(unseen);
+    }
     (done, failed)
 }
 

@@ -100,6 +100,8 @@ async fn a_first_hour_ends_with_a_key_that_sees_tools() {
         "never leaves the store: {made}"
     );
 
+    let secret = made["secret"].as_str().unwrap();
+    assert_eq!(world.0.tools_seen_with(secret).await, 1, "at once");
     let (_, seen) = world.get("/v1/subscriptions").await;
     assert_eq!(seen[0]["tools"], json!(["echo"]));
     assert_eq!(seen[0]["user"], "ada");
