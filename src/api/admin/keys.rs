@@ -207,12 +207,6 @@ pub async fn subscribe_to_grants(control: &Control, key: &Key) -> (Vec<Name>, Ve
             }),
         }
     }
-    // They are stored: a catalog that is away publishes them when it is back.
-    if !done.is_empty()
-        && let Err(error) = control.refresh().await
-    {
-        tracing::warn!(%error, "a new key's subscriptions are not seen yet");
-    }
     done.sort();
     if let Err(error) = control.refresh().await {
         // All stored and none visible yet; the key itself must still reach its owner.
