@@ -216,6 +216,11 @@ impl Client {
         }
     }
 
+    /// A connection to the client port.
+    pub(crate) async fn connect(&self) -> Result<Connection> {
+        Connection::open(&self.endpoint).await
+    }
+
     /// One call over a connection of its own.
     pub(crate) async fn call(&self, tool: &str, arguments: Value) -> Result<Reply> {
         let mut connection = Connection::open(&self.endpoint).await?;
