@@ -208,13 +208,16 @@ async fn closed(
         message,
     };
     let first = tokio::select! {
-        ended = clients.stopped() => ("client port", ended),
-        ended = admin.stopped() => ("admin socket", ended),
+        // In order: told to stop, an idle listener is gone at once, and that is no failure. Taking
+        // it for one would drop the other and cut off the calls it still has in hand.
+        biased;
         () = stop.cancelled() => {
             let (clients, admin) = tokio::join!(clients.stopped(), admin.stopped());
             let both = clients.and(admin);
             return both.map(|_| ()).map_err(|error| broke(error.to_string()));
         }
+        ended = clients.stopped() => ("client port", ended),
+        ended = admin.stopped() => ("admin socket", ended),
     };
     match first {
         (name, Ok(_)) => Err(broke(format!("the {name} stopped by itself"))),
