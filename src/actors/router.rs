@@ -106,11 +106,22 @@ async fn wait(
         }
         SlotState::Closed => return Ok(Waited::Closed),
     }
-    match tokio::time::timeout_at(deadline, watch.changed()).await {
-        Ok(Ok(())) => Ok(Waited::Changed),
-        Ok(Err(_)) => Ok(Waited::Closed),
-        Err(_) => Err(failure::starting(mcp, admitted.elapsed())),
+    let mut stopping = ctx.stopping.subscribe();
+    tokio::select! {
+        biased;
+        changed = watch.changed() => Ok(match changed {
+            Ok(()) => Waited::Changed,
+            Err(_) => Waited::Closed,
+        }),
+        // Whoever waits for a start now would only lose the connection later.
+        _ = stopping.wait_for(|stopping| *stopping) => Err(stopping_soon()),
+        () = tokio::time::sleep_until(deadline) => Err(failure::starting(mcp, admitted.elapsed())),
     }
+}
+
+fn stopping_soon() -> Reason {
+    let text = "the gateway is stopping. Try again in a few seconds.";
+    Reason::new(Code::ShuttingDown, text).retry(std::time::Duration::from_secs(5))
 }
 
 /// Asks for a run, within the bounds.
@@ -119,10 +130,7 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         return Ok(());
     }
     if ctx.is_stopping() {
-        return Err(Reason::new(
-            Code::ShuttingDown,
-            "the gateway is stopping. Try again soon.",
-        ));
+        return Err(stopping_soon());
     }
     if ctx.starts.waiting() >= START_QUEUE_MAX {
         let text = format!(
