@@ -23,6 +23,8 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(test)]
+mod direction;
 pub mod domain;
 pub mod protocol;
 pub mod storage;

@@ -119,6 +119,15 @@ pub(super) fn quarantined(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
     Reason::new(code, text).retry(left).because(end)
 }
 
+/// The gateway is on its way down.
+pub(super) fn shutting_down() -> Reason {
+    Reason::new(
+        Code::ShuttingDown,
+        "the gateway is restarting. Try again in a few seconds.",
+    )
+    .retry(Duration::from_secs(5))
+}
+
 /// It did not become ready before the call's deadline.
 pub(super) fn starting(mcp: &Mcp, waited: Duration) -> Reason {
     let text = format!(

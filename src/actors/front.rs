@@ -285,8 +285,7 @@ fn admit<'a>(
     tool: &str,
 ) -> Result<&'a Route, Reason> {
     if ctx.is_stopping() {
-        let text = "the gateway is stopping. Try again in a few seconds.";
-        return Err(Reason::new(Code::ShuttingDown, text).retry(Duration::from_secs(5)));
+        return Err(failure::shutting_down());
     }
     if !ctx.gates.audit.is_open() {
         let text = "no call is made while the audit log cannot be written. Tell your operator.";

@@ -169,8 +169,24 @@ impl IsolateState {
         match self.slot.policy(|policy, now| policy.permit(now)) {
             Permit::Go => self.start(myself, "demand").await?,
             Permit::HalfOpen => self.start(myself, "half-open try").await?,
-            // Only a fresh actor on a slot that failed before comes here.
-            Permit::Backoff(until) | Permit::Quarantined(until) => self.wait(myself, until),
+            // A fresh actor on a slot that failed before, or was killed while it waited.
+            Permit::Backoff(at) => {
+                let (until, end) = (self.slot.instant(at), self.last_end());
+                let failures = self.slot.policy(|policy, _| policy.failures());
+                let state = SlotState::Backoff {
+                    until,
+                    end,
+                    failures,
+                };
+                self.slot.enter(state, "still backing off");
+                self.wait(myself, at);
+            }
+            Permit::Quarantined(at) => {
+                let (until, end) = (self.slot.instant(at), self.last_end());
+                self.slot
+                    .enter(SlotState::Quarantined { until, end }, "still quarantined");
+                self.wait(myself, at);
+            }
         }
         Ok(())
     }
@@ -317,6 +333,16 @@ impl IsolateState {
             }
         }
         Ok(())
+    }
+
+    /// How the newest run of this slot ended.
+    fn last_end(&self) -> Arc<RunEnd> {
+        let newest = self.slot.history().into_iter().next();
+        let verdict = newest.as_ref().and_then(|run| run.facts().verdict);
+        Arc::new(RunEnd {
+            verdict: verdict.unwrap_or(Verdict::Shutdown),
+            last_stderr: newest.and_then(|run| run.stderr.last()),
+        })
     }
 
     /// The final verdict of a run, now that the counters are read.

@@ -172,6 +172,10 @@ impl Launcher for Jail {
         self.host.unowned()
     }
 
+    fn starts_in_flight(&self) -> usize {
+        Self::starts_in_flight(self)
+    }
+
     fn enforcement(&self) -> Enforcement {
         let capabilities = self.host.capabilities();
         Enforcement {

@@ -158,6 +158,9 @@ pub trait Launcher: Send + Sync {
     fn sweep(&self) -> BoxFuture<'_, Result<usize, LaunchError>>;
     /// Processes under this installation's cgroups that no slot owns; 0 when all is well.
     fn unowned(&self) -> usize;
+    /// Starts under way. A runtime must not end before this is 0: a process born after it would
+    /// have nobody to reap it.
+    fn starts_in_flight(&self) -> usize;
     /// What is enforced and what is not, one line each, for the banner and `status`.
     fn enforcement(&self) -> Enforcement;
     /// Restarts the link to the spawner if it is gone.

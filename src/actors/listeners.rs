@@ -7,7 +7,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::{DRAIN_CALLS_MAX, DRAIN_MAX};
+use crate::domain::code::Code;
+use crate::domain::limits::{DRAIN_MAX, LAST_ANSWERS};
 use crate::domain::verdict::Verdict;
 
 use super::control::Control;
@@ -25,7 +26,17 @@ pub trait Doors: Send + Sync {
         front: Front,
         control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>>;
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>>;
+}
+
+/// Why a listener does not accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DoorError {
+    /// The stable code.
+    pub code: Code,
+    /// What failed, with what, and what to do.
+    pub message: String,
 }
 
 /// Open listeners.
@@ -33,7 +44,7 @@ pub struct OpenDoors {
     /// Where clients connect, for people.
     pub client_url: String,
     /// Resolves when a listener failed, with the reason; or when all have drained after `stop`.
-    pub closed: BoxFuture<'static, Result<(), String>>,
+    pub closed: BoxFuture<'static, Result<(), DoorError>>,
 }
 
 impl fmt::Debug for OpenDoors {
@@ -49,7 +60,7 @@ pub(super) struct Listeners;
 
 /// A listener failed.
 #[derive(Debug)]
-pub(super) struct ListenerFailed(String);
+pub(super) struct ListenerFailed(DoorError);
 
 /// What it knows.
 pub(super) struct ListenersState {
@@ -114,10 +125,10 @@ impl Actor for Listeners {
         let Some(mut closed) = state.closed.take() else {
             return Ok(());
         };
-        if timeout(DRAIN_CALLS_MAX, &mut closed).await.is_err() {
+        if timeout(DRAIN_MAX, &mut closed).await.is_err() {
             // Calls that do not end get an answer while there still is a connection for it.
             state.end_calls();
-            let _ = timeout(DRAIN_MAX.saturating_sub(DRAIN_CALLS_MAX), closed).await;
+            let _ = timeout(LAST_ANSWERS, closed).await;
         }
         Ok(())
     }

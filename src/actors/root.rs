@@ -11,6 +11,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
 
+use crate::domain::code::Code;
+
 use super::access::Vault;
 use super::audit::AuditKeeper;
 use super::catalog::Catalog;
@@ -18,7 +20,7 @@ use super::ctx::Ctx;
 use super::health::Health;
 use super::household::{Household, Whose};
 use super::killswitch::KillSwitch;
-use super::listeners::{Doors, Listeners};
+use super::listeners::{DoorError, Doors, Listeners};
 use super::services::{Reaper, Spawner, StoreKeeper};
 use super::sessions::Sessions;
 use super::supervisor::{Children, Fate, Kind};
@@ -92,7 +94,7 @@ impl Service {
     /// How long it may take to stop.
     const fn stop_within(self) -> Duration {
         match self {
-            Self::Listeners => Duration::from_secs(11),
+            Self::Listeners => Duration::from_secs(13),
             Self::Users | Self::Shared => Duration::from_secs(19),
             _ => Duration::from_secs(3),
         }
@@ -121,8 +123,13 @@ pub enum Phase {
     Starting,
     /// All are up.
     Up,
-    /// It could not start, or gave up: the reason.
-    Failed(String),
+    /// It could not start, or gave up.
+    Failed {
+        /// The stable code, where the cause has one.
+        code: Code,
+        /// The reason.
+        why: String,
+    },
     /// All are down, as ordered.
     Stopped,
 }
@@ -229,8 +236,16 @@ impl Actor for Root {
             state.stop_last(&myself);
             return Ok(());
         }
+        let booting = *state.args.phase.borrow() == Phase::Starting;
         let cause = match &event {
-            SupervisionEvent::ActorFailed(_, error) => error.to_string(),
+            SupervisionEvent::ActorFailed(_, error) => {
+                // At boot somebody waits at a terminal: a port that is taken stays taken.
+                if let (true, Some(door)) = (booting, error.downcast_ref::<DoorError>()) {
+                    state.give_up(service, door.code, &door.message);
+                    return Ok(());
+                }
+                error.to_string()
+            }
             _ => "ended, which it never should".to_owned(),
         };
         state.failed(&myself, service, &fate, &cause);
@@ -268,63 +283,21 @@ impl RootState {
     }
 
     async fn spawn(&self, me: ActorCell, service: Service) -> Result<ActorCell, SpawnErr> {
-        let ctx = || Arc::clone(&self.args.ctx);
-        Ok(match service {
-            Service::Spawner => Actor::spawn_linked(None, Spawner, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Store => Actor::spawn_linked(None, StoreKeeper, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Audit => Actor::spawn_linked(None, AuditKeeper, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::KillSwitch => Actor::spawn_linked(None, KillSwitch, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Vault => Actor::spawn_linked(None, Vault, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Catalog => Actor::spawn_linked(None, Catalog, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Reaper => Actor::spawn_linked(None, Reaper, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Shared => {
-                let args = (ctx(), Whose::Shared);
-                Actor::spawn_linked(None, Household, args, me)
-                    .await?
-                    .0
-                    .get_cell()
-            }
-            Service::Users => Actor::spawn_linked(None, Users, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Sessions => Actor::spawn_linked(None, Sessions, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Health => Actor::spawn_linked(None, Health, ctx(), me)
-                .await?
-                .0
-                .get_cell(),
-            Service::Listeners => {
-                let args = (ctx(), Arc::clone(&self.args.doors));
-                Actor::spawn_linked(None, Listeners, args, me)
-                    .await?
-                    .0
-                    .get_cell()
-            }
-        })
+        let ctx = Arc::clone(&self.args.ctx);
+        match service {
+            Service::Spawner => begin(Spawner, ctx, me).await,
+            Service::Store => begin(StoreKeeper, ctx, me).await,
+            Service::Audit => begin(AuditKeeper, ctx, me).await,
+            Service::KillSwitch => begin(KillSwitch, ctx, me).await,
+            Service::Vault => begin(Vault, ctx, me).await,
+            Service::Catalog => begin(Catalog, ctx, me).await,
+            Service::Reaper => begin(Reaper, ctx, me).await,
+            Service::Shared => begin(Household, (ctx, Whose::Shared), me).await,
+            Service::Users => begin(Users, ctx, me).await,
+            Service::Sessions => begin(Sessions, ctx, me).await,
+            Service::Health => begin(Health, ctx, me).await,
+            Service::Listeners => begin(Listeners, (ctx, Arc::clone(&self.args.doors)), me).await,
+        }
     }
 
     /// A service is up: at boot, the next one is started.
@@ -361,10 +334,14 @@ impl RootState {
                     "failed too often, giving up: {cause}"
                 );
                 ctx.tree.note(service.name(), "given up", cause);
-                let reason = format!("{}: {cause}", service.name());
-                self.args.phase.send_replace(Phase::Failed(reason));
+                self.give_up(service, Code::StartFailed, cause);
             }
         }
+    }
+
+    fn give_up(&self, service: Service, code: Code, cause: &str) {
+        let why = format!("{}: {cause}", service.name());
+        self.args.phase.send_replace(Phase::Failed { code, why });
     }
 
     /// Stops the last service that runs; with none left, the tree is down.
@@ -386,4 +363,13 @@ impl RootState {
         cell.stop(None);
         myself.send_after(service.stop_within(), move || RootMsg::Overdue(service));
     }
+}
+
+async fn begin<A: Actor>(
+    actor: A,
+    args: A::Arguments,
+    me: ActorCell,
+) -> Result<ActorCell, SpawnErr> {
+    let (begun, _) = Actor::spawn_linked(None, actor, args, me).await?;
+    Ok(begun.get_cell())
 }

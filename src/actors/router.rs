@@ -109,19 +109,13 @@ async fn wait(
     let mut stopping = ctx.stopping.subscribe();
     tokio::select! {
         biased;
-        changed = watch.changed() => Ok(match changed {
-            Ok(()) => Waited::Changed,
-            Err(_) => Waited::Closed,
-        }),
-        // Whoever waits for a start now would only lose the connection later.
-        _ = stopping.wait_for(|stopping| *stopping) => Err(stopping_soon()),
-        () = tokio::time::sleep_until(deadline) => Err(failure::starting(mcp, admitted.elapsed())),
+        changed = tokio::time::timeout_at(deadline, watch.changed()) => match changed {
+            Ok(Ok(())) => Ok(Waited::Changed),
+            Ok(Err(_)) => Ok(Waited::Closed),
+            Err(_) => Err(failure::starting(mcp, admitted.elapsed())),
+        },
+        _ = stopping.wait_for(|stopping| *stopping) => Err(failure::shutting_down()),
     }
-}
-
-fn stopping_soon() -> Reason {
-    let text = "the gateway is stopping. Try again in a few seconds.";
-    Reason::new(Code::ShuttingDown, text).retry(std::time::Duration::from_secs(5))
 }
 
 /// Asks for a run, within the bounds.
@@ -130,7 +124,7 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         return Ok(());
     }
     if ctx.is_stopping() {
-        return Err(stopping_soon());
+        return Err(failure::shutting_down());
     }
     if ctx.starts.waiting() >= START_QUEUE_MAX {
         let text = format!(

@@ -147,6 +147,10 @@ impl Launcher for Scripted {
         0
     }
 
+    fn starts_in_flight(&self) -> usize {
+        0
+    }
+
     fn enforcement(&self) -> Enforcement {
         Enforcement::default()
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::config::server::Durability as Wanted;
+use crate::domain::code::Code;
 use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
@@ -37,8 +38,13 @@ pub enum SystemError {
         why: String,
     },
     /// A service did not start.
-    #[error("cannot start {0}")]
-    Service(String),
+    #[error("cannot start {why}")]
+    Service {
+        /// The stable code, where the cause has one.
+        code: Code,
+        /// Which, and why.
+        why: String,
+    },
     /// It took too long.
     #[error("the services did not start within {} s", limits::BOOT_MAX.as_secs())]
     Late,
@@ -91,6 +97,19 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+impl SystemError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Audit { .. } => Code::AuditUnavailable,
+            Self::Service { code, .. } => *code,
+            Self::Late => Code::StartFailed,
+        }
+    }
+}
+
 impl System {
     /// Opens the store and the audit log, starts the services in order, and returns when the
     /// listeners accept.
@@ -120,15 +139,25 @@ impl System {
             doors,
             phase: tell,
         };
-        let (root, _) = Actor::spawn(None, Root, args)
-            .await
-            .map_err(|error| SystemError::Service(error.to_string()))?;
+        let (root, _) =
+            Actor::spawn(None, Root, args)
+                .await
+                .map_err(|error| SystemError::Service {
+                    code: Code::Internal,
+                    why: error.to_string(),
+                })?;
         let settled = phase.wait_for(|phase| *phase != Phase::Starting);
         let settled = tokio::time::timeout(limits::BOOT_MAX, settled).await;
         let result = match settled.as_ref().map(|phase| phase.as_deref()) {
             Ok(Ok(Phase::Up)) => Ok(()),
-            Ok(Ok(Phase::Failed(why))) => Err(SystemError::Service(why.clone())),
-            Ok(_) => Err(SystemError::Service("root: it ended".to_owned())),
+            Ok(Ok(Phase::Failed { code, why })) => Err(SystemError::Service {
+                code: *code,
+                why: why.clone(),
+            }),
+            Ok(_) => Err(SystemError::Service {
+                code: Code::Internal,
+                why: "root: it ended".to_owned(),
+            }),
             Err(_) => Err(SystemError::Late),
         };
         drop(settled);
@@ -158,10 +187,10 @@ impl System {
     pub async fn gave_up(&self) -> String {
         let mut phase = self.phase.clone();
         let ended = phase
-            .wait_for(|phase| matches!(phase, Phase::Failed(_)))
+            .wait_for(|phase| matches!(phase, Phase::Failed { .. }))
             .await;
         match ended.as_deref() {
-            Ok(Phase::Failed(why)) => why.clone(),
+            Ok(Phase::Failed { why, .. }) => why.clone(),
             _ => "the root ended".to_owned(),
         }
     }
@@ -177,6 +206,10 @@ impl System {
                 .is_ok();
         if !orderly {
             self.root.kill();
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        while self.ctx.launcher.starts_in_flight() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // Whatever is still in a slot dies with its scope; nothing outlives us.
         for slot in self.ctx.slots.pin().values() {

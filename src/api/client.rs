@@ -24,7 +24,7 @@ use crate::actors::front::Front;
 use crate::actors::session::SessionHandle;
 use crate::config::Cidr;
 use crate::domain::code::Code;
-use crate::domain::limits::BODY_BYTES_MAX;
+use crate::domain::limits::{BODY_BYTES_MAX, STANDARD_CLIENT_RESPONSE_BYTES_MAX};
 
 use super::error::{Error, method_not_allowed};
 
@@ -35,6 +35,8 @@ const SESSION_TOKEN: &str = "x-session-token";
 pub struct Options {
     /// Bytes of one request body (`limits.body_bytes_max`).
     pub body_bytes_max: usize,
+    /// Bytes of one answer (`calls.response_bytes_max`).
+    pub response_bytes_max: usize,
     /// Proxies whose forwarded address is believed (`trusted_proxies`).
     pub trusted_proxies: Vec<Cidr>,
 }
@@ -74,6 +76,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             body_bytes_max: BODY_BYTES_MAX,
+            response_bytes_max: STANDARD_CLIENT_RESPONSE_BYTES_MAX,
             trusted_proxies: Vec::new(),
         }
     }

@@ -186,9 +186,11 @@ impl House {
             Arc::<HouseDoors>::clone(&doors),
         );
         // A signal now waits for the start to end, which has a deadline of its own.
-        let system = starting
-            .await
-            .map_err(|error| not_started(explain(error)))?;
+        let system = starting.await.map_err(|error| CliError::NotStarted {
+            code: error.code(),
+            message: explain(error),
+            next: None,
+        })?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;
             return Err(error);

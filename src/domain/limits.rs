@@ -127,11 +127,11 @@ pub const COALESCE_EVERY: Duration = Duration::from_secs(5);
 /// Records waiting for the audit writer.
 pub const AUDIT_QUEUE_MAX: usize = 8192;
 /// How long the whole server may take to stop.
-pub const SHUTDOWN_MAX: Duration = Duration::from_secs(20);
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(40);
 /// How long listeners wait for requests in flight when the server stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long of that calls in flight may go on; then they are answered that the server stops.
-pub const DRAIN_CALLS_MAX: Duration = Duration::from_secs(8);
+/// How long the answers to calls that a stopping server cuts short may take to leave.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Bytes of memory of one isolate.
 pub const ISOLATE_MEMORY_BYTES: u64 = 512 << 20;
 /// Processes and threads of one isolate.

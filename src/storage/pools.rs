@@ -12,7 +12,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Database, Pool, Transaction};
 
-use super::error::{StoreError, doing};
+use super::error::{Fault, StoreError, doing};
 use crate::domain::limits;
 
 /// Expands the body once for each database the store can stand on; `$db` is a [`Pair`].
@@ -84,7 +84,18 @@ impl Pools {
             .idle_timeout(None)
             .connect_with(options.clone())
             .await
-            .map_err(doing("open the store"))?;
+            .map_err(|error| match doing("open the store")(error) {
+                // SQLite does not say which file.
+                StoreError::Unavailable {
+                    fault: Fault::CannotOpen,
+                    source,
+                    ..
+                } => StoreError::Open {
+                    path: path.to_owned(),
+                    source: std::io::Error::other(source),
+                },
+                other => other,
+            })?;
         sqlx::migrate!("src/storage/migrations/sqlite")
             .run(&writer)
             .await

@@ -46,7 +46,8 @@ impl Control {
             let message = format!("it is suspended: {}", suspension.reason);
             return Err(ControlError::new(Code::Conflict, message).next("resume it first"));
         }
-        let before = slot.occupant().map_or(0, |run| run.epoch);
+        // The newest run there was, living or ended: what it left must not pass for the fresh one.
+        let before = slot.history().first().map_or(0, |run| run.epoch);
         let told = slot
             .actor()
             .is_some_and(|actor| actor.cast(IsolateMsg::Restart).is_ok());

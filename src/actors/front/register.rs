@@ -119,20 +119,21 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         return Err(unknown());
     };
     let prefix = presented.public_prefix();
-    // Only failures are limited: the prefix is public, and whoever knows it must not be able to
-    // lock the key's owner out.
-    let failed = || {
-        if let Some(wait) = ctx.failures.wait(prefix) {
+    // Only failures are held back: whoever has the right key is never locked out by others' tries.
+    let failed = || match ctx.failures.wait(prefix) {
+        Some(wait) => {
             let left = wait.as_secs() + 1;
             let message = format!("too many failed registrations with this key; wait {left} s");
-            return Refusal {
+            Refusal {
                 code: Code::RateLimited,
                 message,
                 retry_after: Some(wait),
-            };
+            }
         }
-        ctx.failures.count(prefix);
-        unknown()
+        None => {
+            ctx.failures.count(prefix);
+            unknown()
+        }
     };
     let key = match ctx.store.key_by_prefix(prefix).await {
         Ok(key) => key,

@@ -17,7 +17,7 @@ use crate::actors::front::{Front, Registration};
 use crate::actors::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
 };
-use crate::actors::listeners::{Doors, OpenDoors};
+use crate::actors::listeners::{DoorError, Doors, OpenDoors};
 use crate::actors::system::System;
 use crate::config::Config;
 use crate::domain::ids::UserId;
@@ -94,7 +94,7 @@ impl Doors for NoDoors {
         _front: Front,
         _control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>> {
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
         Box::pin(async {
             Ok(OpenDoors {
                 client_url: "https://localhost:8443".to_owned(),
@@ -111,6 +111,10 @@ impl Doors for NoDoors {
 struct Script;
 
 impl Launcher for Script {
+    fn starts_in_flight(&self) -> usize {
+        0
+    }
+
     fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>> {
         Box::pin(async move {
             let (stdin, theirs_in) = duplex(64 << 10);

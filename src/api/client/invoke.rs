@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::{Shared, answer, body};
 use crate::actors::front::Outcome;
 use crate::api::error::{Error, json};
-use crate::domain::limits::{CALLED_NAME_BYTES_MAX, STANDARD_CLIENT_RESPONSE_BYTES_MAX};
+use crate::domain::limits::CALLED_NAME_BYTES_MAX;
 
 /// Unknown fields are refused: the standard client sends none, and a misspelt `arguments` would
 /// otherwise be a call without any.
@@ -53,7 +53,7 @@ async fn invoked(shared: &Shared, mut request: Request) -> Result<Bytes, Error> 
     let at = front.wall_ms();
     Ok(match &outcome {
         Outcome::Answered(answered) => {
-            answer::answered(answered, at, STANDARD_CLIENT_RESPONSE_BYTES_MAX)
+            answer::answered(answered, at, shared.options().response_bytes_max)
         }
         Outcome::Failed(failure) => answer::failed(failure, at),
     })

@@ -18,7 +18,6 @@ use crate::actors::front::ToolView;
 use crate::api::error::{json, put_string};
 use crate::api::stamp::rfc3339;
 use crate::domain::account::Millis;
-use crate::domain::limits::STANDARD_CLIENT_RESPONSE_BYTES_MAX;
 
 const NO_SCHEMA: &str = r#"{"type":"object"}"#;
 /// What follows the last tool.
@@ -32,7 +31,7 @@ pub(super) async fn tools(State(shared): State<Shared>, request: Request) -> Res
     match shared.authenticate(request.headers()) {
         Ok(session) => {
             let front = shared.front();
-            let max = STANDARD_CLIENT_RESPONSE_BYTES_MAX;
+            let max = shared.options().response_bytes_max;
             let (body, left_out) = render(&front.tools(&session), front.wall_ms(), max);
             if left_out > 0 {
                 let id = session.id();

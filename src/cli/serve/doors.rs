@@ -10,10 +10,10 @@ use crate::actors::clock::Clock;
 use crate::actors::control::Control;
 use crate::actors::front::Front;
 use crate::actors::launcher::BoxFuture;
-use crate::actors::listeners::{Doors, OpenDoors};
+use crate::actors::listeners::{DoorError, Doors, OpenDoors};
 use crate::api::admin::{self, About};
 use crate::api::client::{self, Options};
-use crate::api::serve::{Bounds, Listener, OtherPort, SocketMode, bind_tcp, bind_unix};
+use crate::api::serve::{BindError, Bounds, Listener, OtherPort, SocketMode, bind_tcp, bind_unix};
 use crate::api::tls::{Source, Tls, TlsError, local_names};
 use crate::cli::error::CliError;
 use crate::config::Config;
@@ -70,6 +70,7 @@ impl HouseDoors {
             tls,
             options: Options {
                 body_bytes_max: config.client.body_bytes_max,
+                response_bytes_max: config.calls.response_bytes_max,
                 trusted_proxies: config.client.trusted_proxies.clone(),
             },
             about,
@@ -104,15 +105,15 @@ impl HouseDoors {
         front: Front,
         control: Control,
         stop: CancellationToken,
-    ) -> Result<OpenDoors, String> {
+    ) -> Result<OpenDoors, DoorError> {
         // The socket first: who has it is the one server of this directory.
-        let admin = bind_unix(&self.socket, self.socket_mode).map_err(|e| chain(&e))?;
+        let admin = bind_unix(&self.socket, self.socket_mode).map_err(|e| shut(&e))?;
         let (address, other) = match self.bound.get() {
             Some(before) => (*before, OtherPort::Refuse),
             None if self.any_port => (self.asked, OtherPort::Take),
             None => (self.asked, OtherPort::Refuse),
         };
-        let clients = bind_tcp(address, other).await.map_err(|e| chain(&e))?;
+        let clients = bind_tcp(address, other).await.map_err(|e| shut(&e))?;
         let bound = clients.tcp().unwrap_or(address);
         let client_url = self.url(*self.bound.get_or_init(|| bound));
         let admin = admin.serve(
@@ -140,7 +141,7 @@ impl Doors for HouseDoors {
         front: Front,
         control: Control,
         stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, String>> {
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
         Box::pin(self.open_both(front, control, stop))
     }
 }
@@ -174,6 +175,17 @@ fn no_certificate(error: &TlsError) -> CliError {
     }
 }
 
+fn shut(error: &BindError) -> DoorError {
+    let code = match error {
+        BindError::InUse { .. } | BindError::Answers { .. } => Code::PortTaken,
+        _ => Code::StartFailed,
+    };
+    DoorError {
+        code,
+        message: chain(error),
+    }
+}
+
 /// An error with what is behind it.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -190,7 +202,11 @@ async fn closed(
     mut clients: Listener,
     mut admin: Listener,
     stop: CancellationToken,
-) -> Result<(), String> {
+) -> Result<(), DoorError> {
+    let broke = |message: String| DoorError {
+        code: Code::Internal,
+        message,
+    };
     let first = tokio::select! {
         // In order: told to stop, an idle listener is gone at once, and that is no failure. Taking
         // it for one would drop the other and cut off the calls it still has in hand.
@@ -198,13 +214,13 @@ async fn closed(
         () = stop.cancelled() => {
             let (clients, admin) = tokio::join!(clients.stopped(), admin.stopped());
             let both = clients.and(admin);
-            return both.map(|_| ()).map_err(|broken| broken.to_string());
+            return both.map(|_| ()).map_err(|error| broke(error.to_string()));
         }
         ended = clients.stopped() => ("client port", ended),
         ended = admin.stopped() => ("admin socket", ended),
     };
     match first {
-        (name, Ok(_)) => Err(format!("the {name} stopped by itself")),
-        (name, Err(broken)) => Err(format!("the {name} broke: {broken}")),
+        (name, Ok(_)) => Err(broke(format!("the {name} stopped by itself"))),
+        (name, Err(error)) => Err(broke(format!("the {name} broke: {error}"))),
     }
 }
