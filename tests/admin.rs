@@ -95,8 +95,9 @@ fn every_command_speaks_to_people_and_to_programs() {
         .as_str()
         .unwrap()
         .to_owned();
+    assert_eq!(world.status()["isolates"]["ready"], 1);
+    assert!(world.run(&["status"]).stdout.contains("ready"));
     let looks: &[(&[&str], &str)] = &[
-        (&["status"], "ready"),
         (&["tree"], "listeners"),
         (&["ps"], &isolate),
         (&["isolate", "list"], "ready"),

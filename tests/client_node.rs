@@ -149,7 +149,7 @@ fn the_standard_client_lists_calls_and_leaves() {
 
 #[test]
 fn parallel_calls_of_the_standard_client_all_succeed() {
-    let world = World::new();
+    let world = World::with_client("tls = \"self\"\n", "");
     world.demo("demo", &[]);
     let key = world.key("ada");
     let Some(mut one) = Client::start(&world, &key) else {

@@ -164,7 +164,7 @@ fn quarantined_says_so_with_the_last_words() {
 #[test]
 fn out_of_memory_names_the_limit() {
     let world = World::new();
-    let enforced = world.cli(&["status"])["enforcement"]["enforced"].to_string();
+    let enforced = world.status()["enforcement"]["enforced"].to_string();
     if !am_root() || !enforced.contains("cgroup_memory") {
         return tools::skip("out of memory", "memory limits are not enforced here");
     }
@@ -347,6 +347,32 @@ fn a_killed_isolate_tells_its_callers_the_reason() {
         "again",
         "a kill is not a ban"
     );
+}
+
+#[test]
+fn a_stopping_gateway_answers_who_waits_for_a_start() {
+    let mut world = World::new();
+    world.misbehaving("slow", &[], &["slow_start=5000"]);
+    let ada = world.client("ada");
+    let waiting = sleeping(&ada, 0);
+    world.until("it starts", |world| {
+        (!world.isolates().is_empty()).then_some(())
+    });
+    assert_eq!(world.stop(), 0);
+    let (_, metadata) = failed(&waiting.join().unwrap(), "shutting_down");
+    assert_eq!(metadata["retryable"], true);
+}
+
+#[test]
+fn a_suspended_users_callers_are_told() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let waiting = sleeping(&ada, 600_000);
+    in_flight(&world, 1);
+    world.cli(&["user", "suspend", "ada", "--reason", "left the firm"]);
+    let (text, _) = failed(&waiting.join().unwrap(), "cancelled");
+    assert!(text.contains("left the firm"), "{text}");
 }
 
 #[test]

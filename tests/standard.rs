@@ -467,7 +467,7 @@ fn tls_with_its_own_certificate_answers() {
     let Some(curl) = tools::on_path("curl") else {
         return tools::skip("TLS by curl", "no curl on PATH");
     };
-    let world = World::with_client("tls = \"self\"\n", "");
+    let mut world = World::with_client("tls = \"self\"\n", "");
     world.demo("demo", &[]);
     let key = world.key("ada");
     assert!(world.url.starts_with("https://"), "{}", world.url);
@@ -490,15 +490,75 @@ fn tls_with_its_own_certificate_answers() {
     let answer: Value = serde_json::from_slice(&ran.stdout)
         .unwrap_or_else(|why| panic!("{why}: {}", String::from_utf8_lossy(&ran.stderr)));
     assert!(answer["session_token"].is_string(), "{answer}");
-    // Without -k it is not believed.
-    let ran = std::process::Command::new(curl)
-        .args(["-sS", &url])
-        .output()
+    // Without -k it is not believed, unless it is named; and a restart keeps it.
+    let ask = |url: &str, more: &[&str]| {
+        let ran = std::process::Command::new(&curl)
+            .args(["-sS", "-o", "/dev/null", url])
+            .args(more)
+            .output()
+            .unwrap();
+        ran.status.code()
+    };
+    assert_eq!(ask(&url, &[]), Some(60));
+    let own = std::fs::read_dir(world.data_dir().join("tls")).unwrap();
+    let own = own
+        .map(|file| file.unwrap().path())
+        .find(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("BEGIN CERT")))
         .unwrap();
+    let kept = world.dir.path().join("kept.pem");
+    std::fs::copy(&own, &kept).unwrap();
+    world.stop();
+    world.start();
     assert_eq!(
-        ran.status.code(),
-        Some(60),
-        "{}",
-        String::from_utf8_lossy(&ran.stderr)
+        ask(&world.url, &["--cacert", kept.to_str().unwrap()]),
+        Some(0)
     );
+}
+
+#[test]
+fn unusual_but_right_http_is_served() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let body = r#"{"tool":"echo","arguments":{"text":"hi"}}"#;
+    let head = |more: &str| {
+        format!(
+            "POST /v1/tools/invoke HTTP/1.1\r\nHost: x\r\ncontent-TYPE: application/json\r\nx-session-TOKEN: {}\r\n{more}\r\n",
+            ada.token
+        )
+    };
+    let length = format!("Content-Length: {}\r\n", body.len());
+    for more in [
+        length.clone(),
+        format!("Expect: 100-continue\r\n{length}"),
+        format!("Connection: close\r\n{length}"),
+    ] {
+        let mut stream = ada.http.connect();
+        stream.write_all((head(&more) + body).as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut answer = read(&mut stream);
+        if answer.status == 100 {
+            answer = read(&mut stream);
+        }
+        assert_eq!(answer.text(), "hi", "{more}");
+    }
+    // One byte at a time, in chunks of one.
+    let mut slow = head("Transfer-Encoding: chunked\r\n").into_bytes();
+    for byte in body.bytes() {
+        slow.extend(format!("1;ext=x\r\n{}\r\n", char::from(byte)).as_bytes());
+    }
+    slow.extend(b"0\r\nTrailer: x\r\n\r\n");
+    let mut stream = ada.http.connect();
+    for byte in slow.chunks(1) {
+        stream.write_all(byte).unwrap();
+    }
+    assert_eq!(read(&mut BufReader::new(stream)).text(), "hi");
+    // Two requests in one write are answered in order.
+    let two = (head(&length) + body).repeat(2);
+    let mut stream = ada.http.connect();
+    stream.write_all(two.as_bytes()).unwrap();
+    let mut stream = BufReader::new(stream);
+    for _ in 0..2 {
+        assert_eq!(read(&mut stream).text(), "hi");
+    }
 }

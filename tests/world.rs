@@ -164,6 +164,15 @@ impl World {
         serde_json::from_str(&ran.stdout).unwrap_or(Value::Null)
     }
 
+    /// The server on one screen, as JSON. Its exit code says whether something is not enforced.
+    pub(crate) fn status(&self) -> Value {
+        let ran = self.run(&["status", "-o", "json"]);
+        let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let degraded = status["enforcement"]["missing"] != serde_json::json!([]);
+        assert_eq!(ran.code, if degraded { 2 } else { 0 }, "{status}");
+        status
+    }
+
     /// Defines, publishes and grants an mcp to the group `all`.
     pub(crate) fn mcp(&self, name: &str, options: &[&str], command: &[&str]) -> Value {
         let mut args = vec!["mcp", "add", name];
