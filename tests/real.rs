@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::processes::{inhabitants, kill_9, no_zombies};
 use crate::tools::{self, Program};
