@@ -134,7 +134,8 @@ impl Default for Bounds {
             header_read: limits::HEADER_READ_MAX,
             header_bytes: limits::HEADER_BYTES_MAX,
             idle: limits::KEEP_ALIVE_IDLE_MAX,
-            drain: limits::DRAIN_MAX,
+            // Calls cut short at `DRAIN_MAX` are answered; their connections must still be there.
+            drain: limits::DRAIN_MAX.saturating_add(limits::LAST_ANSWERS),
         }
     }
 }
