@@ -492,6 +492,20 @@ fn only_the_newcomer_is_renamed() {
 }
 
 #[test]
+fn a_new_keys_bare_names_are_those_of_the_oldest_mcp() {
+    let world = World::new();
+    for name in ["zeta", "beta", "alpha", "gamma"] {
+        world.demo(name, &[]);
+    }
+    for user in ["ada", "bob"] {
+        let listed = world.client(user).send("GET", "/v1/tools", None).json();
+        let tools = listed["tools"].as_array().unwrap();
+        let echo = tools.iter().find(|tool| tool["name"] == "echo").unwrap();
+        assert_eq!(echo["metadata"]["mcp_server"], "zeta");
+    }
+}
+
+#[test]
 fn an_update_replaces_an_isolate_after_its_calls() {
     let world = World::new();
     world.demo("demo", &[]);

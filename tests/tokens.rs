@@ -25,11 +25,8 @@ fn key_ids(world: &World, user: &str) -> Vec<String> {
         .collect()
 }
 
-fn milliseconds() -> i64 {
-    let since = std::fs::metadata("/proc/self").unwrap().modified().unwrap();
-    let since = since.duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
-}
+/// Milliseconds since the epoch, to the database.
+const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// Changes the database of a stopped gateway.
 fn sql(world: &World, statement: &str) {
@@ -226,12 +223,10 @@ fn an_aged_token_has_its_grace_and_then_ends() {
         .iter()
         .map(|session| session.connection.clone())
         .collect();
-    let now = milliseconds();
     for (id, ago) in ids.iter().zip([20_000, 120_000]) {
-        let at = now - ago;
         sql(
             &world,
-            &format!("UPDATE sessions SET expires_at = {at} WHERE connection_id = '{id}'"),
+            &format!("UPDATE sessions SET expires_at = {NOW} - {ago} WHERE connection_id = '{id}'"),
         );
     }
     world.start();
@@ -257,10 +252,9 @@ fn a_key_works_until_it_expires() {
     works(&Http::new(&world.url).register(key));
     let id = made["key"]["id"].as_str().unwrap();
     assert_eq!(world.stop(), 0);
-    let past = milliseconds() - 1000;
     sql(
         &world,
-        &format!("UPDATE client_keys SET expires_at = {past} WHERE id = '{id}'"),
+        &format!("UPDATE client_keys SET expires_at = {NOW} - 1000 WHERE id = '{id}'"),
     );
     world.start();
     refused(
