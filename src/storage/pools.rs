@@ -3,8 +3,10 @@
 //! SQLite: write-ahead log, `synchronous = FULL` (an acknowledged write survives a power cut), one
 //! writer connection, and a small pool of readers that is filled on demand and emptied when idle.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
@@ -78,7 +80,7 @@ impl Pools {
             .busy_timeout(limits::STORE_BUSY_MAX)
             .pragma("cache_size", CACHE_SIZE)
             .pragma("journal_size_limit", JOURNAL_BYTES_MAX);
-        let writer = bounded(SqlitePoolOptions::new())
+        let writer = on_its_file(bounded(SqlitePoolOptions::new()), path)
             .min_connections(1)
             .max_connections(1)
             .idle_timeout(None)
@@ -100,7 +102,7 @@ impl Pools {
             .run(&writer)
             .await
             .map_err(StoreError::migrating)?;
-        let reader = bounded(SqlitePoolOptions::new())
+        let reader = on_its_file(bounded(SqlitePoolOptions::new()), path)
             .min_connections(0)
             .max_connections(limits::STORE_READERS_MAX)
             .idle_timeout(READER_IDLE)
@@ -120,6 +122,43 @@ fn bounded<DB: Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
         .acquire_timeout(limits::STORE_ACQUIRE_MAX)
         .max_lifetime(None)
         .test_before_acquire(false)
+}
+
+/// Which file a pool's connections are to.
+#[derive(Debug, Default)]
+struct OnDisk {
+    inode: Option<u64>,
+    /// When another file took its place.
+    replaced: Option<Instant>,
+}
+
+/// Closes connections to a file that is no longer the one at `path`. SQLite goes on in a file that
+/// was removed or replaced, so what it acknowledges would be gone with the process. A new
+/// connection finds the new file, or says that there is none.
+fn on_its_file(options: PoolOptions<Sqlite>, path: &Path) -> PoolOptions<Sqlite> {
+    let known = Arc::new(Mutex::new(OnDisk::default()));
+    let path: Arc<Path> = path.into();
+    let (opened, at) = (Arc::clone(&known), Arc::clone(&path));
+    options
+        .after_connect(move |_, _| {
+            let inode = inode(&at);
+            let mut known = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.inode.is_some() && known.inode != inode {
+                known.replaced = Some(Instant::now());
+            }
+            known.inode = inode;
+            Box::pin(async { Ok(()) })
+        })
+        .before_acquire(move |_, connection| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let younger = |replaced: Instant| connection.age < replaced.elapsed();
+            let fits = known.inode == inode(&path) && known.replaced.is_none_or(younger);
+            Box::pin(async move { Ok(fits) })
+        })
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
 }
 
 /// Makes the file readable for its owner only, before SQLite would make it by the umask; the log
