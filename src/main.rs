@@ -8,6 +8,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Before any thread: as the spawner this never returns.
     sandbox::role();
-    sandbox::small_pages();
     legation::cli::main(std::env::args_os())
 }

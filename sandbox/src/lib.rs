@@ -47,10 +47,3 @@ pub fn role() {
         spawnd::run();
     }
 }
-
-/// Gives up transparent huge pages for this process and its children: an allocator that asks for
-/// them makes an idle gateway three times as large. Servers get them back before they are
-/// executed. Where the kernel does not know the switch, nothing changes.
-pub fn small_pages() {
-    let _ = nix::sys::prctl::set_thp_disable(true);
-}

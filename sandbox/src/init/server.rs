@@ -30,8 +30,6 @@ fn become_program(rest: &[&Step], program: &Program) -> Result<Infallible, Failu
     nix::unistd::setsid()
         .map_err(|e| failed(Place::ServerSession, "start a session", &e.into()))?;
     sys::reset_signals();
-    // The gateway gave up huge pages for itself; the server decides for itself.
-    let _ = nix::sys::prctl::set_thp_disable(false);
     sys::close_on_exec_from(3)
         .map_err(|e| failed(Place::ServerSession, "mark our descriptors", &e))?;
     for step in rest {
