@@ -38,7 +38,10 @@ impl Bystander {
                 let since = Instant::now();
                 assert_eq!(session.ask("well.echo", json!({ "text": text })), text);
                 let took = since.elapsed();
-                assert!(took < Duration::from_secs(10), "a bystander waited {took:?}");
+                assert!(
+                    took < Duration::from_secs(10),
+                    "a bystander waited {took:?}"
+                );
                 calls += 1;
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -60,7 +63,10 @@ impl Bystander {
 
 fn peak_kib(world: &World) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -86,7 +92,11 @@ fn assert_says(text: &str, words: &[&str]) {
 fn ended_run(world: &World) -> Value {
     world.until("the run's verdict is in", |world| {
         let runs = world.isolate_detail("bad", Some("alice"))["runs"].clone();
-        let ended = runs.as_array()?.iter().find(|run| run["verdict"] != Value::Null)?.clone();
+        let ended = runs
+            .as_array()?
+            .iter()
+            .find(|run| run["verdict"] != Value::Null)?
+            .clone();
         Some(ended)
     })
 }
@@ -146,7 +156,12 @@ fn dies_of_a_call(mode: &str, config: &str, kind: &str, words: &[&str]) {
 
 #[test]
 fn garbage_for_ever_is_a_failed_handshake() {
-    never_ready("garbage", "", "handshake", &["no answer to initialize within 2 s"]);
+    never_ready(
+        "garbage",
+        "",
+        "handshake",
+        &["no answer to initialize within 2 s"],
+    );
 }
 
 #[test]
@@ -163,13 +178,23 @@ fn garbage_before_the_handshake_is_kept_and_never_fatal() {
 
 #[test]
 fn a_line_of_1_gb_ends_a_start_and_is_never_held() {
-    never_ready("giant_line", "", "protocol", &["a line of more than 16777216 bytes"]);
+    never_ready(
+        "giant_line",
+        "",
+        "protocol",
+        &["a line of more than 16777216 bytes"],
+    );
 }
 
 #[test]
 fn a_line_over_a_smaller_cap_ends_a_start() {
     let config = "[calls]\nline_bytes_max = 65536\nresponse_bytes_max = 65536\n";
-    never_ready("giant_line=70000", config, "protocol", &["a line of more than 65536 bytes"]);
+    never_ready(
+        "giant_line=70000",
+        config,
+        "protocol",
+        &["a line of more than 65536 bytes"],
+    );
 }
 
 #[test]
@@ -187,7 +212,12 @@ fn an_answer_over_a_smaller_cap_ends_the_run() {
 
 #[test]
 fn a_server_that_never_reads_is_a_failed_handshake() {
-    never_ready("never_read", "", "handshake", &["no answer to initialize within 2 s"]);
+    never_ready(
+        "never_read",
+        "",
+        "handshake",
+        &["no answer to initialize within 2 s"],
+    );
 }
 
 #[test]
@@ -201,7 +231,11 @@ fn a_server_that_stops_reading_times_its_callers_out_and_fills_nothing() {
             scope.spawn(|| {
                 let answer = alice.call("bad.echo", json!({ "text": big }));
                 let code = answer.code();
-                assert!(matches!(code.as_str(), "call_timeout" | "busy"), "{}", answer.text());
+                assert!(
+                    matches!(code.as_str(), "call_timeout" | "busy"),
+                    "{}",
+                    answer.text()
+                );
             });
         }
     });
@@ -231,7 +265,10 @@ fn a_flood_of_stderr_blocks_nobody_and_is_kept_short() {
         .map(|line| line.as_str().unwrap().len())
         .sum();
     assert!(kept <= 32 << 10, "{kept} bytes of stderr are kept");
-    assert!(flooded["stderr_dropped_bytes"].as_u64().unwrap() > 32 << 20, "{flooded}");
+    assert!(
+        flooded["stderr_dropped_bytes"].as_u64().unwrap() > 32 << 20,
+        "{flooded}"
+    );
     bounded(&world);
     bystander.unharmed(&world);
 }
@@ -245,10 +282,22 @@ fn a_server_that_exits_at_once_is_told_with_its_last_words() {
 #[test]
 fn a_server_that_cannot_be_executed_is_quarantined_at_once() {
     let (world, bystander, alice) = published("hang_on_call", "", &[]);
-    world.cli(&["mcp", "update", "bad", "--", LEGATION, "demo-mcp", "--misbehave", "exit_at_once=127"]);
+    world.cli(&[
+        "mcp",
+        "update",
+        "bad",
+        "--",
+        LEGATION,
+        "demo-mcp",
+        "--misbehave",
+        "exit_at_once=127",
+    ]);
     let answer = alice.call("bad.echo", json!({"text": "x"}));
     assert_eq!(answer.code(), "quarantined", "{}", answer.text());
-    assert_says(&answer.text(), &["exited with code 127", "told to exit at once"]);
+    assert_says(
+        &answer.text(),
+        &["exited with code 127", "told to exit at once"],
+    );
     bystander.unharmed(&world);
 }
 
@@ -268,7 +317,28 @@ fn a_server_that_ignores_term_is_stopped_all_the_same() {
 
 #[test]
 fn a_server_that_forks_away_with_its_pipes_has_ended_and_leaves_nothing() {
-    never_ready("daemonize", "", "exited", &["exited with code 0"]);
+    let (world, bystander, alice) = published("hang_on_call", "", &[]);
+    let command = [LEGATION, "demo-mcp", "--misbehave", "daemonize"];
+    world.cli(&[&["mcp", "update", "bad", "--"], &command[..]].concat());
+    // What was forked away holds the pipes and may even answer, until the end of the process that
+    // was started is noticed: then all of it goes.
+    let answer = alice.call("bad.echo", json!({"text": "x"}));
+    let code = answer.code();
+    assert!(
+        matches!(code.as_str(), "" | "run_ended" | "backing_off"),
+        "{}",
+        answer.text()
+    );
+    let run = ended_run(&world);
+    assert_eq!(run["verdict"], "exited with code 0", "{run}");
+    let answer = alice.call("bad.echo", json!({"text": "x"}));
+    assert_eq!(answer.code(), "backing_off", "{}", answer.text());
+    assert_says(&answer.text(), &["exited with code 0"]);
+    world.until("only the bystander's are left", |world| {
+        let home = world.isolate("bad", Some("alice"));
+        (home["pid"] == Value::Null && world.processes().len() == 1).then_some(())
+    });
+    bystander.unharmed(&world);
 }
 
 #[test]
@@ -278,14 +348,25 @@ fn what_a_server_left_behind_dies_with_it_and_delays_nobody() {
     world.demo("bad", &[]);
     let alice = world.client("alice");
     let before = world.processes();
-    let forked = alice.ask("bad.fork", json!({"n": 5, "seconds": 600, "hold_pipes": true}));
+    let forked = alice.ask(
+        "bad.fork",
+        json!({"n": 5, "seconds": 600, "hold_pipes": true}),
+    );
     assert_says(&forked, &["pids"]);
-    // Its init, the server, the five.
-    assert!(world.processes().len() >= before.len() + 6, "{:?}", world.processes());
+    // The server and the five.
+    assert!(
+        world.processes().len() >= before.len() + 6,
+        "{:?}",
+        world.processes()
+    );
     let since = Instant::now();
     let answer = alice.call("bad.crash", json!({"code": 9}));
     assert_eq!(answer.code(), "run_ended", "{}", answer.text());
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
     world.until("the orphans are gone", |world| {
         (world.processes().len() <= before.len()).then_some(())
     });
@@ -329,7 +410,12 @@ fn an_answer_nobody_asked_for_goes_nowhere() {
 
 #[test]
 fn a_server_that_hangs_in_the_handshake_is_given_up_in_time() {
-    never_ready("hang_handshake", "", "handshake", &["no answer to initialize within 2 s"]);
+    never_ready(
+        "hang_handshake",
+        "",
+        "handshake",
+        &["no answer to initialize within 2 s"],
+    );
 }
 
 #[test]
@@ -339,7 +425,12 @@ fn a_server_that_dies_in_the_handshake_is_told() {
 
 #[test]
 fn a_server_that_refuses_the_handshake_is_quoted() {
-    never_ready("refuse_handshake", "", "handshake", &["this server refuses everyone"]);
+    never_ready(
+        "refuse_handshake",
+        "",
+        "handshake",
+        &["this server refuses everyone"],
+    );
 }
 
 #[test]
@@ -361,12 +452,22 @@ fn a_wrong_tool_list_is_named() {
 
 #[test]
 fn an_endless_tool_list_ends() {
-    never_ready("tools_list_forever", "", "handshake", &["its tool list does not end"]);
+    never_ready(
+        "tools_list_forever",
+        "",
+        "handshake",
+        &["its tool list does not end"],
+    );
 }
 
 #[test]
 fn too_many_tools_are_refused_with_their_number() {
-    never_ready("tools_list_huge=5000", "", "handshake", &["5000 tools", "1000"]);
+    never_ready(
+        "tools_list_huge=5000",
+        "",
+        "handshake",
+        &["5000 tools", "1000"],
+    );
 }
 
 #[test]
@@ -392,7 +493,11 @@ fn a_server_that_never_answers_a_call_is_told_to_stop_and_goes_on() {
     assert_eq!(answer.code(), "call_timeout", "{}", answer.text());
     assert_says(&answer.text(), &["did not answer within 1 s"]);
     let runs = world.isolate_detail("bad", Some("alice"))["runs"].clone();
-    assert_eq!(runs[0]["verdict"], Value::Null, "a slow tool is no crash: {runs}");
+    assert_eq!(
+        runs[0]["verdict"],
+        Value::Null,
+        "a slow tool is no crash: {runs}"
+    );
     bystander.unharmed(&world);
 }
 
@@ -413,7 +518,12 @@ fn a_result_of_the_wrong_shape_is_a_server_error() {
     let (world, bystander, alice) = published("wrong_result_shape", "", &[]);
     let answer = alice.call("bad.echo", json!({"text": "x"}));
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.code(), "server_error", "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(
+        answer.code(),
+        "server_error",
+        "{}",
+        String::from_utf8_lossy(&answer.body)
+    );
     let runs = world.isolate_detail("bad", Some("alice"))["runs"].clone();
     assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs}");
     bystander.unharmed(&world);

@@ -16,23 +16,32 @@ use crate::world::{Http, LEGATION, PATIENCE, Session, World, am_root, pids};
 
 /// The same client at a gateway that came back on another port.
 fn moved(session: &Session, world: &World) -> Session {
-    Session { http: Http::new(&world.url), ..session.clone() }
+    Session {
+        http: Http::new(&world.url),
+        ..session.clone()
+    }
 }
 
 fn runs(world: &World, mcp: &str, user: &str) -> Vec<Value> {
-    world.isolate_detail(mcp, Some(user))["runs"].as_array().unwrap().clone()
+    world.isolate_detail(mcp, Some(user))["runs"]
+        .as_array()
+        .unwrap()
+        .clone()
 }
 
 /// Which process answers.
 fn run_of(session: &Session, mcp: &str) -> String {
-    let me: Value = serde_json::from_str(&session.ask(&format!("{mcp}.whoami"), json!({}))).unwrap();
+    let me: Value =
+        serde_json::from_str(&session.ask(&format!("{mcp}.whoami"), json!({}))).unwrap();
     me["run"].as_str().unwrap().to_owned()
 }
 
 fn in_flight(world: &World, mcp: &str, user: &str, calls: u64) {
     world.until("the calls are in flight", |world| {
         let isolates = world.isolates();
-        let isolate = isolates.iter().find(|one| one["mcp"] == mcp && one["user"] == user)?;
+        let isolate = isolates
+            .iter()
+            .find(|one| one["mcp"] == mcp && one["user"] == user)?;
         (isolate["in_flight"] == calls).then_some(())
     });
 }
@@ -42,9 +51,15 @@ fn a_killed_gateway_leaves_no_process_and_its_next_life_sweeps_and_serves() {
     let mut world = World::new();
     world.demo("one", &[]);
     world.demo("two", &["--sharing", "shared"]);
-    let sessions: Vec<Session> = ["ada", "ben", "cleo"].iter().map(|user| world.client(user)).collect();
+    let sessions: Vec<Session> = ["ada", "ben", "cleo"]
+        .iter()
+        .map(|user| world.client(user))
+        .collect();
     for session in &sessions {
-        session.ask("one.fork", json!({"n": 3, "seconds": 600, "hold_pipes": true}));
+        session.ask(
+            "one.fork",
+            json!({"n": 3, "seconds": 600, "hold_pipes": true}),
+        );
         session.ask("two.echo", json!({"text": "x"}));
     }
     assert_eq!(world.isolates().len(), 4);
@@ -66,12 +81,15 @@ fn a_killed_gateway_leaves_no_process_and_its_next_life_sweeps_and_serves() {
         in_flight(&world, "one", user, 2);
     }
     assert!(world.processes().len() >= 3 * 4);
+    // An init has its maker's environment, not its server's: it is known by its pid.
+    let inits: Vec<i32> = world.isolates().iter().map(pid_of).collect();
     world.kill_9();
     for call in load {
         call.join().unwrap();
     }
     let since = Instant::now();
-    while !world.processes().is_empty() {
+    let lives = |pid: &i32| Path::new(&format!("/proc/{pid}")).exists();
+    while !world.processes().is_empty() || inits.iter().any(lives) {
         assert!(since.elapsed() < PATIENCE, "left: {:?}", world.processes());
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -98,9 +116,18 @@ fn a_gateway_told_to_stop_ends_calls_and_leaves_nothing() {
         in_flight(&world, "demo", "ada", 2);
         let since = Instant::now();
         assert_eq!(world.stop(), 0);
-        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        assert!(
+            since.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            since.elapsed()
+        );
         let short = short.join().unwrap();
-        assert_eq!(short.code(), "", "a call that ends soon is let end: {}", short.text());
+        assert_eq!(
+            short.code(),
+            "",
+            "a call that ends soon is let end: {}",
+            short.text()
+        );
         assert_eq!(short.text(), "slept 400 ms");
         let long = long.join().unwrap();
         assert_eq!(long.status, 200, "{long:?}");
@@ -158,7 +185,9 @@ fn a_killed_spawner_ends_no_run_and_is_replaced() {
     let bystander = Bystander::begin(&world);
     let ada = world.client("ada");
     kill_9(spawner);
-    world.until("it is gone", |_| (!Path::new(&format!("/proc/{spawner}")).exists()).then_some(()));
+    world.until("it is gone", |_| {
+        (!Path::new(&format!("/proc/{spawner}")).exists()).then_some(())
+    });
     // At the latest the second call: the first may meet the very moment.
     world.until("new isolates start", |_| {
         let answer = ada.call("two.echo", json!({"text": "new"}));
@@ -182,7 +211,11 @@ fn an_idle_isolate_stops_and_the_next_call_starts_it_again() {
     assert_eq!(runs(&world, "demo", "ada")[0]["verdict_kind"], "idle");
     assert_ne!(run_of(&ada, "demo"), first);
     assert_eq!(runs(&world, "demo", "ada").len(), 2);
-    assert_eq!(world.isolate("demo", Some("ada"))["restarts"], 0, "it did not fail");
+    assert_eq!(
+        world.isolate("demo", Some("ada"))["restarts"],
+        0,
+        "it did not fail"
+    );
     no_zombies(&world);
 }
 
@@ -215,7 +248,10 @@ fn first_calls_at_once_start_one_process() {
     assert!(seen.iter().all(|run| *run == seen[0]), "{seen:?}");
     assert_eq!(runs(&world, "demo", "ada").len(), 1);
     let count: Value = serde_json::from_str(&ada.ask("demo.count", json!({}))).unwrap();
-    assert_eq!(count["tools"]["whoami"], 32, "each call reached it once: {count}");
+    assert_eq!(
+        count["tools"]["whoami"], 32,
+        "each call reached it once: {count}"
+    );
 }
 
 #[test]
@@ -232,12 +268,24 @@ fn a_crash_answers_every_call_in_flight_and_the_server_comes_back() {
         in_flight(&world, "bad", "ada", 8);
         let since = Instant::now();
         let crash = ada.call("bad.crash", json!({"signal": "SEGV"}));
-        for answer in waiting.into_iter().map(|call| call.join().unwrap()).chain([crash]) {
+        for answer in waiting
+            .into_iter()
+            .map(|call| call.join().unwrap())
+            .chain([crash])
+        {
             assert_eq!(answer.status, 200, "{answer:?}");
             assert_eq!(answer.code(), "run_ended", "{}", answer.text());
-            assert!(answer.text().contains("ended by signal 11"), "{}", answer.text());
+            assert!(
+                answer.text().contains("ended by signal 11"),
+                "{}",
+                answer.text()
+            );
         }
-        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            since.elapsed()
+        );
     });
     assert_eq!(ada.ask("bad.echo", json!({"text": "back"})), "back");
     let isolate = world.isolate("bad", Some("ada"));
@@ -259,7 +307,11 @@ fn too_many_crashes_end_in_quarantine_and_a_restart_by_hand_ends_it() {
     }
     let answer = ada.call("bad.echo", json!({"text": "x"}));
     assert_eq!(answer.code(), "quarantined", "{}", answer.text());
-    assert!(answer.text().contains("exited with code 5"), "{}", answer.text());
+    assert!(
+        answer.text().contains("exited with code 5"),
+        "{}",
+        answer.text()
+    );
     let isolate = world.isolate("bad", Some("ada"));
     assert_eq!(isolate["state"], "quarantined", "{isolate}");
     let view = world.cli(&["isolate", "restart", isolate["id"].as_str().unwrap()]);
@@ -291,7 +343,10 @@ fn told_of(command: &[&str], words: &str) {
             assert_eq!(report["state"], "ready", "{report}");
         }
         for pid in &tree {
-            assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} outlived the command");
+            assert!(
+                !Path::new(&format!("/proc/{pid}")).exists(),
+                "{pid} outlived the command"
+            );
         }
         let answer = waiting.join().unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -307,7 +362,10 @@ fn told_of(command: &[&str], words: &str) {
 
 #[test]
 fn a_kill_by_hand_tells_the_callers_its_reason() {
-    told_of(&["kill", "--reason", "it smelled of smoke"], "it smelled of smoke");
+    told_of(
+        &["kill", "--reason", "it smelled of smoke"],
+        "it smelled of smoke",
+    );
 }
 
 #[test]
@@ -325,9 +383,14 @@ fn a_changed_definition_replaces_running_isolates() {
     world.cli(&["mcp", "update", "demo", "--env", "FRESH=1"]);
     assert_ne!(run_of(&ada, "demo"), before);
     let me: Value = serde_json::from_str(&ada.ask("demo.whoami", json!({}))).unwrap();
-    assert!(me["env"].as_array().unwrap().contains(&json!("FRESH")), "{me}");
+    assert!(
+        me["env"].as_array().unwrap().contains(&json!("FRESH")),
+        "{me}"
+    );
     world.until("the old one is gone", |_| {
-        old.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+        old.iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            .then_some(())
     });
 }
 
@@ -340,7 +403,9 @@ impl Disk {
     fn mount(dir: &Path) -> Option<Self> {
         let kind = ["-t", "tmpfs", "-o", "size=64k", "legation-test"];
         let mounted = Command::new("mount").args(kind).arg(dir).output();
-        mounted.is_ok_and(|done| done.status.success()).then(|| Self(dir.to_owned()))
+        mounted
+            .is_ok_and(|done| done.status.success())
+            .then(|| Self(dir.to_owned()))
     }
 
     /// Takes what is free.
@@ -365,7 +430,10 @@ impl Drop for Disk {
 fn no_call_is_made_that_cannot_be_audited() {
     let place = tempfile::tempdir().unwrap();
     if !am_root() {
-        return tools::skip("a full disk under the audit log", "not root, so nothing can be mounted");
+        return tools::skip(
+            "a full disk under the audit log",
+            "not root, so nothing can be mounted",
+        );
     }
     let Some(disk) = Disk::mount(place.path()) else {
         return tools::skip("a full disk under the audit log", "mount is refused here");
@@ -390,10 +458,17 @@ fn no_call_is_made_that_cannot_be_audited() {
     }
     disk.free();
     world.until("calls are made again", |_| {
-        ada.call("demo.echo", json!({"text": "x"})).code().is_empty().then_some(())
+        ada.call("demo.echo", json!({"text": "x"}))
+            .code()
+            .is_empty()
+            .then_some(())
     });
     let after = calls_of(&ada);
-    assert_eq!(after["tools"]["fail"], Value::Null, "no refused call was made: {before} {after}");
+    assert_eq!(
+        after["tools"]["fail"],
+        Value::Null,
+        "no refused call was made: {before} {after}"
+    );
     // Every line is whole, and none is missing.
     let text = std::fs::read_to_string(place.path().join("audit.jsonl")).unwrap();
     let numbers: Vec<u64> = text
@@ -424,11 +499,18 @@ fn without_the_store_registered_clients_go_on_and_new_ones_are_told() {
     let key = world.key("ben");
     ada.ask("demo.echo", json!({"text": "warm"}));
     let file = world.data_dir().join("legation.db");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let url = format!("sqlite://{}", file.display());
     // Another process that holds the lock: what a backup gone wrong does.
-    let mut thief = runtime.block_on(sqlx::SqliteConnection::connect(&url)).unwrap();
-    runtime.block_on(sqlx::query("BEGIN EXCLUSIVE").execute(&mut thief)).unwrap();
+    let mut thief = runtime
+        .block_on(sqlx::SqliteConnection::connect(&url))
+        .unwrap();
+    runtime
+        .block_on(sqlx::query("BEGIN EXCLUSIVE").execute(&mut thief))
+        .unwrap();
     std::thread::scope(|scope| {
         let refused = scope.spawn(|| Http::new(&world.url).register_with(&key));
         for n in 0..50 {
@@ -440,7 +522,9 @@ fn without_the_store_registered_clients_go_on_and_new_ones_are_told() {
         assert_eq!(refused.code(), "store_unavailable", "{refused:?}");
     });
     assert_eq!(ada.ask("demo.echo", json!({"text": "still"})), "still");
-    runtime.block_on(sqlx::query("ROLLBACK").execute(&mut thief)).unwrap();
+    runtime
+        .block_on(sqlx::query("ROLLBACK").execute(&mut thief))
+        .unwrap();
     runtime.block_on(thief.close()).unwrap();
     let ben = world.until("registration works again", |_| {
         let answer = Http::new(&world.url).register_with(&key);
@@ -481,7 +565,11 @@ fn no_descriptor_and_no_process_is_lost_over_many_lives() {
     let world = World::with("[restart]\nfloor_ms = 10\ncap_ms = 10\nfailures_max = 100\n");
     world.demo("demo", &[]);
     let ada = world.client("ada");
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap().count();
+    let open = || {
+        std::fs::read_dir(format!("/proc/{}/fd", world.pid()))
+            .unwrap()
+            .count()
+    };
     let life = || {
         assert_eq!(ada.ask("demo.echo", json!({"text": "x"})), "x");
         let answer = ada.call("demo.crash", json!({"signal": "KILL"}));
@@ -495,10 +583,40 @@ fn no_descriptor_and_no_process_is_lost_over_many_lives() {
     }
     ada.ask("demo.echo", json!({"text": "x"}));
     // Connections of this test come and go.
-    world.until("descriptors are given back", |_| (open() <= before + 4).then_some(()));
+    world.until("descriptors are given back", |_| {
+        (open() <= before + 4).then_some(())
+    });
     no_zombies(&world);
     let init = pid_of(&world.isolate("demo", Some("ada")));
-    let mut children: Vec<i32> = children_of(world.pid()).into_iter().map(|(pid, _)| pid).collect();
+    let mut children: Vec<i32> = children_of(world.pid())
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .collect();
     children.retain(|pid| pids().contains(pid));
     assert_eq!(children.len(), 2, "the spawner and {init}: {children:?}");
+}
+
+#[test]
+fn a_store_whose_file_is_gone_acknowledges_nothing() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let key = world.key("ben");
+    ada.ask("demo.echo", json!({"text": "warm"}));
+    let data = world.data_dir();
+    let files = ["legation.db", "legation.db-wal", "legation.db-shm"];
+    for name in files {
+        let _ = std::fs::rename(data.join(name), data.join(format!("{name}.away")));
+    }
+    // At once: a session that is acknowledged must be there after a restart.
+    let refused = Http::new(&world.url).register_with(&key);
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.code(), "store_unavailable", "{refused:?}");
+    assert_eq!(ada.ask("demo.echo", json!({"text": "still"})), "still");
+    for name in files {
+        let _ = std::fs::rename(data.join(format!("{name}.away")), data.join(name));
+    }
+    world.until("registration works again", |_| {
+        (Http::new(&world.url).register_with(&key).status == 201).then_some(())
+    });
 }

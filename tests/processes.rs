@@ -26,20 +26,31 @@ pub(crate) fn children_of(parent: i32) -> Vec<(i32, String)> {
 /// After a crash, no dead child waits for the gateway to look at it.
 pub(crate) fn no_zombies(world: &World) {
     world.until("no dead child is left", |world| {
-        children_of(world.pid()).iter().all(|(_, state)| state != "Z").then_some(())
+        children_of(world.pid())
+            .iter()
+            .all(|(_, state)| state != "Z")
+            .then_some(())
     });
 }
 
 /// One line's value of `/proc/PID/status`.
 pub(crate) fn status_of(pid: i32, key: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(&format!("{key}:")));
-    line.and_then(|line| line.split_once(':')).unwrap().1.trim().to_owned()
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(&format!("{key}:")));
+    line.and_then(|line| line.split_once(':'))
+        .unwrap()
+        .1
+        .trim()
+        .to_owned()
 }
 
 /// A pid as a view shows it.
 pub(crate) fn pid_of(view: &Value) -> i32 {
-    let pid = view["pid"].as_i64().unwrap_or_else(|| panic!("no pid: {view}"));
+    let pid = view["pid"]
+        .as_i64()
+        .unwrap_or_else(|| panic!("no pid: {view}"));
     i32::try_from(pid).unwrap()
 }
 

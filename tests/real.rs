@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::processes::{inhabitants, kill_9, no_zombies};
 use crate::tools::{self, Program};
@@ -14,7 +14,10 @@ const USERS: [&str; 3] = ["ada", "ben", "cleo"];
 fn words<'a>(program: &'a Program, more: &[&'a str]) -> Vec<&'a str> {
     let path = program.program.to_str().unwrap();
     let first = program.args.iter().map(String::as_str);
-    std::iter::once(path).chain(first).chain(more.iter().copied()).collect()
+    std::iter::once(path)
+        .chain(first)
+        .chain(more.iter().copied())
+        .collect()
 }
 
 /// One registered client for each user.
@@ -37,9 +40,19 @@ fn at_once(sessions: &[Session], act: impl Fn(usize, &Session) + Sync) {
 }
 
 /// Kills the first user's server. It is told, judged and started again; the others keep their run.
-fn crash_of_one_is_nobody_elses(world: &World, mcp: &str, sessions: &[Session], call: impl Fn(&Session) + Sync) {
+fn crash_of_one_is_nobody_elses(
+    world: &World,
+    mcp: &str,
+    sessions: &[Session],
+    call: impl Fn(&Session) + Sync,
+) {
     let before = world.isolate(mcp, Some(USERS[0]));
-    let runs = |user| world.isolate_detail(mcp, Some(user))["runs"].as_array().unwrap().len();
+    let runs = |user| {
+        world.isolate_detail(mcp, Some(user))["runs"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
     let server = inhabitants(&before);
     assert!(!server.is_empty(), "no server beside its init: {before}");
     for pid in server {
@@ -60,12 +73,18 @@ fn crash_of_one_is_nobody_elses(world: &World, mcp: &str, sessions: &[Session], 
 
 #[test]
 fn server_everything_serves_several_users_and_survives_the_crash_of_one() {
-    let Some(program) = tools::npm_server("server-everything") else { return };
+    let Some(program) = tools::npm_server("server-everything") else {
+        return;
+    };
     let world = World::new();
     world.mcp("every", &[], &words(&program, &["stdio"]));
     let sessions = clients(&world);
     at_once(&sessions, |index, session| {
-        assert!(session.tools().contains(&"echo".to_owned()), "{:?}", session.tools());
+        assert!(
+            session.tools().contains(&"echo".to_owned()),
+            "{:?}",
+            session.tools()
+        );
         for n in 0..20 {
             let message = format!("{index}-{n}");
             let told = session.ask("echo", json!({ "message": message }));
@@ -74,13 +93,19 @@ fn server_everything_serves_several_users_and_survives_the_crash_of_one() {
     });
     assert_eq!(world.isolates().len(), USERS.len());
     crash_of_one_is_nobody_elses(&world, "every", &sessions, |session| {
-        assert!(session.ask("echo", json!({"message": "again"})).ends_with("again"));
+        assert!(
+            session
+                .ask("echo", json!({"message": "again"}))
+                .ends_with("again")
+        );
     });
 }
 
 #[test]
 fn server_memory_keeps_what_users_know_apart() {
-    let Some(program) = tools::npm_server("server-memory") else { return };
+    let Some(program) = tools::npm_server("server-memory") else {
+        return;
+    };
     let world = World::new();
     let options = ["--env", "MEMORY_FILE_PATH={home}/memory.jsonl"];
     world.mcp("memory", &options, &words(&program, &[]));
@@ -89,7 +114,12 @@ fn server_memory_keeps_what_users_know_apart() {
         let graph = session.ask("read_graph", json!({}));
         for (other, name) in USERS.iter().enumerate() {
             let secret = format!("secret of {name}");
-            assert_eq!(graph.contains(&secret), other == index, "{} sees: {graph}", USERS[index]);
+            assert_eq!(
+                graph.contains(&secret),
+                other == index,
+                "{} sees: {graph}",
+                USERS[index]
+            );
         }
     };
     at_once(&sessions, |index, session| {
@@ -111,7 +141,9 @@ fn server_memory_keeps_what_users_know_apart() {
 
 #[test]
 fn server_filesystem_shows_each_user_only_their_home() {
-    let Some(program) = tools::npm_server("server-filesystem") else { return };
+    let Some(program) = tools::npm_server("server-filesystem") else {
+        return;
+    };
     let world = World::new();
     world.mcp("files", &[], &words(&program, &["{home}"]));
     let sessions = clients(&world);
@@ -119,19 +151,33 @@ fn server_filesystem_shows_each_user_only_their_home() {
         .iter()
         .map(|session| {
             let told = session.ask("list_allowed_directories", json!({}));
-            told.lines().find(|line| line.starts_with('/')).unwrap().to_owned()
+            told.lines()
+                .find(|line| line.starts_with('/'))
+                .unwrap()
+                .to_owned()
         })
         .collect();
     at_once(&sessions, |index, session| {
         let path = format!("{}/mine.txt", homes[index]);
-        session.ask("write_file", json!({"path": path, "content": format!("of {}", USERS[index])}));
+        session.ask(
+            "write_file",
+            json!({"path": path, "content": format!("of {}", USERS[index])}),
+        );
         for (other, home) in homes.iter().enumerate() {
             let theirs = json!({"path": format!("{home}/mine.txt")});
             if other == index {
-                assert_eq!(session.ask("read_text_file", theirs), format!("of {}", USERS[index]));
+                assert_eq!(
+                    session.ask("read_text_file", theirs),
+                    format!("of {}", USERS[index])
+                );
             } else {
                 let answer = session.call("read_text_file", theirs);
-                assert_eq!(answer.json()["metadata"]["is_error"], true, "{:?}", answer.json());
+                assert_eq!(
+                    answer.json()["metadata"]["is_error"],
+                    true,
+                    "{:?}",
+                    answer.json()
+                );
                 assert!(answer.text().contains("Access denied"), "{}", answer.text());
             }
         }
@@ -140,12 +186,17 @@ fn server_filesystem_shows_each_user_only_their_home() {
         session.ask("list_allowed_directories", json!({}));
     });
     let path = format!("{}/mine.txt", homes[0]);
-    assert_eq!(sessions[0].ask("read_text_file", json!({ "path": path })), "of ada");
+    assert_eq!(
+        sessions[0].ask("read_text_file", json!({ "path": path })),
+        "of ada"
+    );
 }
 
 #[test]
 fn server_time_of_python_serves_several_users_and_survives_the_crash_of_one() {
-    let Some(program) = tools::time_server() else { return };
+    let Some(program) = tools::time_server() else {
+        return;
+    };
     let world = World::new();
     world.mcp("time", &[], &words(&program, &[]));
     let sessions = clients(&world);
@@ -176,26 +227,43 @@ fn four_real_servers_run_side_by_side_for_every_user() {
     let world = World::new();
     world.mcp("every", &[], &words(&every, &["stdio"]));
     world.mcp("files", &[], &words(&files, &["{home}"]));
-    world.mcp("memory", &["--env", "MEMORY_FILE_PATH={home}/m"], &words(&memory, &[]));
+    world.mcp(
+        "memory",
+        &["--env", "MEMORY_FILE_PATH={home}/m"],
+        &words(&memory, &[]),
+    );
     world.mcp("time", &[], &words(&time, &[]));
     let sessions = clients(&world);
     at_once(&sessions, |index, session| {
         let message = USERS[index];
-        assert!(session.ask("every.echo", json!({ "message": message })).ends_with(message));
+        assert!(
+            session
+                .ask("every.echo", json!({ "message": message }))
+                .ends_with(message)
+        );
         session.ask("files.list_allowed_directories", json!({}));
         session.ask("memory.read_graph", json!({}));
         session.ask("time.get_current_time", json!({"timezone": "UTC"}));
     });
     let isolates = world.isolates();
     assert_eq!(isolates.len(), 4 * USERS.len(), "{isolates:?}");
-    assert!(isolates.iter().all(|isolate| isolate["state"] == "ready"), "{isolates:?}");
+    assert!(
+        isolates.iter().all(|isolate| isolate["state"] == "ready"),
+        "{isolates:?}"
+    );
 }
 
 #[test]
 fn one_shared_instance_serves_everybody_and_never_gives_a_foreign_reply() {
-    let Some(program) = tools::npm_server("server-everything") else { return };
+    let Some(program) = tools::npm_server("server-everything") else {
+        return;
+    };
     let world = World::new();
-    world.mcp("every", &["--sharing", "shared"], &words(&program, &["stdio"]));
+    world.mcp(
+        "every",
+        &["--sharing", "shared"],
+        &words(&program, &["stdio"]),
+    );
     let mut sessions = clients(&world);
     // Several sessions of the same user, too.
     sessions.extend(clients(&world));
@@ -217,18 +285,26 @@ fn one_shared_instance_serves_everybody_and_never_gives_a_foreign_reply() {
         kill_9(pid);
     }
     world.until("the crash has its verdict", |world| {
-        let verdict = world.isolate("every", None)["last_verdict"].as_str()?.to_owned();
+        let verdict = world.isolate("every", None)["last_verdict"]
+            .as_str()?
+            .to_owned();
         (verdict == "ended by signal 9").then_some(())
     });
     at_once(&sessions, |_, session| {
-        assert!(session.ask("echo", json!({"message": "again"})).ends_with("again"));
+        assert!(
+            session
+                .ask("echo", json!({"message": "again"}))
+                .ends_with("again")
+        );
     });
     no_zombies(&world);
 }
 
 #[test]
 fn a_shared_python_server_is_one_process_for_all() {
-    let Some(program) = tools::time_server() else { return };
+    let Some(program) = tools::time_server() else {
+        return;
+    };
     let world = World::new();
     world.mcp("time", &["--sharing", "shared"], &words(&program, &[]));
     let sessions = clients(&world);
