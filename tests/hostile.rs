@@ -317,7 +317,28 @@ fn a_server_that_ignores_term_is_stopped_all_the_same() {
 
 #[test]
 fn a_server_that_forks_away_with_its_pipes_has_ended_and_leaves_nothing() {
-    never_ready("daemonize", "", "exited", &["exited with code 0"]);
+    let (world, bystander, alice) = published("hang_on_call", "", &[]);
+    let command = [LEGATION, "demo-mcp", "--misbehave", "daemonize"];
+    world.cli(&[&["mcp", "update", "bad", "--"], &command[..]].concat());
+    // What was forked away holds the pipes and may even answer, until the end of the process that
+    // was started is noticed: then all of it goes.
+    let answer = alice.call("bad.echo", json!({"text": "x"}));
+    let code = answer.code();
+    assert!(
+        matches!(code.as_str(), "" | "run_ended" | "backing_off"),
+        "{}",
+        answer.text()
+    );
+    let run = ended_run(&world);
+    assert_eq!(run["verdict"], "exited with code 0", "{run}");
+    let answer = alice.call("bad.echo", json!({"text": "x"}));
+    assert_eq!(answer.code(), "backing_off", "{}", answer.text());
+    assert_says(&answer.text(), &["exited with code 0"]);
+    world.until("only the bystander's are left", |world| {
+        let home = world.isolate("bad", Some("alice"));
+        (home["pid"] == Value::Null && world.processes().len() == 1).then_some(())
+    });
+    bystander.unharmed(&world);
 }
 
 #[test]
@@ -332,7 +353,7 @@ fn what_a_server_left_behind_dies_with_it_and_delays_nobody() {
         json!({"n": 5, "seconds": 600, "hold_pipes": true}),
     );
     assert_says(&forked, &["pids"]);
-    // Its init, the server, the five.
+    // The server and the five.
     assert!(
         world.processes().len() >= before.len() + 6,
         "{:?}",

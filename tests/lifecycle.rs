@@ -81,12 +81,15 @@ fn a_killed_gateway_leaves_no_process_and_its_next_life_sweeps_and_serves() {
         in_flight(&world, "one", user, 2);
     }
     assert!(world.processes().len() >= 3 * 4);
+    // An init has its maker's environment, not its server's: it is known by its pid.
+    let inits: Vec<i32> = world.isolates().iter().map(pid_of).collect();
     world.kill_9();
     for call in load {
         call.join().unwrap();
     }
     let since = Instant::now();
-    while !world.processes().is_empty() {
+    let lives = |pid: &i32| Path::new(&format!("/proc/{pid}")).exists();
+    while !world.processes().is_empty() || inits.iter().any(lives) {
         assert!(since.elapsed() < PATIENCE, "left: {:?}", world.processes());
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -591,4 +594,29 @@ fn no_descriptor_and_no_process_is_lost_over_many_lives() {
         .collect();
     children.retain(|pid| pids().contains(pid));
     assert_eq!(children.len(), 2, "the spawner and {init}: {children:?}");
+}
+
+#[test]
+fn a_store_whose_file_is_gone_acknowledges_nothing() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let key = world.key("ben");
+    ada.ask("demo.echo", json!({"text": "warm"}));
+    let data = world.data_dir();
+    let files = ["legation.db", "legation.db-wal", "legation.db-shm"];
+    for name in files {
+        let _ = std::fs::rename(data.join(name), data.join(format!("{name}.away")));
+    }
+    // At once: a session that is acknowledged must be there after a restart.
+    let refused = Http::new(&world.url).register_with(&key);
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.code(), "store_unavailable", "{refused:?}");
+    assert_eq!(ada.ask("demo.echo", json!({"text": "still"})), "still");
+    for name in files {
+        let _ = std::fs::rename(data.join(format!("{name}.away")), data.join(name));
+    }
+    world.until("registration works again", |_| {
+        (Http::new(&world.url).register_with(&key).status == 201).then_some(())
+    });
 }

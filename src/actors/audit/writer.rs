@@ -276,7 +276,10 @@ mod tests {
             audit.post(Entry::new("test", 2));
         }
         let refused = audit.commit(Entry::new("test", 3)).await;
-        assert!(matches!(refused, Err(AuditError::Failing(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(AuditError::Failing(_))),
+            "{refused:?}"
+        );
         assert!(audit.lost() > 0);
     }
 }
