@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -138,7 +138,7 @@ async fn hop_call(State(hop): State<Arc<Hop>>, headers: HeaderMap, body: Bytes) 
 impl Hop {
     async fn line(&self, session: &str) -> Result<Arc<Line>> {
         let cell = {
-            let mut lines = self.lines.lock().unwrap();
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             match lines.get(session) {
                 Some(cell) => Arc::clone(cell),
                 None => Arc::clone(lines.entry(session.to_owned()).or_default()),
@@ -172,7 +172,11 @@ impl Line {
         tokio::spawn(async move {
             reading.read(stdout).await;
             drop(child);
-            reading.waiting.lock().unwrap().clear();
+            reading
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
         });
         Ok(line)
     }
@@ -180,7 +184,10 @@ impl Line {
     async fn call(&self, request: &Request<'_>) -> Option<Vec<u8>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answered, answer) = oneshot::channel();
-        self.waiting.lock().unwrap().insert(id, answered);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, answered);
         let line = format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{}\",\"params\":{}}}\n",
             request.method,
@@ -196,7 +203,12 @@ impl Line {
             let Ok(Answer { id, .. }) = serde_json::from_slice(&line) else {
                 break;
             };
-            if let Some(answered) = self.waiting.lock().unwrap().remove(&id) {
+            if let Some(answered) = self
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id)
+            {
                 let _ = answered.send(std::mem::take(&mut line));
             }
             line.clear();

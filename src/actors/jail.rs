@@ -5,6 +5,7 @@
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
 mod run;
+mod stage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use tokio::task::spawn_blocking;
 
 pub use sandbox::Facility;
 
-use self::run::{Born, Phase, Stage};
+use self::run::Born;
+use self::stage::{Phase, Stage};
 use super::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Scope,
 };
