@@ -3,13 +3,17 @@
 //!
 //! ```text
 //! cargo bench --bench hop -- [--c N] [--isolates N] [--shared] [--rounds N] [--seconds S]
-//!     [--targets floor,hop,buffered,durable] [--peers] [--product PATH] [--awake] [--out FILE]
+//!     [--targets floor,hop,buffered,durable,tls] [--tls] [--peers] [--no-gates] [--product PATH]
+//!     [--awake] [--out FILE]
 //! ```
+//!
+//! `--tls` adds the product behind its own certificate to the unshared scenarios.
 //!
 //! `--peers` adds the other gateways of the scenario's kind, as `scripts/peers.sh` installs them.
 //!
-//! Without `--c` it runs the three standard scenarios: concurrency 1, 64 over 16 isolates, and 64
-//! over 16 sessions of one shared instance. Gate on ratios and CPU per request, never on absolute
+//! Without `--c` it runs the hard gates and the three standard scenarios: concurrency 1, 64 over 16
+//! isolates, and 64 over 16 sessions of one shared instance. Any bad answer of the product ends the
+//! run with an exit code. Gate on ratios and CPU per request, never on absolute
 //! times: the machine's mood (idle cores wake slowly) is worth more than the code between.
 
 #![expect(
@@ -18,6 +22,7 @@
     reason = "a bench talks on stdout and dies of a broken lock"
 )]
 
+#[expect(dead_code, reason = "each bench uses a part of the rig")]
 mod rig;
 
 use std::fmt::Write as _;
@@ -30,7 +35,7 @@ use rig::load::Sample;
 use rig::peers::Peer;
 use rig::report::{Cell, Row};
 use rig::target::{Running, Scenario, Target, default_product};
-use rig::{bare, load, pipe, proc, report};
+use rig::{bare, disk, gates, load, pipe, proc, report};
 
 /// The product's allocator: the bare hop gets the same one, or the comparison is of allocators.
 #[global_allocator]
@@ -40,6 +45,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// The row of the bare pipe.
 const PIPE: &str = "bare pipe";
+/// Seconds of a round that the bare disk gets at most.
+const DISK_SECONDS_MAX: f64 = 1.0;
 
 struct Options {
     role: Option<String>,
@@ -50,6 +57,8 @@ struct Options {
     seconds: f64,
     targets: Option<Vec<Target>>,
     peers: bool,
+    tls: bool,
+    gates: bool,
     product: PathBuf,
     awake: bool,
     out: Option<PathBuf>,
@@ -78,6 +87,8 @@ fn options() -> Result<Options> {
         seconds: 3.0,
         targets: None,
         peers: false,
+        tls: false,
+        gates: true,
         product: default_product()?,
         awake: false,
         out: None,
@@ -100,6 +111,8 @@ fn options() -> Result<Options> {
             "--seconds" => options.seconds = value()?.parse()?,
             "--targets" => options.targets = Some(targets(&value()?)?),
             "--peers" => options.peers = true,
+            "--tls" => options.tls = true,
+            "--no-gates" => options.gates = false,
             "--product" => options.product = value()?.into(),
             "--awake" => options.awake = true,
             "--out" => options.out = Some(value()?.into()),
@@ -117,6 +130,7 @@ fn targets(list: &str) -> Result<Vec<Target>> {
             "hop-shared" => Ok(Target::HopShared),
             "buffered" => Ok(Target::Buffered),
             "durable" => Ok(Target::Durable),
+            "tls" => Ok(Target::Tls),
             other => bail!("no target {other}"),
         })
         .collect()
@@ -171,7 +185,13 @@ async fn compare(options: &Options) -> Result<()> {
     } else {
         Vec::new()
     };
+    let time = Duration::from_secs_f64(options.seconds);
     let mut text = report::preamble();
+    if options.gates && options.connections.is_none() {
+        let part = gates::run(&options.product, time).await?;
+        println!("{part}");
+        text.push_str(&part);
+    }
     for scenario in scenarios {
         let part = measure(options, &scenario).await?;
         println!("{part}");
@@ -197,6 +217,9 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
             Target::Durable,
         ]
     });
+    if options.tls && !scenario.shared {
+        chosen.push(Target::Tls);
+    }
     if options.peers {
         let peers = if scenario.shared {
             &Peer::SHARING[..]
@@ -209,7 +232,7 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
     let mut failed = String::new();
     for target in &chosen {
         match start(target, scenario).await {
-            Ok(started) => running.push(started),
+            Ok(started) => running.push((target.clone(), started)),
             // A peer that fails is reported; of ours, nothing may fail.
             Err(why) if matches!(target, Target::Peer(_)) => {
                 let _ = writeln!(failed, "\n`{}` FAILED: {why:#}", target.name());
@@ -217,14 +240,12 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
             Err(why) => return Err(why.context(format!("cannot start {}", target.name()))),
         }
     }
-    let mut rows: Vec<Row> = running.iter().map(row).collect();
-    let mut pipe_row = (scenario.connections == 1).then(|| Row {
-        name: PIPE.to_owned(),
-        cells: Vec::new(),
-        started_ms: f64::NAN,
-        idle: proc::Memory::default(),
-        loaded: proc::Memory::default(),
-    });
+    let mut rows: Vec<Row> = running.iter().map(|one| row(&one.1)).collect();
+    let mut pipe_row = (scenario.connections == 1).then(|| Row::bare(PIPE));
+    let records = scenario.connections;
+    let disk_name = format!("bare append + fdatasync, audit records: {records}");
+    let durable = chosen.contains(&Target::Durable);
+    let mut disk_row = durable.then(|| Row::bare(&disk_name));
     let time = Duration::from_secs_f64(options.seconds);
     for round in 0..options.rounds {
         for step in 0..running.len() {
@@ -235,7 +256,7 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
             } else {
                 running.len() - 1 - turn
             };
-            let target = &running[turn];
+            let (kind, target) = &running[turn];
             let before = proc::cpu(target.pid);
             let sample = load::run(&target.sessions, scenario.connections, time)
                 .await
@@ -245,8 +266,23 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
                 "{} round {round}: {:.0}/s, p50 {:.0} µs, {} bad",
                 target.name, cell.per_second, cell.p50, cell.bad
             );
+            ensure!(
+                !kind.is_ours() || (cell.bad == 0 && cell.good > 0),
+                "{} failed round {round}: {} bad answers, {} of them another call's: {:?}",
+                target.name,
+                cell.bad,
+                cell.foreign,
+                cell.errors
+            );
             rows[turn].cells.push(cell);
             rows[turn].loaded = proc::memory(target.pid);
+            if let (Target::Durable, Some(row)) = (kind, &mut disk_row) {
+                let log = target.file("data/audit/audit.jsonl").context("no log")?;
+                let bytes = disk::last_records(&log, records)?;
+                let time = Duration::from_secs_f64(options.seconds.min(DISK_SECONDS_MAX));
+                let sample = disk::run(&log, &bytes, time)?;
+                row.cells.push(Cell::new(&sample, proc::Cpu::default()));
+            }
         }
         if let Some(row) = &mut pipe_row {
             let sample = pipe::run(&options.product, time)?;
@@ -254,8 +290,50 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
         }
     }
     rows.extend(pipe_row);
-    let text = report::scenario(&scenario.name, &rows, &hop.name(), options.seconds);
-    Ok(text + &failed)
+    rows.extend(disk_row);
+    let mut text = report::scenario(&scenario.name, &rows, &hop.name(), options.seconds);
+    text.push_str(&failed);
+    let row = |target: &Target| rows.iter().find(|row| row.name == target.name());
+    if let (Some(buffered), Some(hop)) = (row(&Target::Buffered), row(&hop)) {
+        text.push_str(&bars(scenario, buffered, hop, &rows));
+    }
+    if let (Some(durable), Some(disk)) = (row(&Target::Durable), rows.last()) {
+        text.push_str(&report::disk_share(durable, disk, scenario.connections));
+    }
+    Ok(text)
+}
+
+/// Where the product stands against the bars.
+fn bars(scenario: &Scenario, ours: &Row, hop: &Row, rows: &[Row]) -> String {
+    let p50 = ours.ratio(hop, |cell| cell.p50);
+    let rate = ours.ratio(hop, |cell| cell.per_second);
+    let cpu = ours.ratio(hop, |cell| cell.cpu_own);
+    let mut text = String::from("\n");
+    let mut bar = |what: &str, is: f64, holds: bool| {
+        let word = if holds { "held" } else { "**MISSED**" };
+        let _ = writeln!(text, "* {what}: {is:.2}, {word}");
+    };
+    if scenario.connections == 1 {
+        bar("p50 ≤ 1.5 × the bare hop", p50, p50 <= 1.5);
+        return text;
+    }
+    // The bars are for isolates; of a shared instance only the peers' rates are asked.
+    if !scenario.shared {
+        bar("req/s ≥ 0.8 × the bare hop", rate, rate >= 0.8);
+        bar("own CPU per request ≤ 1.5 × the bare hop", cpu, cpu <= 1.5);
+    }
+    for peer in rows {
+        let is_peer = Peer::ALL.iter().any(|known| known.name() == peer.name);
+        if is_peer && peer.failed_rounds() > 0 {
+            let _ = writeln!(text, "* {} FAILED a round: not compared", peer.name);
+        } else if is_peer {
+            let ahead = ours.ratio(peer, |cell| cell.per_second);
+            let what = format!("req/s ahead of {}", peer.name);
+            let word = if ahead > 1.0 { "held" } else { "**MISSED**" };
+            let _ = writeln!(text, "* {what}: {ahead:.2} ×, {word}");
+        }
+    }
+    text
 }
 
 /// Starts a target and calls each of its sessions before anything is measured.

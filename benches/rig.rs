@@ -2,6 +2,8 @@
 //! with, and the reading of CPU time and memory.
 
 pub(crate) mod bare;
+pub(crate) mod disk;
+pub(crate) mod gates;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod ours;

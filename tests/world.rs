@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub(crate) mod client;
 
@@ -21,6 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     child: Option<Child>,
+    client: String,
     config: String,
     pub(crate) url: String,
 }
@@ -38,11 +39,33 @@ impl World {
         Self::with("")
     }
 
-    /// The same with more configuration.
+    /// The same with more configuration: whole sections, not `[client]` and not `[sandbox]`.
     pub(crate) fn with(config: &str) -> Self {
+        Self::with_client("tls = \"off\"\n", config)
+    }
+
+    /// A gateway that is found at the same port after a restart.
+    pub(crate) fn at_port(port: u16) -> Self {
+        Self::build(
+            &format!("listen = \"127.0.0.1:{port}\"\ntls = \"off\"\n"),
+            "",
+        )
+    }
+
+    /// With settings of the section `[client]` on any port, and more configuration.
+    pub(crate) fn with_client(client: &str, config: &str) -> Self {
+        Self::build(&format!("listen = \"127.0.0.1:0\"\n{client}"), config)
+    }
+
+    fn build(client: &str, config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut world =
-            Self { dir, child: None, config: config.to_owned(), url: String::new() };
+        let mut world = Self {
+            dir,
+            child: None,
+            client: client.to_owned(),
+            config: config.to_owned(),
+            url: String::new(),
+        };
         world.start();
         world
     }
@@ -55,8 +78,12 @@ impl World {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
-        let degrade = if am_root() { "" } else { "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n" };
-        let base = "[client]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\n";
+        let degrade = if am_root() {
+            ""
+        } else {
+            "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n"
+        };
+        let base = format!("[client]\n{}", self.client);
         std::fs::write(&file, format!("{base}[sandbox]\n{degrade}{}", self.config)).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -85,7 +112,12 @@ impl World {
             }
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "it ended ({ended:?}):\n{}", self.log());
-            assert!(since.elapsed() < PATIENCE, "not ready: {}\n{}", ran.stderr, self.log());
+            assert!(
+                since.elapsed() < PATIENCE,
+                "not ready: {}\n{}",
+                ran.stderr,
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -100,7 +132,11 @@ impl World {
 
     /// Runs a command of the product against this gateway.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        let Output { status, stdout, stderr } = Command::new(LEGATION)
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new(LEGATION)
             .args(args)
             .env("LEGATION_DATA_DIR", self.data_dir())
             .stdin(Stdio::null())
@@ -118,8 +154,23 @@ impl World {
         let mut all = vec!["-o", "json", "--yes"];
         all.extend(args);
         let ran = self.run(&all);
-        assert_eq!(ran.code, 0, "legation {args:?}: {}\n{}", ran.stderr, self.log());
+        assert_eq!(
+            ran.code,
+            0,
+            "legation {args:?}: {}\n{}",
+            ran.stderr,
+            self.log()
+        );
         serde_json::from_str(&ran.stdout).unwrap_or(Value::Null)
+    }
+
+    /// The server on one screen, as JSON. Its exit code says whether something is not enforced.
+    pub(crate) fn status(&self) -> Value {
+        let ran = self.run(&["status", "-o", "json"]);
+        let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let degraded = status["enforcement"]["missing"] != serde_json::json!([]);
+        assert_eq!(ran.code, if degraded { 2 } else { 0 }, "{status}");
+        status
     }
 
     /// Defines, publishes and grants an mcp to the group `all`.
@@ -155,9 +206,23 @@ impl World {
             self.cli(&["group", "member", "add", "all", user]);
         }
         let made = self.cli(&["key", "create", user, "--label", "test"]);
-        find(&made, "secret").or_else(|| find(&made, "key_text")).unwrap_or_else(|| {
-            all_strings(&made).into_iter().find(|text| text.starts_with("amb_pk_")).unwrap()
-        })
+        find(&made, "secret")
+            .or_else(|| find(&made, "key_text"))
+            .unwrap_or_else(|| {
+                all_strings(&made)
+                    .into_iter()
+                    .find(|text| text.starts_with("amb_pk_"))
+                    .unwrap()
+            })
+    }
+
+    /// A key of a user who is in no group.
+    pub(crate) fn key_alone(&self, user: &str) -> String {
+        self.cli(&["user", "add", user]);
+        self.cli(&["key", "create", user])["secret"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// A registered client of that user.
@@ -165,10 +230,18 @@ impl World {
         Http::new(&self.url).register(&self.key(user))
     }
 
+    /// A registered client with this key.
+    pub(crate) fn client_of_key(&self, key: &str) -> Session {
+        Http::new(&self.url).register(key)
+    }
+
     /// All isolates, as `isolate list` shows them.
     pub(crate) fn isolates(&self) -> Vec<Value> {
         let list = self.cli(&["isolate", "list"]);
-        list.as_array().or_else(|| list["isolates"].as_array()).cloned().unwrap_or_default()
+        list.as_array()
+            .or_else(|| list["isolates"].as_array())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The isolate of a user (or the shared one, `None`) of an mcp.
@@ -206,7 +279,10 @@ impl World {
             .filter(|pid| {
                 let home = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 let home = String::from_utf8_lossy(&home).into_owned();
-                home.split('\0').any(|var| var.strip_prefix("HOME=").is_some_and(|h| h.starts_with(&data)))
+                home.split('\0').any(|var| {
+                    var.strip_prefix("HOME=")
+                        .is_some_and(|h| h.starts_with(&data))
+                })
             })
             .collect()
     }
@@ -217,11 +293,17 @@ impl World {
             .unwrap_or_default()
             .trim()
             .to_owned();
-        assert!(id.len() >= 12, "the installation's id is not where it should be: {id:?}");
+        assert!(
+            id.len() >= 12,
+            "the installation's id is not where it should be: {id:?}"
+        );
         let name = format!("legation-{}", id.get(..12).unwrap());
         let mut found = Vec::new();
         walk(Path::new("/sys/fs/cgroup"), 6, &mut |dir| {
-            if dir.file_name().is_some_and(|file| file.to_string_lossy() == name) {
+            if dir
+                .file_name()
+                .is_some_and(|file| file.to_string_lossy() == name)
+            {
                 found.push(dir.to_owned());
             }
         });
@@ -233,7 +315,10 @@ impl World {
         let mut found = Vec::new();
         for root in self.cgroups() {
             walk(&root, 4, &mut |dir| {
-                if dir.file_name().is_some_and(|file| file.to_string_lossy().starts_with("i-")) {
+                if dir
+                    .file_name()
+                    .is_some_and(|file| file.to_string_lossy().starts_with("i-"))
+                {
                     found.push(dir.to_owned());
                 }
             });
@@ -250,26 +335,34 @@ impl World {
 
     /// SIGTERM, and its exit code.
     pub(crate) fn stop(&mut self) -> i32 {
-        let Some(mut child) = self.child.take() else { return 0 };
+        let Some(mut child) = self.child.take() else {
+            return 0;
+        };
+        let code = self.end(&mut child);
+        code.unwrap_or_else(|| panic!("it does not stop:\n{}", self.log()))
+    }
+
+    /// Asks it to stop, and kills it if it does not. `None` if it had to be killed.
+    fn end(&self, child: &mut Child) -> Option<i32> {
         let pid = child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let since = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            if since.elapsed() > PATIENCE {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                panic!("it does not stop:\n{}", self.log());
+        while since.elapsed() < PATIENCE {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status.code().unwrap_or(-1));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
     }
 
     /// Nothing of this gateway is left on the host.
     pub(crate) fn nothing_is_left(&self) {
-        self.until("no process is left", |world| world.processes().is_empty().then_some(()));
+        self.until("no process is left", |world| {
+            world.processes().is_empty().then_some(())
+        });
         let leaves = self.leaves();
         assert!(leaves.is_empty(), "cgroups are left: {leaves:?}");
     }
@@ -279,8 +372,7 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             if let Some(mut child) = self.child.take() {
-                let _ = child.kill();
-                let _ = child.wait();
+                self.end(&mut child);
             }
             eprintln!("--- the gateway's log\n{}", self.log());
             return;
@@ -291,7 +383,8 @@ impl Drop for World {
 }
 
 pub(crate) fn am_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+    std::fs::metadata("/proc/self")
+        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
 /// All pids of the host.
@@ -303,7 +396,9 @@ pub(crate) fn pids() -> Vec<i32> {
 }
 
 fn walk(dir: &Path, depth: usize, see: &mut impl FnMut(&Path)) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             see(&entry.path());
@@ -333,9 +428,4 @@ fn all_strings(value: &Value) -> Vec<String> {
         Value::Object(map) => map.values().flat_map(all_strings).collect(),
         _ => Vec::new(),
     }
-}
-
-/// The arguments of a tool call.
-pub(crate) fn args(value: Value) -> Value {
-    json!({ "value": value })["value"].take()
 }

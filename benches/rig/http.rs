@@ -2,17 +2,34 @@
 //! little as it can, because it shares the machine with what it measures.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Bytes of an answer that is certainly wrong.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Where a target listens, and how.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) addr: SocketAddr,
+    /// TLS, trusting one certificate.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// One keep-alive connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     request: Vec<u8>,
     received: Vec<u8>,
     body: Vec<u8>,
@@ -32,10 +49,45 @@ impl Answer<'_> {
     }
 }
 
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub(crate) fn plain(addr: SocketAddr) -> Self {
+        Self { addr, tls: None }
+    }
+
+    /// TLS that trusts the certificate in this file and no other.
+    pub(crate) fn trusting(addr: SocketAddr, certificate: &Path) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(certificate)
+            .with_context(|| format!("no certificate in {}", certificate.display()))?;
+        roots.add(certificate)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            addr,
+            tls: Some(Arc::new(config)),
+        })
+    }
+}
+
+// === impl Connection ===
+
 impl Connection {
-    pub(crate) async fn open(addr: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(addr).await?;
+    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self> {
+        let stream = TcpStream::connect(endpoint.addr).await?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &endpoint.tls {
+            None => Box::new(stream),
+            Some(config) => {
+                let name = ServerName::from(endpoint.addr.ip());
+                let connector = TlsConnector::from(Arc::clone(config));
+                Box::new(connector.connect(name, stream).await?)
+            }
+        };
         Ok(Self {
             stream,
             request: Vec::with_capacity(4096),

@@ -3,7 +3,6 @@
 //! id is used twice, as the protocol wants): a hop that mixes sessions up is caught, not measured.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::http::Connection;
+use super::http::{Connection, Endpoint};
 
 /// Longest wait for one answer; past it the call is an error and the connection is given up.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -32,9 +31,9 @@ pub(crate) enum Dialect {
 }
 
 /// One session of a target, ready to be called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Session {
-    pub(crate) addr: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     /// The request's head up to the length.
     pub(crate) head: Arc<str>,
     pub(crate) dialect: Dialect,
@@ -54,6 +53,8 @@ pub(crate) struct Sample {
     /// Of these, answers with the nonce of another call.
     pub(crate) foreign: u64,
     pub(crate) errors: Vec<String>,
+    /// Calls made by each session, good and bad.
+    pub(crate) made: Vec<u64>,
     pub(crate) seconds: f64,
 }
 
@@ -97,7 +98,7 @@ pub(crate) async fn run(
     let mut open = Vec::new();
     for index in 0..connections {
         let session = sessions[index % sessions.len()].clone();
-        let connection = Connection::open(session.addr).await?;
+        let connection = Connection::open(&session.endpoint).await?;
         open.push((index, session, connection));
     }
     let began = Instant::now();
@@ -109,11 +110,15 @@ pub(crate) async fn run(
             first_id: (index / sessions.len()) as u64 + 1,
             id_step: connections.div_ceil(sessions.len()) as u64,
         };
-        workers.spawn(worker(lane, session, connection, until));
+        workers.spawn(async move { (index, worker(lane, session, connection, until).await) });
     }
-    let mut sum = Sample::default();
-    while let Some(sample) = workers.join_next().await {
-        let sample = sample?;
+    let mut sum = Sample {
+        made: vec![0; sessions.len()],
+        ..Sample::default()
+    };
+    while let Some(done) = workers.join_next().await {
+        let (index, sample) = done?;
+        sum.made[index % sessions.len()] += sample.latencies.len() as u64 + sample.bad;
         sum.latencies.extend(sample.latencies);
         sum.bad += sample.bad;
         sum.foreign += sample.foreign;
@@ -176,7 +181,7 @@ async fn worker(
             sample.errors.push(error.unwrap_or_else(|why| why));
         }
         if lost {
-            match Connection::open(session.addr).await {
+            match Connection::open(&session.endpoint).await {
                 Ok(again) => connection = again,
                 Err(_) => break,
             }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::http::Connection;
+use super::http::{Connection, Endpoint};
 use super::load::{Dialect, Session};
 use super::target::{Running, Scenario, free_port};
 
@@ -39,6 +39,13 @@ pub(crate) enum Peer {
 // === impl Peer ===
 
 impl Peer {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Mcpway,
+        Self::Supergateway,
+        Self::McpAggregator,
+        Self::McpProxyRs,
+        Self::McpProxyPy,
+    ];
     /// The peers that isolate sessions.
     pub(crate) const ISOLATING: [Self; 2] = [Self::Mcpway, Self::Supergateway];
     /// The peers with one child for everybody.
@@ -158,7 +165,7 @@ impl Peer {
             .spawn()?;
         let mut running = Running::new(self.name().to_owned(), child, began)
             .in_a_group()
-            .keep(dir);
+            .keep(Arc::new(dir));
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         while running.sessions.len() < scenario.sessions {
             match self.session(addr).await {
@@ -176,7 +183,8 @@ impl Peer {
     }
 
     async fn session(self, addr: SocketAddr) -> Result<Session> {
-        let mut connection = Connection::open(addr).await?;
+        let endpoint = Endpoint::plain(addr);
+        let mut connection = Connection::open(&endpoint).await?;
         let mut head = format!(
             "POST {} HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\n\
              accept: application/json, text/event-stream\r\n",
@@ -211,7 +219,7 @@ impl Peer {
             .await?;
         let tool = echo_tool(answer.body).context("no echo tool is listed")?;
         Ok(Session {
-            addr,
+            endpoint,
             head: Arc::from(head),
             dialect: self.dialect(),
             tool: Arc::from(tool),

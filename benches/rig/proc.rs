@@ -20,10 +20,13 @@ pub(crate) struct Cpu {
 pub(crate) struct Memory {
     pub(crate) rss_kib: u64,
     pub(crate) pss_kib: u64,
+    /// Written by this process and shared with no other.
+    pub(crate) private_kib: u64,
 }
 
 struct Stat {
     parent: u32,
+    dead: bool,
     own: f64,
     reaped: f64,
 }
@@ -57,6 +60,24 @@ pub(crate) fn cpu(pid: u32) -> Cpu {
     }
 }
 
+/// Descendants of `pid` that have ended and were not reaped.
+pub(crate) fn zombies(pid: u32) -> Vec<u32> {
+    let stats = stats();
+    let dead = |pid: &u32| stats.get(pid).is_some_and(|stat| stat.dead);
+    descendants(pid, &stats).into_iter().filter(dead).collect()
+}
+
+/// The children of `pid`, youngest last.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut found: Vec<u32> = stats()
+        .into_iter()
+        .filter(|(_, stat)| stat.parent == pid)
+        .map(|(pid, _)| pid)
+        .collect();
+    found.sort_unstable();
+    found
+}
+
 /// Memory of `pid` alone.
 pub(crate) fn memory(pid: u32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -69,6 +90,7 @@ pub(crate) fn memory(pid: u32) -> Memory {
     Memory {
         rss_kib: field("Rss:"),
         pss_kib: field("Pss:"),
+        private_kib: field("Private_Dirty:"),
     }
 }
 
@@ -113,6 +135,7 @@ fn stat(pid: u32) -> Option<Stat> {
         Some(fields.get(index)?.parse::<f64>().ok()? / TICKS_PER_SECOND)
     };
     Some(Stat {
+        dead: fields.first() == Some(&"Z"),
         parent: fields.get(1)?.parse().ok()?,
         own: seconds(11)? + seconds(12)?,
         reaped: seconds(13)? + seconds(14)?,

@@ -50,18 +50,29 @@ impl Cell {
 }
 
 impl Row {
-    fn median(&self, of: impl Fn(&Cell) -> f64) -> f64 {
+    /// Of what is no process of its own.
+    pub(crate) fn bare(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            cells: Vec::new(),
+            started_ms: f64::NAN,
+            idle: Memory::default(),
+            loaded: Memory::default(),
+        }
+    }
+
+    pub(crate) fn median(&self, of: impl Fn(&Cell) -> f64) -> f64 {
         median(self.cells.iter().map(of).collect())
     }
 
     /// The median over rounds of our figure divided by `base`'s in the same round.
-    fn ratio(&self, base: &Self, of: impl Fn(&Cell) -> f64) -> f64 {
+    pub(crate) fn ratio(&self, base: &Self, of: impl Fn(&Cell) -> f64) -> f64 {
         let ratios = self.cells.iter().zip(&base.cells);
         median(ratios.map(|(ours, base)| of(ours) / of(base)).collect())
     }
 
     /// A round in which any answer was wrong or missing counts as failed.
-    fn failed_rounds(&self) -> usize {
+    pub(crate) fn failed_rounds(&self) -> usize {
         self.cells
             .iter()
             .filter(|cell| cell.bad > 0 || cell.good == 0)
@@ -178,4 +189,17 @@ pub(crate) fn scenario(title: &str, rows: &[Row], base: &str, seconds: f64) -> S
         }
     }
     text
+}
+
+/// How much of a durable call is the disk: each call waits for two records, one after the other.
+pub(crate) fn disk_share(durable: &Row, disk: &Row, records: usize) -> String {
+    let call = durable.median(|cell| cell.p50);
+    let sync = disk.median(|cell| cell.p50);
+    format!(
+        "\n* durable audit: a call waits for the disk twice (start and end record). A bare \
+         append and fdatasync of {records} records takes {sync:.0} µs, so two are {:.0} µs of the \
+         call's {call:.0} µs p50: fsync share {:.0} %\n",
+        2.0 * sync,
+        (200.0 * sync / call).min(100.0),
+    )
 }

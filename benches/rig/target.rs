@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::http::Endpoint;
 use super::load::{Dialect, Session};
-use super::ours;
+use super::ours::{Gateway, Settings};
 use super::peers::Peer;
 
 /// How long a target may take to end by itself.
@@ -30,6 +31,8 @@ pub(crate) enum Target {
     Buffered,
     /// The product as it is by default: every call's record is on the disk first.
     Durable,
+    /// The product with buffered audit behind its own self-signed certificate.
+    Tls,
     /// Somebody else's.
     Peer(Peer),
 }
@@ -61,7 +64,7 @@ pub(crate) struct Running {
     /// Our roles end when this closes, also when the bench is killed.
     _lifeline: Option<ChildStdin>,
     /// Its files, removed after its end.
-    files: Option<TempDir>,
+    files: Option<Arc<TempDir>>,
 }
 
 // === impl Target ===
@@ -74,6 +77,7 @@ impl Target {
             Self::HopShared => "bare hop, shared".to_owned(),
             Self::Buffered => "legation, audit buffered".to_owned(),
             Self::Durable => "legation, audit durable".to_owned(),
+            Self::Tls => "legation, audit buffered, TLS".to_owned(),
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
@@ -84,10 +88,42 @@ impl Target {
             Self::Floor => role("floor", self.name(), scenario),
             Self::Hop => role("hop", self.name(), scenario),
             Self::HopShared => role("hop-shared", self.name(), scenario),
-            Self::Buffered => ours::start(self.name(), scenario, "buffered").await,
-            Self::Durable => ours::start(self.name(), scenario, "durable").await,
+            Self::Buffered => self.ours(scenario, "buffered", false).await,
+            Self::Durable => self.ours(scenario, "durable", false).await,
+            Self::Tls => self.ours(scenario, "buffered", true).await,
             Self::Peer(peer) => peer.start(scenario).await,
         }
+    }
+
+    /// Whether it is the product: then nothing may fail.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Buffered | Self::Durable | Self::Tls)
+    }
+
+    /// Publishes the echo server and registers one client of one user for each session.
+    async fn ours(
+        &self,
+        scenario: &Scenario,
+        durability: &'static str,
+        tls: bool,
+    ) -> Result<Running> {
+        let settings = Settings {
+            durability,
+            tls,
+            ..Settings::default()
+        };
+        let mut gateway = Gateway::start(self.name(), &scenario.product, settings).await?;
+        let sharing = if scenario.shared {
+            "shared"
+        } else {
+            "per_user"
+        };
+        gateway.publish("bench", &["--sharing", sharing], &["demo-mcp", "--echo"])?;
+        for number in 0..scenario.sessions {
+            let client = gateway.client(&format!("user{number}")).await?;
+            gateway.running.sessions.push(client.session("echo"));
+        }
+        Ok(gateway.running)
     }
 }
 
@@ -116,7 +152,7 @@ impl Running {
     }
 
     /// Keeps its files until it has ended.
-    pub(crate) fn keep(mut self, files: TempDir) -> Self {
+    pub(crate) fn keep(mut self, files: Arc<TempDir>) -> Self {
         self.files = Some(files);
         self
     }
@@ -124,6 +160,11 @@ impl Running {
     /// Whether the process is gone already.
     pub(crate) fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// One of its files.
+    pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
+        self.files.as_ref().map(|files| files.path().join(name))
     }
 
     /// What it has logged.
@@ -176,7 +217,7 @@ fn role(role: &str, name: String, scenario: &Scenario) -> Result<Running> {
     let mut running = Running::new(name, child, began);
     running.sessions = (0..scenario.sessions)
         .map(|number| Session {
-            addr,
+            endpoint: Endpoint::plain(addr),
             head: Arc::from(format!(
                 "POST /mcp HTTP/1.1\r\nhost: {addr}\r\ncontent-type: application/json\r\nx-session: {number}\r\n"
             )),

@@ -15,6 +15,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use crate::domain::limits::AUDIT_ROOM_MAX;
+
 use super::ctx::Ctx;
 
 pub use entry::Entry;
@@ -65,8 +67,10 @@ impl Audit {
     /// Appends a record that nobody waits for. If the queue is full it is counted as lost, and the
     /// gate shuts.
     pub fn post(&self, entry: Entry) {
-        // The loss is counted and shown; there is nobody to tell here.
-        let _ = self.0.append(entry);
+        if self.0.append(&entry).is_err() {
+            // Counted and shown; there is nobody to tell here.
+            self.0.lose();
+        }
     }
 
     /// Appends a record and waits until it may be relied on.
@@ -74,7 +78,7 @@ impl Audit {
     /// # Errors
     /// [`AuditError`]: the record may or may not reach the disk later.
     pub async fn commit(&self, entry: Entry) -> Result<(), AuditError> {
-        let seq = self.0.append(entry)?;
+        let seq = self.append(&entry).await?;
         if self.0.durability == Durability::Buffered {
             return Ok(());
         }
@@ -89,6 +93,31 @@ impl Audit {
             }) => Err(AuditError::Failing(why.clone())),
             _ => Err(AuditError::Failing("the log is closed".to_owned())),
         }
+    }
+
+    /// Finds a place in the queue: a moment's burst waits, a disk that refuses does not.
+    async fn append(&self, entry: &Entry) -> Result<u64, AuditError> {
+        if let Ok(seq) = self.0.append(entry) {
+            return Ok(seq);
+        }
+        let mut written = self.0.written.subscribe();
+        let room = async {
+            loop {
+                if let Some(why) = written.borrow_and_update().failing.clone() {
+                    return Err(AuditError::Failing(why));
+                }
+                if let Ok(seq) = self.0.append(entry) {
+                    return Ok(seq);
+                }
+                if written.changed().await.is_err() {
+                    return Err(AuditError::Full);
+                }
+            }
+        };
+        let found = tokio::time::timeout(AUDIT_ROOM_MAX, room).await;
+        found
+            .unwrap_or(Err(AuditError::Full))
+            .inspect_err(|_| self.0.lose())
     }
 
     /// How far it is written, to watch.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::code::Code;
@@ -124,21 +125,27 @@ impl Actor for Listeners {
         let Some(mut closed) = state.closed.take() else {
             return Ok(());
         };
-        if tokio::time::timeout(DRAIN_MAX, &mut closed).await.is_ok() {
-            return Ok(());
+        if timeout(DRAIN_MAX, &mut closed).await.is_err() {
+            // Calls that do not end get an answer while there still is a connection for it.
+            state.end_calls();
+            let _ = timeout(LAST_ANSWERS, closed).await;
         }
-        // What is still in flight is answered with the reason before its connection goes.
+        Ok(())
+    }
+}
+
+impl ListenersState {
+    /// Tells all callers that the server stops; the runs are stopped in their turn.
+    fn end_calls(&self) {
         let end = Arc::new(RunEnd {
             verdict: Verdict::Shutdown,
             last_stderr: None,
         });
-        for slot in state.ctx.slots.pin().values() {
+        for slot in self.ctx.slots.pin().values() {
             if let Some(run) = slot.occupant() {
                 run.handle.end(&end);
             }
         }
-        let _ = tokio::time::timeout(LAST_ANSWERS, closed).await;
-        Ok(())
     }
 }
 

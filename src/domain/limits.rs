@@ -126,6 +126,8 @@ pub const TOKEN_GRACE: Duration = Duration::from_secs(60);
 pub const COALESCE_EVERY: Duration = Duration::from_secs(5);
 /// Records waiting for the audit writer.
 pub const AUDIT_QUEUE_MAX: usize = 8192;
+/// How long a record waits for a place in that queue before what it records is refused.
+pub const AUDIT_ROOM_MAX: Duration = Duration::from_secs(1);
 /// How long the whole server may take to stop.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(40);
 /// How long listeners wait for requests in flight when the server stops.

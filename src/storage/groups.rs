@@ -21,8 +21,10 @@ const ALL_MEMBERS: &str = "SELECT group_id, user_id FROM members ORDER BY group_
 const GRANT: &str = "INSERT INTO grants (group_id, mcp_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const REVOKE: &str = "DELETE FROM grants WHERE group_id = $1 AND mcp_id = $2";
 const ALL_GRANTS: &str = "SELECT group_id, mcp_id FROM grants ORDER BY group_id, mcp_id";
-const GRANTS_OF_USER: &str = "SELECT DISTINCT g.mcp_id FROM grants g \
-    JOIN members m ON m.group_id = g.group_id WHERE m.user_id = $1 ORDER BY g.mcp_id";
+/// Oldest first, not by their random ids: a new key's bare tool names go to who was there first,
+/// as in the views of older keys.
+const GRANTS_OF_USER: &str = "SELECT id FROM mcps WHERE id IN (SELECT g.mcp_id FROM grants g \
+    JOIN members m ON m.group_id = g.group_id WHERE m.user_id = $1) ORDER BY created_at, name";
 
 #[derive(sqlx::FromRow)]
 struct Row {

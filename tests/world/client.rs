@@ -1,6 +1,6 @@
 //! A plain HTTP/1.1 client over std: it sends exactly what a test says, well-formed or not.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
@@ -30,7 +30,10 @@ impl Answer {
     /// The text of the first content item.
     pub(crate) fn text(&self) -> String {
         let json = self.json();
-        json["result"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {json}")).to_owned()
+        json["result"][0]["text"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no text: {json}"))
+            .to_owned()
     }
 
     /// The stable code, of a failed call or of a flat error.
@@ -54,7 +57,10 @@ pub(crate) struct Session {
 
 impl Http {
     pub(crate) fn new(url: &str) -> Self {
-        let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let address = url
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned();
         Self { address }
     }
 
@@ -72,13 +78,24 @@ impl Http {
     }
 
     /// A request as the standard client sends it: chunked, with a content type even on GET.
-    pub(crate) fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&[u8]>) -> Answer {
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&[u8]>,
+    ) -> Answer {
         self.raw(&request(method, path, token, body))
     }
 
     pub(crate) fn register_with(&self, key: &str) -> Answer {
         let body = json!({"preshared_key": key, "friendly_name": "test", "host_tool": "tests"});
-        self.send("POST", "/v1/sessions/register", None, Some(body.to_string().as_bytes()))
+        self.send(
+            "POST",
+            "/v1/sessions/register",
+            None,
+            Some(body.to_string().as_bytes()),
+        )
     }
 
     pub(crate) fn register(&self, key: &str) -> Session {
@@ -94,8 +111,15 @@ impl Http {
 }
 
 /// The bytes of a request as the standard client sends it.
-pub(crate) fn request(method: &str, path: &str, token: Option<&str>, body: Option<&[u8]>) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n");
+pub(crate) fn request(
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
+    );
     if let Some(token) = token {
         head.push_str(&format!("X-Session-Token: {token}\r\n"));
     }
@@ -154,7 +178,11 @@ pub(crate) fn read(stream: &mut impl BufRead) -> Answer {
             body.extend(chunk);
         }
     }
-    Answer { status, headers, body }
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }
 
 impl Session {
@@ -168,7 +196,10 @@ impl Session {
         assert_eq!(answer.status, 200, "{answer:?}");
         let json = answer.json();
         let tools = json["tools"].as_array().unwrap();
-        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+        tools
+            .iter()
+            .map(|tool| tool["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// A tool call, however it ends.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::domain::limits::AUDIT_QUEUE_MAX;
 
 use super::super::sync::Mutex;
-use super::{AuditError, Durability, Entry, Written};
+use super::{Durability, Entry, Written};
 
 /// How long records gather before they are written, if nobody waits for the disk.
 const GATHER: Duration = Duration::from_millis(5);
@@ -38,6 +38,10 @@ struct Buffer {
     closing: bool,
     closed: bool,
 }
+
+/// There is no place in the queue now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused;
 
 pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Shared>> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -93,12 +97,11 @@ fn resume(file: &mut File) -> std::io::Result<u64> {
 }
 
 impl Shared {
-    pub(super) fn append(&self, entry: Entry) -> Result<u64, AuditError> {
+    pub(super) fn append(&self, entry: &Entry) -> Result<u64, Refused> {
         let (seq, first) = {
             let mut buffer = self.buffer.lock();
             if buffer.seq - buffer.written >= AUDIT_QUEUE_MAX as u64 || buffer.closed {
-                buffer.lost += 1;
-                return Err(AuditError::Full);
+                return Err(Refused);
             }
             buffer.seq += 1;
             let (seq, first) = (buffer.seq, buffer.bytes.is_empty());
@@ -114,6 +117,11 @@ impl Shared {
     pub(super) fn queued(&self) -> u64 {
         let buffer = self.buffer.lock();
         buffer.seq - buffer.written
+    }
+
+    /// A record that found no place was given up.
+    pub(super) fn lose(&self) {
+        self.buffer.lock().lost += 1;
     }
 
     pub(super) fn lost(&self) -> u64 {
@@ -209,7 +217,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::audit::Audit;
+    use crate::actors::audit::{Audit, AuditError};
 
     fn lines(dir: &Path) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(dir.join("audit.jsonl")).unwrap();
@@ -267,10 +275,8 @@ mod tests {
         for _ in 0..AUDIT_QUEUE_MAX {
             audit.post(Entry::new("test", 2));
         }
-        assert_eq!(
-            audit.commit(Entry::new("test", 3)).await,
-            Err(AuditError::Full)
-        );
+        let refused = audit.commit(Entry::new("test", 3)).await;
+        assert!(matches!(refused, Err(AuditError::Failing(_))), "{refused:?}");
         assert!(audit.lost() > 0);
     }
 }

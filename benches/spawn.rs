@@ -1,0 +1,374 @@
+//! What it costs to start one isolate: from the decision to the reply to `initialize`, through the
+//! product's launcher, against `posix_spawn` alone, in a new pid namespace, and with limits set by
+//! hand; and again with a large heap in the parent, where a `fork` would show.
+//!
+//! ```text
+//! cargo bench --bench spawn -- [--rounds N] [--heap-mib N] [--product PATH] [--out FILE]
+//! ```
+//!
+//! One start of each kind a round, in turn. A missed bar is an exit code. Needs root.
+
+#![expect(clippy::print_stdout, reason = "a bench talks on stdout")]
+
+#[expect(dead_code, reason = "each bench uses a part of the rig")]
+mod rig;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use legation::actors::jail::{Degrade, Jail, JailConfig};
+use legation::actors::launcher::{Launch, Launcher};
+use legation::domain::ids::{IsolateId, UserId};
+use legation::domain::mcp::Limits;
+use nix::sched::{CloneFlags, unshare};
+use rig::proc;
+use rig::report::{self, median};
+use rig::target::default_product;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The bars: ours against namespaces, and ours with the heap against ours without.
+const RATIO_MAX: f64 = 1.5;
+const GROWTH_MAX: f64 = 1.5;
+const REAP_MAX: Duration = Duration::from_secs(5);
+const INITIALIZE: &[u8] = br#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"spawn","version":"0"}}}
+"#;
+/// Controllers of cgroup v1 and the limit written in each.
+const HIERARCHIES: [(&str, &str, &str); 3] = [
+    ("memory", "memory.limit_in_bytes", "536870912"),
+    ("pids", "pids.max", "128"),
+    ("cpu", "cpu.cfs_quota_us", "100000"),
+];
+
+struct Options {
+    rounds: usize,
+    heap_mib: usize,
+    product: PathBuf,
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Namespace,
+    Limited,
+    Ours,
+}
+
+/// Milliseconds of each kind.
+type Times = BTreeMap<&'static str, Vec<f64>>;
+
+fn main() -> Result<()> {
+    // As the product's own main: the spawner is this program in another role.
+    sandbox::role();
+    let options = options()?;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: pid namespaces and cgroups need root");
+        return Ok(());
+    }
+    let jail = Jail::start(JailConfig {
+        executable: None,
+        installation_id: format!("{:012x}", std::process::id()),
+        degrade: Degrade::Anything,
+        cgroup_root: None,
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut bench = Bench {
+        product: options.product.clone(),
+        user: UserId::from_random([9; 10]),
+        next: 0,
+        jail,
+        runtime,
+    };
+    let (text, missed) = bench.measure(&options)?;
+    bench.jail.release_user(&bench.user);
+    println!("{text}");
+    if let Some(path) = &options.out {
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    ensure!(missed.is_empty(), "missed: {}", missed.join("; "));
+    Ok(())
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options {
+        rounds: 60,
+        heap_mib: 1024,
+        product: default_product()?,
+        out: None,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || {
+            let next = words.next();
+            next.with_context(|| format!("{word} needs a value"))
+        };
+        match word.as_str() {
+            // Cargo says this to every bench.
+            "--bench" => {}
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--heap-mib" => options.heap_mib = value()?.parse()?,
+            "--product" => options.product = value()?.into(),
+            "--out" => options.out = Some(value()?.into()),
+            other => bail!("no option {other}; the head of benches/spawn.rs lists them"),
+        }
+    }
+    Ok(options)
+}
+
+struct Bench {
+    product: PathBuf,
+    user: UserId,
+    next: u32,
+    jail: Jail,
+    runtime: tokio::runtime::Runtime,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Plain, Self::Namespace, Self::Limited, Self::Ours];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "posix_spawn",
+            Self::Namespace => "posix_spawn in a new pid namespace",
+            Self::Limited => "the same, with three v1 cgroups and limits made by hand",
+            Self::Ours => "legation: isolate with init, cgroups and limits",
+        }
+    }
+}
+
+// === impl Bench ===
+
+impl Bench {
+    fn measure(&mut self, options: &Options) -> Result<(String, Vec<String>)> {
+        let enforcement = self.jail.enforcement();
+        let limited = Path::new("/sys/fs/cgroup/memory/tasks").exists();
+        let small = self.rounds(options.rounds, limited)?;
+        let heap = vec![1_u8; options.heap_mib << 20];
+        // Every page is written: a fork would have to copy all of their entries.
+        let large = self.rounds(options.rounds, limited)?;
+        let held = heap
+            .iter()
+            .step_by(4096)
+            .map(|byte| usize::from(*byte))
+            .sum::<usize>();
+        drop(heap);
+
+        let p50 = |times: &Times, name: &str| {
+            times
+                .get(name)
+                .map_or(f64::NAN, |times| median(times.clone()))
+        };
+        let base = p50(&small, Kind::Namespace.name());
+        let mut text = report::preamble();
+        let _ = write!(
+            text,
+            "\n### Spawn to the reply to `initialize`\n\np50 of {} alternating starts; {}. The \
+             parent's heap is small at first, then {} MiB with every page written. Load average \
+             at the end {}.\n\n\
+             | how | p50 ms | p90 ms | × namespaces | with the heap, p50 ms | growth |\n|---|---|---|---|---|---|\n",
+            options.rounds,
+            enforcement.summary,
+            held >> 8,
+            proc::load_average(),
+        );
+        for (name, times) in &small {
+            let (before, after) = (p50(&small, name), p50(&large, name));
+            let _ = writeln!(
+                text,
+                "| {name} | {before:.2} | {:.2} | {:.2} | {after:.2} | {:.2} |",
+                ninth(times),
+                before / base,
+                after / before,
+            );
+        }
+        if !limited {
+            let _ = writeln!(
+                text,
+                "\nskipped: {}: no v1 controllers here",
+                Kind::Limited.name()
+            );
+        }
+        let ours = p50(&small, Kind::Ours.name());
+        let (ratio, growth) = (ours / base, p50(&large, Kind::Ours.name()) / ours);
+        let mut missed = Vec::new();
+        for (what, is, max) in [
+            ("× posix_spawn plus namespaces", ratio, RATIO_MAX),
+            ("growth with the heap", growth, GROWTH_MAX),
+        ] {
+            let word = if is <= max { "held" } else { "**MISSED**" };
+            let _ = writeln!(text, "\n* {what}: {is:.2}, bar ≤ {max}: {word}");
+            if is > max {
+                missed.push(format!("{what}: {is:.2} > {max}"));
+            }
+        }
+        Ok((text, missed))
+    }
+
+    fn rounds(&mut self, rounds: usize, limited: bool) -> Result<Times> {
+        let mut times = Times::new();
+        for round in 0..rounds {
+            for step in 0..Kind::ALL.len() {
+                let kind = Kind::ALL[(step + round) % Kind::ALL.len()];
+                if kind == Kind::Limited && !limited {
+                    continue;
+                }
+                self.next += 1;
+                let took = match kind {
+                    Kind::Plain => self.plain(None),
+                    Kind::Namespace => self.in_namespace(false),
+                    Kind::Limited => self.in_namespace(true),
+                    Kind::Ours => self.ours(),
+                };
+                let took = took.with_context(|| kind.name())?;
+                let list = times.entry(kind.name()).or_default();
+                list.push(took.as_secs_f64() * 1000.0);
+            }
+        }
+        Ok(times)
+    }
+
+    fn plain(&self, groups: Option<&Groups>) -> Result<Duration> {
+        let began = Instant::now();
+        if let Some(groups) = groups {
+            groups.make()?;
+        }
+        let mut child = Command::new(&self.product)
+            .args(["demo-mcp", "--echo"])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        if let Some(groups) = groups {
+            groups.enter(child.id())?;
+        }
+        let done = initialized(&mut child).map(|()| began.elapsed());
+        child.kill()?;
+        child.wait()?;
+        done
+    }
+
+    /// A thread of its own: a thread can leave its pid namespace for a new one only once.
+    fn in_namespace(&self, limited: bool) -> Result<Duration> {
+        let groups = limited.then(|| Groups::named(self.next));
+        let worked = std::thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                let began = Instant::now();
+                unshare(CloneFlags::CLONE_NEWPID)?;
+                let unshared = began.elapsed();
+                Ok(unshared + self.plain(groups.as_ref())?)
+            });
+            work.join()
+        });
+        if let Some(groups) = &groups {
+            groups.remove()?;
+        }
+        worked.map_err(|_| anyhow::anyhow!("the thread panicked"))?
+    }
+
+    fn ours(&self) -> Result<Duration> {
+        let mut bits = [0; 10];
+        let [.., a, b, c, d] = &mut bits;
+        [*a, *b, *c, *d] = self.next.to_be_bytes();
+        let launch = Launch {
+            isolate: IsolateId::from_random(bits),
+            user: Some(self.user.clone()),
+            program: self.product.clone(),
+            args: vec!["demo-mcp".to_owned(), "--echo".to_owned()],
+            env: BTreeMap::new(),
+            home: "/".into(),
+            limits: Limits::default(),
+            user_limits: Limits {
+                memory_bytes: 1 << 30,
+                pids: 512,
+                cpu_millis: 2000,
+                ..Limits::default()
+            },
+        };
+        self.runtime.block_on(async {
+            let began = Instant::now();
+            let mut run = self.jail.launch(launch).await?;
+            run.stdin.write_all(INITIALIZE).await?;
+            run.stdin.flush().await?;
+            let mut line = String::new();
+            tokio::io::BufReader::new(&mut run.stdout)
+                .read_line(&mut line)
+                .await?;
+            let took = began.elapsed();
+            let remains = run.scope.reap(REAP_MAX).await;
+            ensure!(line.contains("protocolVersion"), "no reply but {line:?}");
+            ensure!(remains.survivors.is_empty(), "{:?}", remains.survivors);
+            Ok(took)
+        })
+    }
+}
+
+fn initialized(child: &mut Child) -> Result<()> {
+    child
+        .stdin
+        .as_mut()
+        .context("no stdin")?
+        .write_all(INITIALIZE)?;
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().context("no stdout")?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    ensure!(line.contains("protocolVersion"), "no reply but {line:?}");
+    Ok(())
+}
+
+/// One cgroup in each v1 hierarchy.
+struct Groups(Vec<(PathBuf, &'static str, &'static str)>);
+
+impl Groups {
+    fn named(number: u32) -> Self {
+        let name = format!("legation-bench-{}-{number}", std::process::id());
+        let dirs = HIERARCHIES.iter().map(|(hierarchy, file, value)| {
+            let dir = Path::new("/sys/fs/cgroup").join(hierarchy).join(&name);
+            (dir, *file, *value)
+        });
+        Self(dirs.collect())
+    }
+
+    fn make(&self) -> Result<()> {
+        for (dir, file, value) in &self.0 {
+            fs::create_dir(dir)?;
+            fs::write(dir.join(file), value)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&self, pid: u32) -> Result<()> {
+        for (dir, _, _) in &self.0 {
+            fs::write(dir.join("tasks"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        for (dir, _, _) in &self.0 {
+            fs::remove_dir(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// The value that nine of ten do not exceed.
+fn ninth(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * 9 / 10).copied().unwrap_or(f64::NAN)
+}
