@@ -189,7 +189,8 @@ fn a_server_sees_itself_alone_and_starts_clean() {
     ] {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
         let values: Vec<&str> = line
-            .trim_start_matches(name)
+            .split_at(name.len())
+            .1
             .split_whitespace()
             .take(2)
             .collect();
