@@ -16,11 +16,7 @@
 //! run with an exit code. Gate on ratios and CPU per request, never on absolute
 //! times: the machine's mood (idle cores wake slowly) is worth more than the code between.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a bench talks on stdout and dies of a broken lock"
-)]
+#![expect(clippy::print_stdout, reason = "a bench talks on stdout")]
 
 #[expect(dead_code, reason = "each bench uses a part of the rig")]
 mod rig;
