@@ -39,7 +39,7 @@ pub(crate) async fn run(product: &Path, time: Duration) -> Result<String> {
     }
     let mut text = String::from("\n### Hard gates\n\n| gate | seen |\n|---|---|\n");
     let mut line = |gate: &str, seen: &str| {
-        println_row(gate, seen);
+        eprintln!("gate: {gate}: {seen}");
         let _ = writeln!(text, "| {gate} | {seen} |");
     };
 
@@ -66,10 +66,6 @@ pub(crate) async fn run(product: &Path, time: Duration) -> Result<String> {
     let crash = no_zombie(&gateway, &clients).await?;
     line("no zombie after a crash", &crash);
     Ok(text)
-}
-
-fn println_row(gate: &str, seen: &str) {
-    eprintln!("gate: {gate}: {seen}");
 }
 
 /// Loads every client's echo; the calls made by each, and those its server says it received.
