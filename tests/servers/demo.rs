@@ -287,9 +287,14 @@ fn leaves_orphans_behind_and_allocates_for_real() {
     assert_eq!(demo.text(), "holding 64 MiB");
     let held = resident_kib(demo.child.id());
     assert!(held > 64 << 10, "{held} KiB");
-    demo.call(3, "allocate", json!({"mib": 0}));
-    demo.line();
-    assert!(resident_kib(demo.child.id()) < held - (32 << 10));
+    // The allocator gives memory back when it next has something to do, not at once.
+    let given_back = (3..503).any(|id| {
+        demo.call(id, "allocate", json!({"mib": 0}));
+        demo.line();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        resident_kib(demo.child.id()) < held - (32 << 10)
+    });
+    assert!(given_back, "still {} KiB", resident_kib(demo.child.id()));
 }
 
 fn resident_kib(pid: u32) -> u64 {
