@@ -17,7 +17,7 @@ use crate::storage::{Store, StoreError};
 
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
-use super::slot::{Slot, SlotState};
+use super::slot::Slot;
 
 /// Everything a call is routed by. Replaced whole.
 #[derive(Debug, Default)]
@@ -145,6 +145,17 @@ impl Routes {
             views,
             owners,
         })
+    }
+
+    /// These routes with one more published mcp.
+    #[cfg(test)]
+    pub(super) fn with(&self, published: Published) -> Self {
+        let mut mcps = self.mcps.clone();
+        mcps.insert(published.mcp.id.clone(), published);
+        Self {
+            mcps,
+            ..Self::default()
+        }
     }
 
     /// What a key sees.
@@ -302,13 +313,13 @@ impl CatalogState {
             .cloned()
             .collect();
         for slot in gone {
-            slots.remove(&slot.key);
-            // Calls inside finish on it; later ones find its successor.
+            // Calls inside finish on it; later ones wait for its end and find its successor. Until
+            // then it stays in sight of kills, suspensions and lists.
             let told = slot
                 .actor()
                 .is_some_and(|isolate| isolate.cast(IsolateMsg::Leave(Verdict::Replaced)).is_ok());
             if !told {
-                slot.enter(SlotState::Closed, "the definition changed");
+                self.ctx.close_slot(&slot, "the definition changed");
             }
         }
     }

@@ -30,7 +30,7 @@ use super::killswitch::Denied;
 use super::launcher::Launcher;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
-use super::slot::{Occupant, Principal, Slot, SlotKey};
+use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
 use super::start_line::StartLine;
 use super::sync::Mutex;
 use super::system::settings;
@@ -286,6 +286,28 @@ impl Ctx {
             self.settings.restart,
         );
         Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
+    }
+
+    /// Whether the user or the mcp of a slot is suspended.
+    #[must_use]
+    pub fn denies(&self, slot: &Slot) -> bool {
+        let denied = self.denied.load();
+        denied.mcp(&slot.key.mcp).is_some()
+            || slot
+                .key
+                .principal
+                .user()
+                .is_some_and(|user| denied.user(user).is_some())
+    }
+
+    /// A slot will never run again: forgotten first, so that whoever waits finds its successor.
+    pub(super) fn close_slot(&self, slot: &Arc<Slot>, cause: impl Into<String>) {
+        // Another may have taken its place.
+        let _ = self
+            .slots
+            .pin()
+            .remove_if(&slot.key, |_, known| Arc::ptr_eq(known, slot));
+        slot.enter(SlotState::Closed, cause);
     }
 
     /// Asks for a run in a slot; one message however many ask.

@@ -153,8 +153,8 @@ pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
 /// Too much at once.
 pub(super) fn busy(mcp: &Mcp, in_flight: usize) -> Reason {
     let text = format!(
-        "mcp `{}` already has {in_flight} calls of yours in flight, which is the most. Try again \
-         when some have ended.",
+        "mcp `{}` is busy with {in_flight} calls and takes no more now. Try again when some have \
+         ended.",
         mcp.name
     );
     Reason::new(Code::Busy, text).retry(Duration::from_secs(1))

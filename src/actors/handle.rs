@@ -194,8 +194,13 @@ impl Handle {
         door: Door,
         line: impl FnOnce(u64) -> Bytes,
     ) -> Result<Reply, CallError> {
-        let Ok(_slot) = self.slots.try_acquire() else {
-            return Err(self.busy());
+        // Our own questions take no caller's slot, and a full house still hears a ping.
+        let _slot = match door {
+            Door::Passed => None,
+            Door::Checked => match self.slots.try_acquire() {
+                Ok(slot) => Some(slot),
+                Err(_) => return Err(self.busy()),
+            },
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let line = line(id);
@@ -307,13 +312,13 @@ impl Handle {
     /// A line of ours that nobody waits for: dropped if the writer is behind.
     pub(super) fn post(&self, line: Bytes) -> bool {
         let length = line.len();
-        match self.queue.try_send(Frame { id: 0, line }) {
-            Ok(()) => {
-                self.queued_bytes.fetch_add(length, Ordering::Relaxed);
-                true
-            }
-            Err(_) => false,
+        let queued = self.queued_bytes.fetch_add(length, Ordering::Relaxed);
+        let sent = queued + length <= QUEUE_BYTES_MAX
+            && self.queue.try_send(Frame { id: 0, line }).is_ok();
+        if !sent {
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
         }
+        sent
     }
 
     /// Whether a frame is still worth writing: its caller may have left while it waited.

@@ -14,7 +14,7 @@ use crate::domain::verdict::Verdict;
 
 use super::ctx::Ctx;
 use super::isolate::{Isolate, IsolateArgs, IsolateMsg};
-use super::slot::{Slot, SlotKey};
+use super::slot::{Slot, SlotKey, SlotState};
 use super::supervisor::{Children, Fate, Kind};
 
 /// What a household hears.
@@ -92,7 +92,8 @@ impl Actor for Household {
         match message {
             HouseholdMsg::Ensure(slot) => state.ensure(&myself, slot).await,
             HouseholdMsg::Due(key) => {
-                if let Some(slot) = state.slots.get(&key).cloned() {
+                let down = state.children.cell(&key).is_none();
+                if let Some(slot) = state.slots.get(&key).cloned().filter(|_| down) {
                     state.children.restarting(&key);
                     state.start(&myself, slot).await;
                 }
@@ -131,6 +132,8 @@ impl HouseholdState {
         match self.children.cell(&slot.key) {
             // Its end, if it is ending, comes back here, and the slot is still wanted then.
             Some(cell) => {
+                // A successor under the same key is what its end must find wanted.
+                self.slots.insert(slot.key.clone(), slot);
                 let isolate: ActorRef<IsolateMsg> = cell.clone().into();
                 let _ = isolate.cast(IsolateMsg::Demand);
             }
@@ -221,10 +224,12 @@ impl HouseholdState {
 }
 
 /// Kills whatever is in a slot that nobody looks after any more.
-fn abandon(slot: &Slot) {
+pub(super) fn abandon(slot: &Slot) {
     if let Some(run) = slot.occupant() {
         run.kill(Verdict::Internal {
             detail: "its supervisor gave up".to_owned(),
         });
     }
+    // The next call finds it at rest and asks anew; what is left in it is cleared away first.
+    slot.enter(SlotState::Resting, "its supervisor gave up");
 }

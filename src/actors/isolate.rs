@@ -162,8 +162,12 @@ impl Actor for Isolate {
 impl IsolateState {
     /// Somebody wants a run: start one if the policy allows it.
     async fn demand(&mut self, myself: &ActorRef<IsolateMsg>) -> Result<(), ActorProcessingErr> {
+        if self.leaving.is_some() {
+            // Still wanted when this actor has ended: then its successor sees to it.
+            return Ok(());
+        }
         self.slot.served();
-        if self.phase != Phase::Resting || self.leaving.is_some() {
+        if self.phase != Phase::Resting {
             return Ok(());
         }
         match self.slot.policy(|policy, now| policy.permit(now)) {
@@ -206,6 +210,17 @@ impl IsolateState {
         myself: &ActorRef<IsolateMsg>,
         cause: &'static str,
     ) -> Result<(), ActorProcessingErr> {
+        if self.ctx.denies(&self.slot) {
+            // Whoever waits looks again, and is told why.
+            self.phase = Phase::Resting;
+            self.gone(myself, "suspended");
+            return Ok(());
+        }
+        if matches!(self.slot.state(), SlotState::Closed) {
+            // It was closed while its demand was on the way.
+            myself.stop(None);
+            return Ok(());
+        }
         self.slot.policy(|policy, now| policy.starting(now));
         let mut pipe = None;
         let in_flight_max = self.ctx.settings.in_flight_max;
@@ -299,40 +314,59 @@ impl IsolateState {
 
     fn leave(&mut self, myself: &ActorRef<IsolateMsg>, verdict: Verdict) {
         match self.phase {
-            Phase::Running => {
-                let Some(run) = self.slot.occupant() else {
-                    return;
-                };
-                let order = match &verdict {
-                    Verdict::Killed { .. } => Order::Kill(verdict.clone()),
-                    _ => Order::Stop(verdict.clone()),
-                };
-                if verdict == Verdict::Idle && !run.handle.drain_if_idle() {
-                    // A call slipped in: it is not idle.
-                    return;
-                }
-                self.slot.enter(SlotState::Stopping, verdict.to_string());
-                self.leaving = Some(verdict);
-                run.order(order);
-            }
-            Phase::Reaping => {
-                self.leaving.get_or_insert(verdict);
-            }
+            Phase::Running => self.leave_run(verdict),
+            Phase::Reaping => self.leaving_for(verdict),
             Phase::Resting | Phase::Waiting => {
-                let closed = verdict == Verdict::Replaced;
-                let state = if closed {
-                    SlotState::Closed
-                } else {
-                    SlotState::Resting
-                };
-                self.slot.enter(state, verdict.to_string());
-                self.leaving = Some(verdict);
-                myself.stop(None);
+                let cause = verdict.to_string();
+                self.leaving_for(verdict);
+                self.gone(myself, cause);
             }
         }
     }
 
+    fn leave_run(&mut self, verdict: Verdict) {
+        let Some(run) = self.slot.occupant() else {
+            return;
+        };
+        if verdict == Verdict::Idle && !run.handle.drain_if_idle() {
+            // A call slipped in: it is not idle. Who was turned away meanwhile is told.
+            if run.handle.takes_calls() {
+                self.slot
+                    .enter(SlotState::Ready(run.handle), "in use after all");
+            }
+            return;
+        }
+        self.slot.enter(SlotState::Stopping, verdict.to_string());
+        self.leaving_for(verdict.clone());
+        run.order(match verdict {
+            Verdict::Killed { .. } => Order::Kill(verdict),
+            _ => Order::Stop(verdict),
+        });
+    }
+
+    /// A slot whose definition was replaced is never used again, whatever else ends its run.
+    fn leaving_for(&mut self, verdict: Verdict) {
+        if self.leaving != Some(Verdict::Replaced) {
+            self.leaving = Some(verdict);
+        }
+    }
+
+    /// The actor ends: the slot rests for the next one, or is closed and forgotten.
+    fn gone(&self, myself: &ActorRef<IsolateMsg>, cause: impl Into<String>) {
+        if self.leaving == Some(Verdict::Replaced) {
+            self.ctx.close_slot(&self.slot, cause);
+        } else {
+            self.slot.enter(SlotState::Resting, cause);
+        }
+        myself.stop(None);
+    }
+
     async fn restart(&mut self, myself: &ActorRef<IsolateMsg>) -> Result<(), ActorProcessingErr> {
+        if matches!(self.leaving, Some(Verdict::Replaced | Verdict::Shutdown)) {
+            return Ok(());
+        }
+        // An idle stop or a kill under way ends in the fresh run that is asked for.
+        self.leaving = None;
         self.slot.policy(|policy, _| policy.pardon());
         match self.phase {
             Phase::Running => {

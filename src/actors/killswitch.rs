@@ -39,6 +39,17 @@ impl Denied {
         table
     }
 
+    /// This table with one more entry.
+    #[must_use]
+    pub fn with(&self, suspension: &Suspension) -> Self {
+        let all = self
+            .users
+            .values()
+            .chain(self.mcps.values())
+            .chain([suspension]);
+        Self::new(all.cloned().collect())
+    }
+
     /// The suspension of a user.
     #[must_use]
     pub fn user(&self, user: &UserId) -> Option<&Suspension> {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::limits::{BACKOFF_WAIT_MAX, START_QUEUE_MAX};
-use crate::domain::mcp::Sharing;
+use crate::domain::mcp::{Mcp, Sharing};
 
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
@@ -28,8 +28,9 @@ pub(super) async fn carry(
 ) -> Result<Reply, Reason> {
     let mcp = &route.published.mcp;
     let deadline = admitted + mcp.call_deadline();
-    let mut slot = find(ctx, session, &route.published);
+    let mut slot = current(ctx, session, mcp)?;
     loop {
+        still_allowed(ctx, session, mcp)?;
         if let Some(handle) = slot.ready() {
             match handle
                 .call_tool(route.tool.as_str(), arguments, deadline)
@@ -52,15 +53,27 @@ pub(super) async fn carry(
                     .slots
                     .pin()
                     .remove_if(&slot.key, |_, known| Arc::ptr_eq(known, &slot));
-                let routes = ctx.routes.load();
-                let Some(published) = routes.published(&mcp.id) else {
-                    let text = format!("mcp `{}` is no longer published", mcp.name);
-                    return Err(Reason::new(Code::McpDisabled, text));
-                };
-                slot = find(ctx, session, published);
+                slot = current(ctx, session, mcp)?;
             }
         }
     }
+}
+
+/// What was allowed when the call was admitted may have been taken away while it waited.
+fn still_allowed(ctx: &Ctx, session: &SessionHandle, mcp: &Mcp) -> Result<(), Reason> {
+    let denied = ctx.denied.load();
+    if let Some(suspension) = denied.mcp(&mcp.id) {
+        return Err(failure::mcp_disabled(mcp, &suspension.reason));
+    }
+    if let Some(suspension) = denied.user(&session.user.id) {
+        let text = format!("your account is suspended: {}", suspension.reason);
+        return Err(Reason::new(Code::UserDisabled, text));
+    }
+    if session.is_revoked() {
+        let text = "this session or its key was revoked; ask your operator";
+        return Err(Reason::new(Code::SessionSuspended, text));
+    }
+    Ok(())
 }
 
 enum Waited {
@@ -153,6 +166,17 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
     }
     ctx.demand(slot);
     Ok(())
+}
+
+/// The slot of what is published *now*: the definition may have changed since the call was admitted.
+fn current(ctx: &Ctx, session: &SessionHandle, mcp: &Mcp) -> Result<Arc<Slot>, Reason> {
+    match ctx.routes.load().published(&mcp.id) {
+        Some(published) => Ok(find(ctx, session, published)),
+        None => {
+            let text = format!("mcp `{}` is no longer published", mcp.name);
+            Err(Reason::new(Code::McpDisabled, text))
+        }
+    }
 }
 
 /// The slot this session's calls of an mcp go to.

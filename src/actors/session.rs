@@ -120,9 +120,11 @@ impl Actor for SessionActor {
         // What was this session's alone goes with it.
         for slot in ctx.slots_of(Some(&session.user.id)) {
             if matches!(&slot.key.principal, Principal::Session(_, id) if *id == session.id) {
-                ctx.slots.pin().remove(&slot.key);
-                if let Some(isolate) = slot.actor() {
-                    let _ = isolate.cast(IsolateMsg::Leave(Verdict::Replaced));
+                let told = slot.actor().is_some_and(|isolate| {
+                    isolate.cast(IsolateMsg::Leave(Verdict::Replaced)).is_ok()
+                });
+                if !told {
+                    ctx.close_slot(&slot, "its session ended");
                 }
             }
         }

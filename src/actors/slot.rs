@@ -179,9 +179,11 @@ impl Order {
     const fn rank(&self) -> u8 {
         match self {
             Self::Run => 0,
+            // The whole server stops: a slower stop under way hurries up.
+            Self::Stop(Verdict::Shutdown) => 2,
             Self::Stop(_) => 1,
-            Self::Fault(_) => 2,
-            Self::Kill(_) => 3,
+            Self::Fault(_) => 3,
+            Self::Kill(_) => 4,
         }
     }
 }

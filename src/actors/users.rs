@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use crate::domain::ids::UserId;
 use crate::domain::limits::{INTENSITY_PERIOD, ISOLATE_STOP_MAX, KILL_WAIT, USERS_GIVEN_UP_MAX};
 
+use crate::domain::verdict::Verdict;
+
 use super::ctx::Ctx;
-use super::household::{Household, HouseholdMsg, Whose};
+use super::household::{Household, HouseholdMsg, Whose, abandon};
 use super::slot::Slot;
 use super::supervisor::{Children, Fate, Kind};
 
@@ -115,11 +117,20 @@ impl Actor for Users {
                     .find(|slot| slot.is_wanted());
                 match wanted {
                     Some(slot) => myself.cast(UsersMsg::Ensure(slot))?,
-                    None => state.ctx.launcher.release_user(&user),
+                    None => {
+                        let launcher = Arc::clone(&state.ctx.launcher);
+                        tokio::task::spawn_blocking(move || launcher.release_user(&user));
+                    }
                 }
             }
             Fate::Restart { after } => {
                 tracing::error!(user.id = %user, "a user's supervisor failed; it is started again");
+                for slot in state.ctx.slots_of(Some(&user)) {
+                    if let Some(run) = slot.occupant() {
+                        let detail = "its supervisor failed".to_owned();
+                        run.kill(Verdict::Internal { detail });
+                    }
+                }
                 myself.send_after(after, move || UsersMsg::Due(user));
             }
             Fate::GivenUp => state.give_up(&user)?,
@@ -193,10 +204,7 @@ impl UsersState {
         self.given_up.insert(user.clone(), now);
         tracing::error!(user.id = %user, "gave up on a user's supervisor; the next call starts it anew");
         for slot in self.ctx.slots_of(Some(user)) {
-            if let Some(run) = slot.occupant() {
-                let detail = "its supervisor gave up".to_owned();
-                run.kill(crate::domain::verdict::Verdict::Internal { detail });
-            }
+            abandon(&slot);
         }
         if self.given_up.len() >= USERS_GIVEN_UP_MAX {
             return Err(format!("gave up on {} users within a minute", self.given_up.len()).into());

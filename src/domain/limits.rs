@@ -150,6 +150,8 @@ pub const USER_CPU_MILLIS: u64 = 2000;
 pub const ISOLATE_OPEN_FILES: u64 = 1024;
 /// Bytes of the largest file a process in an isolate may write.
 pub const ISOLATE_FILE_BYTES: u64 = 1 << 30;
+/// Bytes of the id of a server's own request.
+pub const REQUEST_ID_BYTES_MAX: usize = 1 << 10;
 /// Bytes of request lines waiting for one writer, unless a single line is larger.
 pub const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// A call waits for a restart that is due within this; beyond it the answer is `backing_off`.

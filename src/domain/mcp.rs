@@ -142,12 +142,13 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// A short hash of everything that makes a running process differ: program, sharing, limits.
+    /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
+    /// times.
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
         let mut hasher = Sha256::new();
-        let view = (&self.program, &self.sharing, &self.limits);
+        let view = (&self.program, &self.sharing, &self.limits, &self.times);
         hasher.update(serde_json::to_vec(&view).unwrap_or_default());
         hasher
             .finalize()
@@ -226,7 +227,10 @@ mod tests {
         let one = sample();
         let mut two = sample();
         two.description = "other".into();
+        assert_eq!(one.config_hash(), two.config_hash());
         two.times.idle_ms = None;
+        assert_ne!(one.config_hash(), two.config_hash());
+        two.times = one.times;
         assert_eq!(one.config_hash(), two.config_hash());
         two.program.args.push("-u".into());
         assert_ne!(one.config_hash(), two.config_hash());

@@ -40,7 +40,14 @@ impl Control {
         self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
         let looked = self.look(&slot).await;
         if let Some(actor) = slot.actor() {
-            let _ = actor.cast(IsolateMsg::Leave(Verdict::Idle));
+            let verdict = match &looked {
+                Ok(_) => Verdict::Idle,
+                // It may still be starting, and nobody waits for it any more.
+                Err(_) => Verdict::Killed {
+                    reason: "the discovery failed".to_owned(),
+                },
+            };
+            let _ = actor.cast(IsolateMsg::Leave(verdict));
         }
         isolates::wait_gone(
             &[Arc::clone(&slot)],

@@ -38,11 +38,14 @@ impl Control {
             lifted_at: None,
         };
         self.ctx.store.suspend(&suspension).await?;
-        killswitch::publish(&self.ctx).await?;
+        // It is decided: from here on nothing that fails keeps the rest from being done.
+        self.ctx.denied.rcu(|denied| denied.with(&suspension));
         let sessions_ended = match &scope {
             SuspensionScope::User(user) => {
                 let ended = self.revoke_sessions(|session| session.user.id == *user);
-                self.ctx.store.end_sessions_of_user(user).await?;
+                if let Err(error) = self.ctx.store.end_sessions_of_user(user).await {
+                    tracing::error!(user.id = %user, "ended sessions are still stored: {error}");
+                }
                 ended
             }
             SuspensionScope::Mcp(_) => 0,
@@ -50,8 +53,14 @@ impl Control {
         let verdict = Verdict::Killed {
             reason: reason.to_owned(),
         };
-        let hit = self.slots_in(&scope);
-        let calls_cancelled = hit.iter().map(|slot| kill(slot, &verdict)).sum();
+        // Also what only waits for its next try: it must not come back by itself.
+        let all = self.slots_in(&scope);
+        let hit: Vec<_> = all
+            .iter()
+            .filter(|slot| slot.occupant().is_some())
+            .cloned()
+            .collect();
+        let calls_cancelled = all.iter().map(|slot| kill(slot, &verdict)).sum();
         let wait = self.ctx.settings.kill_wait;
         let survivors = isolates::wait_gone(&hit, wait).await;
         let report = SuspendReport {
@@ -102,7 +111,6 @@ impl Control {
                 SuspensionScope::User(user) => slot.key.principal.user() == Some(user),
                 SuspensionScope::Mcp(mcp) => slot.key.mcp == *mcp,
             })
-            .filter(|slot| slot.occupant().is_some())
             .cloned()
             .collect()
     }

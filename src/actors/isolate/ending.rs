@@ -77,7 +77,8 @@ impl IsolateState {
             .slot
             .policy(|policy, now| policy.ended(now, weight, jitter()));
         let cause = end.verdict.to_string();
-        if std::mem::take(&mut self.again) {
+        let again = std::mem::take(&mut self.again);
+        if again && self.leaving.is_none() {
             self.slot.policy(|policy, _| policy.pardon());
             return self.start(myself, "restarted by an administrator").await;
         }
@@ -144,23 +145,15 @@ impl IsolateState {
         myself: &ActorRef<IsolateMsg>,
         cause: String,
     ) -> Result<(), ActorProcessingErr> {
-        match self.leaving {
-            Some(Verdict::Replaced) => {
-                self.slot.enter(SlotState::Closed, cause);
-                myself.stop(None);
-            }
-            Some(_) => {
-                self.slot.enter(SlotState::Resting, cause);
-                myself.stop(None);
-            }
-            None => {
-                self.slot.enter(SlotState::Resting, cause);
-                if self.slot.is_wanted() {
-                    self.demand(myself).await?;
-                } else {
-                    myself.stop(None);
-                }
-            }
+        if self.leaving.is_some() {
+            self.gone(myself, cause);
+            return Ok(());
+        }
+        self.slot.enter(SlotState::Resting, cause);
+        if self.slot.is_wanted() {
+            self.demand(myself).await?;
+        } else {
+            myself.stop(None);
         }
         Ok(())
     }

@@ -6,7 +6,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::limits::{HALF_CLOSED_MAX, STDERR_LINE_BYTES_MAX, WRITER_QUEUE_MAX};
+use crate::domain::limits::{
+    HALF_CLOSED_MAX, REQUEST_ID_BYTES_MAX, STDERR_LINE_BYTES_MAX, WRITER_QUEUE_MAX,
+};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, Incoming};
 use crate::protocol::frame::{FrameError, Lines};
@@ -96,6 +98,10 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
             if !handle.deliver(id, Reply { line, kind, body }) {
                 record.learn(|facts| facts.strays += 1);
             }
+        }
+        // An id that long is no id: we would only echo the server's own flood.
+        Some(Incoming::Request { id, .. }) if id.len() > REQUEST_ID_BYTES_MAX => {
+            record.noise.push(&line);
         }
         Some(Incoming::Request { id, method }) => {
             record.learn(|facts| facts.asked += 1);

@@ -96,23 +96,28 @@ impl Warden {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
+        let first = Order::Stop(verdict.clone());
         let graver = async {
             let order = orders
-                .wait_for(|order| !matches!(order, Order::Run | Order::Stop(_)))
+                .wait_for(|order| *order != Order::Run && *order != first)
                 .await;
-            match order.as_deref() {
-                Ok(Order::Fault(verdict) | Order::Kill(verdict)) => Some(verdict.clone()),
-                _ => None,
-            }
+            order.map_or(Order::Kill(Verdict::Shutdown), |order| order.clone())
         };
         tokio::select! {
             biased;
-            _ = &mut exit => { self.end(verdict); self.scope.kill(); return; }
-            graver = graver => {
-                self.end(graver.unwrap_or(verdict));
+            _ = &mut exit => {
+                self.end(verdict);
                 self.scope.kill();
-                self.wait_dead(exit).await;
                 return;
+            }
+            graver = graver => {
+                if let Order::Fault(graver) | Order::Kill(graver) = graver {
+                    self.end(graver);
+                    self.scope.kill();
+                    self.wait_dead(exit).await;
+                    return;
+                }
+                // The whole server stops: no more patience for the calls inside.
             }
             _ = timeout(patience, empty) => {}
         }
