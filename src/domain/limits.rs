@@ -186,9 +186,9 @@ pub const RESTART_FLOOR: Duration = Duration::from_millis(250);
 pub const RESTART_CAP: Duration = Duration::from_secs(60);
 /// How long a server that failed too often is left alone.
 pub const RESTART_QUARANTINE: Duration = Duration::from_secs(300);
-/// Failures in the window, or in a row, that lead to quarantine.
+/// Failures that lead to quarantine, unless a ready time forgave them.
 pub const RESTART_FAILURES_MAX: u32 = 5;
-/// The window of [`RESTART_FAILURES_MAX`].
+/// A server that was ready for this long is forgiven its failures.
 pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// Bytes of one configuration file.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
