@@ -221,3 +221,15 @@ pub const SELF_CERT_DAYS: i64 = 824;
 pub const SELF_CERT_RENEW_DAYS: i64 = 30;
 /// How long an accept loop waits after the system refused it a descriptor.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Characters of a server's output in a verdict or a log line.
+pub const SERVER_DETAIL_CHARS_MAX: usize = 300;
+/// Bytes of one tool's definition; a tool with a larger one is not offered.
+pub const TOOL_DEFINITION_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a server's whole tool list, all pages together.
+pub const TOOL_LIST_BYTES_MAX: usize = 4 << 20;
+/// Tools of one start that are logged as not offered.
+pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
+/// Bytes of stderr kept of a run that has ended.
+pub const ENDED_STDERR_BYTES: usize = 8 << 10;
+/// Bytes of non-JSON stdout kept of a run that has ended.
+pub const ENDED_NOISE_BYTES: usize = 1 << 10;
