@@ -9,7 +9,10 @@ use std::time::Duration;
 use ractor::ActorRef;
 use tokio::time::Instant;
 
-use crate::domain::limits::{START_PERMIT_HOLD, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX};
+use crate::domain::limits::{
+    START_PERMIT_HOLD, TOOL_LIST_BYTES_MAX, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX,
+    TOOLS_REFUSED_LOGGED_MAX,
+};
 use crate::domain::mcp::Tool;
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
@@ -166,14 +169,24 @@ async fn list_tools(
 ) -> Result<Vec<Tool>, Verdict> {
     let mut tools = Vec::new();
     let mut cursor = None;
+    let mut bytes = 0;
+    let mut refused = 0;
     for _ in 0..TOOL_PAGES_MAX {
         let params = handshake::list_params(cursor.as_deref());
         let reply = ask(args, handle, "tools/list", &params, deadline).await?;
+        bytes += reply.body.len();
+        if bytes > TOOL_LIST_BYTES_MAX {
+            let detail = format!("its tool list is larger than {TOOL_LIST_BYTES_MAX} bytes");
+            return Err(Verdict::Handshake { detail });
+        }
         let page = body(&reply)
             .and_then(handshake::read_tools)
             .map_err(|detail| Verdict::Handshake { detail })?;
-        for refused in page.refused {
-            tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {refused}");
+        for why in page.refused {
+            refused += 1;
+            if refused <= TOOLS_REFUSED_LOGGED_MAX {
+                tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {why}");
+            }
         }
         tools.extend(page.tools);
         if tools.len() > TOOLS_PER_MCP_MAX {
@@ -220,7 +233,7 @@ fn body(reply: &Reply) -> Result<&[u8], String> {
     match reply.kind {
         ReplyKind::Result => Ok(bytes),
         ReplyKind::Error => {
-            let said: String = String::from_utf8_lossy(bytes).chars().take(300).collect();
+            let said = handshake::cut(&String::from_utf8_lossy(bytes));
             Err(format!("it answered with an error: {said}"))
         }
     }
