@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::limits::{
     START_PERMIT_HOLD, TOOL_LIST_BYTES_MAX, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX,
@@ -37,6 +38,12 @@ pub(super) async fn start(
         permit = args.ctx.starts.acquire(&args.slot.key.principal) => permit,
     };
     args.occupant.record.phase("permit", since.elapsed());
+    // A slow start keeps its start, not its place in the line: the hold counts from here, and
+    // ends early with the start.
+    let _permit = AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(START_PERMIT_HOLD).await;
+        drop(permit);
+    }));
     // From here on the warden hears orders; a launch under way is not given up, so that there is
     // never a process tree that no slot knows.
     let deadline = Instant::now() + args.deadline;
@@ -44,15 +51,8 @@ pub(super) async fn start(
     if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
         return Err(verdict_of(order));
     }
-    // A slow server keeps its start, not its place in the line.
-    let permit = tokio::spawn(async move {
-        tokio::time::sleep(START_PERMIT_HOLD).await;
-        drop(permit);
-    });
     let handle = Arc::clone(&args.occupant.handle);
-    let result = shake_hands(&args, &handle, deadline).await;
-    permit.abort();
-    result?;
+    shake_hands(&args, &handle, deadline).await?;
     let record = &args.occupant.record;
     record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
     Ok(())
@@ -77,7 +77,17 @@ async fn launch(
     tasks: &mut Tasks,
     deadline: Instant,
 ) -> Result<(), Verdict> {
-    let launch = plan::launch(&args.ctx, &args.slot).await?;
+    // No process exists yet: what hangs here, say on a dead network disk, may be left behind.
+    let planned = tokio::time::timeout_at(deadline, plan::launch(&args.ctx, &args.slot)).await;
+    let launch = planned.unwrap_or_else(|_| {
+        let seconds = args.deadline.as_secs_f32();
+        Err(Verdict::Handshake {
+            detail: format!(
+                "looking up the command or making the home took longer than {seconds} s; see \
+                 whether their file systems answer"
+            ),
+        })
+    })?;
     let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(LaunchError::Refused { step, detail })) => {
