@@ -137,7 +137,7 @@ impl World {
         };
         let config = mcp.config_hash().into();
         Caller {
-            session: Arc::new(SessionHandle::new(row, user)),
+            session: Arc::new(SessionHandle::new(row, user, None)),
             route: Route {
                 exposed: "echo".into(),
                 tool: tool.name,

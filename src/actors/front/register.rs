@@ -48,18 +48,22 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
             "the session has ended; register again",
         ));
     };
-    if session.is_revoked() || ctx.denied.load().user(&session.user.id).is_some() {
+    let now = ctx.wall_ms();
+    if session.is_revoked()
+        || session.is_key_expired(now)
+        || ctx.denied.load().user(&session.user.id).is_some()
+    {
         return Err(refuse(
             Code::SessionSuspended,
-            "this session, its key or its user was revoked or suspended; ask your operator",
+            "this session, its key or its user was revoked or suspended, or the key has expired; \
+             ask your operator",
         ));
     }
-    let now = ctx.wall_ms();
     let grace = millis(ctx.settings.token_grace);
     let rotated = genuine
         .signed_by_rotated
         .is_some_and(|at| at.saturating_add(grace) < now);
-    if rotated || session.expires_at().saturating_add(grace) < now {
+    if rotated || session.is_over(now, grace) {
         return Err(refuse(
             Code::SessionExpired,
             "the session has expired; register again",
@@ -168,7 +172,9 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         host_tool: registration.host_tool.clone(),
         created_at: now,
         seen_at: now,
-        expires_at: now.saturating_add(millis(ctx.settings.session_ttl)),
+        expires_at: now
+            .saturating_add(millis(ctx.settings.session_ttl))
+            .min(key.expires_at.unwrap_or(Millis::MAX)),
     };
     ctx.store
         .create_session(&row)
@@ -182,7 +188,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         expires_at: row.expires_at,
         user: user.name.clone(),
     };
-    let handle = Arc::new(SessionHandle::new(row, user));
+    let handle = Arc::new(SessionHandle::new(row, user, key.expires_at));
     ctx.sessions
         .pin()
         .insert(registered.session.bits(), Arc::clone(&handle));
