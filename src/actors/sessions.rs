@@ -160,7 +160,7 @@ impl SessionsState {
                 tracing::warn!("session times could not be saved: {error}");
             }
             if !aged.is_empty()
-                && let Err(error) = store.purge_sessions(now).await
+                && let Err(error) = store.purge_sessions(now.saturating_sub(grace)).await
             {
                 tracing::warn!("aged sessions could not be removed: {error}");
             }
