@@ -87,6 +87,13 @@ pub(super) async fn register(
     ctx: &Arc<Ctx>,
     registration: Registration,
 ) -> Result<Registered, Refusal> {
+    if !ctx.gates.audit.is_open() {
+        // Before anything is stored or counted: what cannot be recorded does not happen.
+        return Err(refuse(
+            Code::AuditUnavailable,
+            "not registered: the audit log cannot be written; tell your operator",
+        ));
+    }
     let result = try_register(ctx, &registration).await;
     let entry = Entry::new("session.register", ctx.wall_ms())
         .field("client", &registration.friendly_name)
@@ -101,10 +108,29 @@ pub(super) async fn register(
     // Registering is an authentication decision: it counts only if it is on record.
     match ctx.audit.commit(entry).await {
         Ok(()) => result,
-        Err(error) => Err(refuse(
-            Code::AuditUnavailable,
-            format!("not registered: {error}"),
-        )),
+        Err(error) => {
+            if let Ok(registered) = &result {
+                undo(ctx, &registered.session).await;
+            }
+            Err(refuse(
+                Code::AuditUnavailable,
+                format!("not registered: {error}; tell your operator"),
+            ))
+        }
+    }
+}
+
+/// Ends a session that nobody was told of, so that it takes no room from its key.
+async fn undo(ctx: &Ctx, id: &SessionId) {
+    if let Some(handle) = ctx.sessions.pin().remove(&id.bits()) {
+        handle.revoke();
+    }
+    if let Some(sessions) = ctx.sessions_actor() {
+        // If it is restarting it adopts only what is left.
+        let _ = sessions.cast(SessionsMsg::Revoked(vec![id.clone()]));
+    }
+    if let Err(error) = ctx.store.end_session(id).await {
+        tracing::warn!(session.id = %id, "a session that was not registered stays stored until it ages: {error}");
     }
 }
 
