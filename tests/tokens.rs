@@ -249,7 +249,8 @@ fn a_key_works_until_it_expires() {
     world.key("ada");
     let made = world.cli(&["key", "create", "ada", "--expires-in", "1h"]);
     let key = made["secret"].as_str().unwrap();
-    works(&Http::new(&world.url).register(key));
+    let mut session = Http::new(&world.url).register(key);
+    works(&session);
     let id = made["key"]["id"].as_str().unwrap();
     assert_eq!(world.stop(), 0);
     sql(
@@ -261,6 +262,12 @@ fn a_key_works_until_it_expires() {
         &Http::new(&world.url).register_with(key),
         401,
         "key_unknown",
+    );
+    session.http = Http::new(&world.url);
+    refused(
+        &session.call("echo", json!({"text": "x"})),
+        401,
+        "session_suspended",
     );
     let keys = world.cli(&["key", "list"]);
     let state = keys

@@ -2,8 +2,9 @@
 //!
 //! Callers append to one bounded buffer; a single thread writes and syncs whatever has gathered,
 //! so a hundred waiting calls share one sync. What [`Audit::commit`] acknowledged in durable mode
-//! is on the disk. When the disk refuses, records are kept and retried, `commit` says no, and the
-//! gate `audit` shuts. The hash chain, segments and the index come with the audit issue.
+//! is on the disk. When the disk refuses, records are kept and written again, `commit` says no, and
+//! the gate `audit` shuts; it also shuts when a record was lost to a full queue, until the queue is
+//! written. The hash chain, segments and the index come with the audit issue.
 
 mod entry;
 mod writer;
@@ -25,9 +26,9 @@ use writer::Shared;
 /// Why a record is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditError {
-    /// The disk refuses, and this is what it says.
-    #[error("the audit log cannot be written: {0}")]
-    Failing(String),
+    /// The disk refuses. What it says is in our log and in [`Written`]: this goes to clients.
+    #[error("the audit log cannot be written")]
+    Failing,
     /// More records wait than the queue holds.
     #[error("the audit log's queue is full")]
     Full,
@@ -40,6 +41,16 @@ pub struct Written {
     pub seq: u64,
     /// What the disk says, if it refuses.
     pub failing: Option<String>,
+    /// A record was lost to a full queue, which is not written yet.
+    pub overflowing: bool,
+}
+
+impl Written {
+    /// Whether calls may be made.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.failing.is_none() && !self.overflowing
+    }
 }
 
 /// Whether calls wait for the disk.
@@ -50,6 +61,11 @@ pub enum Durability {
     /// `commit` returns when the record is in the buffer; it is written within milliseconds.
     Buffered,
 }
+
+/// A record has its place in the queue: it will be written, unless the process ends first.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Appended(u64);
 
 /// The log. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -78,7 +94,15 @@ impl Audit {
     /// # Errors
     /// [`AuditError`]: the record may or may not reach the disk later.
     pub async fn commit(&self, entry: Entry) -> Result<(), AuditError> {
-        let seq = self.append(&entry).await?;
+        let appended = self.append(&entry).await?;
+        self.wait(appended).await
+    }
+
+    /// Waits until an appended record may be relied on.
+    ///
+    /// # Errors
+    /// [`AuditError::Failing`]: the record may or may not reach the disk later.
+    pub(super) async fn wait(&self, Appended(seq): Appended) -> Result<(), AuditError> {
         if self.0.durability == Durability::Buffered {
             return Ok(());
         }
@@ -88,26 +112,27 @@ impl Audit {
             .await;
         match done.as_deref() {
             Ok(Written { seq: at, .. }) if *at >= seq => Ok(()),
-            Ok(Written {
-                failing: Some(why), ..
-            }) => Err(AuditError::Failing(why.clone())),
-            _ => Err(AuditError::Failing("the log is closed".to_owned())),
+            _ => Err(AuditError::Failing),
         }
     }
 
-    /// Finds a place in the queue: a moment's burst waits, a disk that refuses does not.
-    async fn append(&self, entry: &Entry) -> Result<u64, AuditError> {
+    /// Finds a place in the queue: a moment's burst waits, a disk that refuses does not. Dropped
+    /// before it resolved, nothing was appended.
+    ///
+    /// # Errors
+    /// [`AuditError`]: nothing was appended.
+    pub(super) async fn append(&self, entry: &Entry) -> Result<Appended, AuditError> {
         if let Ok(seq) = self.0.append(entry) {
-            return Ok(seq);
+            return Ok(Appended(seq));
         }
         let mut written = self.0.written.subscribe();
         let room = async {
             loop {
-                if let Some(why) = written.borrow_and_update().failing.clone() {
-                    return Err(AuditError::Failing(why));
+                if written.borrow_and_update().failing.is_some() {
+                    return Err(AuditError::Failing);
                 }
                 if let Ok(seq) = self.0.append(entry) {
-                    return Ok(seq);
+                    return Ok(Appended(seq));
                 }
                 if written.changed().await.is_err() {
                     return Err(AuditError::Full);
@@ -144,13 +169,14 @@ impl Audit {
         self.0.durability
     }
 
-    /// Writes and syncs what is left, and ends the thread; waits at most this long.
+    /// Writes and syncs what is left, and ends the thread; waits at most this long. `false` if
+    /// records were lost, or may be.
     pub async fn close(&self, within: Duration) -> bool {
         self.0.close();
         let mut written = self.0.written.subscribe();
         let shared = Arc::clone(&self.0);
         let done = written.wait_for(move |_| shared.is_closed());
-        tokio::time::timeout(within, done).await.is_ok()
+        tokio::time::timeout(within, done).await.is_ok() && self.0.is_complete()
     }
 }
 
@@ -176,11 +202,14 @@ impl Actor for AuditKeeper {
     ) -> Result<Self::State, ActorProcessingErr> {
         let mut written = ctx.audit.written();
         let watcher = tokio::spawn(async move {
-            let mut failing = None;
+            let mut before = (None, false);
             while written.changed().await.is_ok() {
-                let now = written.borrow_and_update().failing.clone();
-                if now != failing {
-                    failing = now;
+                let now = {
+                    let written = written.borrow_and_update();
+                    (written.failing.clone(), written.overflowing)
+                };
+                if now != before {
+                    before = now;
                     if myself.cast(AuditMsg::Changed).is_err() {
                         return;
                     }
@@ -195,9 +224,7 @@ impl Actor for AuditKeeper {
         _myself: ActorRef<AuditMsg>,
         (ctx, _): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        ctx.gates
-            .audit
-            .set(ctx.audit.written().borrow().failing.is_none());
+        ctx.gates.audit.set(ctx.audit.written().borrow().is_good());
         Ok(())
     }
 
@@ -207,14 +234,18 @@ impl Actor for AuditKeeper {
         AuditMsg::Changed: AuditMsg,
         (ctx, _): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let failing = ctx.audit.written().borrow().failing.clone();
-        match &failing {
+        let written = ctx.audit.written().borrow().clone();
+        match &written.failing {
             Some(why) => {
-                tracing::error!("the audit log cannot be written, calls are refused: {why}")
+                tracing::error!("the audit log cannot be written, calls are refused: {why}");
             }
+            None if written.overflowing => tracing::error!(
+                records.lost = ctx.audit.lost(),
+                "the audit log's queue is full, calls are refused until it is written"
+            ),
             None => tracing::info!("the audit log is written again"),
         }
-        ctx.gates.audit.set(failing.is_none());
+        ctx.gates.audit.set(written.is_good());
         Ok(())
     }
 }

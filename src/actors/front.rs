@@ -21,7 +21,7 @@ use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 use crate::protocol::envelope::ReplyKind;
 
-use super::audit::Entry;
+use super::audit::{AuditError, Entry};
 use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
@@ -206,18 +206,31 @@ impl Front {
             .field("mcp", mcp.id.as_str())
             .field("tool", route.tool.as_str())
             .number("arguments_bytes", arguments.get().len() as u64);
-        if let Err(error) = ctx.audit.commit(start).await {
+        let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
-            let reason = Reason::new(Code::AuditUnavailable, text);
-            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
-        }
-        // From here on the log has an end for every start, also if the caller leaves.
+            Reason::new(Code::AuditUnavailable, text)
+        };
+        let appended = match ctx.audit.append(&start).await {
+            Ok(appended) => appended,
+            Err(error) => {
+                let reason = not_made(error);
+                return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+            }
+        };
+        // From here on the log has an end for every start, also if the caller leaves, and if the
+        // disk takes the start only when it is no longer waited for.
         let mut ending = Ending {
             ctx,
             call: call.clone(),
+            outcome: "caller_left",
             told: false,
             admitted,
         };
+        if let Err(error) = ctx.audit.wait(appended).await {
+            ending.outcome = Code::AuditUnavailable.as_str();
+            let reason = not_made(error);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+        }
         let carried =
             router::carry(ctx, session, route, arguments.get().as_bytes(), admitted).await;
         let carried = carried.and_then(|reply| match reply.kind {
@@ -360,6 +373,8 @@ fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
 struct Ending<'a> {
     ctx: &'a Ctx,
     call: CallId,
+    /// What to record if nothing else is told.
+    outcome: &'static str,
     told: bool,
     admitted: Instant,
 }
@@ -374,21 +389,105 @@ impl Ending<'_> {
             .number("answer_bytes", bytes as u64)
     }
 
-    async fn commit(
-        &mut self,
-        outcome: &str,
-        bytes: usize,
-    ) -> Result<(), super::audit::AuditError> {
+    async fn commit(&mut self, outcome: &str, bytes: usize) -> Result<(), AuditError> {
         let entry = self.entry(outcome, bytes);
+        let appended = self.ctx.audit.append(&entry).await.inspect_err(|_| {
+            self.outcome = Code::AuditUnavailable.as_str();
+        })?;
+        // Only now: who leaves while waiting for room in the queue has told nothing.
         self.told = true;
-        self.ctx.audit.commit(entry).await
+        self.ctx.audit.wait(appended).await
     }
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if !self.told {
-            self.ctx.audit.post(self.entry("caller_left", 0));
+            self.ctx.audit.post(self.entry(self.outcome, 0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::audit::{Audit, Durability};
+    use super::super::clock::SetClock;
+    use super::super::scripted::Scripted;
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::limits::AUDIT_QUEUE_MAX;
+    use crate::storage::Store;
+
+    async fn ctx(dir: &std::path::Path) -> Arc<Ctx> {
+        let mut config = Config::default();
+        config.server.data_dir = dir.to_owned();
+        let store = Store::open(&dir.join("db")).await.unwrap();
+        let audit = Audit::open(&dir.join("audit"), Durability::Durable).unwrap();
+        let clock = Arc::new(SetClock::at(1));
+        Arc::new(Ctx::new(
+            config,
+            clock,
+            store,
+            audit,
+            Arc::new(Scripted::default()),
+        ))
+    }
+
+    fn ending(ctx: &Ctx) -> Ending<'_> {
+        Ending {
+            ctx,
+            call: CallId::from_random(id_bits()),
+            outcome: "caller_left",
+            told: false,
+            admitted: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_has_an_end_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = ctx(dir.path()).await;
+        drop(ending(&ctx));
+        ending(&ctx).commit("answered", 1).await.unwrap();
+        let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
+        let ends: Vec<&str> = text.lines().collect();
+        assert_eq!(ends.len(), 2, "{text}");
+        assert!(ends[0].contains("\"caller_left\"") && ends[1].contains("\"answered\""));
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_when_it_is_in_the_queue_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("audit")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit/audit.jsonl")).unwrap();
+        let ctx = ctx(dir.path()).await;
+        let mut queued = ending(&ctx);
+        assert!(queued.commit("answered", 1).await.is_err());
+        assert!(queued.told, "it is written when the disk takes it");
+        for _ in 0..AUDIT_QUEUE_MAX {
+            ctx.audit.post(Entry::new("test", 1));
+        }
+        let mut full = ending(&ctx);
+        assert!(full.commit("answered", 1).await.is_err());
+        assert!(!full.told, "there was no room for it");
+        assert_eq!(full.outcome, "audit_unavailable");
+    }
+
+    #[tokio::test]
+    async fn nobody_registers_while_the_log_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = ctx(dir.path()).await;
+        let front = Front::new(Arc::clone(&ctx));
+        let try_it = || Registration {
+            preshared_key: SecretString::from("no key"),
+            friendly_name: "x".to_owned(),
+            host_tool: "y".to_owned(),
+        };
+        let refusal = front.register(try_it()).await.unwrap_err();
+        assert_eq!(refusal.code, Code::AuditUnavailable);
+        assert_eq!(ctx.audit.queued() + ctx.audit.written().borrow().seq, 0);
+        ctx.gates.audit.set(true);
+        let refusal = front.register(try_it()).await.unwrap_err();
+        assert_eq!(refusal.code, Code::KeyUnknown);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::limits::{
-    NOISE_LINE_BYTES_MAX, NOISE_LINES_KEPT, STDERR_LINE_BYTES_MAX, STDERR_RING_BYTES,
+    ENDED_NOISE_BYTES, ENDED_STDERR_BYTES, NOISE_LINE_BYTES_MAX, NOISE_LINES_KEPT,
+    STDERR_LINE_BYTES_MAX, STDERR_RING_BYTES,
 };
 use crate::domain::verdict::Verdict;
 use crate::protocol::handshake::ServerInfo;
@@ -75,6 +76,13 @@ impl RunRecord {
     /// Learns something.
     pub(super) fn learn(&self, with: impl FnOnce(&mut Facts)) {
         with(&mut self.facts.lock());
+    }
+
+    /// The run is over: of what it wrote only the last words are kept, as long as the slot's
+    /// history remembers it.
+    pub fn close(&self) {
+        self.stderr.shrink(ENDED_STDERR_BYTES);
+        self.noise.shrink(ENDED_NOISE_BYTES);
     }
 
     /// A phase of the start is done.

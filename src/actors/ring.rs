@@ -7,14 +7,14 @@ use super::sync::Mutex;
 /// Keeps the newest lines within a number of bytes and lines.
 #[derive(Debug)]
 pub struct Ring {
-    bytes_max: usize,
     lines_max: usize,
     line_max: usize,
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
+    bytes_max: usize,
     lines: VecDeque<Box<str>>,
     bytes: usize,
     seen: u64,
@@ -26,10 +26,15 @@ impl Ring {
     #[must_use]
     pub fn new(bytes_max: usize, lines_max: usize, line_max: usize) -> Self {
         Self {
-            bytes_max,
             lines_max,
             line_max,
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept {
+                bytes_max,
+                lines: VecDeque::new(),
+                bytes: 0,
+                seen: 0,
+                dropped_bytes: 0,
+            }),
         }
     }
 
@@ -53,13 +58,15 @@ impl Ring {
         kept.dropped_bytes += (line.len() - cut.len()) as u64;
         kept.bytes += text.len();
         kept.lines.push_back(text);
-        while kept.bytes > self.bytes_max || kept.lines.len() > self.lines_max {
-            let Some(oldest) = kept.lines.pop_front() else {
-                break;
-            };
-            kept.bytes -= oldest.len();
-            kept.dropped_bytes += oldest.len() as u64;
-        }
+        kept.trim(self.lines_max);
+    }
+
+    /// From now on keeps at most this many bytes, and gives back the memory of the rest.
+    pub fn shrink(&self, bytes: usize) {
+        let mut kept = self.kept.lock();
+        kept.bytes_max = kept.bytes_max.min(bytes);
+        kept.trim(self.lines_max);
+        kept.lines.shrink_to_fit();
     }
 
     /// Bytes that were read and not kept, besides those of cut lines.
@@ -102,6 +109,18 @@ impl Ring {
     }
 }
 
+impl Kept {
+    fn trim(&mut self, lines_max: usize) {
+        while self.bytes > self.bytes_max || self.lines.len() > lines_max {
+            let Some(oldest) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.len();
+            self.dropped_bytes += oldest.len() as u64;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +139,21 @@ mod tests {
             ring.push(b"xxxx");
         }
         assert!(ring.lines().len() <= 3);
+    }
+
+    #[test]
+    fn what_is_shrunk_stays_small() {
+        let ring = Ring::new(100, 100, 10);
+        for n in 0..20 {
+            ring.push(format!("{n:05}").as_bytes());
+        }
+        ring.shrink(12);
+        assert_eq!(ring.lines(), ["00018", "00019"]);
+        assert_eq!(ring.dropped_bytes(), 18 * 5);
+        ring.push(b"late");
+        assert_eq!(ring.lines(), ["00019", "late"]);
+        ring.shrink(100);
+        ring.push(b"later");
+        assert_eq!(ring.lines(), ["late", "later"], "it never grows again");
     }
 }

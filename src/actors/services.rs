@@ -127,18 +127,23 @@ impl Actor for StoreKeeper {
 /// Sweeps what an earlier life left, and looks for processes that no slot owns.
 pub(super) struct Reaper;
 
-/// It is time to look.
+/// What it hears.
 #[derive(Debug)]
-pub(super) struct ReaperLook;
+pub(super) enum ReaperMsg {
+    /// It is time to look.
+    Look,
+    /// So many processes have no slot.
+    Seen(usize),
+}
 
 impl Actor for Reaper {
-    type Msg = ReaperLook;
+    type Msg = ReaperMsg;
     type State = (Arc<Ctx>, usize);
     type Arguments = Arc<Ctx>;
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<ReaperLook>,
+        _myself: ActorRef<ReaperMsg>,
         ctx: Arc<Ctx>,
     ) -> Result<Self::State, ActorProcessingErr> {
         Ok((ctx, 0))
@@ -146,37 +151,55 @@ impl Actor for Reaper {
 
     async fn post_start(
         &self,
-        myself: ActorRef<ReaperLook>,
+        myself: ActorRef<ReaperMsg>,
         (ctx, _): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         // A restarted reaper must not sweep what lives: only before anything was started.
         if ctx.slots.pin().is_empty() {
-            let swept = ctx.launcher.sweep().await?;
-            if swept > 0 {
-                tracing::warn!(
+            match ctx.launcher.sweep().await {
+                Ok(0) => {}
+                Ok(swept) => tracing::warn!(
                     cgroups.swept = swept,
                     "cleared away what an earlier life left"
-                );
+                ),
+                // A process that cannot be killed must not keep every other user's from starting.
+                Err(error) => tracing::error!(
+                    "not all that an earlier life left could be cleared away; status counts it as \
+                     unowned processes: {error}"
+                ),
             }
         }
-        myself.send_interval(REAPER_LOOK, || ReaperLook);
+        myself.send_after(REAPER_LOOK, || ReaperMsg::Look);
         Ok(())
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<ReaperLook>,
-        ReaperLook: ReaperLook,
+        myself: ActorRef<ReaperMsg>,
+        message: ReaperMsg,
         (ctx, before): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let unowned = ctx.launcher.unowned();
-        if unowned > 0 && *before > 0 {
-            tracing::error!(
-                processes.unowned = unowned,
-                "processes run that no slot owns"
-            );
+        match message {
+            // It reads cgroup files: off the runtime's workers.
+            ReaperMsg::Look => {
+                let ctx = Arc::clone(ctx);
+                let look = tokio::task::spawn_blocking(move || ctx.launcher.unowned());
+                tokio::spawn(async move {
+                    let unowned = look.await.unwrap_or_default();
+                    let _ = myself.cast(ReaperMsg::Seen(unowned));
+                });
+            }
+            ReaperMsg::Seen(unowned) => {
+                if unowned > 0 && *before > 0 {
+                    tracing::error!(
+                        processes.unowned = unowned,
+                        "processes run that no slot owns"
+                    );
+                }
+                *before = unowned;
+                myself.send_after(REAPER_LOOK, || ReaperMsg::Look);
+            }
         }
-        *before = unowned;
         Ok(())
     }
 }

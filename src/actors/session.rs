@@ -26,20 +26,23 @@ pub struct SessionHandle {
     seen_at: AtomicI64,
     saved_at: AtomicI64,
     expires_at: AtomicI64,
+    key_expires_at: Millis,
     revoked: AtomicBool,
 }
 
 impl SessionHandle {
-    /// The handle of a stored session.
+    /// The handle of a stored session; it never outlives its key.
     #[must_use]
-    pub fn new(row: Session, user: User) -> Self {
+    pub fn new(row: Session, user: User, key_expires_at: Option<Millis>) -> Self {
+        let key_expires_at = key_expires_at.unwrap_or(Millis::MAX);
         Self {
             id: row.id.clone(),
             key: row.key.clone(),
             user,
             seen_at: AtomicI64::new(row.seen_at),
             saved_at: AtomicI64::new(row.seen_at),
-            expires_at: AtomicI64::new(row.expires_at),
+            expires_at: AtomicI64::new(row.expires_at.min(key_expires_at)),
+            key_expires_at,
             revoked: AtomicBool::new(false),
             row,
         }
@@ -66,8 +69,20 @@ impl SessionHandle {
     /// It was active: it ends so much later.
     pub(super) fn touch(&self, now: Millis, ttl: Millis) {
         self.seen_at.fetch_max(now, Ordering::Relaxed);
-        self.expires_at
-            .fetch_max(now.saturating_add(ttl), Ordering::Relaxed);
+        self.expires_at.fetch_max(
+            now.saturating_add(ttl).min(self.key_expires_at),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether it is over: aged beyond the grace.
+    pub(super) fn is_over(&self, now: Millis, grace: Millis) -> bool {
+        self.expires_at() <= now.saturating_sub(grace)
+    }
+
+    /// Whether its key has expired, which ends it without grace.
+    pub(super) fn is_key_expired(&self, now: Millis) -> bool {
+        self.key_expires_at <= now
     }
 
     /// Takes note that its activity was saved; `None` if there was none since.
@@ -130,5 +145,42 @@ impl Actor for SessionActor {
         }
         myself.stop(None);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{ConnectionId, ID_BYTES, UserId};
+    use crate::domain::name::Name;
+
+    #[test]
+    fn activity_never_carries_a_session_beyond_its_key() {
+        let user = User {
+            id: UserId::from_random([1; ID_BYTES]),
+            name: Name::parse("ada").unwrap(),
+            created_at: 0,
+        };
+        let row = Session {
+            id: SessionId::from_random([2; ID_BYTES]),
+            key: KeyId::from_random([3; ID_BYTES]),
+            user: user.id.clone(),
+            connection: ConnectionId::from_random([4; ID_BYTES]),
+            friendly_name: String::new(),
+            host_tool: String::new(),
+            created_at: 0,
+            seen_at: 0,
+            expires_at: 500,
+        };
+        let session = SessionHandle::new(row.clone(), user.clone(), Some(300));
+        assert_eq!(session.expires_at(), 300);
+        session.touch(200, 500);
+        assert_eq!(session.expires_at(), 300);
+        assert!(!session.is_key_expired(299) && session.is_key_expired(300));
+        assert!(!session.is_over(399, 100) && session.is_over(400, 100));
+        let free = SessionHandle::new(row, user, None);
+        free.touch(200, 500);
+        assert_eq!(free.expires_at(), 700);
+        assert!(!free.is_key_expired(Millis::MAX - 1));
     }
 }

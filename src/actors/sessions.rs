@@ -138,7 +138,7 @@ impl SessionsState {
         let sessions = self.ctx.sessions.pin();
         let aged: Vec<SessionId> = sessions
             .values()
-            .filter(|session| session.expires_at().saturating_add(grace) < now)
+            .filter(|session| session.is_over(now, grace))
             .map(|session| session.id().clone())
             .collect();
         for id in &aged {
@@ -160,7 +160,7 @@ impl SessionsState {
                 tracing::warn!("session times could not be saved: {error}");
             }
             if !aged.is_empty()
-                && let Err(error) = store.purge_sessions(now).await
+                && let Err(error) = store.purge_sessions(now.saturating_sub(grace)).await
             {
                 tracing::warn!("aged sessions could not be removed: {error}");
             }
@@ -192,13 +192,12 @@ async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
         .into_iter()
         .map(|user| (user.id.clone(), user))
         .collect();
-    let revoked: std::collections::HashSet<KeyId> = ctx
+    let keys: std::collections::HashMap<KeyId, _> = ctx
         .store
         .keys(None)
         .await?
         .into_iter()
-        .filter(|key| key.revoked_at.is_some())
-        .map(|key| key.id)
+        .map(|key| (key.id, (key.revoked_at, key.expires_at)))
         .collect();
     let grace = Millis::try_from(ctx.settings.token_grace.as_millis()).unwrap_or(0);
     let rows = ctx
@@ -211,8 +210,12 @@ async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
             continue;
         };
         let bits = row.id.bits();
-        let handle = SessionHandle::new(row, user.clone());
-        if revoked.contains(&handle.key) {
+        // Without its key it could never be ended by it.
+        let Some((revoked_at, expires_at)) = keys.get(&row.key) else {
+            continue;
+        };
+        let handle = SessionHandle::new(row, user.clone(), *expires_at);
+        if revoked_at.is_some() {
             handle.revoke();
         }
         sessions.get_or_insert(bits, Arc::new(handle));

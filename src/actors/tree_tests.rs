@@ -143,7 +143,7 @@ impl World {
         let routes = self.ctx.routes.load().with(published.clone());
         self.ctx.routes.store(Arc::new(routes));
         Caller {
-            session: Arc::new(SessionHandle::new(row, user)),
+            session: Arc::new(SessionHandle::new(row, user, None)),
             route: Route {
                 exposed: "echo".into(),
                 tool: tool.name,

@@ -58,9 +58,9 @@ section! {
         /// How long a server that failed too often is left alone before one more try.
         quarantine_ms: u64 = limits::millis(limits::RESTART_QUARANTINE),
             within(1_000, 86_400_000);
-        /// Failures in `window_ms`, or in a row, that are too many.
+        /// Failures that are too many, unless a ready time of `window_ms` forgave them.
         failures_max: u32 = limits::RESTART_FAILURES_MAX, within(1, 100);
-        /// The window of `failures_max`.
+        /// A server that was ready for this long is forgiven its failures.
         window_ms: u64 = limits::millis(limits::RESTART_WINDOW), within(1_000, 3_600_000);
         /// Restarts per second, host-wide.
         per_second: u32 = limits::RESTARTS_PER_SECOND, within(1, 1_000);

@@ -188,9 +188,9 @@ pub const RESTART_FLOOR: Duration = Duration::from_millis(250);
 pub const RESTART_CAP: Duration = Duration::from_secs(60);
 /// How long a server that failed too often is left alone.
 pub const RESTART_QUARANTINE: Duration = Duration::from_secs(300);
-/// Failures in the window, or in a row, that lead to quarantine.
+/// Failures that lead to quarantine, unless a ready time forgave them.
 pub const RESTART_FAILURES_MAX: u32 = 5;
-/// The window of [`RESTART_FAILURES_MAX`].
+/// A server that was ready for this long is forgiven its failures.
 pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
 /// Bytes of one configuration file.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -223,3 +223,15 @@ pub const SELF_CERT_DAYS: i64 = 824;
 pub const SELF_CERT_RENEW_DAYS: i64 = 30;
 /// How long an accept loop waits after the system refused it a descriptor.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Characters of a server's output in a verdict or a log line.
+pub const SERVER_DETAIL_CHARS_MAX: usize = 300;
+/// Bytes of one tool's definition; a tool with a larger one is not offered.
+pub const TOOL_DEFINITION_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a server's whole tool list, all pages together.
+pub const TOOL_LIST_BYTES_MAX: usize = 4 << 20;
+/// Tools of one start that are logged as not offered.
+pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
+/// Bytes of stderr kept of a run that has ended.
+pub const ENDED_STDERR_BYTES: usize = 8 << 10;
+/// Bytes of non-JSON stdout kept of a run that has ended.
+pub const ENDED_NOISE_BYTES: usize = 1 << 10;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::limits::TOOLS_PER_MCP_MAX;
+use crate::domain::limits::{
+    SERVER_DETAIL_CHARS_MAX, TOOL_DEFINITION_BYTES_MAX, TOOLS_PER_MCP_MAX,
+};
 use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
 
@@ -63,13 +65,28 @@ struct Implementation {
     version: String,
 }
 
+/// A sentence with a server's output in it, as long as a verdict may be: a parser's error quotes
+/// the whole value it does not like, and verdicts are kept, logged and sent to callers.
+#[must_use]
+pub fn cut(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut kept: String = chars.by_ref().take(SERVER_DETAIL_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
 /// Reads the result of `initialize`.
 ///
 /// # Errors
 /// A sentence for the verdict: what the server answered that it should not have.
 pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
-    let answer: InitializeResult<'_> = serde_json::from_slice(result)
-        .map_err(|error| format!("the answer to initialize is not of its shape: {error}"))?;
+    let answer: InitializeResult<'_> = serde_json::from_slice(result).map_err(|error| {
+        cut(&format!(
+            "the answer to initialize is not of its shape: {error}"
+        ))
+    })?;
     if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
         let said: String = answer.protocol_version.chars().take(32).collect();
         return Err(format!(
@@ -117,8 +134,11 @@ struct ToolHead {
 /// # Errors
 /// A sentence for the verdict.
 pub fn read_tools(result: &[u8]) -> Result<ToolPage, String> {
-    let list: ListResult<'_> = serde_json::from_slice(result)
-        .map_err(|error| format!("the answer to tools/list is not of its shape: {error}"))?;
+    let list: ListResult<'_> = serde_json::from_slice(result).map_err(|error| {
+        cut(&format!(
+            "the answer to tools/list is not of its shape: {error}"
+        ))
+    })?;
     if list.tools.len() > TOOLS_PER_MCP_MAX {
         return Err(format!(
             "{} tools on one page; the most is {TOOLS_PER_MCP_MAX}",
@@ -130,21 +150,29 @@ pub fn read_tools(result: &[u8]) -> Result<ToolPage, String> {
         ..ToolPage::default()
     };
     for raw in list.tools {
-        match serde_json::from_str::<ToolHead>(raw.get()) {
-            Ok(head) => match ToolName::parse(&head.name) {
-                Ok(name) => page.tools.push(Tool {
-                    name,
-                    description: head.description.unwrap_or_default(),
-                    definition: raw.get().to_owned(),
-                }),
-                Err(error) => page.refused.push(error.to_string()),
-            },
-            Err(error) => page
-                .refused
-                .push(format!("a tool without a usable name: {error}")),
+        match read_tool(raw.get()) {
+            Ok(tool) => page.tools.push(tool),
+            Err(why) => page.refused.push(cut(&why)),
         }
     }
     Ok(page)
+}
+
+fn read_tool(raw: &str) -> Result<Tool, String> {
+    let head: ToolHead = serde_json::from_str(raw)
+        .map_err(|error| format!("a tool without a usable name: {error}"))?;
+    let name = ToolName::parse(&head.name).map_err(|error| error.to_string())?;
+    if raw.len() > TOOL_DEFINITION_BYTES_MAX {
+        return Err(format!(
+            "the definition of tool `{name}` is {} bytes; the most is {TOOL_DEFINITION_BYTES_MAX}",
+            raw.len()
+        ));
+    }
+    Ok(Tool {
+        name,
+        description: head.description.unwrap_or_default(),
+        definition: raw.to_owned(),
+    })
 }
 
 /// The parameters of `tools/list`; `cursor` is JSON text.
@@ -185,5 +213,25 @@ mod tests {
         );
         assert_eq!(page.refused.len(), 2);
         assert_eq!(list_params(page.next.as_deref()), r#"{"cursor":"n\n"}"#);
+    }
+
+    #[test]
+    fn a_servers_output_never_makes_a_verdict_long() {
+        let long = "x".repeat(1 << 20);
+        let text = serde_json::to_vec(&long).unwrap();
+        let short = |said: &str| said.chars().count() <= SERVER_DETAIL_CHARS_MAX + 1;
+        assert!(short(&read_initialize(&text).unwrap_err()));
+        assert!(short(&read_tools(&text).unwrap_err()));
+        let list = serde_json::json!({"tools": [
+            {"name": long},
+            long,
+            {"name": "big", "description": "y".repeat(TOOL_DEFINITION_BYTES_MAX)},
+            {"name": "small"},
+        ]});
+        let page = read_tools(list.to_string().as_bytes()).unwrap();
+        assert_eq!(page.tools.len(), 1);
+        assert_eq!(page.refused.len(), 3);
+        assert!(page.refused.iter().all(|why| short(why)), "{page:?}");
+        assert!(page.refused[2].contains("`big`"), "{}", page.refused[2]);
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::thread::Thread;
@@ -29,14 +29,27 @@ pub(super) struct Shared {
     buffer: Mutex<Buffer>,
 }
 
+/// The file, and how it is made durable.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: File,
+    durability: Durability,
+    sync: fn(&File) -> std::io::Result<()>,
+}
+
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
     seq: u64,
     written: u64,
     lost: u64,
+    /// Records were lost since the last write; the writer says when there is room again.
+    overflowed: bool,
     closing: bool,
     closed: bool,
+    /// What was left at the close could not be written.
+    incomplete: bool,
 }
 
 /// There is no place in the queue now.
@@ -45,17 +58,14 @@ pub(super) struct Refused;
 
 pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Shared>> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let path = dir.join("audit.jsonl");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)?;
-    let seq = resume(&mut file)?;
+    let mut log = Log::open(dir.join("audit.jsonl"), durability, File::sync_data)?;
+    let seq = resume(&mut log.file)?;
     let shared = Arc::new(Shared {
         durability,
-        written: watch::Sender::new(Written { seq, failing: None }),
+        written: watch::Sender::new(Written {
+            seq,
+            ..Written::default()
+        }),
         thread: OnceLock::new(),
         buffer: Mutex::new(Buffer {
             seq,
@@ -68,7 +78,7 @@ pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Sh
         std::thread::Builder::new()
             .name("audit-writer".to_owned())
             .stack_size(128 << 10)
-            .spawn(move || shared.run(&mut file))?
+            .spawn(move || shared.run(&mut log))?
     };
     // Set once, here.
     let _ = shared.thread.set(thread.thread().clone());
@@ -78,7 +88,12 @@ pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Sh
 /// Ends a line that a crash cut off, and finds the last sequence number.
 fn resume(file: &mut File) -> std::io::Result<u64> {
     const TAIL: u64 = 64 << 10;
-    let length = file.metadata()?.len();
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        // A pipe or a device has no past.
+        return Ok(0);
+    }
+    let length = meta.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut tail = Vec::new();
     Read::take(&mut *file, TAIL).read_to_end(&mut tail)?;
@@ -119,9 +134,20 @@ impl Shared {
         buffer.seq - buffer.written
     }
 
-    /// A record that found no place was given up.
+    /// A record that found no place was given up: the gate shuts until there is room again.
     pub(super) fn lose(&self) {
-        self.buffer.lock().lost += 1;
+        // First told, then noted for the writer to take back: never the other way round.
+        self.written.send_if_modified(|written| {
+            let news = !written.overflowing;
+            written.overflowing = true;
+            news
+        });
+        {
+            let mut buffer = self.buffer.lock();
+            buffer.lost += 1;
+            buffer.overflowed = true;
+        }
+        self.wake();
     }
 
     pub(super) fn lost(&self) -> u64 {
@@ -137,22 +163,29 @@ impl Shared {
         self.buffer.lock().closed
     }
 
+    /// Whether everything appended is in the file.
+    pub(super) fn is_complete(&self) -> bool {
+        let buffer = self.buffer.lock();
+        !buffer.incomplete && buffer.written == buffer.seq
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    fn run(&self, file: &mut File) {
+    fn run(&self, log: &mut Log) {
         let mut taken = Vec::new();
         loop {
-            let (seq, closing) = {
+            let (seq, closing, overflowed) = {
                 let mut buffer = self.buffer.lock();
                 std::mem::swap(&mut buffer.bytes, &mut taken);
-                (buffer.seq, buffer.closing)
+                let overflowed = std::mem::take(&mut buffer.overflowed);
+                (buffer.seq, buffer.closing, overflowed)
             };
             if !taken.is_empty() {
-                self.write(file, &taken, seq, closing);
+                self.write(log, &taken, seq);
                 taken.clear();
                 if taken.capacity() > 1 << 20 {
                     taken = Vec::new();
@@ -160,37 +193,49 @@ impl Shared {
                 if self.durability == Durability::Buffered && !closing {
                     std::thread::sleep(GATHER);
                 }
-                continue;
             }
-            if closing {
-                let _ = file.sync_data();
-                self.buffer.lock().closed = true;
+            if overflowed {
+                self.written
+                    .send_modify(|written| written.overflowing = false);
+            }
+            let idle = {
+                let buffer = self.buffer.lock();
+                buffer.bytes.is_empty() && !buffer.overflowed
+            };
+            if closing && idle {
+                let synced = (log.sync)(&log.file);
+                {
+                    let mut buffer = self.buffer.lock();
+                    buffer.incomplete |= synced.is_err();
+                    buffer.closed = true;
+                }
                 self.written.send_modify(|_| {});
                 return;
             }
-            std::thread::park();
+            if idle {
+                std::thread::park();
+            }
         }
     }
 
     /// Writes until it is written: what was acknowledged stays, what waits is told of the failure.
-    fn write(&self, file: &mut File, bytes: &[u8], seq: u64, closing: bool) {
-        let mut rest = bytes;
-        loop {
-            match self.try_write(file, &mut rest) {
-                Ok(()) => break,
-                Err(error) => {
-                    let why = error.to_string();
-                    self.written.send_if_modified(|written| {
-                        let news = written.failing.as_ref() != Some(&why);
-                        written.failing = Some(why);
-                        news
-                    });
-                    if closing {
-                        return;
-                    }
-                    std::thread::sleep(RETRY);
+    fn write(&self, log: &mut Log, bytes: &[u8], seq: u64) {
+        let mut start = None;
+        while let Err(error) = log.write(bytes, &mut start) {
+            let why = error.to_string();
+            self.written.send_if_modified(|written| {
+                let news = written.failing.as_ref() != Some(&why);
+                written.failing = Some(why);
+                news
+            });
+            {
+                let mut buffer = self.buffer.lock();
+                if buffer.closing {
+                    buffer.incomplete = true;
+                    return;
                 }
             }
+            std::thread::sleep(RETRY);
         }
         self.buffer.lock().written = seq;
         self.written.send_modify(|written| {
@@ -198,17 +243,50 @@ impl Shared {
             written.failing = None;
         });
     }
+}
 
-    fn try_write(&self, file: &mut File, rest: &mut &[u8]) -> std::io::Result<()> {
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(count) => *rest = rest.get(count..).unwrap_or_default(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+impl Log {
+    fn open(
+        path: PathBuf,
+        durability: Durability,
+        sync: fn(&File) -> std::io::Result<()>,
+    ) -> std::io::Result<Self> {
+        let file = Self::open_file(&path)?;
+        Ok(Self {
+            path,
+            file,
+            durability,
+            sync,
+        })
+    }
+
+    fn open_file(path: &Path) -> std::io::Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+    }
+
+    /// Tries to write a batch. `start` is where it begins in the file, set by the first try.
+    ///
+    /// A further try writes the whole batch again: the kernel tells of a failed write-back once and
+    /// then takes the lost pages for clean, so that syncing again would acknowledge what is gone.
+    fn write(&mut self, bytes: &[u8], start: &mut Option<u64>) -> std::io::Result<()> {
+        match *start {
+            None => *start = Some(self.file.metadata()?.len()),
+            Some(start) => {
+                self.file = Self::open_file(&self.path)?;
+                let meta = self.file.metadata()?;
+                if meta.is_file() && meta.len() > start {
+                    self.file.set_len(start)?;
+                }
             }
         }
+        self.file.write_all(bytes)?;
         match self.durability {
-            Durability::Durable => file.sync_data(),
+            Durability::Durable => (self.sync)(&self.file),
             Durability::Buffered => Ok(()),
         }
     }
@@ -270,16 +348,66 @@ mod tests {
             return;
         };
         let error = audit.commit(Entry::new("test", 1)).await.unwrap_err();
-        assert!(matches!(error, AuditError::Failing(_)), "{error}");
+        assert!(matches!(error, AuditError::Failing), "{error}");
         assert!(audit.written().borrow().failing.is_some());
         for _ in 0..AUDIT_QUEUE_MAX {
             audit.post(Entry::new("test", 2));
         }
         let refused = audit.commit(Entry::new("test", 3)).await;
-        assert!(
-            matches!(refused, Err(AuditError::Failing(_))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(AuditError::Failing)), "{refused:?}");
         assert!(audit.lost() > 0);
+        assert!(audit.written().borrow().overflowing);
+    }
+
+    #[test]
+    fn a_batch_whose_sync_failed_is_written_again() {
+        /// What the kernel does after an I/O error: the pages are gone, the error comes once.
+        fn fails_once(file: &File) -> std::io::Result<()> {
+            use std::sync::atomic::{AtomicBool, Ordering};
+            static FAILED: AtomicBool = AtomicBool::new(false);
+            if FAILED.swap(true, Ordering::Relaxed) {
+                return file.sync_data();
+            }
+            file.set_len(3)?;
+            Err(std::io::Error::other("input/output error"))
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        std::fs::write(&path, "1\n").unwrap();
+        let mut log = Log::open(path.clone(), Durability::Durable, fails_once).unwrap();
+        let mut start = None;
+        assert!(log.write(b"2\n3\n", &mut start).is_err());
+        log.write(b"2\n3\n", &mut start).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n3\n");
+    }
+
+    #[tokio::test]
+    async fn a_close_that_loses_records_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit.jsonl")).unwrap();
+        let Ok(audit) = Audit::open(dir.path(), Durability::Buffered) else {
+            eprintln!("skipped: /dev/full cannot be opened here");
+            return;
+        };
+        audit.post(Entry::new("test", 1));
+        assert!(!audit.close(Duration::from_secs(5)).await);
+        assert!(
+            audit.0.is_closed(),
+            "it answers at once, not by the timeout"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_record_shuts_the_log_until_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
+        let mut written = audit.written();
+        audit.0.lose();
+        let open = written.wait_for(Written::is_good);
+        tokio::time::timeout(Duration::from_secs(5), open)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(audit.lost(), 1);
     }
 }

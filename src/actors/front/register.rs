@@ -48,18 +48,22 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
             "the session has ended; register again",
         ));
     };
-    if session.is_revoked() || ctx.denied.load().user(&session.user.id).is_some() {
+    let now = ctx.wall_ms();
+    if session.is_revoked()
+        || session.is_key_expired(now)
+        || ctx.denied.load().user(&session.user.id).is_some()
+    {
         return Err(refuse(
             Code::SessionSuspended,
-            "this session, its key or its user was revoked or suspended; ask your operator",
+            "this session, its key or its user was revoked or suspended, or the key has expired; \
+             ask your operator",
         ));
     }
-    let now = ctx.wall_ms();
     let grace = millis(ctx.settings.token_grace);
     let rotated = genuine
         .signed_by_rotated
         .is_some_and(|at| at.saturating_add(grace) < now);
-    if rotated || session.expires_at().saturating_add(grace) < now {
+    if rotated || session.is_over(now, grace) {
         return Err(refuse(
             Code::SessionExpired,
             "the session has expired; register again",
@@ -83,6 +87,13 @@ pub(super) async fn register(
     ctx: &Arc<Ctx>,
     registration: Registration,
 ) -> Result<Registered, Refusal> {
+    if !ctx.gates.audit.is_open() {
+        // Before anything is stored or counted: what cannot be recorded does not happen.
+        return Err(refuse(
+            Code::AuditUnavailable,
+            "not registered: the audit log cannot be written; tell your operator",
+        ));
+    }
     let result = try_register(ctx, &registration).await;
     let entry = Entry::new("session.register", ctx.wall_ms())
         .field("client", &registration.friendly_name)
@@ -97,10 +108,29 @@ pub(super) async fn register(
     // Registering is an authentication decision: it counts only if it is on record.
     match ctx.audit.commit(entry).await {
         Ok(()) => result,
-        Err(error) => Err(refuse(
-            Code::AuditUnavailable,
-            format!("not registered: {error}"),
-        )),
+        Err(error) => {
+            if let Ok(registered) = &result {
+                undo(ctx, &registered.session).await;
+            }
+            Err(refuse(
+                Code::AuditUnavailable,
+                format!("not registered: {error}; tell your operator"),
+            ))
+        }
+    }
+}
+
+/// Ends a session that nobody was told of, so that it takes no room from its key.
+async fn undo(ctx: &Ctx, id: &SessionId) {
+    if let Some(handle) = ctx.sessions.pin().remove(&id.bits()) {
+        handle.revoke();
+    }
+    if let Some(sessions) = ctx.sessions_actor() {
+        // If it is restarting it adopts only what is left.
+        let _ = sessions.cast(SessionsMsg::Revoked(vec![id.clone()]));
+    }
+    if let Err(error) = ctx.store.end_session(id).await {
+        tracing::warn!(session.id = %id, "a session that was not registered stays stored until it ages: {error}");
     }
 }
 
@@ -168,7 +198,9 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         host_tool: registration.host_tool.clone(),
         created_at: now,
         seen_at: now,
-        expires_at: now.saturating_add(millis(ctx.settings.session_ttl)),
+        expires_at: now
+            .saturating_add(millis(ctx.settings.session_ttl))
+            .min(key.expires_at.unwrap_or(Millis::MAX)),
     };
     ctx.store
         .create_session(&row)
@@ -182,7 +214,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         expires_at: row.expires_at,
         user: user.name.clone(),
     };
-    let handle = Arc::new(SessionHandle::new(row, user));
+    let handle = Arc::new(SessionHandle::new(row, user, key.expires_at));
     ctx.sessions
         .pin()
         .insert(registered.session.bits(), Arc::clone(&handle));

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::domain::limits::{START_PERMIT_HOLD, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX};
+use crate::domain::limits::{
+    START_PERMIT_HOLD, TOOL_LIST_BYTES_MAX, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX,
+    TOOLS_REFUSED_LOGGED_MAX,
+};
 use crate::domain::mcp::Tool;
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
@@ -34,6 +38,12 @@ pub(super) async fn start(
         permit = args.ctx.starts.acquire(&args.slot.key.principal) => permit,
     };
     args.occupant.record.phase("permit", since.elapsed());
+    // A slow start keeps its start, not its place in the line: the hold counts from here, and
+    // ends early with the start.
+    let _permit = AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep(START_PERMIT_HOLD).await;
+        drop(permit);
+    }));
     // From here on the warden hears orders; a launch under way is not given up, so that there is
     // never a process tree that no slot knows.
     let deadline = Instant::now() + args.deadline;
@@ -41,15 +51,8 @@ pub(super) async fn start(
     if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
         return Err(verdict_of(order));
     }
-    // A slow server keeps its start, not its place in the line.
-    let permit = tokio::spawn(async move {
-        tokio::time::sleep(START_PERMIT_HOLD).await;
-        drop(permit);
-    });
     let handle = Arc::clone(&args.occupant.handle);
-    let result = shake_hands(&args, &handle, deadline).await;
-    permit.abort();
-    result?;
+    shake_hands(&args, &handle, deadline).await?;
     let record = &args.occupant.record;
     record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
     Ok(())
@@ -74,7 +77,17 @@ async fn launch(
     tasks: &mut Tasks,
     deadline: Instant,
 ) -> Result<(), Verdict> {
-    let launch = plan::launch(&args.ctx, &args.slot).await?;
+    // No process exists yet: what hangs here, say on a dead network disk, may be left behind.
+    let planned = tokio::time::timeout_at(deadline, plan::launch(&args.ctx, &args.slot)).await;
+    let launch = planned.unwrap_or_else(|_| {
+        let seconds = args.deadline.as_secs_f32();
+        Err(Verdict::Handshake {
+            detail: format!(
+                "looking up the command or making the home took longer than {seconds} s; see \
+                 whether their file systems answer"
+            ),
+        })
+    })?;
     let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(LaunchError::Refused { step, detail })) => {
@@ -166,14 +179,24 @@ async fn list_tools(
 ) -> Result<Vec<Tool>, Verdict> {
     let mut tools = Vec::new();
     let mut cursor = None;
+    let mut bytes = 0;
+    let mut refused = 0;
     for _ in 0..TOOL_PAGES_MAX {
         let params = handshake::list_params(cursor.as_deref());
         let reply = ask(args, handle, "tools/list", &params, deadline).await?;
+        bytes += reply.body.len();
+        if bytes > TOOL_LIST_BYTES_MAX {
+            let detail = format!("its tool list is larger than {TOOL_LIST_BYTES_MAX} bytes");
+            return Err(Verdict::Handshake { detail });
+        }
         let page = body(&reply)
             .and_then(handshake::read_tools)
             .map_err(|detail| Verdict::Handshake { detail })?;
-        for refused in page.refused {
-            tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {refused}");
+        for why in page.refused {
+            refused += 1;
+            if refused <= TOOLS_REFUSED_LOGGED_MAX {
+                tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {why}");
+            }
         }
         tools.extend(page.tools);
         if tools.len() > TOOLS_PER_MCP_MAX {
@@ -220,7 +243,7 @@ fn body(reply: &Reply) -> Result<&[u8], String> {
     match reply.kind {
         ReplyKind::Result => Ok(bytes),
         ReplyKind::Error => {
-            let said: String = String::from_utf8_lossy(bytes).chars().take(300).collect();
+            let said = handshake::cut(&String::from_utf8_lossy(bytes));
             Err(format!("it answered with an error: {said}"))
         }
     }
