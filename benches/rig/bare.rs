@@ -3,8 +3,6 @@
 //! find the waiting caller by the id of the answer. No authentication, supervision, limits,
 //! deadline or audit.
 
-#![expect(clippy::unwrap_used, reason = "a bench dies of a broken lock")]
-
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;

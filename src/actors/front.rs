@@ -194,7 +194,7 @@ impl Front {
         let route = match admit(ctx, &routes, session, tool) {
             Ok(route) => route,
             Err(reason) => {
-                self.refused(session, &call, tool, &reason);
+                self.refused(session, &call, tool, &reason).await;
                 return self.failed(call, None, reason, admitted);
             }
         };
@@ -258,16 +258,18 @@ impl Front {
         }
     }
 
-    fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
+    /// Waits like any other record: a client that floods us with refusals slows itself down, and
+    /// does not fill the queue that others need.
+    async fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
         let name: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX * 2).collect();
-        self.ctx.audit.post(
-            Entry::new("call.refused", self.ctx.wall_ms())
-                .field("call", call.as_str())
-                .field("session", session.id().as_str())
-                .field("user", session.user.id.as_str())
-                .field("tool", &name)
-                .field("code", reason.code.as_str()),
-        );
+        let entry = Entry::new("call.refused", self.ctx.wall_ms())
+            .field("call", call.as_str())
+            .field("session", session.id().as_str())
+            .field("user", session.user.id.as_str())
+            .field("tool", &name)
+            .field("code", reason.code.as_str());
+        // Refused is refused, on record or not; the log's keeper tells of its own trouble.
+        let _ = self.ctx.audit.commit(entry).await;
     }
 
     fn failed(

@@ -68,6 +68,7 @@ impl IsolateState {
         };
         let end = self.judge(&run, &remains);
         self.ctx.run_ended(&self.slot, &run, &end);
+        run.record.close();
         self.phase = Phase::Resting;
         let weight = match &self.leaving {
             Some(_) => Weight::Wanted,
