@@ -34,14 +34,13 @@ pub(super) async fn write(
         if frames.recv_many(&mut batch, WRITER_QUEUE_MAX).await == 0 {
             return;
         }
-        if handle.in_flight() > batch.len() {
-            // Others are on their way: one turn for them saves a write and a wake-up for each.
-            tokio::task::yield_now().await;
-            while batch.len() < WRITER_QUEUE_MAX
-                && let Ok(frame) = frames.try_recv()
-            {
-                batch.push(frame);
-            }
+        // One turn for others that are on their way saves a write and a wake-up for each; whoever
+        // is alone gets the turn back at once.
+        tokio::task::yield_now().await;
+        while batch.len() < WRITER_QUEUE_MAX
+            && let Ok(frame) = frames.try_recv()
+        {
+            batch.push(frame);
         }
         let mut failed = false;
         for frame in batch.drain(..) {
