@@ -23,7 +23,7 @@ async fn what_is_suspended_is_not_started_again_by_who_waited_for_it() {
     };
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(world.scripted.launches(), 1);
-    let control = super::control::Control::new(Arc::clone(&world.ctx));
+    let control = crate::actors::control::Control::new(Arc::clone(&world.ctx));
     let scope = SuspensionScope::Mcp(ada.route.published.mcp.id.clone());
     // The store runs on threads of its own, which a paused clock does not wait for.
     tokio::time::resume();
