@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
 use crate::domain::ids::{IsolateId, KeyId, UserId};
-use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
+use crate::domain::mcp::{Limits, Mcp, Sharing};
 use crate::domain::restart;
 use crate::storage::Store;
 
@@ -356,11 +356,6 @@ impl Ctx {
                 .field("verdict", end.verdict.kind())
                 .field("detail", &end.verdict.to_string()),
         );
-    }
-
-    /// A run listed its tools: what differs from the catalog is said once, and not acted on.
-    pub(super) fn seen_tools(&self, slot: &Slot, tools: Vec<Tool>) {
-        slot.tools_seen(tools);
     }
 
     /// Where clients connect.

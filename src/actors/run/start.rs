@@ -163,11 +163,11 @@ async fn shake_hands(
     if has_tools {
         let tools = list_tools(args, handle, deadline).await?;
         record.phase("list_tools", since.elapsed());
-        args.ctx.seen_tools(&args.slot, tools);
+        args.slot.tools_seen(tools);
     } else {
         ask(args, handle, "ping", b"{}", deadline).await?;
         record.phase("ping", since.elapsed());
-        args.ctx.seen_tools(&args.slot, Vec::new());
+        args.slot.tools_seen(Vec::new());
     }
     Ok(())
 }
