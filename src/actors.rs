@@ -14,6 +14,7 @@
 pub mod access;
 pub mod audit;
 pub mod catalog;
+pub mod changes;
 pub mod clock;
 pub mod control;
 pub mod ctx;

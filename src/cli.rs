@@ -238,6 +238,7 @@ mod tests {
             "serve --listen 127.0.0.1:9000 --data-dir /tmp/x",
             "status -o json",
             "--no-color tree --depth 2 --watch",
+            "tree iso_x --depth 1",
             "ps -o wide",
             "isolate list",
             "isolate show iso_x",

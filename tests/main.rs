@@ -19,4 +19,5 @@ mod standard;
 mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;
+mod tree;
 mod world;

@@ -2,8 +2,10 @@
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
 mod discover;
+mod follow;
 mod isolates;
 mod suspend;
+mod tree;
 mod view;
 
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use crate::domain::mcp::Program;
 use crate::domain::name::ToolName;
 use crate::domain::token::PresharedKey;
 use crate::storage::{Store, StoreError};
+
+pub use follow::{Follower, News};
 
 use super::audit::Entry;
 use super::catalog::CatalogMsg;

@@ -23,6 +23,7 @@ use crate::storage::Store;
 use super::access::AccessKeys;
 use super::audit::{Audit, Entry};
 use super::catalog::{CatalogMsg, Routes};
+use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
@@ -178,6 +179,8 @@ pub struct Ctx {
     pub totals: Totals,
     /// The tree, for those who look.
     pub tree: Tree,
+    /// What changes in it, for those who follow.
+    pub changes: Arc<Changes>,
     /// Set once, when the server begins to stop.
     pub stopping: watch::Sender<bool>,
     refs: Mutex<Refs>,
@@ -212,6 +215,7 @@ impl Ctx {
         launcher: Arc<dyn Launcher>,
     ) -> Self {
         let settings = settings(&config);
+        let changes = Arc::new(Changes::default());
         Self {
             started_at: clock.wall_ms(),
             config,
@@ -230,7 +234,8 @@ impl Ctx {
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),
-            tree: Tree::default(),
+            tree: Tree::new(Arc::clone(&changes)),
+            changes,
             stopping: watch::Sender::new(false),
             refs: Mutex::default(),
         }
@@ -284,6 +289,7 @@ impl Ctx {
             owner,
             self.settings.user_limits,
             self.settings.restart,
+            Arc::clone(&self.changes),
         );
         Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
     }

@@ -10,6 +10,7 @@ use crate::domain::ids::{KeyId, SessionId, UserId};
 use crate::domain::limits::COALESCE_EVERY;
 use crate::storage::SessionSeen;
 
+use super::changes::Who;
 use super::ctx::Ctx;
 use super::session::{SessionActor, SessionHandle, SessionMsg};
 use super::supervisor::{Children, Fate, Kind};
@@ -77,7 +78,7 @@ impl Actor for Sessions {
             SessionsMsg::Add(session) => state.adopt(&myself, session).await,
             SessionsMsg::Revoked(ids) => {
                 for id in &ids {
-                    state.end(id);
+                    state.end(id, "revoked");
                 }
             }
             SessionsMsg::Sweep => state.sweep(),
@@ -120,12 +121,20 @@ impl SessionsState {
         let id = session.id().clone();
         let args = (Arc::clone(&self.ctx), session);
         match Actor::spawn_linked(None, SessionActor, args, myself.get_cell()).await {
-            Ok((actor, _)) => self.children.started(&id, actor.get_cell()),
+            Ok((actor, _)) => {
+                self.children.started(&id, actor.get_cell());
+                self.ctx
+                    .changes
+                    .note("up", "registered", || Who::Session(id));
+            }
             Err(error) => tracing::error!(session.id = %id, "a session cannot start: {error}"),
         }
     }
 
-    fn end(&self, id: &SessionId) {
+    fn end(&self, id: &SessionId, cause: &'static str) {
+        self.ctx
+            .changes
+            .note("ended", cause, || Who::Session(id.clone()));
         if let Some(cell) = self.children.cell(id) {
             let session: ActorRef<SessionMsg> = cell.clone().into();
             let _ = session.cast(SessionMsg::Expire);
@@ -143,7 +152,7 @@ impl SessionsState {
             .collect();
         for id in &aged {
             sessions.remove(&id.bits());
-            self.end(id);
+            self.end(id, "no activity for its whole lifetime");
         }
         let seen = unsaved(&self.ctx);
         let used = self.ctx.take_keys_used();

@@ -36,6 +36,9 @@ pub struct Transition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TreeNode {
+    /// What it is called everywhere: `root`, `service/audit`, `user/usr_…`, `isolate/iso_…`,
+    /// `run/iso_…/3`, `session/ses_…`.
+    pub id: String,
     /// Its name among its siblings.
     pub name: String,
     /// What kind of actor it is: `root`, `service`, `user`, `isolate`, `run`, `session`.
@@ -56,8 +59,31 @@ pub struct TreeNode {
     pub note: String,
     /// Its last transitions, newest first.
     pub transitions: Vec<Transition>,
+    /// An isolate's own figures: what `ps` shows.
+    pub isolate: Option<Box<IsolateView>>,
     /// What it supervises, in start order.
     pub children: Vec<TreeNode>,
+}
+
+impl TreeNode {
+    /// Shows this node and all below it, from the top.
+    pub fn walk<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
+        see(self);
+        for child in &self.children {
+            child.walk(see);
+        }
+    }
+
+    /// The node of this id.
+    #[must_use]
+    pub fn find_mut(&mut self, id: &str) -> Option<&mut Self> {
+        if self.id == id {
+            return Some(self);
+        }
+        self.children
+            .iter_mut()
+            .find_map(|child| child.find_mut(id))
+    }
 }
 
 /// What the host enforces for isolates, as [`Enforcement`], readable back.
@@ -197,8 +223,24 @@ pub struct IsolateView {
     pub backoff_ms: Option<u64>,
     /// How its last run ended.
     pub last_verdict: Option<String>,
+    /// How its last runs ended, newest first.
+    pub verdicts: Vec<PastVerdict>,
     /// Facilities it runs without.
     pub degraded: Vec<String>,
+}
+
+/// How one run of an isolate ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PastVerdict {
+    /// Which run.
+    pub epoch: u64,
+    /// When it ended, milliseconds ago.
+    pub ms_ago: u64,
+    /// The verdict in one word.
+    pub kind: String,
+    /// The whole verdict.
+    pub text: String,
 }
 
 /// One run of an isolate.

@@ -25,6 +25,7 @@ pub mod mcps;
 pub mod overview;
 pub mod subscriptions;
 pub mod users;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -88,6 +89,7 @@ pub fn router(control: Control, about: About) -> Router {
     let about = Arc::new(about);
     Router::new()
         .merge(overview::routes())
+        .merge(watch::routes())
         .merge(config::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())

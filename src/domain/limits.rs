@@ -50,6 +50,20 @@ pub const NOISE_LINE_BYTES_MAX: usize = 1 << 10;
 pub const HISTORY_RUNS_MAX: usize = 16;
 /// Transitions remembered per actor (`tree`).
 pub const TRANSITIONS_MAX: usize = 10;
+/// Changes of the tree kept for those who follow it; who is further behind gets a fresh picture.
+pub const CHANGES_KEPT_MAX: usize = 1024;
+/// Users' supervisors whose last transitions are remembered.
+pub const TREE_USERS_MAX: usize = 4096;
+/// Followers of the tree at once.
+pub const FOLLOWERS_MAX: usize = 16;
+/// Between two lines that show a follower that its connection lives.
+pub const FOLLOW_BEAT: Duration = Duration::from_secs(10);
+/// How long a follower may leave lines unread before it is let go.
+pub const FOLLOW_STALL_MAX: Duration = Duration::from_secs(30);
+/// Between two readings of the isolates' counters for a follower.
+pub const FOLLOW_USAGE_EVERY: Duration = Duration::from_secs(5);
+/// How many of the last verdicts `ps` shows of an isolate.
+pub const VERDICTS_SHOWN: usize = 5;
 /// Isolates one user may have at once.
 pub const ISOLATES_PER_USER_MAX: usize = 20;
 /// Tools one mcp may declare.
