@@ -16,13 +16,17 @@ struct Watch {
 
 impl Watch {
     fn new(world: &World, args: &[&str]) -> Self {
+        Self::with_stderr(world, args, Stdio::inherit())
+    }
+
+    fn with_stderr(world: &World, args: &[&str], stderr: Stdio) -> Self {
         let mut child = Command::new(LEGATION)
             .args(["tree", "--watch"])
             .args(args)
             .env("LEGATION_DATA_DIR", world.data_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -138,7 +142,7 @@ fn followers_are_bounded_and_make_room_when_they_go() {
     all.pop();
     // It goes with the next line nobody reads, at the latest with a beat.
     world.until("there is room", |world| {
-        let mut watch = Watch::new(world, &["-o", "json"]);
+        let mut watch = Watch::with_stderr(world, &["-o", "json"], Stdio::null());
         watch.lines.next().map(|line| line.unwrap())
     });
 }

@@ -177,6 +177,7 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         memory_limit_bytes: slot.mcp.limits.memory_bytes,
         pids: usage.pids,
         cpu_micros: usage.cpu_micros,
+        cpu_permille: None,
         backoff_ms: backoff(slot),
         last_verdict: verdicts.first().map(|last| last.text.clone()),
         verdicts,
