@@ -36,6 +36,7 @@ pub mod ring;
 pub mod root;
 mod router;
 mod run;
+mod sampler;
 #[cfg(test)]
 mod scripted;
 mod services;

@@ -12,4 +12,5 @@ pub mod name;
 pub mod restart;
 pub mod seal;
 pub mod token;
+pub mod usage;
 pub mod verdict;

@@ -219,8 +219,8 @@ pub struct IsolateView {
     pub pids: Option<u64>,
     /// CPU time of this run, microseconds.
     pub cpu_micros: Option<u64>,
-    /// CPU it takes now, thousandths of one core.
-    pub cpu_permille: Option<u64>,
+    /// Thousandths of a core it used between the last two readings.
+    pub cpu_millis: Option<u32>,
     /// Milliseconds until the next try, while it backs off.
     pub backoff_ms: Option<u64>,
     /// How its last run ended.

@@ -9,7 +9,7 @@ use super::client::{NOTHING, path};
 use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
-use super::units::{age, cpu_time, size};
+use super::units::{age, cpu_time, percent, size};
 use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
 use crate::api::admin::isolates::{LogLines, Reason};
 
@@ -101,7 +101,7 @@ fn table(isolates: &[IsolateView], wide: bool) -> Table {
             state(one),
             age(one.since_ms_ago).into(),
             Cell::maybe(one.pid),
-            Cell::maybe(one.cpu_permille.map(percent)),
+            Cell::maybe(one.cpu_millis.map(percent)),
             memory(one).into(),
             Cell::maybe(one.pids),
             calls.into(),
@@ -132,11 +132,6 @@ fn verdicts(one: &IsolateView, wide: bool) -> String {
         format!("{text} ({} ago)", age(verdict.ms_ago))
     });
     texts.collect::<Vec<_>>().join("; ")
-}
-
-/// Thousandths of one core as people read them.
-fn percent(permille: u64) -> String {
-    format!("{}.{}%", permille / 10, permille % 10)
 }
 
 pub(super) fn sharing_word(sharing: crate::domain::mcp::Sharing) -> &'static str {
@@ -334,7 +329,7 @@ mod tests {
             in_flight: 2,
             memory_bytes: Some(84 << 20),
             memory_limit_bytes: 512 << 20,
-            cpu_permille: Some(12),
+            cpu_millis: Some(12),
             pids: Some(3),
             ..IsolateView::default()
         };

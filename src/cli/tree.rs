@@ -11,7 +11,7 @@ use super::client::path;
 use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
-use super::units::{age, size};
+use super::units::{age, percent, size};
 use crate::actors::views::TreeNode;
 
 #[derive(Debug, Args)]
@@ -153,7 +153,14 @@ fn note(node: &TreeNode) -> String {
     let figures = node.isolate.as_ref().and_then(|one| {
         let memory = one.memory_bytes?;
         let limit = size(one.memory_limit_bytes);
-        Some(format!("mem {}/{limit}", size(memory)))
+        let cpu = one
+            .cpu_millis
+            .map(|millis| format!("cpu {}, ", percent(millis)));
+        Some(format!(
+            "{}mem {}/{limit}",
+            cpu.unwrap_or_default(),
+            size(memory)
+        ))
     });
     let parts: Vec<_> = [backoff, figures, verdict, own]
         .into_iter()

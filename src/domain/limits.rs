@@ -249,3 +249,7 @@ pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
 pub const ENDED_STDERR_BYTES: usize = 8 << 10;
 /// Bytes of non-JSON stdout kept of a run that has ended.
 pub const ENDED_NOISE_BYTES: usize = 1 << 10;
+/// Between two readings of the counters of all running isolates.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// How long an administrator's look waits for counters that are read for it.
+pub const SAMPLE_NOW_MAX: Duration = Duration::from_secs(1);

@@ -140,18 +140,14 @@ fn verdicts(slot: &Slot) -> Vec<PastVerdict> {
     ended.take(VERDICTS_SHOWN).collect()
 }
 
-/// One isolate now.
+/// One isolate, with its counters as the sweep last read them.
 pub(super) fn isolate(slot: &Slot) -> IsolateView {
     let run = slot.occupant();
     let facts = run
         .as_ref()
         .map(|run| run.record.facts())
         .unwrap_or_default();
-    let usage = run
-        .as_ref()
-        .and_then(|run| run.scope.as_ref())
-        .map(|scope| scope.usage())
-        .unwrap_or_default();
+    let usage = facts.usage;
     let since = slot
         .transitions()
         .last()
@@ -173,11 +169,11 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         in_flight: run.as_ref().map_or(0, |run| run.handle.in_flight() as u64),
         calls_total: slot.calls(),
         restarts: slot.restarts(),
-        memory_bytes: usage.memory_bytes,
+        memory_bytes: usage.memory.map(|memory| memory.bytes),
         memory_limit_bytes: slot.mcp.limits.memory_bytes,
         pids: usage.pids,
         cpu_micros: usage.cpu_micros,
-        cpu_permille: None,
+        cpu_millis: facts.cpu_millis,
         backoff_ms: backoff(slot),
         last_verdict: verdicts.first().map(|last| last.text.clone()),
         verdicts,

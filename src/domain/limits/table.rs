@@ -152,6 +152,8 @@ table! {
     TOOLS_REFUSED_LOGGED_MAX,
     ENDED_STDERR_BYTES,
     ENDED_NOISE_BYTES,
+    SAMPLE_EVERY,
+    SAMPLE_NOW_MAX,
 }
 
 /// The doc comment above a constant.
