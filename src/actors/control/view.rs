@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::domain::kill::Kind;
 use crate::domain::mcp::Sharing;
 use crate::domain::name::Name;
 
@@ -20,6 +21,8 @@ use super::super::views::{
 };
 use super::{Control, ControlError};
 
+/// Kill switches and suspensions shown by `status`; `kill-switch list` has them all.
+const DENIES_SHOWN: usize = 5;
 /// Sessions shown in the tree; `session list` has them all.
 const SESSIONS_SHOWN: usize = 20;
 
@@ -50,6 +53,8 @@ impl Control {
         if ctx.is_stopping() {
             not_ready.push("stopping".to_owned());
         }
+        let listing = ctx.kill.listing();
+        let denies = |kind| listing.active.iter().filter(move |deny| deny.kind == kind);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -77,7 +82,16 @@ impl Control {
                 queued: ctx.audit.queued(),
                 failing: ctx.audit.written().borrow().failing.is_some(),
             },
-            suspensions: ctx.denied.load().len() as u64,
+            suspensions: denies(Kind::Suspension).count() as u64,
+            kill_switches: denies(Kind::KillSwitch).count() as u64,
+            denies: listing
+                .active
+                .iter()
+                .take(DENIES_SHOWN)
+                .map(|deny| format!("{}: {}", deny.title(), deny.reason))
+                .collect(),
+            denies_not_stored: ctx.kill.unsaved(),
+            kill_journal_failing: ctx.kill.is_journal_failing(),
             client_url: ctx.client_url(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
