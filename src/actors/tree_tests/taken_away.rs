@@ -189,7 +189,9 @@ async fn a_cancelled_call_whose_server_is_silent_recycles_its_isolate_alone() {
         .on("silent", [Script::Undying(Duration::ZERO)]);
     let (ada, bob) = (world.caller("ada", "silent"), world.caller("bob", "server"));
     world.call(&bob).await.unwrap();
-    let (first, second) = (world.calling(&ada), world.calling(&ada));
+    let first = world.calling(&ada);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let second = world.calling(&ada);
     tokio::time::sleep(Duration::from_millis(10)).await;
     let slot = world.slot(&ada);
     let calls = world.control().calls();
