@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod calls;
 pub mod catalog;
 pub mod changes;
 pub mod clock;

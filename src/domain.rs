@@ -6,6 +6,7 @@ pub(crate) mod bless;
 pub mod code;
 pub mod expose;
 pub mod ids;
+pub mod kill;
 pub mod limits;
 pub mod mcp;
 pub mod name;

@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod pools;
+mod denies;
 mod error;
 mod groups;
 mod keys;
@@ -20,7 +21,6 @@ mod settings;
 mod subscriptions;
 #[cfg(test)]
 mod suite;
-mod suspensions;
 mod tools;
 mod users;
 

@@ -1,10 +1,12 @@
 //! What administrators may do: change the truth in storage, have it published, and tell the
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
+mod calls;
 mod discover;
 mod follow;
 mod isolates;
-mod suspend;
+mod kill;
+mod target;
 mod tree;
 mod view;
 
@@ -32,6 +34,10 @@ use super::clock::{id_bits, random};
 use super::ctx::Ctx;
 use super::plan::{ProgramError, find_program};
 use super::sessions::SessionsMsg;
+
+pub use calls::Recycle;
+pub use kill::Wanted;
+pub use target::Named;
 
 /// How long a snapshot may take to be published.
 const REFRESH_MAX: Duration = Duration::from_secs(10);

@@ -15,19 +15,22 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
-use crate::domain::ids::{IsolateId, KeyId, UserId};
+use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
+use crate::domain::kill::{Caller, Deny};
 use crate::domain::mcp::{Limits, Mcp, Sharing};
+use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
 
 use super::access::AccessKeys;
 use super::audit::{Audit, Entry};
+use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
-use super::killswitch::Denied;
+use super::killswitch::Switchboard;
 use super::launcher::Launcher;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
@@ -159,8 +162,10 @@ pub struct Ctx {
     pub launcher: Arc<dyn Launcher>,
     /// Routes, replaced whole.
     pub routes: ArcSwap<Routes>,
-    /// Denied users and mcps, replaced whole.
-    pub denied: ArcSwap<Denied>,
+    /// Kill switches and suspensions.
+    pub kill: Switchboard,
+    /// Calls that wait for a server.
+    pub waiting: Waiting,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
     /// All slots.
@@ -228,7 +233,8 @@ impl Ctx {
             audit,
             launcher,
             routes: ArcSwap::default(),
-            denied: ArcSwap::default(),
+            kill: Switchboard::default(),
+            waiting: Waiting::default(),
             access: ArcSwapOption::empty(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
@@ -294,16 +300,47 @@ impl Ctx {
         Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
     }
 
-    /// Whether the user or the mcp of a slot is suspended.
+    /// What keeps a slot's process from running, if anything does.
     #[must_use]
-    pub fn denies(&self, slot: &Slot) -> bool {
-        let denied = self.denied.load();
-        denied.mcp(&slot.key.mcp).is_some()
-            || slot
-                .key
-                .principal
-                .user()
-                .is_some_and(|user| denied.user(user).is_some())
+    pub fn denies(&self, slot: &Slot) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        let table = table.as_ref()?;
+        let key = match &slot.key.principal {
+            Principal::Session(_, session) if table.has_clients() => self.key_of(session),
+            _ => None,
+        };
+        let (user, mcp) = (slot.key.principal.user(), &slot.key.mcp);
+        table
+            .process(user, key.as_ref(), mcp, || self.wall_ms())
+            .cloned()
+    }
+
+    /// What denies a call, if anything does.
+    #[must_use]
+    pub fn denies_call(
+        &self,
+        session: &SessionHandle,
+        mcp: &McpId,
+        tool: &ToolName,
+    ) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        let table = table.as_ref()?;
+        table
+            .call(session.caller(), mcp, tool, || self.wall_ms())
+            .cloned()
+    }
+
+    /// The suspension of a user or of a key, if there is one.
+    #[must_use]
+    pub fn suspension(&self, who: Caller<'_>) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        table.as_ref()?.suspension(who, || self.wall_ms()).cloned()
+    }
+
+    /// The key that registered a session, if the session is there.
+    pub(super) fn key_of(&self, session: &SessionId) -> Option<KeyId> {
+        let sessions = self.sessions.pin();
+        sessions.get(&session.bits()).map(|one| one.key.clone())
     }
 
     /// A slot will never run again: forgotten first, so that whoever waits finds its successor.

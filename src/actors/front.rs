@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::domain::account::Millis;
 use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, SessionId};
+use crate::domain::kill::Deny;
 use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
@@ -26,7 +27,7 @@ use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::router;
+use super::router::{self, Errand};
 use super::session::SessionHandle;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
@@ -117,6 +118,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The verdict's word, if a run's end is the reason.
     pub verdict: Option<String>,
+    /// The kill switch or suspension, if one is the reason.
+    pub deny: Option<Arc<Deny>>,
     /// From admission to failure.
     pub took: Duration,
 }
@@ -169,13 +172,15 @@ impl Front {
     #[must_use]
     pub fn tools(&self, session: &SessionHandle) -> Vec<ToolView> {
         let routes = self.ctx.routes.load();
-        let denied = self.ctx.denied.load();
         let Some(view) = routes.view(&session.key) else {
             return Vec::new();
         };
         view.routes()
             .iter()
-            .filter(|route| denied.mcp(&route.published.mcp.id).is_none())
+            .filter(|route| {
+                let mcp = &route.published.mcp.id;
+                self.ctx.denies_call(session, mcp, &route.tool).is_none()
+            })
             .map(|route| ToolView {
                 name: route.exposed.to_string(),
                 mcp: route.published.mcp.name.clone(),
@@ -185,7 +190,12 @@ impl Front {
     }
 
     /// Carries a tool call to its server and the answer back. Dropping the future cancels it.
-    pub async fn call(&self, session: &SessionHandle, tool: &str, arguments: &RawValue) -> Outcome {
+    pub async fn call(
+        &self,
+        session: &Arc<SessionHandle>,
+        tool: &str,
+        arguments: &RawValue,
+    ) -> Outcome {
         let admitted = Instant::now();
         let ctx = &self.ctx;
         let call = CallId::from_random(id_bits());
@@ -231,8 +241,14 @@ impl Front {
             let reason = not_made(error);
             return self.failed(call, Some(mcp.name.clone()), reason, admitted);
         }
-        let carried =
-            router::carry(ctx, session, route, arguments.get().as_bytes(), admitted).await;
+        let errand = Errand {
+            call: &call,
+            session,
+            route,
+            arguments: arguments.get().as_bytes(),
+            admitted,
+        };
+        let carried = router::carry(ctx, errand).await;
         let carried = carried.and_then(|reply| match reply.kind {
             ReplyKind::Result => Ok(reply),
             ReplyKind::Error => Err(server_error(mcp, &reply)),
@@ -280,6 +296,9 @@ impl Front {
         admitted: Instant,
     ) -> Outcome {
         self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(deny) = &reason.deny {
+            self.ctx.kill.stats.count_denied(deny.target.scope());
+        }
         Outcome::Failed(Failure {
             call,
             code: reason.code,
@@ -287,6 +306,7 @@ impl Front {
             mcp,
             retry_after: reason.retry_after,
             verdict: reason.verdict.map(ToOwned::to_owned),
+            deny: reason.deny,
             took: admitted.elapsed(),
         })
     }
@@ -313,12 +333,8 @@ fn admit<'a>(
     let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
         return Err(not_in_view(routes, session, tool));
     };
-    let denied = ctx.denied.load();
-    match denied.mcp(&route.published.mcp.id) {
-        Some(suspension) => Err(failure::mcp_disabled(
-            &route.published.mcp,
-            &suspension.reason,
-        )),
+    match ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
+        Some(deny) => Err(failure::denied(&deny)),
         None => Ok(route),
     }
 }

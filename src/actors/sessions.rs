@@ -224,7 +224,8 @@ async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
             continue;
         };
         let handle = SessionHandle::new(row, user.clone(), *expires_at);
-        if revoked_at.is_some() {
+        // Also what a suspension ended while the store was away: it stays ended when it is lifted.
+        if revoked_at.is_some() || ctx.suspension(handle.caller()).is_some() {
             handle.revoke();
         }
         sessions.get_or_insert(bits, Arc::new(handle));

@@ -227,15 +227,22 @@ impl Occupant {
     /// Ends the run here and now, without any mailbox: its callers are told, its tree is killed,
     /// its actor learns of it last. Gives how many callers were told.
     pub fn kill(&self, verdict: Verdict) -> usize {
+        let told = self.shut(verdict);
+        if let Some(scope) = &self.scope {
+            scope.kill();
+        }
+        told
+    }
+
+    /// The first half of [`Occupant::kill`]: its callers are told and nobody is let in any more. A
+    /// process tree that is only being born dies as it comes (see [`Slot::scope_of`]).
+    pub fn shut(&self, verdict: Verdict) -> usize {
         let end = Arc::new(RunEnd {
             verdict: verdict.clone(),
             last_stderr: None,
         });
         let told = self.handle.end(&end);
         self.order(Order::Kill(verdict));
-        if let Some(scope) = &self.scope {
-            scope.kill();
-        }
         told
     }
 }

@@ -4,12 +4,16 @@
 //! Times are relative (`…_ms_ago`, `…_in_ms`), so a reader needs no clock of its own. Most views
 //! have a `Default`, so a new field does not break who builds them.
 
+mod denies;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::launcher::Enforcement;
-use crate::domain::account::Suspension;
+
+pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
+
 use crate::domain::mcp::{Sharing, Tool};
 
 /// A named part of something that took time, in the order it happened.
@@ -148,8 +152,16 @@ pub struct Status {
     pub calls_failed_total: u64,
     /// The audit log.
     pub audit: AuditView,
-    /// Users and mcps suspended now.
+    /// Users and keys suspended now.
     pub suspensions: u64,
+    /// Kill switches that are on.
+    pub kill_switches: u64,
+    /// The first of both, in words.
+    pub denies: Vec<String>,
+    /// Changes of both that the store does not have yet.
+    pub denies_not_stored: u64,
+    /// The journal of kill switches could not be written when it was tried last.
+    pub kill_journal_failing: bool,
     /// What clients connect to.
     pub client_url: String,
     /// Processes under our cgroups that no slot owns; 0 when all is well.
@@ -170,6 +182,15 @@ impl Status {
         }
         if self.audit.failing {
             why.push("the audit log cannot be written".to_owned());
+        }
+        if self.kill_journal_failing {
+            why.push("the journal of kill switches cannot be written".to_owned());
+        }
+        if self.denies_not_stored > 0 {
+            let changes = self.denies_not_stored;
+            why.push(format!(
+                "{changes} changes of kill switches are in the journal and not in the store yet"
+            ));
         }
         if self.unowned_processes > 0 {
             why.push(format!("{} unowned processes", self.unowned_processes));
@@ -300,23 +321,6 @@ pub struct KillReport {
     /// Calls that were answered with the reason.
     pub cancelled_calls: u64,
     /// How long it took until the tree was gone, in milliseconds.
-    pub took_ms: u64,
-    /// Processes that are left; empty when all are dead.
-    pub survivors: Vec<i32>,
-}
-
-/// What suspending a user or mcp did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SuspendReport {
-    /// The suspension as stored.
-    pub suspension: Suspension,
-    /// Isolates that were killed.
-    pub isolates_stopped: u64,
-    /// Calls that were answered with the reason.
-    pub calls_cancelled: u64,
-    /// Sessions that were ended.
-    pub sessions_ended: u64,
-    /// How long it took until all was gone, in milliseconds.
     pub took_ms: u64,
     /// Processes that are left; empty when all are dead.
     pub survivors: Vec<i32>,

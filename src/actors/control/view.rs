@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::domain::kill::Kind;
 use crate::domain::limits::VERDICTS_SHOWN;
 use crate::domain::mcp::Sharing;
 
@@ -17,6 +18,9 @@ use super::super::views::{
     AuditView, IsolateDetail, IsolateView, PastVerdict, Phase, RunView, SessionView, Status,
 };
 use super::{Control, ControlError};
+
+/// Kill switches and suspensions shown by `status`; `kill-switch list` has them all.
+const DENIES_SHOWN: usize = 5;
 
 pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -45,6 +49,8 @@ impl Control {
         if ctx.is_stopping() {
             not_ready.push("stopping".to_owned());
         }
+        let listing = ctx.kill.listing();
+        let denies = |kind| listing.active.iter().filter(move |deny| deny.kind == kind);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -72,7 +78,16 @@ impl Control {
                 queued: ctx.audit.queued(),
                 failing: ctx.audit.written().borrow().failing.is_some(),
             },
-            suspensions: ctx.denied.load().len() as u64,
+            suspensions: denies(Kind::Suspension).count() as u64,
+            kill_switches: denies(Kind::KillSwitch).count() as u64,
+            denies: listing
+                .active
+                .iter()
+                .take(DENIES_SHOWN)
+                .map(|deny| format!("{}: {}", deny.title(), deny.reason))
+                .collect(),
+            denies_not_stored: ctx.kill.unsaved(),
+            kill_journal_failing: ctx.kill.is_journal_failing(),
             client_url: ctx.client_url(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
