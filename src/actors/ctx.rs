@@ -5,16 +5,18 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
+use crate::domain::audit::Category;
 use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
 use crate::domain::kill::{Caller, Deny};
 use crate::domain::mcp::{Limits, Mcp, Sharing};
@@ -23,7 +25,7 @@ use crate::domain::restart;
 use crate::storage::Store;
 
 use super::access::AccessKeys;
-use super::audit::{Audit, Entry};
+use super::audit::{Audit, Entry, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
@@ -144,6 +146,13 @@ pub struct Totals {
     pub failed: AtomicU64,
 }
 
+/// Who knows the secret values of a user that go into an mcp, so that they are taken out of what
+/// is recorded.
+pub trait KnownSecrets: Send + Sync {
+    /// The values that this user's runs of this mcp were given.
+    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString>;
+}
+
 /// What the actors share.
 pub struct Ctx {
     /// The configuration as it was read.
@@ -180,6 +189,10 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Refused authentication, for the audit log.
+    pub refusals: Refusals,
+    /// Where the secret values are known that must not be recorded.
+    pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
     /// The tree, for those who look.
@@ -228,6 +241,8 @@ impl Ctx {
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
+            refusals: Refusals::default(),
+            secrets: OnceLock::new(),
             clock,
             store,
             audit,
@@ -251,6 +266,13 @@ impl Ctx {
     #[must_use]
     pub fn wall_ms(&self) -> Millis {
         self.clock.wall_ms()
+    }
+
+    /// Whether work whose record is of this category may be done: the log can be written, or need
+    /// not be.
+    #[must_use]
+    pub fn may(&self, category: Category) -> bool {
+        self.gates.audit.is_open() || !self.audit.requires(category)
     }
 
     /// Whether the server has begun to stop.

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::domain::account::Millis;
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, SessionId};
 use crate::domain::kill::Deny;
@@ -236,7 +237,7 @@ impl Front {
             told: false,
             admitted,
         };
-        if let Err(error) = ctx.audit.wait(appended).await {
+        if let Err(error) = ctx.audit.wait(appended, Category::Call).await {
             ending.outcome = Code::AuditUnavailable.as_str();
             let reason = not_made(error);
             return self.failed(call, Some(mcp.name.clone()), reason, admitted);
@@ -322,7 +323,7 @@ fn admit<'a>(
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
     }
-    if !ctx.gates.audit.is_open() {
+    if !ctx.may(Category::Call) {
         let text = "no call is made while the audit log cannot be written. Tell your operator.";
         return Err(Reason::new(Code::AuditUnavailable, text));
     }
@@ -414,7 +415,7 @@ impl Ending<'_> {
         })?;
         // Only now: who leaves while waiting for room in the queue has told nothing.
         self.told = true;
-        self.ctx.audit.wait(appended).await
+        self.ctx.audit.wait(appended, Category::Call).await
     }
 }
 
@@ -428,7 +429,7 @@ impl Drop for Ending<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::audit::{Audit, Durability};
+    use super::super::audit::{Audit, Durability, Setup, Sync, reading};
     use super::super::clock::SetClock;
     use super::super::scripted::Scripted;
     use super::*;
@@ -437,10 +438,15 @@ mod tests {
     use crate::storage::Store;
 
     async fn ctx(dir: &std::path::Path) -> Arc<Ctx> {
+        ctx_on(dir, Sync::default()).await
+    }
+
+    async fn ctx_on(dir: &std::path::Path, sync: Sync) -> Arc<Ctx> {
         let mut config = Config::default();
         config.server.data_dir = dir.to_owned();
         let store = Store::open(&dir.join("db")).await.unwrap();
-        let audit = Audit::open(&dir.join("audit"), Durability::Durable).unwrap();
+        let setup = Setup::new(&dir.join("audit"), Durability::Durable);
+        let audit = Audit::start(Setup { sync, ..setup }).unwrap();
         let clock = Arc::new(SetClock::at(1));
         Arc::new(Ctx::new(
             config,
@@ -467,18 +473,17 @@ mod tests {
         let ctx = ctx(dir.path()).await;
         drop(ending(&ctx));
         ending(&ctx).commit("answered", 1).await.unwrap();
-        let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
-        let ends: Vec<&str> = text.lines().collect();
-        assert_eq!(ends.len(), 2, "{text}");
-        assert!(ends[0].contains("\"caller_left\"") && ends[1].contains("\"answered\""));
+        let ends = reading::records(&dir.path().join("audit"));
+        assert_eq!(ends.len(), 2, "{ends:?}");
+        assert_eq!(ends[0]["outcome"], "caller_left");
+        assert_eq!(ends[1]["outcome"], "answered");
     }
 
     #[tokio::test]
     async fn an_end_is_told_when_it_is_in_the_queue_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("audit")).unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit/audit.jsonl")).unwrap();
-        let ctx = ctx(dir.path()).await;
+        let full = Sync::with(|_| Err(std::io::ErrorKind::StorageFull.into()));
+        let ctx = ctx_on(dir.path(), full).await;
         let mut queued = ending(&ctx);
         assert!(queued.commit("answered", 1).await.is_err());
         assert!(queued.told, "it is written when the disk takes it");
@@ -503,7 +508,10 @@ mod tests {
         };
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::AuditUnavailable);
-        assert_eq!(ctx.audit.queued() + ctx.audit.written().borrow().seq, 0);
+        assert_eq!(
+            ctx.audit.queued() + ctx.audit.written().borrow().appended,
+            0
+        );
         ctx.gates.audit.set(true);
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::KeyUnknown);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::account::{Key, Millis, Session};
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::ids::{ConnectionId, SessionId};
 use crate::domain::kill::Caller;
@@ -89,7 +90,7 @@ pub(super) async fn register(
     ctx: &Arc<Ctx>,
     registration: Registration,
 ) -> Result<Registered, Refusal> {
-    if !ctx.gates.audit.is_open() {
+    if !ctx.may(Category::Auth) {
         // Before anything is stored or counted: what cannot be recorded does not happen.
         return Err(refuse(
             Code::AuditUnavailable,
