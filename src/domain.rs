@@ -4,6 +4,7 @@ pub mod account;
 #[cfg(test)]
 pub(crate) mod bless;
 pub mod code;
+pub mod dsn;
 pub mod expose;
 pub mod ids;
 pub mod limits;

@@ -152,12 +152,16 @@ pub struct Ctx {
     pub clock: Arc<dyn Clock>,
     /// Storage.
     pub store: Store,
+    /// Why the store does not answer, while it does not.
+    pub store_away: ArcSwapOption<String>,
     /// The audit log.
     pub audit: Audit,
     /// How processes are started.
     pub launcher: Arc<dyn Launcher>,
     /// Routes, replaced whole.
     pub routes: ArcSwap<Routes>,
+    /// Whether routes were ever published.
+    pub published: AtomicBool,
     /// Denied users and mcps, replaced whole.
     pub denied: ArcSwap<Denied>,
     /// Token keys and the pepper, once the vault has loaded them.
@@ -221,9 +225,11 @@ impl Ctx {
             settings,
             clock,
             store,
+            store_away: ArcSwapOption::empty(),
             audit,
             launcher,
             routes: ArcSwap::default(),
+            published: AtomicBool::new(false),
             denied: ArcSwap::default(),
             access: ArcSwapOption::empty(),
             slots: papaya::HashMap::new(),
@@ -370,7 +376,9 @@ impl Ctx {
 
     /// A key registered a session; saved with the sessions' own times.
     pub(super) fn note_key_used(&self, key: &KeyId, at: Millis) {
-        self.refs.lock().keys_used.insert(key.clone(), at);
+        let mut refs = self.refs.lock();
+        let known = refs.keys_used.entry(key.clone()).or_insert(at);
+        *known = at.max(*known);
     }
 
     pub(super) fn take_keys_used(&self) -> Vec<(KeyId, Millis)> {

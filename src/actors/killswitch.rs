@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -106,7 +107,14 @@ impl Actor for KillSwitch {
         _myself: ActorRef<()>,
         ctx: &mut Arc<Ctx>,
     ) -> Result<(), ActorProcessingErr> {
-        publish(ctx).await?;
+        // At boot the gate was never open, and nothing may be served without the table; restarted
+        // while the store is away, the last table stands.
+        match publish(ctx).await {
+            Err(error) if ctx.published.load(Ordering::Acquire) => {
+                tracing::warn!("the deny table is as old as its last change here: {error}");
+            }
+            done => done?,
+        }
         ctx.gates.kill.set(true);
         Ok(())
     }

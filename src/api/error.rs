@@ -85,7 +85,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         // The caller of a cancelled call went away: only logs show its status.
         Code::RequestTimeout | Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::PortTaken | Code::LockHeld => StatusCode::CONFLICT,
+        Code::Conflict | Code::PortTaken | Code::LockHeld | Code::StoreHeld => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
@@ -95,6 +95,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::Internal
         | Code::StoreDamaged
         | Code::StoreIncompatible
+        | Code::StoreUnfit
         | Code::Stuck
         | Code::PartlyDone
         | Code::OutputFailed

@@ -72,7 +72,8 @@ impl Store {
             .bind(suspension.created_at)
             .bind(suspension.lifted_at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding("suspend", "suspension of", "target", target))?;
         Ok(())
     }

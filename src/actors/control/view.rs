@@ -15,8 +15,8 @@ use super::super::record::{Facts, RunRecord};
 use super::super::root::Service;
 use super::super::slot::{self, Slot, SlotState};
 use super::super::views::{
-    AuditView, IsolateDetail, IsolateView, Phase, RunView, SessionView, Status, Transition,
-    TreeNode,
+    AuditView, IsolateDetail, IsolateView, Phase, RunView, SessionView, Status, StoreView,
+    Transition, TreeNode,
 };
 use super::{Control, ControlError};
 
@@ -68,6 +68,7 @@ impl Control {
             users_active: users.len() as u64,
             calls_total: ctx.totals.calls.load(Ordering::Relaxed),
             calls_failed_total: ctx.totals.failed.load(Ordering::Relaxed),
+            store: self.store_view(),
             audit: AuditView {
                 durability: match ctx.audit.durability() {
                     Durability::Durable => "durable",
@@ -80,6 +81,19 @@ impl Control {
             suspensions: ctx.denied.load().len() as u64,
             client_url: ctx.client_url(),
             unowned_processes: ctx.launcher.unowned() as u64,
+        }
+    }
+
+    fn store_view(&self) -> StoreView {
+        let store = &self.ctx.store;
+        let connections = store.connections();
+        StoreView {
+            kind: store.kind().to_owned(),
+            place: store.place().to_owned(),
+            away: self.ctx.store_away.load_full().map(|why| why.to_string()),
+            connections: connections.open,
+            connections_idle: connections.idle,
+            connections_max: connections.max,
         }
     }
 
