@@ -46,6 +46,8 @@ use stats::{PoolNumbers, StoreStats};
 
 /// Touches a table, so that a lost file or an unreadable page shows.
 const PING: &str = "SELECT COUNT(*) FROM settings WHERE name = ''";
+/// Changes nothing, and is refused like any change.
+const PING_WRITE: &str = "UPDATE settings SET value = value WHERE name = ''";
 
 /// The store: a cheap handle, cloned to whoever needs it.
 #[derive(Clone)]
@@ -140,6 +142,10 @@ impl Store {
             let mut tx = db.begin().await.map_err(doing(DOING))?;
             sqlx::query(PING)
                 .fetch_one(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            sqlx::query(PING_WRITE)
+                .execute(&mut *tx)
                 .await
                 .map_err(doing(DOING))?;
             tx.rollback().await.map_err(doing(DOING))

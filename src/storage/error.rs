@@ -180,6 +180,8 @@ const SQLSTATES: &[(&str, Fault)] = &[
     ("42501", Fault::Refused),
 ];
 
+/// PostgreSQL's texts hold no zero character.
+const UNTYPABLE: &str = "22021";
 /// PostgreSQL says that what it stored is damaged.
 const DAMAGED: [&str; 2] = ["XX001", "XX002"];
 /// It gave a statement up for another's sake: a serialization failure, a deadlock.
@@ -205,8 +207,8 @@ pub(super) enum NotLent {
     Refused(String),
     #[error("another server took the database: {0}")]
     Held(String),
-    #[error("the server became a standby")]
-    Standby,
+    #[error("the server takes no writes: it is a standby, or set to read only")]
+    ReadOnly,
     #[error("a pooler in transaction mode is between us; connect directly or in session mode")]
     Pooled,
     #[error("the server is silent")]
@@ -230,7 +232,7 @@ impl NotLent {
             Self::Away(_) | Self::Silent => Fault::Away,
             Self::Refused(_) | Self::Pooled => Fault::Refused,
             Self::Held(_) => Fault::Held,
-            Self::Standby => Fault::ReadOnly,
+            Self::ReadOnly => Fault::ReadOnly,
         }
     }
 }
@@ -331,6 +333,9 @@ pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError +
                 place: doing.to_owned(),
                 detail: source.to_string(),
             };
+        }
+        if sqlstate(&source) == Some(UNTYPABLE) {
+            return StoreError::conflict("text", doing, "holds a zero character; leave it out");
         }
         StoreError::Unavailable {
             doing,

@@ -67,8 +67,11 @@ pub(super) async fn open(
         first = how.connect().await.map_err(doing("connect to the store"))?;
     }
     let first = held(first, &how, &place).await?;
-    let first = migrated(first).await?;
-    let pool = Pool::new(how, most, wait, first);
+    let mut first = migrated(first).await?;
+    let epoch = lock::begin(&mut first)
+        .await
+        .map_err(doing("lock the store"))?;
+    let pool = Pool::new(how, (most, wait), (first, epoch));
     Ok(Pair::new(pool.clone(), pool, stats))
 }
 

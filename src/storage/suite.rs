@@ -4,6 +4,8 @@ mod accounts;
 mod catalog;
 mod durability;
 mod lifetimes;
+mod network;
+mod on_postgres;
 mod samples;
 mod server;
 

@@ -63,14 +63,10 @@ struct Counted {
 /// Whether connections may be lent.
 #[derive(Debug, Clone)]
 enum Standing {
-    /// The lock is ours, for the `n`th time.
+    /// The lock is ours, since this epoch.
     Ours(u64),
     /// It is not, since when and why.
-    Lost {
-        epoch: u64,
-        since: Instant,
-        why: NotLent,
-    },
+    Lost { since: Instant, why: NotLent },
 }
 
 /// A connection on loan.
@@ -85,8 +81,12 @@ pub(in super::super) struct OnLoan {
 // === impl Pool ===
 
 impl Pool {
-    /// A pool of so many connections beside the session that holds the lock.
-    pub(super) fn new(how: How, max: u32, wait: Duration, session: PgConnection) -> Self {
+    /// A pool of so many connections beside the session that holds the lock since this epoch.
+    pub(super) fn new(
+        how: How,
+        (max, wait): (u32, Duration),
+        (session, epoch): (PgConnection, u64),
+    ) -> Self {
         let shared = Arc::new(Shared {
             how,
             max,
@@ -94,7 +94,7 @@ impl Pool {
             permits: Arc::new(Semaphore::new(max as usize)),
             open: AtomicU32::new(0),
             idle: Mutex::default(),
-            standing: watch::Sender::new(Standing::Ours(1)),
+            standing: watch::Sender::new(Standing::Ours(epoch)),
             closing: watch::Sender::new(false),
             doubt: Notify::new(),
         });
@@ -153,7 +153,7 @@ impl Source for Pool {
         let epoch = shared.standing().await?;
         let connection = match shared.tried(epoch).await {
             Some(connection) => connection,
-            None => shared.opened().await?,
+            None => shared.opened(epoch).await?,
         };
         Ok(OnLoan {
             connection: Some(connection),
@@ -221,9 +221,18 @@ impl Shared {
         }
     }
 
-    async fn opened(self: &Arc<Self>) -> Result<Counted, sqlx::Error> {
-        let opened = self.how.connect().await;
-        let connection = opened.inspect_err(|_| self.doubt.notify_one())?;
+    async fn opened(self: &Arc<Self>, epoch: u64) -> Result<Counted, sqlx::Error> {
+        let opened = async {
+            let mut connection = self.how.connect().await?;
+            let entered = timeout(STORE_TRY_MAX, lock::enter(&mut connection, epoch)).await;
+            match entered.unwrap_or_else(|_| Err(NotLent::Silent.into()))? {
+                true => Ok(connection),
+                false => Err(NotLent::Held("its epoch is later than ours".to_owned()).into()),
+            }
+        };
+        let connection = opened
+            .await
+            .inspect_err(|_: &sqlx::Error| self.doubt.notify_one())?;
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Counted {
             connection,
@@ -253,10 +262,9 @@ impl Shared {
     /// The lock is not ours: what was opened under it is closed, now or when it comes back.
     pub(super) fn lost(&self, why: NotLent) {
         self.standing.send_modify(|standing| match standing {
-            Standing::Ours(epoch) => {
+            Standing::Ours(_) => {
                 tracing::error!("the store is away: {why}");
                 *standing = Standing::Lost {
-                    epoch: *epoch,
                     since: Instant::now(),
                     why,
                 };
@@ -267,13 +275,21 @@ impl Shared {
         drop(idle);
     }
 
-    /// The lock is ours again.
-    pub(super) fn held(&self) {
-        self.standing.send_modify(|standing| {
-            if let Standing::Lost { epoch, .. } = standing {
-                *standing = Standing::Ours(*epoch + 1);
-            }
-        });
+    /// The lock is ours again, since this epoch.
+    pub(super) fn held(&self, epoch: u64) {
+        self.standing.send_replace(Standing::Ours(epoch));
+    }
+
+    /// Resolves when this epoch of the lock has ended, with the reason.
+    async fn ended(&self, epoch: u64) -> NotLent {
+        let mut changes = self.standing.subscribe();
+        let ended = changes
+            .wait_for(|standing| !matches!(standing, Standing::Ours(now) if *now == epoch))
+            .await;
+        match ended.as_deref() {
+            Ok(Standing::Lost { why, .. }) => why.clone(),
+            _ => NotLent::Away("the connection was lost".to_owned()),
+        }
     }
 
     fn is_epoch(&self, epoch: u64) -> bool {
@@ -286,14 +302,21 @@ impl Shared {
 impl Lent<Pg> for OnLoan {
     async fn run(&mut self, statement: Statement<Pg>) -> Result<Steps<Pg>, sqlx::Error> {
         let counted = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
-        counted.connection.fetch_many(statement).try_collect().await
+        let running = counted.connection.fetch_many(statement).try_collect();
+        // Without the lock it must not go on, and from a silent server no answer will come.
+        tokio::select! {
+            biased;
+            done = running => done,
+            why = self.shared.ended(self.epoch) => Err(why.into()),
+        }
     }
 
     fn is_lost(error: &sqlx::Error) -> bool {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
-            // A server that shuts down says so in its last words.
-            other => fault_of(other) == Fault::Away,
+            // A server that shuts down says so in its last words; a session that may only read
+            // will never do anything else.
+            other => matches!(fault_of(other), Fault::Away | Fault::ReadOnly),
         }
     }
 
