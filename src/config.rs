@@ -15,6 +15,7 @@ pub mod client;
 pub mod isolates;
 pub mod server;
 pub mod sessions;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use client::Client;
 use isolates::{Isolates, Restart};
 use server::{Admin, Audit, Log, Sandbox, Server};
 use sessions::Sessions;
+use storage::Storage;
 
 /// Where the configuration is looked for if nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/legation/legation.toml";
@@ -90,6 +92,8 @@ config! {
     isolates: Isolates,
     /// When a server that failed starts again.
     restart: Restart,
+    /// The database.
+    storage: Storage,
     /// The audit log.
     audit: Audit,
     /// The walls around isolates.

@@ -7,11 +7,13 @@ mod directory;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::value::RawValue;
 
 use crate::domain::ids::{KeyId, McpId, UserId};
+use crate::domain::limits::ROUTES_RETRY;
 use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::verdict::Verdict;
@@ -232,6 +234,8 @@ impl View {
 pub(super) enum CatalogMsg {
     /// Build and publish; the answer comes when it is published, or says why not.
     Refresh(RpcReplyPort<Result<(), String>>),
+    /// Build and publish, though nobody waits for it: what is published may be old.
+    Again,
     /// A build is done.
     Built(Result<Routes, String>),
 }
@@ -245,6 +249,8 @@ pub(super) struct CatalogState {
     building: Vec<RpcReplyPort<Result<(), String>>>,
     waiting: Vec<RpcReplyPort<Result<(), String>>>,
     busy: bool,
+    /// What is published may be old.
+    stale: bool,
 }
 
 impl Actor for Catalog {
@@ -263,15 +269,24 @@ impl Actor for Catalog {
             building: Vec::new(),
             waiting: Vec::new(),
             busy: false,
+            stale: false,
         })
     }
 
     async fn post_start(
         &self,
-        _myself: ActorRef<CatalogMsg>,
+        myself: ActorRef<CatalogMsg>,
         state: &mut CatalogState,
     ) -> Result<(), ActorProcessingErr> {
-        state.publish(Routes::build(&state.ctx.store).await?);
+        match Routes::build(&state.ctx.store).await {
+            Ok(routes) => state.publish(routes),
+            // Restarted while the store is away: the last snapshot stands.
+            Err(error) if state.ctx.published.load(Ordering::Acquire) => {
+                tracing::warn!("the routes are as old as the last build: {error}");
+                myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
+            }
+            Err(error) => return Err(error.into()),
+        }
         state.ctx.gates.catalog.set(true);
         Ok(())
     }
@@ -284,8 +299,14 @@ impl Actor for Catalog {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             CatalogMsg::Refresh(reply) => state.waiting.push(reply),
+            CatalogMsg::Again => state.stale = true,
             CatalogMsg::Built(built) => {
                 state.busy = false;
+                if let Err(why) = &built {
+                    // What changed is stored: it must be seen sooner or later.
+                    tracing::warn!("the routes could not be built, and will be again: {why}");
+                    myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
+                }
                 let answer = built.map(|routes| state.publish(routes));
                 for reply in state.building.drain(..) {
                     // Whoever asked may have left.
@@ -293,8 +314,9 @@ impl Actor for Catalog {
                 }
             }
         }
-        if !state.busy && !state.waiting.is_empty() {
+        if !state.busy && (state.stale || !state.waiting.is_empty()) {
             state.busy = true;
+            state.stale = false;
             state.building = std::mem::take(&mut state.waiting);
             let store = state.ctx.store.clone();
             tokio::spawn(async move {
@@ -313,6 +335,7 @@ impl CatalogState {
     fn publish(&mut self, routes: Routes) {
         let routes = Arc::new(routes);
         self.ctx.routes.store(Arc::clone(&routes));
+        self.ctx.published.store(true, Ordering::Release);
         let slots = self.ctx.slots.pin();
         let gone: Vec<Arc<Slot>> = slots
             .values()

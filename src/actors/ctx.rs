@@ -165,6 +165,8 @@ pub struct Ctx {
     pub clock: Arc<dyn Clock>,
     /// Storage.
     pub store: Store,
+    /// Why the store does not answer, while it does not.
+    pub store_away: ArcSwapOption<String>,
     /// The audit log.
     pub audit: Audit,
     /// How processes are started.
@@ -175,6 +177,8 @@ pub struct Ctx {
     pub kill: Switchboard,
     /// Calls that wait for a server.
     pub waiting: Waiting,
+    /// Whether routes were ever published.
+    pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
     /// All slots.
@@ -245,11 +249,13 @@ impl Ctx {
             secrets: OnceLock::new(),
             clock,
             store,
+            store_away: ArcSwapOption::empty(),
             audit,
             launcher,
             routes: ArcSwap::default(),
             kill: Switchboard::default(),
             waiting: Waiting::default(),
+            published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
@@ -435,7 +441,9 @@ impl Ctx {
 
     /// A key registered a session; saved with the sessions' own times.
     pub(super) fn note_key_used(&self, key: &KeyId, at: Millis) {
-        self.refs.lock().keys_used.insert(key.clone(), at);
+        let mut refs = self.refs.lock();
+        let known = refs.keys_used.entry(key.clone()).or_insert(at);
+        *known = at.max(*known);
     }
 
     pub(super) fn take_keys_used(&self) -> Vec<(KeyId, Millis)> {

@@ -12,10 +12,10 @@ use crate::domain::code::Code;
 use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
-use crate::storage::{Store, StoreError};
+use crate::storage::{Postgres, Store, StoreError};
 
 use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
-use super::clock::Clock;
+use super::clock::{Clock, random};
 use super::control::Control;
 use super::ctx::{Ctx, Settings};
 use super::front::Front;
@@ -97,6 +97,31 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The store that the configuration names.
+async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let storage = &config.storage;
+    let Some(dsn) = storage.url.clone() else {
+        return Store::open(&config.server.data_dir.join("legation.db")).await;
+    };
+    Store::connect(Postgres {
+        dsn,
+        password_file: storage.password_file.clone(),
+        ca_file: storage.ca_file.clone(),
+        pool_max: storage.pool_max,
+        wait: ms(storage.acquire_ms),
+        application: application(),
+    })
+    .await
+}
+
+/// How this process is called in the database's list of sessions: no other is called so.
+fn application() -> String {
+    let host = rustix::system::uname();
+    let host: String = host.nodename().to_string_lossy().chars().take(30).collect();
+    let tag = u32::from_le_bytes(random());
+    format!("legation {host} pid {} {tag:08x}", std::process::id())
+}
+
 impl SystemError {
     /// The stable code.
     #[must_use]
@@ -122,7 +147,7 @@ impl System {
         launcher: Arc<dyn Launcher>,
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
-        let store = Store::open(&config.server.data_dir.join("legation.db")).await?;
+        let store = open_store(&config).await?;
         let setup = Setup::of(&config, Arc::clone(&clock));
         let dir = setup.dir.clone();
         let failed = |why: String| SystemError::Audit {

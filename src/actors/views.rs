@@ -122,6 +122,24 @@ pub struct AuditView {
     pub failing: bool,
 }
 
+/// The database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreView {
+    /// `sqlite` or `postgresql`.
+    pub kind: String,
+    /// Its file, or its server and name.
+    pub place: String,
+    /// Why it does not answer, while it does not.
+    pub away: Option<String>,
+    /// Connections open.
+    pub connections: u32,
+    /// How many of them do nothing.
+    pub connections_idle: u32,
+    /// How many there may be.
+    pub connections_max: u32,
+}
+
 /// The server on one screen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -150,6 +168,8 @@ pub struct Status {
     pub calls_total: u64,
     /// Calls since the start that did not end in a result.
     pub calls_failed_total: u64,
+    /// The database.
+    pub store: StoreView,
     /// The audit log.
     pub audit: AuditView,
     /// Users and keys suspended now.
@@ -179,6 +199,9 @@ impl Status {
                 [] => "not ready".to_owned(),
                 waits => format!("not ready: {}", waits.join(", ")),
             });
+        }
+        if let Some(cause) = &self.store.away {
+            why.push(format!("the store is away: {cause}"));
         }
         if self.audit.failing {
             why.push("the audit log cannot be written".to_owned());

@@ -87,9 +87,11 @@ pub fn status(code: Code) -> StatusCode {
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         // The caller of a cancelled call went away: only logs show its status.
         Code::RequestTimeout | Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::PortTaken | Code::LockHeld | Code::KillSwitchesMax => {
-            StatusCode::CONFLICT
-        }
+        Code::Conflict
+        | Code::PortTaken
+        | Code::LockHeld
+        | Code::StoreHeld
+        | Code::KillSwitchesMax => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
@@ -100,6 +102,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreDamaged
         | Code::StoreIncompatible
         | Code::KillJournalDamaged
+        | Code::StoreUnfit
         | Code::Stuck
         | Code::PartlyDone
         | Code::OutputFailed

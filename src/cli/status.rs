@@ -61,6 +61,14 @@ fn screen(status: &Status) -> Table {
         )
         .into(),
     );
+    let store = &status.store;
+    line(
+        "store",
+        match &store.away {
+            Some(why) => Cell::styled(format!("AWAY, {}: {why}", store.kind), Style::Bad),
+            None => format!("{} {}", store.kind, store.place).into(),
+        },
+    );
     let audit = &status.audit;
     line(
         "audit",
@@ -122,6 +130,8 @@ mod tests {
         };
         status.enforcement.summary = "cgroup v2".into();
         status.audit.durability = "durable".into();
+        status.store.kind = "sqlite".into();
+        status.store.place = "/d/legation.db".into();
         status.isolates = [
             ("ready".into(), 2),
             ("idle".into(), 0),
@@ -138,6 +148,7 @@ mod tests {
         isolates   1 backoff, 2 ready
         sessions   3 of 2 active users
         calls      9, 1 failed
+        store      sqlite /d/legation.db
         audit      durable, 0 queued
         suspended  0
         switches   2 kill switches are on

@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
     check.times();
     check.paths();
     check.words();
+    check.storage();
     check.problems
 }
 
@@ -148,6 +149,33 @@ impl Check<'_> {
                 self.config.isolates.path
             );
             self.problem("isolates.path", what);
+        }
+    }
+
+    fn storage(&mut self) {
+        let storage = &self.config.storage;
+        let files = [
+            ("storage.password_file", storage.password_file.is_some()),
+            ("storage.ca_file", storage.ca_file.is_some()),
+        ];
+        let Some(dsn) = &storage.url else {
+            for (key, _) in files.into_iter().filter(|(_, set)| *set) {
+                self.problem(key, "is set, but storage.url is not, so it means nothing");
+            }
+            return;
+        };
+        let (twice, blind) = (
+            storage.password_file.is_some() && dsn.password().is_some(),
+            storage.ca_file.is_some() && !dsn.tls().verifies(),
+        );
+        if twice {
+            let what = "is set, and storage.url holds a password too; take that out";
+            self.problem("storage.password_file", what);
+        }
+        if blind {
+            let what = "is set, but storage.url does not say sslmode=verify-full or verify-ca, so \
+                        no certificate would be checked";
+            self.problem("storage.ca_file", what);
         }
     }
 

@@ -220,7 +220,7 @@ impl Merge<'_> {
             self.problem(&dotted, origin, &what);
             return;
         }
-        let given = value.to_string();
+        let given = given(key, &value);
         match self.config.set(key, value) {
             Ok(()) => {
                 self.origins.0.insert(dotted, origin);
@@ -264,6 +264,15 @@ impl Merge<'_> {
             origin,
             what: what.to_owned(),
         });
+    }
+}
+
+/// A refused value, for the message; a URL may hold a password, so it is not repeated.
+fn given(key: &Key, value: &toml::Value) -> String {
+    if super::show::is_secret(key) || key.name.ends_with("url") {
+        "the value".to_owned()
+    } else {
+        value.to_string()
     }
 }
 

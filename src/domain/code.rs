@@ -244,6 +244,12 @@ codes! {
     "E0506" StoreIncompatible "store_incompatible" Failed Never
         "The database was written by another version.";
         "Start the version that wrote it, or a newer one.";
+    "E0540" StoreHeld "store_held" Conflict Never
+        "Another server uses the database.";
+        "Stop the server the message names, or set storage.url to another database.";
+    "E0541" StoreUnfit "store_unfit" Failed Never
+        "The database is of a kind or version this server cannot stand on.";
+        "Do what the message names; docs/postgres.md says what is needed.";
 
     "E0601" Usage "usage" Usage Never
         "The command line is wrong.";

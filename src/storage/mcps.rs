@@ -88,7 +88,8 @@ impl Store {
             .bind(times)
             .bind(at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding("add an mcp", "mcp", "mcp", &mcp.name))?;
         Ok(())
     }

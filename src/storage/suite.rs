@@ -1,12 +1,14 @@
-//! The storage suite: a list of cases and a list of stores, each case on each store. A second
-//! database is one more line in `on_every_store!` and a constructor.
+//! The storage suite: a list of cases and a list of stores, each case on each store.
 
 mod accounts;
 mod catalog;
 mod denies;
 mod durability;
 mod lifetimes;
+mod network;
+mod on_postgres;
 mod samples;
+mod server;
 
 /// Declares one test for each case and store. A store's constructor returns the store and
 /// whatever must live as long.
@@ -19,6 +21,19 @@ macro_rules! on_every_store {
                     let (_folder, store) = super::samples::sqlite().await;
                     super::$module::$case(store.clone()).await;
                     store.close().await;
+                }
+            )+
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(database) = super::server::Database::new().await else { return };
+                    let store = database.store().await;
+                    super::$module::$case(store.clone()).await;
+                    store.close().await;
+                    database.drop().await;
                 }
             )+
         }

@@ -16,6 +16,7 @@ use super::super::record::{Facts, RunRecord};
 use super::super::slot::{Slot, SlotState};
 use super::super::views::{
     AuditView, IsolateDetail, IsolateView, PastVerdict, Phase, RunView, SessionView, Status,
+    StoreView,
 };
 use super::{Control, ControlError};
 
@@ -69,6 +70,7 @@ impl Control {
             users_active: users.len() as u64,
             calls_total: ctx.totals.calls.load(Ordering::Relaxed),
             calls_failed_total: ctx.totals.failed.load(Ordering::Relaxed),
+            store: self.store_view(),
             audit: AuditView {
                 durability: match ctx.audit.durability() {
                     Durability::Durable => "durable",
@@ -90,6 +92,19 @@ impl Control {
             kill_journal_failing: ctx.kill.is_journal_failing(),
             client_url: ctx.client_url(),
             unowned_processes: ctx.launcher.unowned() as u64,
+        }
+    }
+
+    fn store_view(&self) -> StoreView {
+        let store = &self.ctx.store;
+        let connections = store.connections();
+        StoreView {
+            kind: store.kind().to_owned(),
+            place: store.place().to_owned(),
+            away: self.ctx.store_away.load_full().map(|why| why.to_string()),
+            connections: connections.open,
+            connections_idle: connections.idle,
+            connections_max: connections.max,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::samples::{group, keyed, mcp, name, session, sqlite, tool, tool_name, user};
+use crate::storage::pools::Pools;
 use crate::storage::{Fault, Store, StoreError};
 
 pub(super) async fn deleting_takes_what_depends_along(store: Store) {
@@ -205,6 +206,12 @@ async fn a_read_only_database_is_named() {
     pragma(&store, "PRAGMA query_only = ON").await;
     let error = store.create_user(&user(1, "ada")).await.unwrap_err();
     assert_eq!(fault(&error), Some(Fault::ReadOnly));
+    let error = store.ping().await.unwrap_err();
+    assert_eq!(
+        fault(&error),
+        Some(Fault::ReadOnly),
+        "and does not pass for well"
+    );
     assert!(store.users().await.unwrap().is_empty(), "reading goes on");
     store.close().await;
 }
@@ -259,7 +266,10 @@ async fn a_lock_held_elsewhere_is_waited_for_within_a_bound() {
         .unwrap();
     // Shorten the wait: the bound itself is five seconds.
     pragma(&store, "PRAGMA busy_timeout = 50").await;
-    let held = on!(other, |db| db.begin().await).unwrap();
+    let Pools::Sqlite(db) = &*other.pools else {
+        unreachable!("it is SQLite");
+    };
+    let held = db.begin().await.unwrap();
     let error = store.create_user(&user(1, "ada")).await.unwrap_err();
     assert_eq!(fault(&error), Some(Fault::Busy), "{error:?}");
     let error = store.ping().await.unwrap_err();

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# A PostgreSQL server of the tests' own: never the system's, on a Unix socket only, fast because
+# nothing of it needs to survive.
+#
+#   scripts/postgres.sh start DIR     makes and starts one in DIR, prints its URL
+#   scripts/postgres.sh stop DIR      stops and removes it
+#   scripts/postgres.sh bin           prints where the programs are; fails if there are none
+set -euo pipefail
+
+bin() {
+    local found
+    for found in "${LEGATION_TEST_POSTGRES_BIN:-}" /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+        "$(dirname "$(command -v initdb || echo /nonexistent/initdb)")"; do
+        if [[ -x $found/initdb && -x $found/postgres ]]; then
+            echo "$found"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The server refuses to be root.
+unprivileged() {
+    if [[ $(id -u) == 0 ]]; then
+        setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+    else
+        "$@"
+    fi
+}
+
+start() {
+    local dir programs sockets
+    programs=$(bin)
+    rm -rf "$1"
+    mkdir -p "$1"
+    dir=$(cd "$1" && pwd)
+    # A socket's path has at most 107 bytes, so it is not under DIR.
+    sockets=$(mktemp -d "${TMPDIR:-/tmp}/legation-pg.XXXXXX")
+    echo "$sockets" >"$dir/sockets"
+    mkdir "$dir/data"
+    if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$dir/data" "$sockets"; fi
+    # A working directory that a nobody may enter; the data directory is reached by descriptor.
+    (
+        cd "$dir/data"
+        unprivileged "$programs/initdb" -D . -U legation -A trust -E UTF8 --locale=C.UTF-8 \
+            --no-sync >"$sockets/initdb.log" 2>&1 || { cat "$sockets/initdb.log" >&2; exit 1; }
+        unprivileged "$programs/pg_ctl" -D . -w -s -l "$sockets/log" -o "-c listen_addresses='' \
+            -k $sockets -c fsync=off -c full_page_writes=off -c max_connections=300 \
+            -c shared_buffers=32MB" start >&2 || { cat "$sockets/log" >&2; exit 1; }
+    )
+    echo "postgres://legation@/postgres?host=$sockets"
+}
+
+stop() {
+    [[ -f $1/sockets ]] || return 0
+    local programs sockets
+    programs=$(bin)
+    sockets=$(<"$1/sockets")
+    (cd "$1/data" && unprivileged "$programs/pg_ctl" -D . -m immediate -s stop >&2) || true
+    rm -rf "$1" "$sockets"
+}
+
+case ${1:-} in
+    bin) bin ;;
+    start) start "$2" ;;
+    stop) stop "$2" ;;
+    *) sed -n '2,7p' "$0" && exit 2 ;;
+esac
