@@ -11,6 +11,7 @@ mod client_node;
 mod failures;
 mod hostile;
 mod isolation;
+mod kill;
 mod lifecycle;
 mod processes;
 mod proxy;
