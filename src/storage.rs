@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod pools;
+mod audit_index;
 mod error;
 mod groups;
 mod keys;
@@ -28,6 +29,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
 pub use error::{Fault, StoreError};
 pub use groups::GroupView;
 pub use sessions::SessionSeen;

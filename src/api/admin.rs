@@ -17,6 +17,7 @@ mod permit;
 #[cfg(test)]
 mod suite;
 
+pub mod audit;
 pub mod config;
 pub mod groups;
 pub mod isolates;
@@ -88,6 +89,7 @@ pub fn router(control: Control, about: About) -> Router {
     let about = Arc::new(about);
     Router::new()
         .merge(overview::routes())
+        .merge(audit::routes())
         .merge(config::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())

@@ -232,6 +232,13 @@ codes! {
         "The database was written by another version.";
         "Start the version that wrote it, or a newer one.";
 
+    "E0520" AuditBroken "audit_broken" Failed Never
+        "The audit log is not what was written: a record was changed, removed, added or moved.";
+        "Keep the files as they are, find out who could write them, and compare with a copy.";
+    "E0521" AuditUnreadable "audit_unreadable" Failed Never
+        "The audit log, its key or a checkpoint cannot be read.";
+        "Check that it is there and readable; nothing is said about whether it is whole.";
+
     "E0601" Usage "usage" Usage Never
         "The command line is wrong.";
         "See the command's --help.";
