@@ -4,6 +4,7 @@
 //! learns: data on stdout, talk on stderr, tables for people, `-o json` for programs. What failed,
 //! with what, why and what to do next is one shape for all of them (`error`).
 
+mod audit;
 mod banner;
 mod client;
 mod config;
@@ -110,6 +111,9 @@ enum Command {
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
+    /// Look into the audit log, and check that it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -167,6 +171,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
+        Command::Audit(audit::AuditCommand::Verify(args)) => audit::verify(&args, cli.global, out),
         command => ask_server(command, cli.global, out),
     };
     match done {
@@ -206,6 +211,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Key(command) => key::run(command, desk).await,
         Command::Subscription(command) => subscription::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
+        Command::Audit(command) => audit::run(command, desk).await,
         Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
 }
@@ -273,6 +279,13 @@ mod tests {
             "subscription remove key_x time",
             "subscription list --key x",
             "session list",
+            "audit tail -n 5 -f --event call",
+            "audit search --since 1h --until 2026-01-31T12:00:00Z --user ada --mcp x --tool t \
+             --client key_x --event auth --outcome ok --call call_x --text y --unfinished \
+             --limit 9 --cursor 7",
+            "audit export --since 1d --format csv",
+            "audit verify --dir x --public-key y --checkpoint z",
+            "audit key",
             "config show --config x.toml",
             "config check x.toml",
             "demo-mcp --misbehave garbage",
@@ -299,6 +312,8 @@ mod tests {
             "tree --depth -1",
             "status -o yaml",
             "key create ada --expires-in soon",
+            "audit search --since soon",
+            "audit search --limit 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

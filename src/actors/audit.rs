@@ -209,6 +209,12 @@ impl Audit {
         self.0.required().has(category)
     }
 
+    /// Whether it can be written now, as far as is known.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.0.written.borrow().is_good()
+    }
+
     /// How far it is written, to watch.
     #[must_use]
     pub fn written(&self) -> watch::Receiver<Written> {

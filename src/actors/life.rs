@@ -68,6 +68,6 @@ impl Ctx {
 
     /// Whether a run may be started: the record of it could be written, or need not be.
     pub(super) fn may_start(&self) -> bool {
-        self.may(Category::Isolate)
+        !self.audit.requires(Category::Isolate) || self.audit.is_good()
     }
 }

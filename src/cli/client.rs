@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::CliError;
 use crate::api::admin::Problem;
@@ -124,6 +126,51 @@ impl Client {
         }
     }
 
+    /// Asks for an answer that comes line by line, and may never end.
+    pub(super) async fn stream(&self, path: &str) -> Result<Lines, CliError> {
+        let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
+        let strange = |detail: String| CliError::StrangeAnswer {
+            asked: format!("GET {path}"),
+            detail,
+        };
+        let request = request(&Method::GET, path, NOTHING).map_err(strange)?;
+        let begin = async {
+            let stream = self.connect().await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(broke)?;
+            let moving = AbortOnDropHandle::new(tokio::spawn(async move {
+                // Its end shows in the body.
+                _ = connection.await;
+            }));
+            let answer = sender.send_request(request).await.map_err(broke)?;
+            Ok((answer, moving))
+        };
+        let (answer, moving) = timeout(self.patience, begin)
+            .await
+            .map_err(|_| CliError::NoAnswer(self.patience))??;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Lines {
+                body: answer.into_body(),
+                kept: Vec::new(),
+                at: 0,
+                _moving: moving,
+            });
+        }
+        let body = Limited::new(answer.into_body(), limits::ADMIN_BODY_BYTES_MAX);
+        let bytes = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
+        match serde_json::from_slice::<Problem>(&bytes.unwrap_or_default()) {
+            Ok(problem) => Err(CliError::Refused(Box::new(problem))),
+            Err(_) => Err(strange(format!(
+                "status {status} without a problem document"
+            ))),
+        }
+    }
+
     async fn connect(&self) -> Result<UnixStream, CliError> {
         let unreachable = |cause: String| CliError::Unreachable {
             socket: self.socket.clone(),
@@ -140,6 +187,52 @@ impl Client {
                 _ => unreachable(error.to_string()),
             }),
             Err(_) => Err(unreachable("it does not accept".to_owned())),
+        }
+    }
+}
+
+/// An answer's lines, as they come.
+#[derive(Debug)]
+pub(super) struct Lines {
+    body: Incoming,
+    kept: Vec<u8>,
+    /// What of `kept` was given out.
+    at: usize,
+    _moving: AbortOnDropHandle<()>,
+}
+
+impl Lines {
+    /// The next line, without its newline; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, CliError> {
+        loop {
+            let rest = self.kept.get(self.at..).unwrap_or_default();
+            if let Some(length) = memchr::memchr(b'\n', rest) {
+                let line = rest.get(..length).unwrap_or_default().to_vec();
+                self.at += length + 1;
+                return Ok(Some(line));
+            }
+            self.kept.drain(..self.at);
+            self.at = 0;
+            if self.kept.len() > limits::AUDIT_LINE_BYTES_MAX {
+                let max = limits::AUDIT_LINE_BYTES_MAX;
+                return Err(CliError::BrokenAnswer(format!(
+                    "a line has more than {max} bytes"
+                )));
+            }
+            match self.body.frame().await {
+                None if self.kept.is_empty() => return Ok(None),
+                None => {
+                    return Err(CliError::BrokenAnswer(
+                        "its last line is cut off".to_owned(),
+                    ));
+                }
+                Some(Err(error)) => return Err(CliError::BrokenAnswer(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Some(bytes) = frame.data_ref() {
+                        self.kept.extend_from_slice(bytes);
+                    }
+                }
+            }
         }
     }
 }

@@ -437,15 +437,11 @@ mod tests {
         assert_eq!(find(|f| f.outcome = Some("busy".into())).await, [5, 2]);
         let page = index.find(&Filter::default(), 4, 1).await.unwrap();
         assert_eq!(page[0].seq, 2);
-        let ended = index.find(
-            &Filter {
-                call: Some("a".into()),
-                ..Filter::default()
-            },
-            99,
-            1,
-        );
-        let end = ended.await.unwrap()[0].end.unwrap();
+        let one = Filter {
+            call: Some("a".into()),
+            ..Filter::default()
+        };
+        let end = index.find(&one, 99, 1).await.unwrap()[0].end.unwrap();
         assert_eq!((end.segment, end.place), (1, 2));
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::domain::mcp::Sharing;
 use crate::domain::name::Name;
 
-use super::super::audit::Durability;
+use super::super::audit::{Audit, Durability};
 use super::super::record::{Facts, RunRecord};
 use super::super::root::Service;
 use super::super::slot::{self, Slot, SlotState};
@@ -25,6 +25,25 @@ const SESSIONS_SHOWN: usize = 20;
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn audit(log: &Audit) -> AuditView {
+    let why = log.written().borrow().failing.clone();
+    let stats = log.stats();
+    AuditView {
+        durability: match log.durability() {
+            Durability::Durable => "durable",
+            Durability::Buffered => "buffered",
+        }
+        .to_owned(),
+        queued: stats.queued,
+        failing: why.is_some(),
+        why,
+        lost: stats.dropped.iter().sum(),
+        seq: stats.seq,
+        index_lag: stats.seq.saturating_sub(stats.indexed_seq),
+        chain_ok: stats.chain_ok,
+    }
 }
 
 impl Control {
@@ -68,15 +87,7 @@ impl Control {
             users_active: users.len() as u64,
             calls_total: ctx.totals.calls.load(Ordering::Relaxed),
             calls_failed_total: ctx.totals.failed.load(Ordering::Relaxed),
-            audit: AuditView {
-                durability: match ctx.audit.durability() {
-                    Durability::Durable => "durable",
-                    Durability::Buffered => "buffered",
-                }
-                .to_owned(),
-                queued: ctx.audit.queued(),
-                failing: ctx.audit.written().borrow().failing.is_some(),
-            },
+            audit: audit(&ctx.audit),
             suspensions: ctx.denied.load().len() as u64,
             client_url: ctx.client_url(),
             unowned_processes: ctx.launcher.unowned() as u64,
