@@ -29,6 +29,7 @@ pub mod isolate;
 pub mod jail;
 pub mod killswitch;
 pub mod launcher;
+mod life;
 pub mod listeners;
 pub mod pending;
 pub mod plan;

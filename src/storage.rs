@@ -11,6 +11,7 @@
 #[macro_use]
 mod pools;
 mod again;
+mod audit_index;
 mod denies;
 mod error;
 mod groups;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
 pub use error::{Fault, StoreError};
 pub use groups::GroupView;
 pub use postgres::Postgres;

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod audit;
 mod client_node;
 mod failures;
 mod hostile;

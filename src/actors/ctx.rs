@@ -12,20 +12,21 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use secrecy::SecretString;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
 use crate::domain::audit::Category;
 use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
 use crate::domain::kill::{Caller, Deny};
+use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Limits, Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
 
 use super::access::AccessKeys;
-use super::audit::{Audit, Entry, Refusals};
+use super::audit::{Audit, Entry, Index, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
@@ -193,6 +194,10 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Where in the audit log what is, while its index is there.
+    pub audit_index: ArcSwapOption<Index>,
+    /// Who may read the audit log at once.
+    pub audit_readers: Arc<Semaphore>,
     /// Refused authentication, for the audit log.
     pub refusals: Refusals,
     /// Where the secret values are known that must not be recorded.
@@ -245,6 +250,8 @@ impl Ctx {
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
+            audit_index: ArcSwapOption::empty(),
+            audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),
             refusals: Refusals::default(),
             secrets: OnceLock::new(),
             clock,

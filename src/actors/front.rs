@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod record;
 mod register;
 
 use std::ops::Range;
@@ -30,6 +31,7 @@ use super::ctx::Ctx;
 use super::failure::{self, Reason};
 use super::router::{self, Errand};
 use super::session::SessionHandle;
+use record::Ending;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -210,13 +212,7 @@ impl Front {
             }
         };
         let mcp = &route.published.mcp;
-        let start = Entry::new("call.start", ctx.wall_ms())
-            .field("call", call.as_str())
-            .field("session", session.id().as_str())
-            .field("user", session.user.id.as_str())
-            .field("mcp", mcp.id.as_str())
-            .field("tool", route.tool.as_str())
-            .number("arguments_bytes", arguments.get().len() as u64);
+        let start = record::start(ctx, session, route, &call, arguments).await;
         let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
             Reason::new(Code::AuditUnavailable, text)
@@ -386,45 +382,6 @@ fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
         ),
     };
     Reason::new(Code::ServerError, text)
-}
-
-/// The end record of a call, written however the call ends.
-struct Ending<'a> {
-    ctx: &'a Ctx,
-    call: CallId,
-    /// What to record if nothing else is told.
-    outcome: &'static str,
-    told: bool,
-    admitted: Instant,
-}
-
-impl Ending<'_> {
-    fn entry(&self, outcome: &str, bytes: usize) -> Entry {
-        let took = u64::try_from(self.admitted.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Entry::new("call.end", self.ctx.wall_ms())
-            .field("call", self.call.as_str())
-            .field("outcome", outcome)
-            .number("took_us", took)
-            .number("answer_bytes", bytes as u64)
-    }
-
-    async fn commit(&mut self, outcome: &str, bytes: usize) -> Result<(), AuditError> {
-        let entry = self.entry(outcome, bytes);
-        let appended = self.ctx.audit.append(&entry).await.inspect_err(|_| {
-            self.outcome = Code::AuditUnavailable.as_str();
-        })?;
-        // Only now: who leaves while waiting for room in the queue has told nothing.
-        self.told = true;
-        self.ctx.audit.wait(appended, Category::Call).await
-    }
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        if !self.told {
-            self.ctx.audit.post(self.entry(self.outcome, 0));
-        }
-    }
 }
 
 #[cfg(test)]

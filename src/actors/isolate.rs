@@ -255,6 +255,7 @@ impl IsolateState {
             },
             cause,
         );
+        self.ctx.run_started(&self.slot, occupant.epoch, cause);
         let args = RunArgs {
             ctx: Arc::clone(&self.ctx),
             slot: Arc::clone(&self.slot),
@@ -275,6 +276,7 @@ impl IsolateState {
             return;
         }
         self.slot.policy(|policy, now| policy.ready(now));
+        self.ctx.run_ready(&self.slot, &run);
         run.handle.open();
         self.slot.enter(SlotState::Ready(run.handle), "usable");
     }

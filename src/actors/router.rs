@@ -201,6 +201,11 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
     }
+    if !ctx.may_start() {
+        let text =
+            "no server is started while the audit log cannot be written. Tell your operator.";
+        return Err(Reason::new(Code::AuditUnavailable, text));
+    }
     if ctx.starts.waiting() >= START_QUEUE_MAX {
         let text = format!(
             "{START_QUEUE_MAX} servers are waiting to be started on this host; `{}` did not get a \

@@ -198,11 +198,18 @@ impl SessionsState {
         let now = self.ctx.wall_ms();
         let grace = Millis::try_from(self.ctx.settings.token_grace.as_millis()).unwrap_or(0);
         let sessions = self.ctx.sessions.pin();
-        let aged: Vec<SessionId> = sessions
+        let over: Vec<Arc<SessionHandle>> = sessions
             .values()
             .filter(|session| session.is_over(now, grace))
-            .map(|session| session.id().clone())
+            .cloned()
             .collect();
+        // What was revoked ended then.
+        let (_, expired): (Vec<_>, Vec<_>) = over
+            .iter()
+            .cloned()
+            .partition(|session| session.is_revoked());
+        self.ctx.sessions_ended(&expired, "expired");
+        let aged: Vec<SessionId> = over.iter().map(|session| session.id().clone()).collect();
         for id in &aged {
             sessions.remove(&id.bits());
             self.end(id, "no activity for its whole lifetime");

@@ -17,6 +17,7 @@ mod permit;
 #[cfg(test)]
 mod suite;
 
+pub mod audit;
 pub mod calls;
 pub mod config;
 pub mod groups;
@@ -92,6 +93,7 @@ pub fn router(control: Control, about: About) -> Router {
     Router::new()
         .merge(overview::routes())
         .merge(watch::routes())
+        .merge(audit::routes())
         .merge(config::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())

@@ -108,6 +108,8 @@ pub fn status(code: Code) -> StatusCode {
         | Code::OutputFailed
         | Code::StartFailed
         | Code::TreeGaveUp
+        | Code::AuditBroken
+        | Code::AuditUnreadable
         | Code::Declined => StatusCode::INTERNAL_SERVER_ERROR,
         Code::ServerError
         | Code::RunEnded

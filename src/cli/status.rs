@@ -74,6 +74,13 @@ fn screen(status: &Status) -> Table {
         "audit",
         match audit.failing {
             true => Cell::styled(format!("FAILING, {} queued", audit.queued), Style::Bad),
+            false if audit.lost > 0 => Cell::styled(
+                format!(
+                    "{}, {} queued, {} LOST",
+                    audit.durability, audit.queued, audit.lost
+                ),
+                Style::Warn,
+            ),
             false => format!("{}, {} queued", audit.durability, audit.queued).into(),
         },
     );

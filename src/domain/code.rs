@@ -178,7 +178,6 @@ codes! {
     "E0308" ServerError "server_error" Failed Never
         "The mcp server itself answered with an error.";
         "Read its message; it is about this call's arguments or the server's own trouble.";
-
     "E0310" KillSwitchActive "kill_switch_active" Denied Never
         "A kill switch is on for the tool, the mcp, the user, the client or everything.";
         "Read the reason the answer gives; an administrator lifts it: legation kill-switch list.";
@@ -244,6 +243,12 @@ codes! {
     "E0506" StoreIncompatible "store_incompatible" Failed Never
         "The database was written by another version.";
         "Start the version that wrote it, or a newer one.";
+    "E0520" AuditBroken "audit_broken" Failed Never
+        "The audit log is not what was written: a record was changed, removed, added or moved.";
+        "Keep the files as they are, find out who could write them, and compare with a copy.";
+    "E0521" AuditUnreadable "audit_unreadable" Failed Never
+        "The audit log, its key or a checkpoint cannot be read.";
+        "Check that it is there and readable; nothing is said about whether it is whole.";
     "E0540" StoreHeld "store_held" Conflict Never
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";

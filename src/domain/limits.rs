@@ -355,7 +355,9 @@ pub const AUDIT_INDEX_WAIT: Duration = Duration::from_millis(500);
 pub const AUDIT_PAGE_MAX: usize = 1_000;
 /// Calls without an end that an export with filters keeps in mind.
 pub const AUDIT_OPEN_CALLS_MAX: usize = 100_000;
-/// Lines waiting for the reader of one audit stream.
-pub const AUDIT_STREAM_LINES: usize = 64;
-/// Readers of audit streams at once.
+/// Bytes of one chunk of an audit stream, but for its last line.
+pub const AUDIT_STREAM_BYTES: usize = 64 << 10;
+/// Chunks waiting for the reader of one audit stream.
+pub const AUDIT_STREAM_CHUNKS: usize = 4;
+/// Readers of the audit log at once.
 pub const AUDIT_STREAMS_MAX: usize = 16;

@@ -57,6 +57,12 @@ impl IsolateState {
                 "processes outlived the kill; the slot stays shut until they are gone"
             );
             let survivors = remains.survivors;
+            let pids: Vec<String> = survivors.iter().map(ToString::to_string).collect();
+            let entry = self.ctx.about("isolate.stuck", &self.slot);
+            let entry = entry
+                .number("epoch", epoch)
+                .field("survivors", &pids.join(" "));
+            self.ctx.audit.post(entry);
             self.slot.enter(
                 SlotState::Stuck { survivors },
                 "processes outlived the kill",
@@ -99,6 +105,12 @@ impl IsolateState {
             }
             Next::Quarantine { until: at } => {
                 let until = self.slot.instant(at);
+                let entry = self.ctx.about("isolate.quarantined", &self.slot);
+                self.ctx.audit.post(
+                    entry
+                        .field("verdict", end.verdict.kind())
+                        .field("detail", &cause),
+                );
                 self.slot
                     .enter(SlotState::Quarantined { until, end }, cause);
                 self.wait(myself, at);
