@@ -68,6 +68,18 @@ impl Denied {
         self.users.len() + self.mcps.len()
     }
 
+    /// How many users.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// How many mcps.
+    #[must_use]
+    pub fn mcps(&self) -> usize {
+        self.mcps.len()
+    }
+
     /// Whether nothing is denied.
     #[must_use]
     pub fn is_empty(&self) -> bool {

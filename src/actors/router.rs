@@ -32,10 +32,15 @@ pub(super) async fn carry(
     loop {
         still_allowed(ctx, session, mcp)?;
         if let Some(handle) = slot.ready() {
-            match handle
+            let sent = Instant::now();
+            let carried = handle
                 .call_tool(route.tool.as_str(), arguments, deadline)
-                .await
-            {
+                .await;
+            if !matches!(carried, Err(CallError::NotSent)) {
+                let meter = &route.published.meter;
+                meter.carried(sent - admitted, sent.elapsed());
+            }
+            match carried {
                 Ok(reply) => return Ok(reply),
                 Err(CallError::NotSent) => {}
                 Err(CallError::Busy { in_flight }) => return Err(failure::busy(mcp, in_flight)),

@@ -14,9 +14,11 @@ use crate::domain::ids::UserId;
 use crate::domain::limits::{INTENSITY_PERIOD, ISOLATE_STOP_MAX, KILL_WAIT, USERS_GIVEN_UP_MAX};
 
 use crate::domain::verdict::Verdict;
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::ctx::Ctx;
 use super::household::{Household, HouseholdMsg, Whose, abandon};
+use super::measured::measured;
 use super::slot::Slot;
 use super::supervisor::{Children, Fate, Kind};
 
@@ -168,7 +170,8 @@ impl UsersState {
             return;
         }
         let args = (Arc::clone(&self.ctx), Whose::User);
-        match Actor::spawn_linked(None, Household, args, myself.get_cell()).await {
+        let actor = measured(&self.ctx.metrics, ActorKind::User, Household);
+        match Actor::spawn_linked(None, actor, args, myself.get_cell()).await {
             Ok((household, _)) => self.children.started(user, household.get_cell()),
             Err(error) => {
                 if let Fate::Restart { after } =

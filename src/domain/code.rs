@@ -231,6 +231,12 @@ codes! {
     "E0506" StoreIncompatible "store_incompatible" Failed Never
         "The database was written by another version.";
         "Start the version that wrote it, or a newer one.";
+    "E0550" ScrapeBusy "scrape_busy" Failed Later
+        "Another scrape is being answered, or reading the numbers hangs.";
+        "Scrape less often; if it stays, look why the kernel does not answer.";
+    "E0551" OpsUnauthorized "ops_unauthorized" Denied Never
+        "The request to the ops listener carries no valid bearer token.";
+        "Send the token of ops.token_file as Authorization: Bearer.";
 
     "E0601" Usage "usage" Usage Never
         "The command line is wrong.";

@@ -79,6 +79,7 @@ impl Control {
             },
             suspensions: ctx.denied.load().len() as u64,
             client_url: ctx.client_url(),
+            ops_url: ctx.ops.url.lock().clone(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
     }

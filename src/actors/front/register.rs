@@ -9,6 +9,7 @@ use crate::domain::ids::{ConnectionId, SessionId};
 use crate::domain::limits::SESSIONS_MAX;
 use crate::domain::token::PresharedKey;
 use crate::storage::StoreError;
+use crate::telemetry::metrics::labels::{Auth, AuthMethod};
 
 use super::super::access::AccessKeys;
 use super::super::audit::Entry;
@@ -31,6 +32,15 @@ fn millis(duration: Duration) -> Millis {
 }
 
 pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+    let decided = decide(ctx, token);
+    let outcome = decided
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Session, outcome);
+    decided
+}
+
+fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
     let Some(token) = token else {
         return Err(refuse(
             Code::Unauthorized,
@@ -95,6 +105,10 @@ pub(super) async fn register(
         ));
     }
     let result = try_register(ctx, &registration).await;
+    let outcome = result
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Key, outcome);
     let entry = Entry::new("session.register", ctx.wall_ms())
         .field("client", &registration.friendly_name)
         .field("host_tool", &registration.host_tool);
