@@ -14,6 +14,7 @@ mod isolation;
 mod lifecycle;
 mod metrics;
 mod processes;
+mod prometheus;
 mod proxy;
 mod real;
 mod standard;

@@ -96,7 +96,7 @@ async fn readyz(
     };
     let verbose = query.verbose.is_some_and(|value| value != "false");
     if verbose {
-        if let Err(refused) = shared.allow(&headers) {
+        if let Some(refused) = shared.refusal(&headers) {
             return refused;
         }
         return text(status, verbosely(&checks, ready));
@@ -118,7 +118,7 @@ fn verbosely(checks: &[Check], ready: bool) -> String {
 }
 
 async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    if let Err(refused) = shared.allow(&headers) {
+    if let Some(refused) = shared.refusal(&headers) {
         return refused;
     }
     for (listener, tls) in &shared.0.options.certificates {
@@ -128,7 +128,7 @@ async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
 }
 
 async fn isolates(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    if let Err(refused) = shared.allow(&headers) {
+    if let Some(refused) = shared.refusal(&headers) {
         return refused;
     }
     match shared.0.options.isolates {
@@ -177,11 +177,9 @@ async fn not_a_get() -> Response {
 }
 
 impl Shared {
-    /// Whether the request may see numbers and reasons.
-    fn allow(&self, headers: &HeaderMap) -> Result<(), Response> {
-        let Some(token) = &self.0.options.token else {
-            return Ok(());
-        };
+    /// The answer to a request that may not see numbers and reasons.
+    fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
+        let token = self.0.options.token.as_ref()?;
         let given = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
@@ -189,7 +187,7 @@ impl Shared {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim());
         if given.is_some_and(|given| token.matches(given)) {
-            return Ok(());
+            return None;
         }
         let mut refused = refuse(
             StatusCode::UNAUTHORIZED,
@@ -198,7 +196,7 @@ impl Shared {
         );
         let scheme = http::HeaderValue::from_static("Bearer");
         refused.headers_mut().insert(WWW_AUTHENTICATE, scheme);
-        Err(refused)
+        Some(refused)
     }
 }
 

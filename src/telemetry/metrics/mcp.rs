@@ -71,15 +71,19 @@ struct SpentTotals {
     pids_refused: Counter,
 }
 
-/// Histograms of the call path, with the family of each.
-pub(super) const HISTOGRAMS: [(&Family, fn(&McpMeter) -> &Timings); 3] = [
+/// Where a meter has a family's numbers.
+type TimingsOf = fn(&McpMeter) -> &Timings;
+type NumberOf = fn(&McpMeter) -> f64;
+
+/// Histograms of the call path.
+pub(super) const HISTOGRAMS: [(&Family, TimingsOf); 3] = [
     (&f::CALL_DURATION, |mcp| &mcp.duration),
     (&f::CALL_QUEUE, |mcp| &mcp.queue),
     (&f::CALL_SERVER, |mcp| &mcp.server),
 ];
 
-/// Counters of seconds, with the family of each.
-pub(super) const SECONDS: [(&Family, fn(&McpMeter) -> f64); 2] = [
+/// Counters of seconds.
+pub(super) const SECONDS: [(&Family, NumberOf); 2] = [
     (&f::CGROUP_CPU, |mcp| seconds(&mcp.spent.cpu_micros)),
     (&f::CGROUP_CPU_THROTTLED, |mcp| {
         seconds(&mcp.spent.throttled_micros)

@@ -56,7 +56,6 @@ impl Recorder {
     }
 
     /// The counter of a label set.
-    #[must_use]
     pub fn counter(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Counter {
         debug_assert!(family.kind == Kind::Counter && family.shown == Shown::Exporter);
         self.recorder.register_counter(&key(family, labels), &META)
@@ -81,14 +80,12 @@ impl Recorder {
     }
 
     /// The gauge of a label set.
-    #[must_use]
     pub fn gauge(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Gauge {
         debug_assert!(family.kind == Kind::Gauge && family.shown == Shown::Exporter);
         self.recorder.register_gauge(&key(family, labels), &META)
     }
 
     /// The histogram of a label set.
-    #[must_use]
     pub fn histogram(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Histogram {
         debug_assert!(family.shown == Shown::Exporter);
         self.recorder
