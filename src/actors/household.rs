@@ -113,6 +113,9 @@ impl Actor for Household {
         let Some((key, fate)) = state.children.exited(&event) else {
             return Ok(());
         };
+        if fate == Fate::GivenUp {
+            state.ctx.metrics.given_up(ActorKind::Isolate);
+        }
         if fate != Fate::Ended {
             tracing::error!(isolate.key = %key.text(), ?fate, "an isolate actor failed, which is a bug");
         }

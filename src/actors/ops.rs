@@ -23,7 +23,7 @@ use super::sync::Mutex;
 #[derive(Debug)]
 pub struct OpsState {
     /// One page is written at a time.
-    page: Semaphore,
+    page: Arc<Semaphore>,
     /// Where it is.
     pub(super) url: Mutex<String>,
     /// Which isolates were on their page.
@@ -33,7 +33,7 @@ pub struct OpsState {
 impl Default for OpsState {
     fn default() -> Self {
         Self {
-            page: Semaphore::new(1),
+            page: Arc::new(Semaphore::new(1)),
             url: Mutex::default(),
             shown: Shown::default(),
         }
@@ -103,13 +103,13 @@ impl Ops {
     ) -> Result<String, ScrapeBusy> {
         let ctx = Arc::clone(&self.ctx);
         let written = async {
-            let turn = self.ctx.ops.page.acquire().await;
-            // The turn is not given back before the writing is over, also if nobody waits for it.
-            drop(turn.map(tokio::sync::SemaphorePermit::forget));
+            let page = Arc::clone(&self.ctx.ops.page);
+            // Never closed, so there always is one.
+            let turn = page.acquire_owned().await.ok();
             spawn_blocking(move || {
-                let text = write(&ctx);
-                ctx.ops.page.add_permits(1);
-                text
+                // Given back when the writing is over, also if nobody waits for it any more.
+                let _turn = turn;
+                write(&ctx)
             })
             .await
         };

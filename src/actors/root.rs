@@ -362,6 +362,7 @@ impl RootState {
                     service = service.name(),
                     "failed too often, giving up: {cause}"
                 );
+                ctx.metrics.given_up(service.kind());
                 ctx.tree.note(service.name(), "given up", cause);
                 self.give_up(service, Code::StartFailed, cause);
             }

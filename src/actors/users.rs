@@ -205,6 +205,7 @@ impl UsersState {
         let now = Instant::now();
         self.given_up.retain(|_, at| now - *at <= INTENSITY_PERIOD);
         self.given_up.insert(user.clone(), now);
+        self.ctx.metrics.given_up(ActorKind::User);
         tracing::error!(user.id = %user, "gave up on a user's supervisor; the next call starts it anew");
         for slot in self.ctx.slots_of(Some(user)) {
             abandon(&slot);

@@ -139,6 +139,13 @@ impl Metrics {
         self.actors.get(kind as usize).cloned()
     }
 
+    /// A supervisor gave up on an actor that failed too often.
+    pub fn given_up(&self, kind: ActorKind) {
+        if let Some(meter) = self.actor(kind) {
+            meter.given_up();
+        }
+    }
+
     /// An authentication was decided.
     pub fn auth(&self, method: AuthMethod, outcome: Auth) {
         if let Some(counters) = self.auth.get(method as usize) {

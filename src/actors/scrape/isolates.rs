@@ -52,7 +52,8 @@ pub(in super::super) fn page(ctx: &Ctx, which: Which) -> String {
         .filter_map(one)
         .collect();
     if let Which::Top(most) = which {
-        ctx.ops.shown.keep(&mut all, most, Instant::now());
+        let shown = &ctx.ops.shown;
+        shown.keep(&mut all, One::looks, most, Instant::now());
     }
     let left_off = all.len().saturating_sub(ISOLATE_SERIES_MAX);
     if left_off > 0 {
@@ -82,7 +83,22 @@ fn one(slot: &Arc<Slot>) -> Option<One> {
     })
 }
 
+/// What decides about a place on the page.
+struct Looks<'a> {
+    id: &'a IsolateId,
+    working_set: u64,
+    ready: bool,
+}
+
 impl One {
+    fn looks(&self) -> Looks<'_> {
+        Looks {
+            id: &self.slot.id,
+            working_set: self.working_set(),
+            ready: self.ready,
+        }
+    }
+
     fn working_set(&self) -> u64 {
         self.usage
             .memory
@@ -92,14 +108,23 @@ impl One {
 
 impl Shown {
     /// Keeps the largest, the sick, and who was among the largest a moment ago.
-    fn keep(&self, all: &mut Vec<One>, most: usize, now: Instant) {
-        all.sort_by_key(|one| (Reverse(one.working_set()), one.slot.id.clone()));
+    fn keep<T>(
+        &self,
+        all: &mut Vec<T>,
+        looks: impl Fn(&T) -> Looks<'_>,
+        most: usize,
+        now: Instant,
+    ) {
+        all.sort_by_key(|one| Reverse(looks(one).working_set));
         let mut last = self.last.lock();
         for one in all.iter().take(most) {
-            last.insert(one.slot.id.clone(), now);
+            last.insert(looks(one).id.clone(), now);
         }
         last.retain(|_, at| now - *at < ISOLATES_TOP_STAY);
-        all.retain(|one| !one.ready || last.contains_key(&one.slot.id));
+        all.retain(|one| {
+            let looks = looks(one);
+            !looks.ready || last.contains_key(looks.id)
+        });
     }
 
     /// A reference to a user that says nothing of them.
@@ -172,4 +197,61 @@ fn write(ctx: &Ctx, all: &[One]) -> String {
     of(&mut page, &f::I_START, &born);
     of(&mut page, &f::I_CALLS, &|one| Some(float(one.slot.calls())));
     page.finish(&f::I_SERIES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+
+    type Row = (IsolateId, u8, u64, bool);
+
+    fn row((id, _, working_set, ready): &Row) -> Looks<'_> {
+        Looks {
+            id,
+            working_set: *working_set,
+            ready: *ready,
+        }
+    }
+
+    fn shown(of: &Shown, rows: &[(u8, u64, bool)], most: usize, now: Instant) -> Vec<u8> {
+        let mut all: Vec<Row> = rows
+            .iter()
+            .map(|(n, size, ready)| (IsolateId::from_random([*n; ID_BYTES]), *n, *size, *ready))
+            .collect();
+        of.keep(&mut all, row, most, now);
+        let mut left: Vec<u8> = all.into_iter().map(|one| one.1).collect();
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn the_largest_and_the_sick_are_shown_and_do_not_flap() {
+        let of = Shown::default();
+        let start = Instant::now();
+        let rows = [(1, 30, true), (2, 20, true), (3, 10, true), (4, 0, false)];
+        assert_eq!(shown(&of, &rows, 1, start), [1, 4]);
+        // Another one is the largest now; the first stays for a while.
+        let rows = [(1, 5, true), (2, 20, true), (3, 10, true), (4, 0, true)];
+        let soon = start + ISOLATES_TOP_STAY / 2;
+        assert_eq!(shown(&of, &rows, 1, soon), [1, 2]);
+        let later = start + ISOLATES_TOP_STAY;
+        assert_eq!(shown(&of, &rows, 1, later), [2]);
+        // Who is gone is not remembered for ever.
+        assert!(shown(&of, &[], 1, later + ISOLATES_TOP_STAY).is_empty());
+        assert!(of.last.lock().is_empty());
+    }
+
+    #[test]
+    fn a_user_is_a_hash_that_is_the_same_until_the_restart() {
+        let (one, two) = (Shown::default(), Shown::default());
+        let user = UserId::from_random([7; ID_BYTES]);
+        let other = UserId::from_random([8; ID_BYTES]);
+        let name = one.user_ref(Some(&user));
+        assert_eq!(name.len(), 16);
+        assert_eq!(name, one.user_ref(Some(&user)));
+        assert_ne!(name, one.user_ref(Some(&other)));
+        assert_ne!(name, two.user_ref(Some(&user)), "the key is this life's");
+        assert_eq!(one.user_ref(None), "");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use metrics::Histogram;
+use metrics::{Counter, Histogram};
 
 use super::families as f;
 use super::labels::{ActorEnd, ActorKind, Labelled};
@@ -16,6 +16,7 @@ pub struct ActorMeter {
     live: AtomicI64,
     ends: CounterBy<ActorEnd>,
     handled: Histogram,
+    given_up: Counter,
 }
 
 impl ActorMeter {
@@ -26,6 +27,7 @@ impl ActorMeter {
             live: AtomicI64::new(0),
             ends: recorder.counters(&f::ACTOR_EXITS, &labels),
             handled: recorder.histogram(&f::ACTOR_HANDLER, &labels),
+            given_up: recorder.counter(&f::GIVEN_UP, &labels),
         }
     }
 
@@ -49,6 +51,11 @@ impl ActorMeter {
     /// A handler returned.
     pub fn handled(&self, took: Duration) {
         self.handled.record(took);
+    }
+
+    /// A supervisor gave up on one.
+    pub fn given_up(&self) {
+        self.given_up.increment(1);
     }
 
     pub(super) fn live(&self) -> f64 {

@@ -106,6 +106,8 @@ families! {
         "Actors that live now.";
     ACTOR_EXITS "actor_exits_total" Counter Exporter [ActorKind::LABEL, ActorEnd::LABEL]
         "Actors that ended. An error or a panic is a bug of ours, whatever servers did.";
+    GIVEN_UP "supervisor_intensity_exceeded_total" Counter Exporter [ActorKind::LABEL]
+        "Actors that failed too often in a minute, so that their supervisor gave up on them.";
     ACTOR_HANDLER "actor_handler_seconds" HANDLER Exporter [ActorKind::LABEL]
         "Time in the handlers of messages. They await nothing, so over 5 ms is slow.";
 
