@@ -69,6 +69,7 @@ debian_packages() {
     command -v setsid >/dev/null || want+=(util-linux)
     command -v newuidmap >/dev/null || want+=(uidmap)
     python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
+    command -v promtool >/dev/null || want+=(prometheus)
     if ((${#want[@]} == 0)); then return 0; fi
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
         echo "missing: ${want[*]}; the tests that need them are skipped"
@@ -76,7 +77,16 @@ debian_packages() {
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${want[@]}"
+    # Only programs are wanted: no package may start a service of its own (prometheus would).
+    local policy=/usr/sbin/policy-rc.d ours=no status=0
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        ours=yes
+    fi
+    apt-get install -y -qq --no-install-recommends "${want[@]}" || status=$?
+    if [[ $ours == yes ]]; then rm -f "$policy"; fi
+    return "$status"
 }
 
 # installed NAME FILES...: whether NAME was installed from exactly these files; else remembers

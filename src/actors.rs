@@ -31,14 +31,18 @@ pub mod killswitch;
 pub mod launcher;
 mod life;
 pub mod listeners;
+mod measured;
+pub mod ops;
 pub mod pending;
 pub mod plan;
+mod probe;
 pub mod record;
 pub mod ring;
 pub mod root;
 mod router;
 mod run;
 mod sampler;
+mod scrape;
 #[cfg(test)]
 mod scripted;
 mod services;

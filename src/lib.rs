@@ -15,7 +15,7 @@
 //! * [`api`]: the listeners: the standard client's five calls, and the admin socket.
 //! * [`cli`]: the commands of the one binary.
 //!
-//! [`config`] is read by all but `domain` and `protocol`. Processes are started and confined by
+//! [`config`] and [`telemetry`] are read by all but `domain` and `protocol`. Processes are started and confined by
 //! the `sandbox` crate, the only place with `unsafe`.
 
 pub mod actors;
@@ -28,3 +28,4 @@ mod direction;
 pub mod domain;
 pub mod protocol;
 pub mod storage;
+pub mod telemetry;

@@ -34,6 +34,7 @@ use super::audit::Entry;
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
+use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::sessions::SessionsMsg;
 
@@ -94,6 +95,12 @@ impl Control {
     #[must_use]
     pub fn new(ctx: Arc<Ctx>) -> Self {
         Self { ctx }
+    }
+
+    /// For whoever opens the ops listener.
+    #[must_use]
+    pub fn ops(&self) -> Ops {
+        Ops::new(Arc::clone(&self.ctx))
     }
 
     /// The store.

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
@@ -24,6 +25,7 @@ use crate::domain::mcp::{Limits, Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
+use crate::telemetry::metrics::Metrics;
 
 use super::access::AccessKeys;
 use super::audit::{Audit, Entry, Index, Refusals};
@@ -35,6 +37,7 @@ use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
+use super::ops::OpsState;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
@@ -138,6 +141,36 @@ impl Gates {
     }
 }
 
+/// When the root supervisor last answered: it does so every second, unless it hangs.
+#[derive(Debug)]
+pub struct Heart {
+    born: Instant,
+    beat_ms: AtomicU64,
+}
+
+impl Default for Heart {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Heart {
+    pub(super) fn beat(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long nothing was heard.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(last)
+    }
+}
+
 /// Totals since the start.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -204,10 +237,16 @@ pub struct Ctx {
     pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What is kept between scrapes.
+    pub ops: OpsState,
     /// The tree, for those who look.
     pub tree: Tree,
     /// What changes in it, for those who follow.
     pub changes: Arc<Changes>,
+    /// The root's signs of life.
+    pub heart: Heart,
     /// Set once, when the server begins to stop.
     pub stopping: watch::Sender<bool>,
     refs: Mutex<Refs>,
@@ -270,6 +309,9 @@ impl Ctx {
             totals: Totals::default(),
             tree: Tree::new(Arc::clone(&changes)),
             changes,
+            metrics: Metrics::new(),
+            ops: OpsState::default(),
+            heart: Heart::default(),
             stopping: watch::Sender::new(false),
             refs: Mutex::default(),
         }
@@ -411,6 +453,9 @@ impl Ctx {
     /// A run was reaped: the record of it.
     pub(super) fn run_ended(&self, slot: &Slot, run: &Occupant, end: &RunEnd) {
         let facts = run.record.facts();
+        self.metrics
+            .mcp(slot.mcp.name.as_str())
+            .ended(&end.verdict, run.record.noise.seen());
         tracing::info!(
             isolate.id = %slot.id,
             mcp.name = %slot.mcp.name,

@@ -23,6 +23,8 @@ use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 use crate::protocol::envelope::ReplyKind;
+use crate::telemetry::metrics::labels as metrics;
+use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::audit::{AuditError, Entry};
 use super::catalog::{Route, Routes};
@@ -104,6 +106,8 @@ pub struct Answer {
     pub result: Range<usize>,
     /// From admission to answer.
     pub took: Duration,
+    /// Counts the call when the answer is on its way, with what the answer turned out to be.
+    pub meter: CallMeter,
 }
 
 /// Why a call has no answer from its server.
@@ -207,11 +211,15 @@ impl Front {
         let route = match admit(ctx, &routes, session, tool) {
             Ok(route) => route,
             Err(reason) => {
+                let known = routes.view(&session.key).and_then(|view| view.find(tool));
+                let meter = known.map_or(ctx.metrics.no_mcp(), |route| &route.published.meter);
+                let meter = CallMeter::begin(Arc::clone(meter), 0);
                 self.refused(session, &call, tool, &reason).await;
-                return self.failed(call, None, reason, admitted);
+                return self.failed(call, None, reason, admitted, &meter);
             }
         };
         let mcp = &route.published.mcp;
+        let meter = CallMeter::begin(Arc::clone(&route.published.meter), arguments.get().len());
         let start = record::start(ctx, session, route, &call, arguments).await;
         let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
@@ -221,7 +229,7 @@ impl Front {
             Ok(appended) => appended,
             Err(error) => {
                 let reason = not_made(error);
-                return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+                return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
             }
         };
         // From here on the log has an end for every start, also if the caller leaves, and if the
@@ -236,7 +244,7 @@ impl Front {
         if let Err(error) = ctx.audit.wait(appended, Category::Call).await {
             ending.outcome = Code::AuditUnavailable.as_str();
             let reason = not_made(error);
-            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
         }
         let errand = Errand {
             call: &call,
@@ -257,17 +265,21 @@ impl Front {
         if let Err(error) = ending.commit(outcome, bytes).await {
             let text = format!("the answer is withheld: {error}. Tell your operator.");
             let reason = Reason::new(Code::AuditUnavailable, text);
-            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
         }
         match carried {
-            Ok(reply) => Outcome::Answered(Answer {
-                call,
-                mcp: mcp.name.clone(),
-                line: reply.line,
-                result: reply.body,
-                took: admitted.elapsed(),
-            }),
-            Err(reason) => self.failed(call, Some(mcp.name.clone()), reason, admitted),
+            Ok(reply) => {
+                meter.answered(reply.line.len());
+                Outcome::Answered(Answer {
+                    call,
+                    mcp: mcp.name.clone(),
+                    line: reply.line,
+                    result: reply.body,
+                    took: admitted.elapsed(),
+                    meter,
+                })
+            }
+            Err(reason) => self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter),
         }
     }
 
@@ -291,7 +303,9 @@ impl Front {
         mcp: Option<Name>,
         reason: Reason,
         admitted: Instant,
+        meter: &CallMeter,
     ) -> Outcome {
+        meter.ended(metrics::Outcome::of(reason.code));
         self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
         if let Some(deny) = &reason.deny {
             self.ctx.kill.stats.count_denied(deny.target.scope());

@@ -6,6 +6,7 @@
 
 mod run;
 mod stage;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;

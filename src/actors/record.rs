@@ -80,6 +80,12 @@ impl RunRecord {
         self.facts.lock().clone()
     }
 
+    /// Its counters when they were last read.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.facts.lock().usage
+    }
+
     /// Learns something.
     pub(super) fn learn(&self, with: impl FnOnce(&mut Facts)) {
         with(&mut self.facts.lock());

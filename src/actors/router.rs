@@ -64,9 +64,14 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 ctx.denies_call(session, &mcp.id, &route.tool).is_none()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
+            let sent = Instant::now();
             let called = handle
                 .call_tool(errand.tag(), errand.arguments, deadline, allowed)
                 .await;
+            if !matches!(called, Err(CallError::NotSent)) {
+                let meter = &route.published.meter;
+                meter.carried(sent - errand.admitted, sent.elapsed());
+            }
             match called {
                 Ok(reply) => return Ok(reply),
                 // Also if it was denied after it was registered: then the next round says so.

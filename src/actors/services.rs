@@ -191,10 +191,13 @@ impl Actor for Reaper {
         if ctx.slots.pin().is_empty() {
             match ctx.launcher.sweep().await {
                 Ok(0) => {}
-                Ok(swept) => tracing::warn!(
-                    cgroups.swept = swept,
-                    "cleared away what an earlier life left"
-                ),
+                Ok(swept) => {
+                    ctx.metrics.orphans_reaped.increment(swept as u64);
+                    tracing::warn!(
+                        cgroups.swept = swept,
+                        "cleared away what an earlier life left"
+                    );
+                }
                 // A process that cannot be killed must not keep every other user's from starting.
                 Err(error) => tracing::error!(
                     "not all that an earlier life left could be cleared away; status counts it as \

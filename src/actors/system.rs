@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::config::server::Durability;
@@ -13,6 +14,7 @@ use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
 use crate::storage::{Postgres, Store, StoreError};
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
 use super::clock::{Clock, random};
@@ -21,6 +23,8 @@ use super::ctx::{Ctx, Settings};
 use super::front::Front;
 use super::launcher::Launcher;
 use super::listeners::Doors;
+use super::measured::measured;
+use super::probe::probe;
 use super::root::{Phase, Root, RootArgs, RootMsg};
 
 /// Why the tree does not stand.
@@ -56,6 +60,7 @@ pub struct System {
     ctx: Arc<Ctx>,
     root: ActorRef<RootMsg>,
     phase: watch::Receiver<Phase>,
+    _probe: AbortOnDropHandle<()>,
 }
 
 fn ms(value: u64) -> Duration {
@@ -167,13 +172,12 @@ impl System {
             doors,
             phase: tell,
         };
-        let (root, _) =
-            Actor::spawn(None, Root, args)
-                .await
-                .map_err(|error| SystemError::Service {
-                    code: Code::Internal,
-                    why: error.to_string(),
-                })?;
+        let (root, _) = Actor::spawn(None, measured(&ctx.metrics, ActorKind::Root, Root), args)
+            .await
+            .map_err(|error| SystemError::Service {
+                code: Code::Internal,
+                why: error.to_string(),
+            })?;
         let settled = phase.wait_for(|phase| *phase != Phase::Starting);
         let settled = tokio::time::timeout(limits::BOOT_MAX, settled).await;
         let result = match settled.as_ref().map(|phase| phase.as_deref()) {
@@ -189,7 +193,13 @@ impl System {
             Err(_) => Err(SystemError::Late),
         };
         drop(settled);
-        let system = Self { ctx, root, phase };
+        let _probe = AbortOnDropHandle::new(tokio::spawn(probe(Arc::clone(&ctx))));
+        let system = Self {
+            ctx,
+            root,
+            phase,
+            _probe,
+        };
         match result {
             Ok(()) => Ok(system),
             Err(error) => {

@@ -199,6 +199,8 @@ pub struct Status {
     pub kill_journal_failing: bool,
     /// What clients connect to.
     pub client_url: String,
+    /// Where health and metrics are; empty if that is switched off.
+    pub ops_url: String,
     /// Processes under our cgroups that no slot owns; 0 when all is well.
     pub unowned_processes: u64,
 }

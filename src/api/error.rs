@@ -75,9 +75,11 @@ impl IntoResponse for Error {
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::Usage | Code::ConfigInvalid => StatusCode::BAD_REQUEST,
-        Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
-            StatusCode::UNAUTHORIZED
-        }
+        Code::Unauthorized
+        | Code::OpsUnauthorized
+        | Code::SessionExpired
+        | Code::SessionSuspended
+        | Code::KeyUnknown => StatusCode::UNAUTHORIZED,
         Code::Denied
         | Code::NotSubscribed
         | Code::McpDisabled
@@ -126,6 +128,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreUnavailable
         | Code::KillJournalUnavailable
         | Code::AuditUnavailable
+        | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
     }

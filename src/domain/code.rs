@@ -255,6 +255,12 @@ codes! {
     "E0541" StoreUnfit "store_unfit" Failed Never
         "The database is of a kind or version this server cannot stand on.";
         "Do what the message names; docs/postgres.md says what is needed.";
+    "E0550" ScrapeBusy "scrape_busy" Failed Later
+        "Another scrape is being answered, or reading the numbers hangs.";
+        "Scrape less often; if it stays, look why the kernel does not answer.";
+    "E0551" OpsUnauthorized "ops_unauthorized" Denied Never
+        "The request to the ops listener carries no valid bearer token.";
+        "Send the token of ops.token_file as Authorization: Bearer.";
 
     "E0601" Usage "usage" Usage Never
         "The command line is wrong.";

@@ -102,6 +102,7 @@ impl Control {
             kill_journal_failing: ctx.kill.is_journal_failing(),
             audit: audit(&ctx.audit),
             client_url: ctx.client_url(),
+            ops_url: ctx.ops.url.lock().clone(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
     }

@@ -11,6 +11,7 @@ use crate::domain::kill::Caller;
 use crate::domain::limits::SESSIONS_MAX;
 use crate::domain::token::PresharedKey;
 use crate::storage::StoreError;
+use crate::telemetry::metrics::labels::{Auth, AuthMethod};
 
 use super::super::access::AccessKeys;
 use super::super::audit::{AuditError, Entry};
@@ -34,6 +35,15 @@ fn millis(duration: Duration) -> Millis {
 }
 
 pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+    let decided = decide(ctx, token);
+    let outcome = decided
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Session, outcome);
+    decided
+}
+
+fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
     let Some(token) = token else {
         return Err(refuse(
             Code::Unauthorized,
