@@ -12,6 +12,7 @@ mod failures;
 mod hostile;
 mod isolation;
 mod lifecycle;
+mod postgres;
 mod processes;
 mod proxy;
 mod real;

@@ -7,6 +7,7 @@ mod lifetimes;
 mod network;
 mod on_postgres;
 mod samples;
+mod schema;
 mod server;
 
 /// Declares one test for each case and store. A store's constructor returns the store and

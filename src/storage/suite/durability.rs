@@ -207,7 +207,11 @@ async fn a_read_only_database_is_named() {
     let error = store.create_user(&user(1, "ada")).await.unwrap_err();
     assert_eq!(fault(&error), Some(Fault::ReadOnly));
     let error = store.ping().await.unwrap_err();
-    assert_eq!(fault(&error), Some(Fault::ReadOnly), "and does not pass for well");
+    assert_eq!(
+        fault(&error),
+        Some(Fault::ReadOnly),
+        "and does not pass for well"
+    );
     assert!(store.users().await.unwrap().is_empty(), "reading goes on");
     store.close().await;
 }
