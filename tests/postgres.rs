@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use crate::tools;
 use crate::world::{Http, LEGATION, Session, World};
@@ -78,14 +79,24 @@ impl Server {
         format!("[storage]\nurl = \"{}\"\n", self.url())
     }
 
+    async fn session(&self, port: u16) -> PgConnection {
+        PgConnectOptions::new_without_pgpass()
+            .host(&self.sockets)
+            .port(port)
+            .username("legation")
+            .database("postgres")
+            .connect()
+            .await
+            .unwrap()
+    }
+
     fn ask(&self, sql: &'static str) -> i64 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let url = format!("postgres://legation@/postgres?host={}", self.sockets);
-            let mut session = PgConnection::connect(&url).await.unwrap();
+            let mut session = self.session(5432).await;
             let answer = sqlx::query_scalar(sql)
                 .fetch_one(&mut session)
                 .await
@@ -453,9 +464,7 @@ fn role(server: &Server, port: u16) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let sockets = &server.sockets;
-        let url = format!("postgres://legation@/postgres?host={sockets}&port={port}");
-        let mut session = PgConnection::connect(&url).await.unwrap();
+        let mut session = server.session(port).await;
         let sql =
             "CREATE ROLE house LOGIN PASSWORD 'hunter2'; GRANT CREATE ON SCHEMA public TO house";
         sqlx::raw_sql(sql).execute(&mut session).await.unwrap();
