@@ -39,9 +39,15 @@ start() {
     # A socket's path has at most 107 bytes, so it is not under DIR.
     sockets=$(mktemp -d "${TMPDIR:-/tmp}/legation-pg.XXXXXX")
     echo "$sockets" >"$dir/sockets"
-    mkdir "$dir/data"
-    if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$dir/data" "$sockets"; fi
-    # A working directory that a nobody may enter; the data directory is reached from inside.
+    if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$sockets"; fi
+    # A nobody may not reach everything that is under root's checkout.
+    if unprivileged test -x "$dir"; then
+        mkdir "$dir/data"
+        if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$dir/data"; fi
+    else
+        unprivileged mkdir "$sockets/data"
+        ln -s "$sockets/data" "$dir/data"
+    fi
     cd "$dir/data"
     unprivileged "$programs/initdb" -D . -U legation -A trust -E UTF8 --locale=C.UTF-8 --no-sync \
         >"$sockets/initdb.log" 2>&1 || { cat "$sockets/initdb.log" >&2; exit 1; }

@@ -218,6 +218,12 @@ impl System {
         Front::new(Arc::clone(&self.ctx))
     }
 
+    /// For tests: the services that run now.
+    #[cfg(test)]
+    pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
+        self.root.get_cell().get_children()
+    }
+
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.
     pub async fn gave_up(&self) -> String {
         let mut phase = self.phase.clone();
