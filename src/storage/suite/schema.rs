@@ -11,6 +11,13 @@ use crate::storage::Store;
 /// A schema, as far as both databases can say it.
 type Schema = BTreeMap<String, Table>;
 
+/// Columns, what they refer to, on delete, on update.
+type Foreign = (Vec<String>, String, Vec<String>, String, String);
+/// Name, type, not null, collation, default.
+type PgColumn = (String, String, bool, Option<String>, Option<String>);
+/// Table, on delete, on update, columns here and there.
+type PgForeign = (String, String, String, Vec<String>, Vec<String>);
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Table {
     /// In order: name, kind, whether it must have a value.
@@ -20,8 +27,7 @@ struct Table {
     uniques: BTreeSet<(Vec<String>, Vec<String>)>,
     /// Named indexes: columns, whether unique.
     indexes: BTreeMap<String, (Vec<String>, bool)>,
-    /// Columns, what they refer to, on delete, on update.
-    foreign: BTreeSet<(Vec<String>, String, Vec<String>, String, String)>,
+    foreign: BTreeSet<Foreign>,
     /// The words of each condition.
     checks: BTreeSet<Vec<String>>,
 }
@@ -43,11 +49,11 @@ fn words(condition: &str) -> Vec<String> {
 
 /// What stands in the brackets after a word.
 fn bracketed(sql: &str, word: &str) -> Vec<String> {
-    sql.match_indices(word)
-        .map(|(at, _)| {
+    sql.split(word)
+        .skip(1)
+        .map(|rest| {
             let mut depth = 0;
-            sql[at + word.len()..]
-                .chars()
+            rest.chars()
                 .take_while(|c| {
                     depth += i32::from(*c == '(') - i32::from(*c == ')');
                     depth > 0 || *c != ')'
@@ -130,8 +136,7 @@ async fn of_sqlite(db: &mut SqliteConnection) -> Schema {
         .fetch_all(&mut *db)
         .await
         .unwrap();
-        let mut keys: BTreeMap<i64, (Vec<String>, String, Vec<String>, String, String)> =
-            BTreeMap::new();
+        let mut keys: BTreeMap<i64, Foreign> = BTreeMap::new();
         for (id, to, here, there, delete, update) in foreign {
             let key = keys
                 .entry(id)
@@ -192,12 +197,11 @@ async fn of_postgres(db: &mut PgConnection) -> Schema {
     let mut schema = Schema::new();
     for name in tables {
         let mut table = Table::default();
-        let columns: Vec<(String, String, bool, Option<String>, Option<String>)> =
-            sqlx::query_as(PG_COLUMNS)
-                .bind(&name)
-                .fetch_all(&mut *db)
-                .await
-                .unwrap();
+        let columns: Vec<PgColumn> = sqlx::query_as(PG_COLUMNS)
+            .bind(&name)
+            .fetch_all(&mut *db)
+            .await
+            .unwrap();
         for (column, kind, must, collation, default) in columns {
             let kind = match kind.as_str() {
                 "text" => {
@@ -230,12 +234,11 @@ async fn of_postgres(db: &mut PgConnection) -> Schema {
                 table.uniques.insert((columns, words(&condition)));
             }
         }
-        let foreign: Vec<(String, String, String, Vec<String>, Vec<String>)> =
-            sqlx::query_as(PG_FOREIGN)
-                .bind(&name)
-                .fetch_all(&mut *db)
-                .await
-                .unwrap();
+        let foreign: Vec<PgForeign> = sqlx::query_as(PG_FOREIGN)
+            .bind(&name)
+            .fetch_all(&mut *db)
+            .await
+            .unwrap();
         for (to, delete, update, here, there) in foreign {
             table
                 .foreign
