@@ -69,4 +69,7 @@ on_every_store! {
     durability::many_writers_at_once_lose_nothing,
     durability::a_closed_store_says_so,
     durability::ping_answers,
+    durability::lists_are_in_the_order_of_bytes,
+    durability::a_transaction_that_failed_keeps_nothing_and_leaves_nothing_open,
+    durability::what_was_done_is_counted,
 }
