@@ -50,6 +50,8 @@ pub mod session;
 mod sessions;
 pub mod slot;
 pub mod start_line;
+#[cfg(test)]
+mod store_away_tests;
 pub mod supervisor;
 mod sync;
 pub mod system;

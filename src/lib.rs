@@ -10,7 +10,7 @@
 //! * [`domain`]: pure types and decisions, no I/O: ids, definitions, limits, the restart policy,
 //!   verdicts, tokens, error codes.
 //! * [`protocol`]: MCP on the wire: the JSON-RPC envelope, stdio framing, the downstream handshake.
-//! * [`storage`]: one store; SQLite embedded.
+//! * [`storage`]: one store on two databases: SQLite embedded, or a PostgreSQL server.
 //! * [`actors`]: the supervision tree, the slots, and the handles that carry calls past it.
 //! * [`api`]: the listeners: the standard client's five calls, and the admin socket.
 //! * [`cli`]: the commands of the one binary.

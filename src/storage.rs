@@ -110,6 +110,12 @@ impl Store {
         }
     }
 
+    /// Whether it is another program, which goes and comes by itself.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        matches!(&*self.pools, Pools::Postgres(_))
+    }
+
     /// Where that is, without any secret.
     #[must_use]
     pub fn place(&self) -> &str {

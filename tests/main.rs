@@ -15,6 +15,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod metrics;
+mod postgres;
 mod processes;
 mod prometheus;
 mod proxy;

@@ -10,10 +10,10 @@ use crate::storage::StoreError;
 use super::catalog::CatalogMsg;
 use super::ctx::Ctx;
 
-/// How often the store is asked whether it answers.
+/// How often a file is asked whether it answers.
 const STORE_PING: Duration = Duration::from_secs(5);
-/// The same while it does not.
-const STORE_PING_AWAY: Duration = Duration::from_secs(1);
+/// The same for a server, and for whatever did not answer the last time.
+const STORE_PING_SOON: Duration = Duration::from_secs(1);
 /// How often processes without a slot are looked for.
 const REAPER_LOOK: Duration = Duration::from_secs(10);
 
@@ -124,11 +124,8 @@ impl Actor for StoreKeeper {
                     // A catalog that is down builds anew when it is up.
                     let _ = catalog.cast(CatalogMsg::Again);
                 }
-                let pause = if ctx.gates.store.is_open() {
-                    STORE_PING
-                } else {
-                    STORE_PING_AWAY
-                };
+                let calm = ctx.gates.store.is_open() && !ctx.store.is_server();
+                let pause = if calm { STORE_PING } else { STORE_PING_SOON };
                 myself.send_after(pause, || StoreMsg::Ask);
             }
         }

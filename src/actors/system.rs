@@ -31,8 +31,13 @@ use super::root::{Phase, Root, RootArgs, RootMsg};
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("the store at {place}")]
+    Store {
+        /// Which.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The audit log cannot be opened.
     #[error("cannot open the audit log in {dir}: {why}")]
     Audit {
@@ -103,11 +108,15 @@ pub fn settings(config: &Config) -> Settings {
 }
 
 /// The store that the configuration names.
-async fn open_store(config: &Config) -> Result<Store, StoreError> {
+async fn open_store(config: &Config) -> Result<Store, SystemError> {
     let storage = &config.storage;
     let Some(dsn) = storage.url.clone() else {
-        return Store::open(&config.server.data_dir.join("legation.db")).await;
+        let path = config.server.data_dir.join("legation.db");
+        let place = path.display().to_string();
+        let failed = |source| SystemError::Store { place, source };
+        return Store::open(&path).await.map_err(failed);
     };
+    let place = dsn.place();
     Store::connect(Postgres {
         dsn,
         password_file: storage.password_file.clone(),
@@ -117,6 +126,7 @@ async fn open_store(config: &Config) -> Result<Store, StoreError> {
         application: application(),
     })
     .await
+    .map_err(|source| SystemError::Store { place, source })
 }
 
 /// How this process is called in the database's list of sessions: no other is called so.
@@ -132,7 +142,7 @@ impl SystemError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(error) => error.code(),
+            Self::Store { source, .. } => source.code(),
             Self::Audit { .. } => Code::AuditUnavailable,
             Self::Service { code, .. } => *code,
             Self::Late => Code::StartFailed,
@@ -219,6 +229,12 @@ impl System {
     #[must_use]
     pub fn front(&self) -> Front {
         Front::new(Arc::clone(&self.ctx))
+    }
+
+    /// For tests: the services that run now.
+    #[cfg(test)]
+    pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
+        self.root.get_cell().get_children()
     }
 
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.

@@ -197,7 +197,10 @@ impl Check<'_> {
         ];
         let Some(dsn) = &storage.url else {
             for (key, _) in files.into_iter().filter(|(_, set)| *set) {
-                self.problem(key, "is set, but storage.url is not, so it means nothing");
+                self.problem(
+                    key,
+                    "is set, but there is no (right) storage.url, so it means nothing",
+                );
             }
             return;
         };

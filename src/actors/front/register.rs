@@ -343,7 +343,11 @@ fn room(ctx: &Ctx, key: &Key) -> Result<(), Refusal> {
 }
 
 fn store_away(error: &StoreError) -> Refusal {
-    tracing::error!("a registration failed: {error}");
+    if error.is_away() {
+        tracing::debug!("a registration was refused: {error}");
+    } else {
+        tracing::error!("a registration failed: {error}");
+    }
     Refusal {
         code: Code::StoreUnavailable,
         message: "the gateway's store does not answer; try again in a moment".to_owned(),
