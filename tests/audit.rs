@@ -71,7 +71,10 @@ fn copy(from: &Path) -> tempfile::TempDir {
 /// The lines of a command's output as JSON.
 fn lines(ran: &Ran) -> Vec<Value> {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    ran.stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn search(world: &World, args: &[&str]) -> Value {
@@ -82,7 +85,10 @@ fn search(world: &World, args: &[&str]) -> Value {
 
 fn events(page: &Value) -> Vec<String> {
     let items = page["items"].as_array().unwrap();
-    items.iter().map(|item| item["event"].as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["event"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -93,7 +99,12 @@ fn what_happens_is_on_record_with_who_and_how() {
     assert_eq!(ada.ask("echo", json!({"text": "x"})), "x");
     ada.call("no_such_tool", json!({}));
     ada.call("crash", json!({}));
-    assert_eq!(Http::new(&world.url).register_with("amb_pk_nonsense").status, 401);
+    assert_eq!(
+        Http::new(&world.url)
+            .register_with("amb_pk_nonsense")
+            .status,
+        401
+    );
     for _ in 0..30 {
         let token = ada.token.replace('a', "b");
         ada.http.send("GET", "/v1/tools", Some(&token), None);
@@ -104,7 +115,9 @@ fn what_happens_is_on_record_with_who_and_how() {
     world.stop();
     let all = records(&dir(&world));
     let of = |event: &str| -> Vec<&Value> {
-        all.iter().filter(|record| record["event"] == event).collect()
+        all.iter()
+            .filter(|record| record["event"] == event)
+            .collect()
     };
     let one = |event: &str| -> &Value {
         let found = of(event);
@@ -116,20 +129,38 @@ fn what_happens_is_on_record_with_who_and_how() {
     assert_eq!(all[0]["installation"], installation.trim());
     assert_eq!(one("system.started")["durability"], "durable");
     assert_eq!(one("system.stopped")["orderly"], "yes");
-    let call = of("call.start").into_iter().find(|call| call["tool"] == "echo").unwrap();
+    let call = of("call.start")
+        .into_iter()
+        .find(|call| call["tool"] == "echo")
+        .unwrap();
     for field in ["user", "key", "session", "mcp", "call"] {
         assert!(call[field].as_str().unwrap().len() > 10, "{field}: {call}");
     }
     assert_eq!(call["arguments_bytes"], 12);
-    let digest = "5e9a33f5b9f7bd1c29a5ccb3a3a8d7a6";
-    assert_eq!(call["arguments_sha256"].as_str().unwrap().len(), 64, "{digest}");
+    assert_eq!(call["arguments_sha256"].as_str().unwrap().len(), 64);
     assert!(call.get("arguments").is_none(), "{call}");
-    let end = of("call.end").into_iter().find(|end| end["call"] == call["call"]).unwrap();
+    let end = of("call.end")
+        .into_iter()
+        .find(|end| end["call"] == call["call"])
+        .unwrap();
     assert_eq!(end["outcome"], "answered");
     assert_eq!(one("call.refused")["code"], "tool_unknown");
-    assert!(of("isolate.started").len() >= 2, "discovery, and the user's own");
-    assert!(of("isolate.ready").iter().all(|ready| ready["pid"].as_u64() > Some(0)));
-    assert!(of("isolate.ended").iter().any(|end| end["verdict"] == "exited"), "{:?}", of("isolate.ended"));
+    assert!(
+        of("isolate.started").len() >= 2,
+        "discovery, and the user's own"
+    );
+    assert!(
+        of("isolate.ready")
+            .iter()
+            .all(|ready| ready["pid"].as_u64() > Some(0))
+    );
+    assert!(
+        of("isolate.ended")
+            .iter()
+            .any(|end| end["verdict"] == "exited"),
+        "{:?}",
+        of("isolate.ended")
+    );
     let registered = of("auth.register");
     assert_eq!(registered.len(), 2);
     assert_eq!(registered[0]["outcome"], "ok");
@@ -144,12 +175,27 @@ fn what_happens_is_on_record_with_who_and_how() {
         .iter()
         .map(|action| action["action"].as_str().unwrap())
         .collect();
-    for action in ["mcp.add", "mcp.publish", "group.add", "group.grant", "user.add", "key.create", "key.revoke"] {
+    for action in [
+        "mcp.add",
+        "mcp.publish",
+        "group.add",
+        "group.grant",
+        "user.add",
+        "key.create",
+        "key.revoke",
+    ] {
         assert!(actions.contains(action), "{action}: {actions:?}");
     }
-    assert!(of("admin.action").iter().all(|action| action["actor"].as_str().unwrap().starts_with("uid:")));
+    assert!(
+        of("admin.action")
+            .iter()
+            .all(|action| action["actor"].as_str().unwrap().starts_with("uid:"))
+    );
     let text = std::fs::read_to_string(&segments(&dir(&world))[0]).unwrap();
-    assert!(!text.contains("nonsense") && !text.contains(&ada.token), "no secret is repeated");
+    assert!(
+        !text.contains("nonsense") && !text.contains(&ada.token),
+        "no secret is repeated"
+    );
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&dir(&world)), 0o700);
     assert_eq!(mode(&segments(&dir(&world))[0]), 0o600);
@@ -172,10 +218,17 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
     }
     let (code, online) = {
         let ran = world.run(&["-o", "json", "audit", "verify"]);
-        (ran.code, serde_json::from_str::<Value>(&ran.stdout).unwrap())
+        (
+            ran.code,
+            serde_json::from_str::<Value>(&ran.stdout).unwrap(),
+        )
     };
     assert_eq!((code, &online["whole"]), (0, &json!(true)), "{online}");
     assert_eq!(world.status()["audit"]["chain_ok"], true);
+    let known = world.until("the index has caught up", |world| {
+        let audit = &world.status()["audit"];
+        (audit["index_lag"] == 0).then(|| audit["seq"].as_u64().unwrap())
+    });
     let public = world.data_dir().join("keys/audit.pub");
     let printed = world.run(&["audit", "key"]);
     assert_eq!(printed.stdout, std::fs::read_to_string(&public).unwrap());
@@ -188,7 +241,10 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
     let last = report["last_seq"].as_u64().unwrap();
     let (code, output) = python(&whole);
     assert_eq!(code, 0, "{output}");
-    assert!(output.contains(&format!("whole: records 1 to {last}")), "{output}");
+    assert!(
+        output.contains(&format!("whole: records 1 to {last}")),
+        "{output}"
+    );
 
     let broken = |name: &str, tamper: &dyn Fn(&Path, &[PathBuf]), python_too: bool| -> u64 {
         let copy = copy(&whole);
@@ -207,7 +263,13 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
         std::fs::write(path, text.replacen(from, to, 1)).unwrap();
     };
     let first_of = |segment: usize| -> u64 {
-        segments(&whole)[segment].file_stem().unwrap().to_str().unwrap().parse().unwrap()
+        segments(&whole)[segment]
+            .file_stem()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap()
     };
     let take = |path: &Path, change: &dyn Fn(&mut Vec<String>)| {
         let text = std::fs::read_to_string(path).unwrap();
@@ -215,27 +277,89 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
         change(&mut lines);
         std::fs::write(path, lines.concat()).unwrap();
     };
-    assert_eq!(broken("edit", &|_, all| edit(&all[1], "\"answered\"", "\"answerer\""), true), {
-        let text = std::fs::read_to_string(&segments(&whole)[1]).unwrap();
-        let line = text.lines().position(|line| line.contains("\"answered\"")).unwrap();
-        first_of(1) + line as u64
-    });
-    assert_eq!(broken("drop", &|_, all| take(&all[1], &|lines| drop(lines.remove(2))), true), first_of(1) + 2);
-    assert_eq!(broken("swap", &|_, all| take(&all[1], &|lines| lines.swap(2, 3)), true), first_of(1) + 2);
-    assert_eq!(broken("double", &|_, all| take(&all[1], &|lines| lines.insert(3, lines[2].clone())), true), first_of(1) + 3);
-    assert_eq!(broken("missing segment", &|_, all| std::fs::remove_file(&all[1]).unwrap(), true), first_of(1));
-    assert_eq!(broken("missing beginning", &|_, all| std::fs::remove_file(&all[0]).unwrap(), true), 1);
-    assert_eq!(broken("missing end", &|_, all| std::fs::remove_file(all.last().unwrap()).unwrap(), false), {
-        first_of(segments(&whole).len() - 1)
-    });
-    let cut = |_: &Path, all: &[PathBuf]| take(all.last().unwrap(), &|lines| lines.truncate(lines.len() - 3));
+    assert_eq!(
+        broken(
+            "edit",
+            &|_, all| edit(&all[1], "\"answered\"", "\"answerer\""),
+            true
+        ),
+        {
+            let text = std::fs::read_to_string(&segments(&whole)[1]).unwrap();
+            let line = text
+                .lines()
+                .position(|line| line.contains("\"answered\""))
+                .unwrap();
+            first_of(1) + line as u64
+        }
+    );
+    assert_eq!(
+        broken(
+            "drop",
+            &|_, all| take(&all[1], &|lines| drop(lines.remove(2))),
+            true
+        ),
+        first_of(1) + 2
+    );
+    assert_eq!(
+        broken(
+            "swap",
+            &|_, all| take(&all[1], &|lines| lines.swap(2, 3)),
+            true
+        ),
+        first_of(1) + 2
+    );
+    assert_eq!(
+        broken(
+            "double",
+            &|_, all| take(&all[1], &|lines| lines.insert(3, lines[2].clone())),
+            true
+        ),
+        first_of(1) + 3
+    );
+    assert_eq!(
+        broken(
+            "missing segment",
+            &|_, all| std::fs::remove_file(&all[1]).unwrap(),
+            true
+        ),
+        first_of(1)
+    );
+    assert_eq!(
+        broken(
+            "missing beginning",
+            &|_, all| std::fs::remove_file(&all[0]).unwrap(),
+            true
+        ),
+        1
+    );
+    assert_eq!(
+        broken(
+            "missing end",
+            &|_, all| std::fs::remove_file(all.last().unwrap()).unwrap(),
+            false
+        ),
+        { first_of(segments(&whole).len() - 1) }
+    );
+    let cut = |_: &Path, all: &[PathBuf]| {
+        take(all.last().unwrap(), &|lines| {
+            lines.truncate(lines.len() - 3)
+        })
+    };
     assert_eq!(broken("cut end", &cut, false), last - 2);
     // Even with the checkpoint's file gone: the index knows, and without it the missing file tells.
     let hidden = |dir: &Path, all: &[PathBuf]| {
-        cut(dir, all);
+        for (number, path) in all.iter().enumerate() {
+            let first = first_of(number);
+            let left = usize::try_from(known.saturating_sub(first)).unwrap();
+            take(path, &|lines| lines.truncate(left));
+            if left == 0 {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
         std::fs::remove_file(dir.join("checkpoint")).unwrap();
     };
-    assert!(broken("cut end, no checkpoint", &hidden, false) >= last - 3);
+    let found = broken("cut end, no checkpoint", &hidden, false);
+    assert_eq!(found, known);
     let bare = |dir: &Path, all: &[PathBuf]| {
         hidden(dir, all);
         for name in ["index.db", "index.db-wal", "index.db-shm"] {
@@ -252,13 +376,18 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
     assert_eq!(code, 1);
     let other = World::new();
     let foreign = segments(&dir(&other))[0].clone();
-    let named = |_: &Path, all: &[PathBuf]| drop(std::fs::copy(&foreign, &all[1]).unwrap());
+    let named = |_: &Path, all: &[PathBuf]| {
+        std::fs::copy(&foreign, &all[1]).unwrap();
+    };
     assert_eq!(broken("foreign segment", &named, true), first_of(1));
     let foreign_key = other.data_dir().join("keys/audit.pub");
     let (code, report) = verify(&whole, &["--public-key", foreign_key.to_str().unwrap()]);
     assert_eq!(code, 1, "{report}");
 
-    let usage = Command::new(LEGATION).args(["audit", "verify", "--nonsense"]).output().unwrap();
+    let usage = Command::new(LEGATION)
+        .args(["audit", "verify", "--nonsense"])
+        .output()
+        .unwrap();
     assert_eq!(usage.status.code(), Some(2));
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(verify(empty.path(), &[]), (1, Value::Null));
@@ -270,7 +399,10 @@ fn python(dir: &Path) -> (i32, String) {
     match Command::new("python3").arg(script).arg(dir).output() {
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
-            (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+            (
+                output.status.code().unwrap(),
+                String::from_utf8(text).unwrap(),
+            )
         }
         Err(_) => {
             tools::skip("the verifier in Python", "there is no python3");
@@ -308,7 +440,10 @@ fn a_search_finds_calls_by_everything_and_pages_never_shift() {
     assert_eq!(count(&["--text", "\"tool\":\"fail\""]), 1);
     assert_eq!(count(&["--since", "1h", "--event", "call"]), 8);
     assert_eq!(count(&["--until", "1h", "--event", "call"]), 0);
-    assert_eq!(count(&["--event", "admin.action", "--text", "mcp.publish"]), 2);
+    assert_eq!(
+        count(&["--event", "admin.action", "--text", "mcp.publish"]),
+        2
+    );
     assert_eq!(count(&["--unfinished"]), 0);
     let call = newest["record"]["call"].as_str().unwrap();
     assert_eq!(count(&["--call", call]), 1);
@@ -358,10 +493,9 @@ fn an_index_that_is_lost_or_damaged_is_made_anew_and_never_missed() {
         });
     };
     indexed(&world);
-    let damages: [&dyn Fn(&Path); 2] = [
-        &|index| std::fs::remove_file(index).unwrap(),
-        &|index| std::fs::write(index, "nonsense".repeat(9999)).unwrap(),
-    ];
+    let damages: [&dyn Fn(&Path); 2] = [&|index| std::fs::remove_file(index).unwrap(), &|index| {
+        std::fs::write(index, "nonsense".repeat(9999)).unwrap()
+    }];
     for damage in damages {
         world.stop();
         let index = dir(&world).join("index.db");
@@ -371,13 +505,22 @@ fn an_index_that_is_lost_or_damaged_is_made_anew_and_never_missed() {
         }
         world.start();
         let oldest = whole.as_array().unwrap()[0]["seq"].as_u64().unwrap() + 1;
-        let again = search(&world, &["--limit", "1000", "--cursor", &oldest.to_string()]);
+        let again = search(
+            &world,
+            &["--limit", "1000", "--cursor", &oldest.to_string()],
+        );
         assert_eq!(again["items"], whole);
         indexed(&world);
-        let again = search(&world, &["--limit", "1000", "--cursor", &oldest.to_string()]);
+        let again = search(
+            &world,
+            &["--limit", "1000", "--cursor", &oldest.to_string()],
+        );
         assert_eq!(again["items"], whole);
     }
-    assert_eq!(search(&world, &["--event", "system.damaged"])["items"], json!([]));
+    assert_eq!(
+        search(&world, &["--event", "system.damaged"])["items"],
+        json!([])
+    );
 }
 
 #[test]
@@ -392,11 +535,18 @@ fn tail_follows_and_export_gives_the_bytes_of_the_log() {
     let last = lines(&last);
     assert_eq!(last.len(), 4);
     assert_eq!(last[3]["event"], "call.end");
-    let text = world.run(&["audit", "tail", "-n", "1", "--event", "call"]).stdout;
-    assert!(text.contains("call.end") && text.contains("outcome=answered"), "{text}");
+    let text = world
+        .run(&["audit", "tail", "-n", "1", "--event", "call"])
+        .stdout;
+    assert!(
+        text.contains("call.end") && text.contains("outcome=answered"),
+        "{text}"
+    );
 
     let mut follower = Command::new(LEGATION)
-        .args(["-o", "json", "audit", "tail", "-n", "0", "-f", "--user", "ada"])
+        .args([
+            "-o", "json", "audit", "tail", "-n", "0", "-f", "--user", "ada",
+        ])
         .env("LEGATION_DATA_DIR", world.data_dir())
         .stdout(Stdio::piped())
         .spawn()
@@ -423,7 +573,10 @@ fn tail_follows_and_export_gives_the_bytes_of_the_log() {
     follower.kill().unwrap();
     follower.wait().unwrap();
     reader.join().unwrap();
-    assert!(found.iter().any(|record| record["event"] == "call.end"), "{found:?}");
+    assert!(
+        found.iter().any(|record| record["event"] == "call.end"),
+        "{found:?}"
+    );
 
     let export = world.run(&["audit", "export"]);
     let stored: Vec<u8> = segments(&dir(&world))
@@ -431,10 +584,23 @@ fn tail_follows_and_export_gives_the_bytes_of_the_log() {
         .flat_map(|path| std::fs::read(path).unwrap())
         .collect();
     assert!(export.stdout.len() > 4096 && stored.starts_with(export.stdout.as_bytes()));
-    let csv = world.run(&["audit", "export", "--format", "csv", "--user", "ada", "--event", "call"]);
-    let rows: Vec<&str> = csv.stdout.split("\r\n").filter(|row| !row.is_empty()).collect();
-    assert!(rows[0].starts_with("seq,time,event") && rows.len() > 40, "{}", rows.len());
-    assert!(rows[1..].iter().all(|row| row.contains(",call.")), "{rows:?}");
+    let csv = world.run(&[
+        "audit", "export", "--format", "csv", "--user", "ada", "--event", "call",
+    ]);
+    let rows: Vec<&str> = csv
+        .stdout
+        .split("\r\n")
+        .filter(|row| !row.is_empty())
+        .collect();
+    assert!(
+        rows[0].starts_with("seq,time,event") && rows.len() > 40,
+        "{}",
+        rows.len()
+    );
+    assert!(
+        rows[1..].iter().all(|row| row.contains(",call.")),
+        "{rows:?}"
+    );
 }
 
 #[test]
@@ -444,12 +610,16 @@ fn arguments_are_kept_as_their_mcp_says() {
     world.demo("full", &["--audit-arguments", "full"]);
     let ada = world.client("ada");
     ada.ask("none.echo", json!({"text": "x"}));
-    let before = ada.ask("full.whoami", json!({}));
+    let run = || -> Value {
+        let me: Value = serde_json::from_str(&ada.ask("full.whoami", json!({}))).unwrap();
+        me["run"].clone()
+    };
+    let before = run();
     ada.ask("full.echo", json!({"text": "what was asked"}));
     ada.call("full.echo", json!({"text": "y".repeat(100_000)}));
     world.cli(&["mcp", "update", "full", "--audit-arguments", "digest"]);
     ada.ask("full.echo", json!({"text": "not kept"}));
-    assert_eq!(ada.ask("full.whoami", json!({})), before, "the isolate is the same");
+    assert_eq!(run(), before, "the isolate is the same");
     let starts: Vec<Value> = records(&dir(&world))
         .into_iter()
         .filter(|record| record["event"] == "call.start" && record["tool"] == "echo")
@@ -457,15 +627,24 @@ fn arguments_are_kept_as_their_mcp_says() {
     assert!(starts[0].get("arguments_sha256").is_none(), "{}", starts[0]);
     assert_eq!(starts[1]["arguments"], r#"{"text":"what was asked"}"#);
     let long = starts[2]["arguments"].as_str().unwrap();
-    assert_eq!((long.len(), &starts[2]["arguments_truncated"]), (16 << 10, &json!(1)));
+    assert_eq!(
+        (long.len(), &starts[2]["arguments_truncated"]),
+        (16 << 10, &json!(1))
+    );
     assert!(starts[3].get("arguments").is_none() && starts[3].get("arguments_sha256").is_some());
-    assert_eq!(world.cli(&["mcp", "show", "full"])["audit_arguments"], "digest");
+    assert_eq!(
+        world.cli(&["mcp", "show", "full"])["audit_arguments"],
+        "digest"
+    );
 }
 
 #[test]
 fn a_full_disk_refuses_what_is_required_and_only_that() {
     if !am_root() {
-        return tools::skip("a full disk under the audit log", "not root, so nothing can be mounted");
+        return tools::skip(
+            "a full disk under the audit log",
+            "not root, so nothing can be mounted",
+        );
     }
     let place = tempfile::tempdir().unwrap();
     let Some(disk) = Disk::mount(place.path()) else {
@@ -484,10 +663,17 @@ fn a_full_disk_refuses_what_is_required_and_only_that() {
         let status: Value = serde_json::from_str(&ran.stdout).unwrap();
         (status["audit"]["failing"] == true).then_some(())
     });
-    assert_eq!(ada.ask("echo", json!({"text": "calls go on"})), "calls go on");
+    assert_eq!(
+        ada.ask("echo", json!({"text": "calls go on"})),
+        "calls go on"
+    );
     let refused = world.run(&["-o", "json", "user", "add", "eve"]);
     assert_eq!(refused.code, 1, "{}", refused.stdout);
-    assert!(refused.stderr.contains("audit_unavailable"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("audit_unavailable"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(Http::new(&world.url).register_with(&key).status, 503);
     let status = world.run(&["status"]);
     assert_eq!(status.code, 2, "{}", status.stdout);
@@ -500,7 +686,10 @@ fn a_full_disk_refuses_what_is_required_and_only_that() {
         (world.run(&["user", "add", "eve"]).code == 0).then_some(())
     });
     assert_eq!(world.cli(&["audit", "verify"])["whole"], true);
-    let actions = search(&world, &["--event", "admin.action", "--text", "user.suspend"]);
+    let actions = search(
+        &world,
+        &["--event", "admin.action", "--text", "user.suspend"],
+    );
     assert_eq!(actions["items"].as_array().unwrap().len(), 1, "{actions}");
 }
 
@@ -518,14 +707,21 @@ fn files_taken_away_under_a_running_server_heal_or_are_named() {
     assert!(records(&dir(&world)).len() > before, "nothing is lost");
     assert!(world.log().contains("put back"), "{}", world.log());
     let segment = segments(&dir(&world)).pop().unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(segment)
+        .unwrap();
     file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     assert_eq!(ada.ask("echo", json!({"text": "goes on"})), "goes on");
     let ran = world.run(&["-o", "json", "audit", "verify"]);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
     assert!(ran.stderr.contains("audit_broken"), "{}", ran.stderr);
     let status = world.run(&["status"]);
-    assert!(status.code == 2 && status.stdout.contains("not whole"), "{}", status.stdout);
+    assert!(
+        status.code == 2 && status.stdout.contains("not whole"),
+        "{}",
+        status.stdout
+    );
 }
 
 #[test]
@@ -548,8 +744,14 @@ fn a_crash_shows_as_a_call_without_an_end_and_is_counted_at_the_next_start() {
     let open = search(&world, &["--unfinished"]);
     assert_eq!(open["items"].as_array().unwrap().len(), 1, "{open}");
     let recovered = search(&world, &["--event", "system.recovered"]);
-    assert_eq!(recovered["items"][0]["record"]["unfinished"], 1, "{recovered}");
-    assert_eq!(recovered["items"][0]["record"]["calls"], open["items"][0]["record"]["call"]);
+    assert_eq!(
+        recovered["items"][0]["record"]["unfinished"], 1,
+        "{recovered}"
+    );
+    assert_eq!(
+        recovered["items"][0]["record"]["calls"],
+        open["items"][0]["record"]["call"]
+    );
     assert_eq!(world.cli(&["audit", "verify"])["whole"], true);
 }
 
@@ -563,14 +765,19 @@ fn answered_calls_survive_kill_9_of_the_gateway() {
         let http = Http::new(&world.url);
         let callers: Vec<_> = (0..3)
             .map(|_| {
-                let session = crate::world::Session { http: http.clone(), ..ada.clone() };
+                let session = crate::world::Session {
+                    http: http.clone(),
+                    ..ada.clone()
+                };
                 std::thread::spawn(move || {
                     let mut ids = Vec::new();
                     let body = json!({"tool": "echo", "arguments": {"text": "x"}}).to_string();
                     while let Ok(answer) = std::panic::catch_unwind(|| {
                         session.send("POST", "/v1/tools/invoke", Some(body.as_bytes()))
                     }) {
-                        let Ok(json) = serde_json::from_slice::<Value>(&answer.body) else { break };
+                        let Ok(json) = serde_json::from_slice::<Value>(&answer.body) else {
+                            break;
+                        };
                         ids.extend(json["request_id"].as_str().map(str::to_owned));
                     }
                     ids
@@ -600,7 +807,10 @@ fn answered_calls_survive_kill_9_of_the_gateway() {
     };
     let (starts, ends) = (with("call.start"), with("call.end"));
     for id in &answered {
-        assert!(starts.contains(id.as_str()) && ends.contains(id.as_str()), "{id} is missing");
+        assert!(
+            starts.contains(id.as_str()) && ends.contains(id.as_str()),
+            "{id} is missing"
+        );
     }
 }
 
@@ -662,7 +872,12 @@ fn no_acknowledged_record_is_lost_by_kill_9() {
     let mut luck = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
     for _ in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "audit::victim", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "audit::victim",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(VICTIM, place.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -698,8 +913,16 @@ fn no_acknowledged_record_is_lost_by_kill_9() {
         .iter()
         .filter_map(|record| record["call"].as_str().map(str::to_owned))
         .collect();
-    let lost: Vec<&String> = acknowledged.iter().filter(|id| !kept.contains(*id)).collect();
+    let lost: Vec<&String> = acknowledged
+        .iter()
+        .filter(|id| !kept.contains(*id))
+        .collect();
     assert!(acknowledged.len() > 1000, "{}", acknowledged.len());
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+    assert!(
+        lost.is_empty(),
+        "{} of {} lost: {lost:?}",
+        lost.len(),
+        acknowledged.len()
+    );
     assert!(segments(place.path()).len() > 10, "rotation was in it");
 }
