@@ -137,12 +137,7 @@ fn what_happens_is_on_record_with_who_and_how() {
         assert!(call[field].as_str().unwrap().len() > 10, "{field}: {call}");
     }
     assert_eq!(call["arguments_bytes"], 12);
-    let digest = "5e9a33f5b9f7bd1c29a5ccb3a3a8d7a6";
-    assert_eq!(
-        call["arguments_sha256"].as_str().unwrap().len(),
-        64,
-        "{digest}"
-    );
+    assert_eq!(call["arguments_sha256"].as_str().unwrap().len(), 64);
     assert!(call.get("arguments").is_none(), "{call}");
     let end = of("call.end")
         .into_iter()
@@ -230,6 +225,10 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
     };
     assert_eq!((code, &online["whole"]), (0, &json!(true)), "{online}");
     assert_eq!(world.status()["audit"]["chain_ok"], true);
+    let known = world.until("the index has caught up", |world| {
+        let audit = &world.status()["audit"];
+        (audit["index_lag"] == 0).then(|| audit["seq"].as_u64().unwrap())
+    });
     let public = world.data_dir().join("keys/audit.pub");
     let printed = world.run(&["audit", "key"]);
     assert_eq!(printed.stdout, std::fs::read_to_string(&public).unwrap());
@@ -349,10 +348,18 @@ fn every_way_to_change_the_log_is_found_and_the_first_bad_record_named() {
     assert_eq!(broken("cut end", &cut, false), last - 2);
     // Even with the checkpoint's file gone: the index knows, and without it the missing file tells.
     let hidden = |dir: &Path, all: &[PathBuf]| {
-        cut(dir, all);
+        for (number, path) in all.iter().enumerate() {
+            let first = first_of(number);
+            let left = usize::try_from(known.saturating_sub(first)).unwrap();
+            take(path, &|lines| lines.truncate(left));
+            if left == 0 {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
         std::fs::remove_file(dir.join("checkpoint")).unwrap();
     };
-    assert!(broken("cut end, no checkpoint", &hidden, false) >= last - 3);
+    let found = broken("cut end, no checkpoint", &hidden, false);
+    assert_eq!(found, known);
     let bare = |dir: &Path, all: &[PathBuf]| {
         hidden(dir, all);
         for name in ["index.db", "index.db-wal", "index.db-shm"] {
@@ -603,16 +610,16 @@ fn arguments_are_kept_as_their_mcp_says() {
     world.demo("full", &["--audit-arguments", "full"]);
     let ada = world.client("ada");
     ada.ask("none.echo", json!({"text": "x"}));
-    let before = ada.ask("full.whoami", json!({}));
+    let run = || -> Value {
+        let me: Value = serde_json::from_str(&ada.ask("full.whoami", json!({}))).unwrap();
+        me["run"].clone()
+    };
+    let before = run();
     ada.ask("full.echo", json!({"text": "what was asked"}));
     ada.call("full.echo", json!({"text": "y".repeat(100_000)}));
     world.cli(&["mcp", "update", "full", "--audit-arguments", "digest"]);
     ada.ask("full.echo", json!({"text": "not kept"}));
-    assert_eq!(
-        ada.ask("full.whoami", json!({})),
-        before,
-        "the isolate is the same"
-    );
+    assert_eq!(run(), before, "the isolate is the same");
     let starts: Vec<Value> = records(&dir(&world))
         .into_iter()
         .filter(|record| record["event"] == "call.start" && record["tool"] == "echo")

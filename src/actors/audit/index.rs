@@ -4,7 +4,7 @@
 //! the busier the log is. What it has not read yet a search reads itself. An index that is lost,
 //! damaged or of another log is made anew from the segments.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -86,7 +86,7 @@ async fn remove(path: &Path) {
 }
 
 /// Opens the index, anew if it is damaged, and forgets what is not of this log.
-async fn begin(ctx: &Ctx, path: &PathBuf) -> Result<Arc<Index>, IndexError> {
+async fn begin(ctx: &Ctx, path: &Path) -> Result<Arc<Index>, IndexError> {
     let db = match AuditIndex::open(path).await {
         Err(IndexError::Damaged(why)) => {
             tracing::warn!("the audit index is made anew: {why}");

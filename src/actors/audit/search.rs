@@ -178,10 +178,12 @@ fn read_tail(
         };
         let call = columns.call.clone().unwrap_or_default();
         match columns.event.as_str() {
-            CALL_START if open.len() < AUDIT_OPEN_CALLS_MAX => {
-                if columns.seq < before && filter.fits(&columns) {
-                    open.insert(call, record.line);
-                }
+            CALL_START
+                if open.len() < AUDIT_OPEN_CALLS_MAX
+                    && columns.seq < before
+                    && filter.fits(&columns) =>
+            {
+                open.insert(call, record.line);
             }
             CALL_END => match open.remove(&call) {
                 Some(start) => tail.keep(start, Some(record.line), filter, most),

@@ -70,3 +70,41 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Every route that changes something goes through [`super::audited`]: one call for each.
+    #[test]
+    fn every_changing_endpoint_is_recorded() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/admin");
+        let mut routes_seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
+            if path.ends_with("audited.rs") {
+                continue;
+            }
+            let count = |words: &[&str]| -> usize {
+                words.iter().map(|word| text.matches(word).count()).sum()
+            };
+            let routes = match text.split_once("fn routes()") {
+                Some((_, rest)) => {
+                    let body = rest.split("\n}").next().unwrap_or_default();
+                    ["post(", "patch(", "put(", "delete("]
+                        .iter()
+                        .map(|verb| body.matches(verb).count())
+                        .sum()
+                }
+                None => 0,
+            };
+            let recorded = count(&["audited(&control, &admin,"]);
+            assert_eq!(routes, recorded, "{}", path.display());
+            routes_seen += routes;
+        }
+        assert!(routes_seen > 15, "the test reads nothing");
+    }
+}
