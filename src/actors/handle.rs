@@ -188,6 +188,29 @@ impl Handle {
         .await
     }
 
+    /// A question of our own whose line the caller brings to the server: the first one is in its
+    /// stdin before there is a writer.
+    ///
+    /// # Errors
+    /// [`CallError::NotSent`]: the run has ended.
+    pub(super) fn pose(
+        self: &Arc<Self>,
+        method: &str,
+        params: &[u8],
+    ) -> Result<(Bytes, Posed), CallError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        if self.pending.insert(id, tell).is_err() {
+            return Err(CallError::NotSent);
+        }
+        let posed = Posed {
+            handle: Arc::clone(self),
+            id,
+            told,
+        };
+        Ok((envelope::request(id, method, params), posed))
+    }
+
     async fn exchange(
         self: &Arc<Self>,
         deadline: Instant,
@@ -375,6 +398,33 @@ impl Drop for Entry<'_> {
     }
 }
 
+/// A question on its way without the writer. Dropped, it is forgotten: an answer is a stray then.
+#[derive(Debug)]
+pub(super) struct Posed {
+    handle: Arc<Handle>,
+    id: u64,
+    told: oneshot::Receiver<Told>,
+}
+
+impl Posed {
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self, deadline: Instant) -> Result<Reply, CallError> {
+        match tokio::time::timeout_at(deadline, &mut self.told).await {
+            Ok(Ok(Ok(reply))) => Ok(reply),
+            Ok(Ok(Err(end))) => Err(CallError::Ended(end)),
+            Ok(Err(_)) => Err(CallError::NotSent),
+            Err(_) => Err(CallError::TimedOut),
+        }
+    }
+}
+
+impl Drop for Posed {
+    fn drop(&mut self) {
+        // `initialize` must not be cancelled (MCP, cancellation), so nothing is said of it.
+        self.handle.pending.take(self.id);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -474,6 +524,37 @@ mod tests {
         let second = handle.call_tool("echo", &large, soon()).await.unwrap_err();
         assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
         assert_eq!(first.await.unwrap().unwrap_err(), CallError::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_posed_question_needs_no_writer_and_is_forgotten_with_its_asker() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        let reply = Reply {
+            line: Bytes::from_static(b"x"),
+            kind: ReplyKind::Result,
+            body: 0..1,
+        };
+        let (line, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert!(line.ends_with(b"\n"));
+        assert!(
+            handle.deliver(1, reply.clone()),
+            "it may be answered at once"
+        );
+        assert_eq!(posed.answer(soon()).await.unwrap().line, "x");
+        let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(posed.answer(soon()).await.unwrap_err(), CallError::TimedOut);
+        assert!(!handle.deliver(2, reply));
+        let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(handle.end(&end()), 1);
+        assert_eq!(
+            posed.answer(soon()).await.unwrap_err(),
+            CallError::Ended(end())
+        );
+        assert_eq!(handle.pose("x", b"{}").unwrap_err(), CallError::NotSent);
+        assert!(
+            frames.try_recv().is_err(),
+            "nothing is said of `initialize`"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -247,6 +247,7 @@ fn spec(launch: Launch) -> SpawnSpec {
             args: launch.args,
             env: launch.env,
         },
+        opening: launch.opening.to_vec(),
     }
 }
 
