@@ -248,6 +248,7 @@ fn spec(launch: Launch) -> SpawnSpec {
             args: launch.args,
             env: launch.env,
         },
+        opening: launch.opening.to_vec(),
     }
 }
 

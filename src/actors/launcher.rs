@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -41,6 +42,10 @@ pub struct Launch {
     pub limits: Limits,
     /// Kernel limits of all isolates of the user.
     pub user_limits: Limits,
+    /// What waits in its stdin when it begins, so that the first question costs no round through
+    /// the gateway; a launch that fails throws it away. Short: see
+    /// [`sandbox::host::OPENING_BYTES_MAX`].
+    pub opening: Bytes,
 }
 
 impl fmt::Debug for Launch {
