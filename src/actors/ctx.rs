@@ -209,6 +209,8 @@ pub struct Ctx {
     pub failures: Failures,
     /// Totals.
     pub totals: Totals,
+    /// Processes without a slot, as the reaper last saw them.
+    pub unowned: AtomicU64,
     /// The metrics.
     pub metrics: Metrics,
     /// What is kept between scrapes.
@@ -269,6 +271,7 @@ impl Ctx {
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),
+            unowned: AtomicU64::new(0),
             metrics: Metrics::new(),
             ops: OpsState::default(),
             tree: Tree::default(),
