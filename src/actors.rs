@@ -13,7 +13,9 @@
 
 pub mod access;
 pub mod audit;
+pub mod calls;
 pub mod catalog;
+pub mod changes;
 pub mod clock;
 pub mod control;
 pub mod ctx;
@@ -35,6 +37,7 @@ pub mod ring;
 pub mod root;
 mod router;
 mod run;
+mod sampler;
 #[cfg(test)]
 mod scripted;
 mod services;

@@ -5,6 +5,7 @@
 //! with what, why and what to do next is one shape for all of them (`error`).
 
 mod banner;
+mod call;
 mod client;
 mod config;
 mod dev;
@@ -12,6 +13,7 @@ mod error;
 mod group;
 mod isolate;
 mod key;
+mod kill;
 mod logging;
 mod mcp;
 mod output;
@@ -107,6 +109,12 @@ enum Command {
     /// Manage which granted mcps a key sees
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
+    /// Switch tools, mcps, users, clients or everything off and on again
+    #[command(subcommand)]
+    KillSwitch(kill::KillCommand),
+    /// Look at calls under way and cancel them
+    #[command(subcommand)]
+    Call(call::CallCommand),
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
@@ -205,6 +213,8 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Group(command) => group::run(command, desk).await,
         Command::Key(command) => key::run(command, desk).await,
         Command::Subscription(command) => subscription::run(command, desk).await,
+        Command::KillSwitch(command) => kill::run(command, desk).await,
+        Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
         Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
@@ -238,6 +248,7 @@ mod tests {
             "serve --listen 127.0.0.1:9000 --data-dir /tmp/x",
             "status -o json",
             "--no-color tree --depth 2 --watch",
+            "tree iso_x --depth 1",
             "ps -o wide",
             "isolate list",
             "isolate show iso_x",
@@ -273,6 +284,17 @@ mod tests {
             "subscription remove key_x time",
             "subscription list --key x",
             "session list",
+            "key suspend key_x --reason r -y",
+            "key resume x",
+            "kill-switch on --scope mcp --target demo --reason leaks --expires 2h",
+            "kill-switch on --scope tool --target demo/echo --reason r --dry-run",
+            "kill-switch on --scope all --reason r --expires 2026-01-31T08:00:00Z -y",
+            "kill-switch off --scope client --target key_x",
+            "kill-switch list --history -o json",
+            "kill-switch show deny_x",
+            "call list",
+            "call cancel call_x --reason r --recycle",
+            "call cancel call_x --no-recycle",
             "config show --config x.toml",
             "config check x.toml",
             "demo-mcp --misbehave garbage",
@@ -299,6 +321,11 @@ mod tests {
             "tree --depth -1",
             "status -o yaml",
             "key create ada --expires-in soon",
+            "kill-switch on --scope mcp --target demo",
+            "kill-switch on --target demo --reason r",
+            "kill-switch on --scope all --reason r --expires soon",
+            "call cancel",
+            "call cancel call_x --recycle --no-recycle",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -6,7 +6,7 @@
 mod check;
 mod cidr;
 mod layers;
-mod nearest;
+pub(crate) mod nearest;
 mod schema;
 mod show;
 

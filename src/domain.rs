@@ -1,16 +1,19 @@
 //! Pure types and decisions: nothing here waits, reads a file or knows a runtime.
 
 pub mod account;
+pub mod audit;
 #[cfg(test)]
 pub(crate) mod bless;
 pub mod code;
 pub mod dsn;
 pub mod expose;
 pub mod ids;
+pub mod kill;
 pub mod limits;
 pub mod mcp;
 pub mod name;
 pub mod restart;
 pub mod seal;
 pub mod token;
+pub mod usage;
 pub mod verdict;

@@ -11,6 +11,7 @@
 #[macro_use]
 mod pools;
 mod again;
+mod denies;
 mod error;
 mod groups;
 mod keys;
@@ -25,7 +26,6 @@ pub mod stats;
 mod subscriptions;
 #[cfg(test)]
 mod suite;
-mod suspensions;
 mod tools;
 mod users;
 

@@ -256,9 +256,14 @@ fn a_disabled_mcp_says_why_and_leaves_sessions_alive() {
     in_flight(&world, 1);
     let report = world.cli(&["mcp", "suspend", "demo", "--reason", "leaks secrets"]);
     assert_eq!(report["calls_cancelled"], 1, "{report}");
-    let (text, _) = failed(&waiting.join().unwrap(), "cancelled");
+    let (text, metadata) = failed(&waiting.join().unwrap(), "kill_switch_active");
     assert!(text.contains("leaks secrets"), "{text}");
-    let (text, _) = failed(&ada.call("echo", json!({"text": "x"})), "mcp_disabled");
+    assert_eq!(metadata["scope"], "mcp", "{metadata}");
+    assert_eq!(metadata["reason"], "leaks secrets", "{metadata}");
+    let (text, _) = failed(
+        &ada.call("demo.echo", json!({"text": "x"})),
+        "kill_switch_active",
+    );
     assert!(
         text.contains("leaks secrets") && text.contains("`demo`"),
         "{text}"
@@ -371,7 +376,7 @@ fn a_suspended_users_callers_are_told() {
     let waiting = sleeping(&ada, 600_000);
     in_flight(&world, 1);
     world.cli(&["user", "suspend", "ada", "--reason", "left the firm"]);
-    let (text, _) = failed(&waiting.join().unwrap(), "cancelled");
+    let (text, _) = failed(&waiting.join().unwrap(), "user_disabled");
     assert!(text.contains("left the firm"), "{text}");
 }
 

@@ -11,6 +11,7 @@ mod client_node;
 mod failures;
 mod hostile;
 mod isolation;
+mod kill;
 mod lifecycle;
 mod postgres;
 mod processes;
@@ -20,4 +21,5 @@ mod standard;
 mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;
+mod tree;
 mod world;

@@ -3,6 +3,8 @@
 //! A build reads storage in a task of its own, never in a handler; while one runs, further
 //! requests share the next. If the store is away the last snapshot stands.
 
+mod directory;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,12 +23,16 @@ use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
 use super::slot::Slot;
 
+pub use directory::Directory;
+
 /// Everything a call is routed by. Replaced whole.
 #[derive(Debug, Default)]
 pub struct Routes {
     mcps: HashMap<McpId, Published>,
     views: HashMap<KeyId, View>,
     owners: HashMap<Box<str>, Vec<Name>>,
+    /// What names mean, for administrators.
+    pub directory: Arc<Directory>,
 }
 
 /// A published mcp.
@@ -146,6 +152,7 @@ impl Routes {
             mcps,
             views,
             owners,
+            directory: Arc::new(Directory::read(store).await?),
         })
     }
 

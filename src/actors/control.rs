@@ -1,9 +1,13 @@
 //! What administrators may do: change the truth in storage, have it published, and tell the
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
+mod calls;
 mod discover;
+mod follow;
 mod isolates;
-mod suspend;
+mod kill;
+mod target;
+mod tree;
 mod view;
 
 use std::path::PathBuf;
@@ -22,12 +26,18 @@ use crate::domain::name::ToolName;
 use crate::domain::token::PresharedKey;
 use crate::storage::{Store, StoreError};
 
+pub use follow::{Follower, News};
+
 use super::audit::Entry;
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
 use super::plan::{ProgramError, find_program};
 use super::sessions::SessionsMsg;
+
+pub use calls::Recycle;
+pub use kill::Wanted;
+pub use target::Named;
 
 /// How long a snapshot may take to be published.
 const REFRESH_MAX: Duration = Duration::from_secs(10);

@@ -5,28 +5,34 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
-use crate::domain::ids::{IsolateId, KeyId, UserId};
+use crate::domain::audit::Category;
+use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
+use crate::domain::kill::{Caller, Deny};
 use crate::domain::mcp::{Limits, Mcp, Sharing};
+use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
 
 use super::access::AccessKeys;
-use super::audit::{Audit, Entry};
+use super::audit::{Audit, Entry, Refusals};
+use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
+use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
-use super::killswitch::Denied;
+use super::killswitch::Switchboard;
 use super::launcher::Launcher;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
@@ -140,6 +146,13 @@ pub struct Totals {
     pub failed: AtomicU64,
 }
 
+/// Who knows the secret values of a user that go into an mcp, so that they are taken out of what
+/// is recorded.
+pub trait KnownSecrets: Send + Sync {
+    /// The values that this user's runs of this mcp were given.
+    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString>;
+}
+
 /// What the actors share.
 pub struct Ctx {
     /// The configuration as it was read.
@@ -160,10 +173,12 @@ pub struct Ctx {
     pub launcher: Arc<dyn Launcher>,
     /// Routes, replaced whole.
     pub routes: ArcSwap<Routes>,
+    /// Kill switches and suspensions.
+    pub kill: Switchboard,
+    /// Calls that wait for a server.
+    pub waiting: Waiting,
     /// Whether routes were ever published.
     pub published: AtomicBool,
-    /// Denied users and mcps, replaced whole.
-    pub denied: ArcSwap<Denied>,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
     /// All slots.
@@ -178,10 +193,16 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Refused authentication, for the audit log.
+    pub refusals: Refusals,
+    /// Where the secret values are known that must not be recorded.
+    pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
     /// The tree, for those who look.
     pub tree: Tree,
+    /// What changes in it, for those who follow.
+    pub changes: Arc<Changes>,
     /// Set once, when the server begins to stop.
     pub stopping: watch::Sender<bool>,
     refs: Mutex<Refs>,
@@ -216,6 +237,7 @@ impl Ctx {
         launcher: Arc<dyn Launcher>,
     ) -> Self {
         let settings = settings(&config);
+        let changes = Arc::new(Changes::default());
         Self {
             started_at: clock.wall_ms(),
             config,
@@ -223,20 +245,24 @@ impl Ctx {
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
+            refusals: Refusals::default(),
+            secrets: OnceLock::new(),
             clock,
             store,
             store_away: ArcSwapOption::empty(),
             audit,
             launcher,
             routes: ArcSwap::default(),
+            kill: Switchboard::default(),
+            waiting: Waiting::default(),
             published: AtomicBool::new(false),
-            denied: ArcSwap::default(),
             access: ArcSwapOption::empty(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),
-            tree: Tree::default(),
+            tree: Tree::new(Arc::clone(&changes)),
+            changes,
             stopping: watch::Sender::new(false),
             refs: Mutex::default(),
         }
@@ -246,6 +272,13 @@ impl Ctx {
     #[must_use]
     pub fn wall_ms(&self) -> Millis {
         self.clock.wall_ms()
+    }
+
+    /// Whether work whose record is of this category may be done: the log can be written, or need
+    /// not be.
+    #[must_use]
+    pub fn may(&self, category: Category) -> bool {
+        self.gates.audit.is_open() || !self.audit.requires(category)
     }
 
     /// Whether the server has begun to stop.
@@ -290,20 +323,52 @@ impl Ctx {
             owner,
             self.settings.user_limits,
             self.settings.restart,
+            Arc::clone(&self.changes),
         );
         Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
     }
 
-    /// Whether the user or the mcp of a slot is suspended.
+    /// What keeps a slot's process from running, if anything does.
     #[must_use]
-    pub fn denies(&self, slot: &Slot) -> bool {
-        let denied = self.denied.load();
-        denied.mcp(&slot.key.mcp).is_some()
-            || slot
-                .key
-                .principal
-                .user()
-                .is_some_and(|user| denied.user(user).is_some())
+    pub fn denies(&self, slot: &Slot) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        let table = table.as_ref()?;
+        let key = match &slot.key.principal {
+            Principal::Session(_, session) if table.has_clients() => self.key_of(session),
+            _ => None,
+        };
+        let (user, mcp) = (slot.key.principal.user(), &slot.key.mcp);
+        table
+            .process(user, key.as_ref(), mcp, || self.wall_ms())
+            .cloned()
+    }
+
+    /// What denies a call, if anything does.
+    #[must_use]
+    pub fn denies_call(
+        &self,
+        session: &SessionHandle,
+        mcp: &McpId,
+        tool: &ToolName,
+    ) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        let table = table.as_ref()?;
+        table
+            .call(session.caller(), mcp, tool, || self.wall_ms())
+            .cloned()
+    }
+
+    /// The suspension of a user or of a key, if there is one.
+    #[must_use]
+    pub fn suspension(&self, who: Caller<'_>) -> Option<Arc<Deny>> {
+        let table = self.kill.table();
+        table.as_ref()?.suspension(who, || self.wall_ms()).cloned()
+    }
+
+    /// The key that registered a session, if the session is there.
+    pub(super) fn key_of(&self, session: &SessionId) -> Option<KeyId> {
+        let sessions = self.sessions.pin();
+        sessions.get(&session.bits()).map(|one| one.key.clone())
     }
 
     /// A slot will never run again: forgotten first, so that whoever waits finds its successor.

@@ -1,11 +1,14 @@
 //! What a failed call says: what happened, with what, and what to do; for people who never saw
 //! this gateway.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
+use crate::domain::kill::{Deny, Kind, Target};
+use crate::domain::limits::CALLS_WAITING_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::verdict::Verdict;
 
@@ -18,6 +21,7 @@ pub(super) struct Reason {
     pub(super) text: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) verdict: Option<&'static str>,
+    pub(super) deny: Option<Arc<Deny>>,
 }
 
 impl Reason {
@@ -27,6 +31,7 @@ impl Reason {
             text: text.into(),
             retry_after: None,
             verdict: None,
+            deny: None,
         }
     }
 
@@ -35,7 +40,7 @@ impl Reason {
         self
     }
 
-    fn because(mut self, end: &RunEnd) -> Self {
+    pub(super) fn because(mut self, end: &RunEnd) -> Self {
         self.verdict = Some(end.verdict.kind());
         self
     }
@@ -70,6 +75,15 @@ pub(super) fn run_ended(mcp: &Mcp, end: &RunEnd) -> Reason {
             Code::Cancelled,
             format!("this call was ended because `{name}` was stopped: {reason}"),
         ),
+        Verdict::Recycled { reason } => Reason::new(
+            Code::RunEnded,
+            format!(
+                "this call was ended because `{name}` was recycled: another call of it was \
+                 cancelled ({reason}) and it did not stop working on that one. Whether this call \
+                 had an effect is unknown, so it was not repeated."
+            ),
+        )
+        .retry(Duration::from_secs(1)),
         Verdict::Shutdown => Reason::new(
             Code::ShuttingDown,
             "this call was ended because the gateway is restarting. Try again in a few seconds.",
@@ -160,8 +174,64 @@ pub(super) fn busy(mcp: &Mcp, in_flight: usize) -> Reason {
     Reason::new(Code::Busy, text).retry(Duration::from_secs(1))
 }
 
-/// An administrator suspended the mcp.
-pub(super) fn mcp_disabled(mcp: &Mcp, why: &str) -> Reason {
-    let text = format!("mcp `{}` is disabled by an administrator: {why}", mcp.name);
-    Reason::new(Code::McpDisabled, text)
+/// More calls wait than there is room for.
+pub(super) fn no_seat(mcp: &Mcp) -> Reason {
+    let text = format!(
+        "{CALLS_WAITING_MAX} calls are waiting for servers to start on this host; this one of `{}` \
+         did not get a place. Try again in a few seconds.",
+        mcp.name
+    );
+    Reason::new(Code::Starting, text).retry(Duration::from_secs(5))
+}
+
+/// A kill switch or suspension is on.
+pub(super) fn denied(deny: &Arc<Deny>) -> Reason {
+    let why = &deny.reason;
+    let until = match deny.expires_at.map(jiff::Timestamp::from_millisecond) {
+        Some(Ok(at)) => format!(" It ends at {}.", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        _ => String::new(),
+    };
+    let stopped = |what: String| {
+        let text = format!("{what} by an administrator: {why}{until}");
+        Reason::new(Code::KillSwitchActive, text)
+    };
+    let reason = match (deny.kind, &deny.target) {
+        (Kind::Suspension, Target::Client(_)) => Reason::new(
+            Code::SessionSuspended,
+            format!("this client's key is suspended: {why}{until}"),
+        ),
+        (Kind::Suspension, _) => Reason::new(
+            Code::UserDisabled,
+            format!("your account is suspended: {why}{until}"),
+        ),
+        (Kind::KillSwitch, Target::Tool(_, tool)) => {
+            let mcp = deny.label.split('/').next().unwrap_or_default();
+            stopped(format!("tool `{tool}` of mcp `{mcp}` is switched off"))
+        }
+        (Kind::KillSwitch, Target::Mcp(_)) => {
+            stopped(format!("mcp `{}` is switched off", deny.label))
+        }
+        (Kind::KillSwitch, Target::User(_)) => {
+            stopped("all calls of your account are switched off".to_owned())
+        }
+        (Kind::KillSwitch, Target::Client(_)) => {
+            stopped("all calls of this client are switched off".to_owned())
+        }
+        (Kind::KillSwitch, Target::All) => {
+            stopped("all calls through this gateway are switched off".to_owned())
+        }
+    };
+    Reason {
+        deny: Some(Arc::clone(deny)),
+        ..reason
+    }
+}
+
+/// An administrator cancelled this very call.
+pub(super) fn cancelled(mcp: &Mcp, why: &str) -> Reason {
+    let text = format!(
+        "this call of `{}` was cancelled by an administrator: {why}. It may have had its effect.",
+        mcp.name
+    );
+    Reason::new(Code::Cancelled, text)
 }

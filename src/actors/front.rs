@@ -14,8 +14,10 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::domain::account::Millis;
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, SessionId};
+use crate::domain::kill::Deny;
 use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
@@ -26,7 +28,7 @@ use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::router;
+use super::router::{self, Errand};
 use super::session::SessionHandle;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
@@ -117,6 +119,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The verdict's word, if a run's end is the reason.
     pub verdict: Option<String>,
+    /// The kill switch or suspension, if one is the reason.
+    pub deny: Option<Arc<Deny>>,
     /// From admission to failure.
     pub took: Duration,
 }
@@ -169,13 +173,15 @@ impl Front {
     #[must_use]
     pub fn tools(&self, session: &SessionHandle) -> Vec<ToolView> {
         let routes = self.ctx.routes.load();
-        let denied = self.ctx.denied.load();
         let Some(view) = routes.view(&session.key) else {
             return Vec::new();
         };
         view.routes()
             .iter()
-            .filter(|route| denied.mcp(&route.published.mcp.id).is_none())
+            .filter(|route| {
+                let mcp = &route.published.mcp.id;
+                self.ctx.denies_call(session, mcp, &route.tool).is_none()
+            })
             .map(|route| ToolView {
                 name: route.exposed.to_string(),
                 mcp: route.published.mcp.name.clone(),
@@ -185,7 +191,12 @@ impl Front {
     }
 
     /// Carries a tool call to its server and the answer back. Dropping the future cancels it.
-    pub async fn call(&self, session: &SessionHandle, tool: &str, arguments: &RawValue) -> Outcome {
+    pub async fn call(
+        &self,
+        session: &Arc<SessionHandle>,
+        tool: &str,
+        arguments: &RawValue,
+    ) -> Outcome {
         let admitted = Instant::now();
         let ctx = &self.ctx;
         let call = CallId::from_random(id_bits());
@@ -226,13 +237,19 @@ impl Front {
             told: false,
             admitted,
         };
-        if let Err(error) = ctx.audit.wait(appended).await {
+        if let Err(error) = ctx.audit.wait(appended, Category::Call).await {
             ending.outcome = Code::AuditUnavailable.as_str();
             let reason = not_made(error);
             return self.failed(call, Some(mcp.name.clone()), reason, admitted);
         }
-        let carried =
-            router::carry(ctx, session, route, arguments.get().as_bytes(), admitted).await;
+        let errand = Errand {
+            call: &call,
+            session,
+            route,
+            arguments: arguments.get().as_bytes(),
+            admitted,
+        };
+        let carried = router::carry(ctx, errand).await;
         let carried = carried.and_then(|reply| match reply.kind {
             ReplyKind::Result => Ok(reply),
             ReplyKind::Error => Err(server_error(mcp, &reply)),
@@ -280,6 +297,9 @@ impl Front {
         admitted: Instant,
     ) -> Outcome {
         self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
+        if let Some(deny) = &reason.deny {
+            self.ctx.kill.stats.count_denied(deny.target.scope());
+        }
         Outcome::Failed(Failure {
             call,
             code: reason.code,
@@ -287,6 +307,7 @@ impl Front {
             mcp,
             retry_after: reason.retry_after,
             verdict: reason.verdict.map(ToOwned::to_owned),
+            deny: reason.deny,
             took: admitted.elapsed(),
         })
     }
@@ -302,7 +323,7 @@ fn admit<'a>(
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
     }
-    if !ctx.gates.audit.is_open() {
+    if !ctx.may(Category::Call) {
         let text = "no call is made while the audit log cannot be written. Tell your operator.";
         return Err(Reason::new(Code::AuditUnavailable, text));
     }
@@ -313,12 +334,8 @@ fn admit<'a>(
     let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
         return Err(not_in_view(routes, session, tool));
     };
-    let denied = ctx.denied.load();
-    match denied.mcp(&route.published.mcp.id) {
-        Some(suspension) => Err(failure::mcp_disabled(
-            &route.published.mcp,
-            &suspension.reason,
-        )),
+    match ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
+        Some(deny) => Err(failure::denied(&deny)),
         None => Ok(route),
     }
 }
@@ -398,7 +415,7 @@ impl Ending<'_> {
         })?;
         // Only now: who leaves while waiting for room in the queue has told nothing.
         self.told = true;
-        self.ctx.audit.wait(appended).await
+        self.ctx.audit.wait(appended, Category::Call).await
     }
 }
 
@@ -412,7 +429,7 @@ impl Drop for Ending<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::audit::{Audit, Durability};
+    use super::super::audit::{Audit, Durability, Setup, Sync, reading};
     use super::super::clock::SetClock;
     use super::super::scripted::Scripted;
     use super::*;
@@ -421,10 +438,15 @@ mod tests {
     use crate::storage::Store;
 
     async fn ctx(dir: &std::path::Path) -> Arc<Ctx> {
+        ctx_on(dir, Sync::default()).await
+    }
+
+    async fn ctx_on(dir: &std::path::Path, sync: Sync) -> Arc<Ctx> {
         let mut config = Config::default();
         config.server.data_dir = dir.to_owned();
         let store = Store::open(&dir.join("db")).await.unwrap();
-        let audit = Audit::open(&dir.join("audit"), Durability::Durable).unwrap();
+        let setup = Setup::new(&dir.join("audit"), Durability::Durable);
+        let audit = Audit::start(Setup { sync, ..setup }).unwrap();
         let clock = Arc::new(SetClock::at(1));
         Arc::new(Ctx::new(
             config,
@@ -451,18 +473,17 @@ mod tests {
         let ctx = ctx(dir.path()).await;
         drop(ending(&ctx));
         ending(&ctx).commit("answered", 1).await.unwrap();
-        let text = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
-        let ends: Vec<&str> = text.lines().collect();
-        assert_eq!(ends.len(), 2, "{text}");
-        assert!(ends[0].contains("\"caller_left\"") && ends[1].contains("\"answered\""));
+        let ends = reading::records(&dir.path().join("audit"));
+        assert_eq!(ends.len(), 2, "{ends:?}");
+        assert_eq!(ends[0]["outcome"], "caller_left");
+        assert_eq!(ends[1]["outcome"], "answered");
     }
 
     #[tokio::test]
     async fn an_end_is_told_when_it_is_in_the_queue_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("audit")).unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit/audit.jsonl")).unwrap();
-        let ctx = ctx(dir.path()).await;
+        let full = Sync::with(|_| Err(std::io::ErrorKind::StorageFull.into()));
+        let ctx = ctx_on(dir.path(), full).await;
         let mut queued = ending(&ctx);
         assert!(queued.commit("answered", 1).await.is_err());
         assert!(queued.told, "it is written when the disk takes it");
@@ -487,7 +508,10 @@ mod tests {
         };
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::AuditUnavailable);
-        assert_eq!(ctx.audit.queued() + ctx.audit.written().borrow().seq, 0);
+        assert_eq!(
+            ctx.audit.queued() + ctx.audit.written().borrow().appended,
+            0
+        );
         ctx.gates.audit.set(true);
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::KeyUnknown);

@@ -15,10 +15,12 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::domain::ids::CallId;
 use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
+use super::calls::{Tag, Why};
 use super::gate::{Gate, Position};
 use super::health::Pulse;
 use super::pending::Pending;
@@ -43,8 +45,37 @@ pub struct Reply {
     pub body: Range<usize>,
 }
 
+/// What a server hears when a call is cut off.
+const BY_ADMIN: &str = "cancelled by an administrator";
+
+/// Why a waiter gets no reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// The run ended.
+    Ended(Arc<RunEnd>),
+    /// This call alone was cut off.
+    Cancelled(Why),
+}
+
 /// What a waiter is told.
-pub type Told = Result<Reply, Arc<RunEnd>>;
+pub type Told = Result<Reply, Cut>;
+
+/// Who waits in the pending table.
+#[derive(Debug)]
+struct Waiter {
+    tell: oneshot::Sender<Told>,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// A tool call.
+    Call(Tag),
+    /// A question of our own.
+    Ours,
+    /// A call was cancelled, and somebody looks whether its server answers all the same.
+    Watch,
+}
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +89,8 @@ pub enum CallError {
     },
     /// The run ended while the call was in flight.
     Ended(Arc<RunEnd>),
+    /// This call alone was cut off; the server was told to stop working on it.
+    Cancelled(Why),
     /// The deadline passed; the server was told to stop working on it.
     TimedOut,
 }
@@ -80,7 +113,7 @@ pub struct Handle {
     in_flight_max: usize,
     queue: mpsc::Sender<Frame>,
     queued_bytes: AtomicUsize,
-    pending: Pending<oneshot::Sender<Told>, Arc<RunEnd>>,
+    pending: Pending<Waiter, Arc<RunEnd>>,
     next_id: AtomicU64,
     started: Instant,
     used_ms: AtomicU64,
@@ -153,22 +186,27 @@ impl Handle {
     ///
     /// Dropping the future cancels the call: the server gets `notifications/cancelled`.
     ///
+    /// `allowed` is asked again once the call can be found here: whoever takes a permission away
+    /// and then looks for calls either finds this one, or this one finds that it is not allowed.
+    ///
     /// # Errors
     /// [`CallError`]; at most `deadline` later.
     pub async fn call_tool(
         self: &Arc<Self>,
-        tool: &str,
+        tag: Tag,
         arguments: &[u8],
         deadline: Instant,
+        allowed: impl FnOnce() -> bool,
     ) -> Result<Reply, CallError> {
         if !self.gate.is_open() {
             return Err(CallError::NotSent);
         }
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let tool = tag.tool.clone();
         let result = self
-            .exchange(deadline, Door::Checked, |id| {
-                envelope::tool_call(id, tool, arguments)
+            .exchange(deadline, Role::Call(tag), allowed, |id| {
+                envelope::tool_call(id, tool.as_str(), arguments)
             })
             .await;
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -182,22 +220,27 @@ impl Handle {
         params: &[u8],
         deadline: Instant,
     ) -> Result<Reply, CallError> {
-        self.exchange(deadline, Door::Passed, |id| {
-            envelope::request(id, method, params)
-        })
+        self.exchange(
+            deadline,
+            Role::Ours,
+            || true,
+            |id| envelope::request(id, method, params),
+        )
         .await
     }
 
     async fn exchange(
         self: &Arc<Self>,
         deadline: Instant,
-        door: Door,
+        role: Role,
+        allowed: impl FnOnce() -> bool,
         line: impl FnOnce(u64) -> Bytes,
     ) -> Result<Reply, CallError> {
         // Our own questions take no caller's slot, and a full house still hears a ping.
-        let _slot = match door {
-            Door::Passed => None,
-            Door::Checked => match self.slots.try_acquire() {
+        let checked = matches!(role, Role::Call(_));
+        let _slot = match checked {
+            false => None,
+            true => match self.slots.try_acquire() {
                 Ok(slot) => Some(slot),
                 Err(_) => return Err(self.busy()),
             },
@@ -209,8 +252,8 @@ impl Handle {
         if queued > 0 && queued + length > QUEUE_BYTES_MAX {
             return Err(self.busy());
         }
-        let (tell, told) = oneshot::channel();
-        if self.pending.insert(id, tell).is_err() {
+        let (tell, mut told) = oneshot::channel();
+        if self.pending.insert(id, Waiter { tell, role }).is_err() {
             return Err(CallError::NotSent);
         }
         let mut entry = Entry {
@@ -218,22 +261,26 @@ impl Handle {
             id,
             state: EntryState::Registered,
         };
-        if door == Door::Checked && !self.gate.is_open() {
-            // Whoever drains may have looked before we registered (see gate.rs).
+        if checked && !(self.gate.is_open() && allowed()) {
+            // Whoever drains or denies may have looked before we registered (see gate.rs).
             return Err(CallError::NotSent);
         }
         let exchange = async {
-            let Ok(place) = self.queue.reserve().await else {
-                return Err(CallError::NotSent);
+            let place = match self.queue.try_reserve() {
+                Ok(place) => place,
+                Err(_) => tokio::select! {
+                    biased;
+                    cut = &mut told => return answer(cut),
+                    place = self.queue.reserve() => match place {
+                        Ok(place) => place,
+                        Err(_) => return Err(CallError::NotSent),
+                    },
+                },
             };
             self.queued_bytes.fetch_add(length, Ordering::Relaxed);
             place.send(Frame { id, line });
             entry.state = EntryState::Queued;
-            match told.await {
-                Ok(Ok(reply)) => Ok(reply),
-                Ok(Err(end)) => Err(CallError::Ended(end)),
-                Err(_) => Err(CallError::NotSent),
-            }
+            answer(told.await)
         };
         match tokio::time::timeout_at(deadline, exchange).await {
             Ok(result) => {
@@ -278,16 +325,71 @@ impl Handle {
     }
 
     /// Ends the run for its callers: shuts the gate and tells all who wait. The first end counts.
-    /// Gives how many were told.
+    /// Gives how many callers were told.
     pub fn end(&self, end: &Arc<RunEnd>) -> usize {
         self.gate.shut();
         let waiting = self.pending.close(Arc::clone(end));
-        let told = waiting.len();
+        let mut told = 0;
         for waiter in waiting {
+            told += usize::from(matches!(waiter.role, Role::Call(_)));
             // A caller that left in this moment needs no answer.
-            let _ = waiter.send(Err(Arc::clone(end)));
+            let _ = waiter.tell.send(Err(Cut::Ended(Arc::clone(end))));
         }
         told
+    }
+
+    /// Cuts off the calls that are meant, and tells the server to stop working on them. Gives how
+    /// many there were.
+    pub(super) fn cancel_where(&self, meant: impl Fn(&Tag) -> bool, why: &Why) -> usize {
+        let of_call = |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if meant(tag));
+        let hit = self.pending.take_where(of_call);
+        let count = hit.len();
+        for (id, waiter) in hit {
+            let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
+            // The reason is for people; the server is told no more than it must know.
+            self.post(envelope::cancelled(id, BY_ADMIN));
+        }
+        count
+    }
+
+    /// Cuts off one call and tells the server. What comes back resolves when the server answers
+    /// all the same; it breaks off if the call had never reached the server.
+    pub(super) fn cancel_one(&self, call: &CallId, why: &Why) -> Option<oneshot::Receiver<Told>> {
+        let (tell, answered) = oneshot::channel();
+        let of_call =
+            |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if tag.call == *call);
+        let watch = Waiter {
+            tell,
+            role: Role::Watch,
+        };
+        let (id, waiter) = self.pending.swap(of_call, watch)?;
+        let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
+        self.post(envelope::cancelled(id, BY_ADMIN));
+        Some(answered)
+    }
+
+    /// Nobody waits any more for what [`Handle::cancel_one`] watches.
+    pub(super) fn unwatch(&self) {
+        self.pending
+            .take_where(|waiter| waiter.tell.is_closed() && matches!(waiter.role, Role::Watch));
+    }
+
+    /// The calls in flight.
+    #[must_use]
+    pub fn tags(&self) -> Vec<Tag> {
+        self.pending.see(|waiter| match &waiter.role {
+            Role::Call(tag) => Some(tag.clone()),
+            Role::Ours | Role::Watch => None,
+        })
+    }
+
+    /// How many calls in flight are meant.
+    #[must_use]
+    pub fn count(&self, meant: impl Fn(&Tag) -> bool) -> usize {
+        let of_call = |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if meant(tag));
+        self.pending
+            .see(|waiter| of_call(waiter).then_some(()))
+            .len()
     }
 
     /// Why the run ended for its callers, if it did.
@@ -299,7 +401,7 @@ impl Handle {
     /// The reader has a reply. `false`: nobody waits for it (late, twice, or never asked).
     pub(super) fn deliver(&self, id: u64, reply: Reply) -> bool {
         match self.pending.take(id) {
-            Some(waiter) => waiter.send(Ok(reply)).is_ok(),
+            Some(waiter) => waiter.tell.send(Ok(reply)).is_ok(),
             None => false,
         }
     }
@@ -323,7 +425,16 @@ impl Handle {
 
     /// Whether a frame is still worth writing: its caller may have left while it waited.
     pub(super) fn wants(&self, frame: &Frame) -> bool {
-        frame.id == 0 || self.pending.contains(frame.id)
+        let watched = |waiter: &Waiter| matches!(waiter.role, Role::Watch);
+        match self.pending.look(frame.id, watched) {
+            Some(false) => true,
+            // Cancelled before it was written: whoever watches learns that it never was.
+            Some(true) => {
+                self.pending.take(frame.id);
+                false
+            }
+            None => frame.id == 0,
+        }
     }
 
     /// The writer took this many bytes from the queue.
@@ -342,10 +453,14 @@ impl Handle {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
-    Checked,
-    Passed,
+/// What a call is told, as its error.
+fn answer(told: Result<Told, oneshot::error::RecvError>) -> Result<Reply, CallError> {
+    match told {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(Cut::Ended(end))) => Err(CallError::Ended(end)),
+        Ok(Err(Cut::Cancelled(why))) => Err(CallError::Cancelled(why)),
+        Err(_) => Err(CallError::NotSent),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -388,6 +503,10 @@ mod tests {
         })
     }
 
+    fn tag() -> Tag {
+        Tag::for_tests([7; crate::domain::ids::ID_BYTES])
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
@@ -400,7 +519,10 @@ mod tests {
     async fn a_call_times_out_once_and_the_server_is_told() {
         let (handle, mut frames) = Handle::new(1, 4);
         handle.open();
-        let error = handle.call_tool("echo", b"{}", soon()).await.unwrap_err();
+        let error = handle
+            .call_tool(tag(), b"{}", soon(), || true)
+            .await
+            .unwrap_err();
         assert_eq!(error, CallError::TimedOut);
         let sent = frames.recv().await.unwrap();
         assert!(text(&sent).contains("tools/call"));
@@ -418,10 +540,13 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
         };
         let sent = frames.recv().await.unwrap();
-        let busy = handle.call_tool("echo", b"{}", soon()).await.unwrap_err();
+        let busy = handle
+            .call_tool(tag(), b"{}", soon(), || true)
+            .await
+            .unwrap_err();
         assert_eq!(busy, CallError::Busy { in_flight: 1 });
         call.abort();
         let _ = call.await;
@@ -445,7 +570,7 @@ mod tests {
         let calls: Vec<_> = (0..5)
             .map(|_| {
                 let handle = Arc::clone(&handle);
-                tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+                tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
             })
             .collect();
         for _ in 0..5 {
@@ -456,7 +581,10 @@ mod tests {
             assert_eq!(call.await.unwrap().unwrap_err(), CallError::Ended(end()));
         }
         assert_eq!(
-            handle.call_tool("echo", b"{}", soon()).await.unwrap_err(),
+            handle
+                .call_tool(tag(), b"{}", soon(), || true)
+                .await
+                .unwrap_err(),
             CallError::NotSent
         );
     }
@@ -468,10 +596,13 @@ mod tests {
         let large = vec![b' '; QUEUE_BYTES_MAX];
         let first = {
             let (handle, large) = (Arc::clone(&handle), large.clone());
-            tokio::spawn(async move { handle.call_tool("echo", &large, soon()).await })
+            tokio::spawn(async move { handle.call_tool(tag(), &large, soon(), || true).await })
         };
         tokio::task::yield_now().await;
-        let second = handle.call_tool("echo", &large, soon()).await.unwrap_err();
+        let second = handle
+            .call_tool(tag(), &large, soon(), || true)
+            .await
+            .unwrap_err();
         assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
         assert_eq!(first.await.unwrap().unwrap_err(), CallError::TimedOut);
     }
@@ -482,7 +613,7 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move { handle.call_tool("echo", b"{}", soon()).await })
+            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
         };
         let sent = frames.recv().await.unwrap();
         assert!(!handle.drain_if_idle());
@@ -496,8 +627,124 @@ mod tests {
         assert_eq!(call.await.unwrap().unwrap().line, "x");
         assert!(handle.drain_if_idle());
         assert_eq!(
-            handle.call_tool("echo", b"{}", soon()).await.unwrap_err(),
+            handle
+                .call_tool(tag(), b"{}", soon(), || true)
+                .await
+                .unwrap_err(),
             CallError::NotSent
         );
+    }
+
+    /// A call in flight, and what the writer got of it.
+    async fn flying(
+        handle: &Arc<Handle>,
+        frames: &mut mpsc::Receiver<Frame>,
+        tag: Tag,
+    ) -> (tokio::task::JoinHandle<Result<Reply, CallError>>, Frame) {
+        let ours = Arc::clone(handle);
+        let call = tokio::spawn(async move { ours.call_tool(tag, b"{}", soon(), || true).await });
+        loop {
+            let sent = frames.recv().await.unwrap();
+            // 0: a notification of an earlier call.
+            if sent.id != 0 {
+                return (call, sent);
+            }
+        }
+    }
+
+    fn reply() -> Reply {
+        Reply {
+            line: Bytes::from_static(b"x"),
+            kind: ReplyKind::Result,
+            body: 0..1,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_calls_that_are_meant_are_cut_off_and_the_server_is_told() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        handle.open();
+        let (hit, other) = (tag(), Tag::for_tests([8; crate::domain::ids::ID_BYTES]));
+        let meant = hit.call.clone();
+        let (cut, sent) = flying(&handle, &mut frames, hit).await;
+        let (spared, later) = flying(&handle, &mut frames, other).await;
+        let why = Why::Asked("leaks".into());
+        assert_eq!(handle.cancel_where(|tag| tag.call == meant, &why), 1);
+        assert_eq!(cut.await.unwrap().unwrap_err(), CallError::Cancelled(why));
+        let told = text(&frames.recv().await.unwrap());
+        assert!(
+            told.contains(&format!("\"requestId\":{},", sent.id)),
+            "{told}"
+        );
+        assert!(!told.contains("leaks"), "the reason is for people: {told}");
+        assert!(handle.deliver(later.id, reply()));
+        spared.await.unwrap().unwrap();
+        assert_eq!(handle.slots.available_permits(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_denied_once_it_can_be_found_is_not_sent() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        handle.open();
+        let denied = handle.call_tool(tag(), b"{}", soon(), || {
+            assert_eq!(handle.tags().len(), 1, "whoever looks now finds it");
+            false
+        });
+        assert_eq!(denied.await.unwrap_err(), CallError::NotSent);
+        assert_eq!(handle.in_flight(), 0);
+        assert!(frames.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cancels_sees_whether_the_server_answers_all_the_same() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        handle.open();
+        let (cut, sent) = flying(&handle, &mut frames, tag()).await;
+        assert!(handle.wants(&sent));
+        let why = Why::Asked("too long".into());
+        let answered = handle.cancel_one(&tag().call, &why).unwrap();
+        assert_eq!(
+            cut.await.unwrap().unwrap_err(),
+            CallError::Cancelled(why.clone())
+        );
+        assert!(handle.cancel_one(&tag().call, &why).is_none(), "once");
+        assert!(handle.deliver(sent.id, reply()), "it is not a stray");
+        answered.await.unwrap().unwrap();
+
+        // Not written yet: then it never is, and whoever watches learns that.
+        let (cut, unsent) = flying(&handle, &mut frames, tag()).await;
+        let answered = handle.cancel_one(&tag().call, &why).unwrap();
+        cut.await.unwrap().unwrap_err();
+        assert!(!handle.wants(&unsent));
+        assert!(answered.await.is_err());
+        assert_eq!(handle.in_flight(), 0);
+
+        // Nobody waits for it any more.
+        let (cut, _) = flying(&handle, &mut frames, tag()).await;
+        drop(handle.cancel_one(&tag().call, &why).unwrap());
+        cut.await.unwrap().unwrap_err();
+        handle.unwatch();
+        assert_eq!(handle.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_the_writer_is_told_at_once() {
+        let (handle, _frames) = Handle::new(1, 2 * WRITER_QUEUE_MAX);
+        handle.open();
+        for _ in 0..WRITER_QUEUE_MAX {
+            assert!(handle.post(Bytes::from_static(b"x")));
+        }
+        let stuck = {
+            let handle = Arc::clone(&handle);
+            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
+        };
+        while handle.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let since = Instant::now();
+        let why = Why::Asked("leaks".into());
+        assert_eq!(handle.cancel_where(|_| true, &why), 1);
+        assert_eq!(stuck.await.unwrap().unwrap_err(), CallError::Cancelled(why));
+        assert_eq!(since.elapsed(), Duration::ZERO);
     }
 }

@@ -9,6 +9,7 @@
 mod ending;
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -210,10 +211,10 @@ impl IsolateState {
         myself: &ActorRef<IsolateMsg>,
         cause: &'static str,
     ) -> Result<(), ActorProcessingErr> {
-        if self.ctx.denies(&self.slot) {
+        if let Some(deny) = self.ctx.denies(&self.slot) {
             // Whoever waits looks again, and is told why.
             self.phase = Phase::Resting;
-            self.gone(myself, "suspended");
+            self.gone(myself, deny.title());
             return Ok(());
         }
         if matches!(self.slot.state(), SlotState::Closed) {
@@ -236,6 +237,14 @@ impl IsolateState {
             }
         });
         let Some(frames) = pipe else { return Ok(()) };
+        // Whoever denies publishes the table and then looks into the slots; we are in the slot and
+        // look at the table. One of the two sees the other, so no run slips through between them.
+        fence(Ordering::SeqCst);
+        if let Some(deny) = self.ctx.denies(&self.slot) {
+            occupant.kill(Verdict::Killed {
+                reason: deny.reason.clone(),
+            });
+        }
         let deadline = self.slot.mcp.start_deadline();
         let since = Instant::now();
         self.phase = Phase::Running;

@@ -17,6 +17,8 @@ use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
 
+pub use crate::domain::usage::Usage;
+
 /// A boxed future, for the few calls that cross this border.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -94,19 +96,6 @@ pub enum Exit {
     },
 }
 
-/// Resource use of a process tree; what the kernel does not count here is `None`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Bytes now.
-    pub memory_bytes: Option<u64>,
-    /// Bytes at most.
-    pub memory_peak_bytes: Option<u64>,
-    /// Processes and threads now.
-    pub pids: Option<u64>,
-    /// CPU time used, microseconds.
-    pub cpu_micros: Option<u64>,
-}
-
 /// What the barrier found when the tree was gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remains {
@@ -129,8 +118,12 @@ pub trait Scope: Send + Sync {
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains>;
     /// Whether, and for whose limit, the kernel killed for memory so far. A few file reads.
     fn oom(&self) -> Option<OomScope>;
-    /// Resource use now.
+    /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
+    /// The same without what only the end of a run is asked for: the cheap reading of the sweep.
+    fn sample(&self) -> Usage {
+        self.usage()
+    }
 }
 
 /// Why a run could not be started.

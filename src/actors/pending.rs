@@ -47,12 +47,39 @@ impl<W, R: Clone> Pending<W, R> {
         }
     }
 
-    /// Whether somebody still waits for this id.
-    #[must_use]
-    pub fn contains(&self, id: u64) -> bool {
+    /// Takes out all waiters that are meant.
+    pub fn take_where(&self, meant: impl Fn(&W) -> bool) -> Vec<(u64, W)> {
+        match &mut *self.0.lock() {
+            State::Open(waiters) => waiters.extract_if(|_, waiter| meant(waiter)).collect(),
+            State::Closed(_) => Vec::new(),
+        }
+    }
+
+    /// Puts another in the place of the first waiter that is meant, in one step: an answer reaches
+    /// the one or the other.
+    pub fn swap(&self, meant: impl Fn(&W) -> bool, other: W) -> Option<(u64, W)> {
+        match &mut *self.0.lock() {
+            State::Open(waiters) => {
+                let (id, waiter) = waiters.iter_mut().find(|(_, waiter)| meant(waiter))?;
+                Some((*id, std::mem::replace(waiter, other)))
+            }
+            State::Closed(_) => None,
+        }
+    }
+
+    /// Looks at the waiter of this id.
+    pub fn look<T>(&self, id: u64, with: impl FnOnce(&W) -> T) -> Option<T> {
         match &*self.0.lock() {
-            State::Open(waiters) => waiters.contains_key(&id),
-            State::Closed(_) => false,
+            State::Open(waiters) => waiters.get(&id).map(with),
+            State::Closed(_) => None,
+        }
+    }
+
+    /// What is seen of every waiter.
+    pub fn see<T>(&self, with: impl FnMut(&W) -> Option<T>) -> Vec<T> {
+        match &*self.0.lock() {
+            State::Open(waiters) => waiters.values().filter_map(with).collect(),
+            State::Closed(_) => Vec::new(),
         }
     }
 

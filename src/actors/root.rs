@@ -19,7 +19,7 @@ use super::catalog::Catalog;
 use super::ctx::Ctx;
 use super::health::Health;
 use super::household::{Household, Whose};
-use super::killswitch::KillSwitch;
+use super::killswitch::{JournalError, KillSwitch};
 use super::listeners::{DoorError, Doors, Listeners};
 use super::services::{Reaper, Spawner, StoreKeeper};
 use super::sessions::Sessions;
@@ -242,6 +242,11 @@ impl Actor for Root {
                 // At boot somebody waits at a terminal: a port that is taken stays taken.
                 if let (true, Some(door)) = (booting, error.downcast_ref::<DoorError>()) {
                     state.give_up(service, door.code, &door.message);
+                    return Ok(());
+                }
+                // A damaged journal does not heal by trying again.
+                if let (true, Some(journal)) = (booting, error.downcast_ref::<JournalError>()) {
+                    state.give_up(service, journal.code(), &journal.to_string());
                     return Ok(());
                 }
                 error.to_string()

@@ -8,44 +8,92 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
+use crate::domain::ids::CallId;
 use crate::domain::limits::{BACKOFF_WAIT_MAX, START_QUEUE_MAX};
 use crate::domain::mcp::{Mcp, Sharing};
+use crate::domain::verdict::Verdict;
 
+use super::calls::{Seat, Tag, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::handle::{CallError, Reply};
+use super::handle::{CallError, Reply, RunEnd};
 use super::session::SessionHandle;
 use super::slot::{Principal, Slot, SlotState};
 
+/// One call, on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Errand<'a> {
+    /// The call.
+    pub(super) call: &'a CallId,
+    /// Whose it is.
+    pub(super) session: &'a Arc<SessionHandle>,
+    /// Where it goes.
+    pub(super) route: &'a Route,
+    /// With what.
+    pub(super) arguments: &'a [u8],
+    /// Since when.
+    pub(super) admitted: Instant,
+}
+
+impl Errand<'_> {
+    fn tag(&self) -> Tag {
+        Tag {
+            call: self.call.clone(),
+            session: Arc::clone(self.session),
+            tool: self.route.tool.clone(),
+            since: self.admitted,
+        }
+    }
+}
+
 /// Carries one call and its answer.
-pub(super) async fn carry(
-    ctx: &Arc<Ctx>,
-    session: &SessionHandle,
-    route: &Route,
-    arguments: &[u8],
-    admitted: Instant,
-) -> Result<Reply, Reason> {
+pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, Reason> {
+    let (session, route) = (errand.session, errand.route);
     let mcp = &route.published.mcp;
-    let deadline = admitted + mcp.call_deadline();
+    let deadline = errand.admitted + mcp.call_deadline();
     let mut slot = current(ctx, session, mcp)?;
+    let mut seat: Option<Seat<'_>> = None;
     loop {
-        still_allowed(ctx, session, mcp)?;
+        still_allowed(ctx, session, route)?;
+        if let Some(why) = seat.as_ref().and_then(Seat::cancelled) {
+            return Err(failure::cancelled(mcp, &why));
+        }
         if let Some(handle) = slot.ready() {
-            match handle
-                .call_tool(route.tool.as_str(), arguments, deadline)
-                .await
-            {
+            let allowed = || {
+                ctx.denies_call(session, &mcp.id, &route.tool).is_none()
+                    && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
+            };
+            let called = handle
+                .call_tool(errand.tag(), errand.arguments, deadline, allowed)
+                .await;
+            match called {
                 Ok(reply) => return Ok(reply),
+                // Also if it was denied after it was registered: then the next round says so.
                 Err(CallError::NotSent) => {}
                 Err(CallError::Busy { in_flight }) => return Err(failure::busy(mcp, in_flight)),
                 Err(CallError::TimedOut) => {
                     return Err(failure::timed_out(mcp, route.tool.as_str()));
                 }
-                Err(CallError::Ended(end)) => return Err(failure::run_ended(mcp, &end)),
+                Err(CallError::Ended(end)) => return Err(ended(ctx, session, route, &end)),
+                Err(CallError::Cancelled(why)) => {
+                    return Err(match &why {
+                        Why::Denied(deny) => failure::denied(deny),
+                        Why::Asked(reason) => failure::cancelled(mcp, reason),
+                    });
+                }
             }
         }
-        match wait(ctx, &slot, admitted, deadline).await? {
+        let seat = match &mut seat {
+            Some(seat) => seat,
+            none => {
+                let seat = ctx
+                    .waiting
+                    .sit(errand.tag(), mcp.id.clone(), mcp.name.clone());
+                none.insert(seat.map_err(|_| failure::no_seat(mcp))?)
+            }
+        };
+        match wait(ctx, &slot, &errand, seat, deadline).await? {
             Waited::Changed => {}
             Waited::Closed => {
                 // The definition changed while we waited: its successor takes the call.
@@ -59,15 +107,23 @@ pub(super) async fn carry(
     }
 }
 
-/// What was allowed when the call was admitted may have been taken away while it waited.
-fn still_allowed(ctx: &Ctx, session: &SessionHandle, mcp: &Mcp) -> Result<(), Reason> {
-    let denied = ctx.denied.load();
-    if let Some(suspension) = denied.mcp(&mcp.id) {
-        return Err(failure::mcp_disabled(mcp, &suspension.reason));
+/// Why a call ended with its run: whoever killed it for a deny gave the reason.
+fn ended(ctx: &Ctx, session: &SessionHandle, route: &Route, end: &RunEnd) -> Reason {
+    let mcp = &route.published.mcp;
+    let killed = matches!(end.verdict, Verdict::Killed { .. });
+    match ctx
+        .denies_call(session, &mcp.id, &route.tool)
+        .filter(|_| killed)
+    {
+        Some(deny) => failure::denied(&deny).because(end),
+        None => failure::run_ended(mcp, end),
     }
-    if let Some(suspension) = denied.user(&session.user.id) {
-        let text = format!("your account is suspended: {}", suspension.reason);
-        return Err(Reason::new(Code::UserDisabled, text));
+}
+
+/// What was allowed when the call was admitted may have been taken away while it waited.
+fn still_allowed(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
+    if let Some(deny) = ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
+        return Err(failure::denied(&deny));
     }
     if session.is_revoked() {
         let text = "this session or its key was revoked; ask your operator";
@@ -85,10 +141,14 @@ enum Waited {
 async fn wait(
     ctx: &Arc<Ctx>,
     slot: &Arc<Slot>,
-    admitted: Instant,
+    errand: &Errand<'_>,
+    seat: &mut Seat<'_>,
     deadline: Instant,
 ) -> Result<Waited, Reason> {
     let mcp = &slot.mcp;
+    let mut denies = ctx.kill.changes();
+    // What was switched before we watched; what comes later is heard below.
+    still_allowed(ctx, errand.session, errand.route)?;
     let mut watch = slot.watch();
     let state = watch.borrow_and_update().clone();
     match state {
@@ -125,9 +185,11 @@ async fn wait(
         changed = tokio::time::timeout_at(deadline, watch.changed()) => match changed {
             Ok(Ok(())) => Ok(Waited::Changed),
             Ok(Err(_)) => Ok(Waited::Closed),
-            Err(_) => Err(failure::starting(mcp, admitted.elapsed())),
+            Err(_) => Err(failure::starting(mcp, errand.admitted.elapsed())),
         },
         _ = stopping.wait_for(|stopping| *stopping) => Err(failure::shutting_down()),
+        _ = denies.changed() => Ok(Waited::Changed),
+        () = seat.hear() => Ok(Waited::Changed),
     }
 }
 

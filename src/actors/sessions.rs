@@ -10,6 +10,7 @@ use crate::domain::ids::{KeyId, SessionId, UserId};
 use crate::domain::limits::{COALESCE_EVERY, STORE_LAST_WORDS};
 use crate::storage::{SessionSeen, Store};
 
+use super::changes::Who;
 use super::ctx::Ctx;
 use super::session::{SessionActor, SessionHandle, SessionMsg};
 use super::supervisor::{Children, Fate, Kind};
@@ -101,7 +102,7 @@ impl Actor for Sessions {
             SessionsMsg::Add(session) => state.adopt(&myself, session).await,
             SessionsMsg::Revoked(ids) => {
                 for id in &ids {
-                    state.end(id);
+                    state.end(id, "revoked");
                 }
             }
             SessionsMsg::Sweep => state.sweep(&myself),
@@ -173,12 +174,20 @@ impl SessionsState {
         let id = session.id().clone();
         let args = (Arc::clone(&self.ctx), session);
         match Actor::spawn_linked(None, SessionActor, args, myself.get_cell()).await {
-            Ok((actor, _)) => self.children.started(&id, actor.get_cell()),
+            Ok((actor, _)) => {
+                self.children.started(&id, actor.get_cell());
+                self.ctx
+                    .changes
+                    .note("up", "registered", || Who::Session(id));
+            }
             Err(error) => tracing::error!(session.id = %id, "a session cannot start: {error}"),
         }
     }
 
-    fn end(&self, id: &SessionId) {
+    fn end(&self, id: &SessionId, cause: &'static str) {
+        self.ctx
+            .changes
+            .note("ended", cause, || Who::Session(id.clone()));
         if let Some(cell) = self.children.cell(id) {
             let session: ActorRef<SessionMsg> = cell.clone().into();
             let _ = session.cast(SessionMsg::Expire);
@@ -196,7 +205,7 @@ impl SessionsState {
             .collect();
         for id in &aged {
             sessions.remove(&id.bits());
-            self.end(id);
+            self.end(id, "no activity for its whole lifetime");
         }
         if !aged.is_empty() {
             self.purge = Some(now.saturating_sub(grace));
@@ -308,7 +317,8 @@ async fn load(ctx: &Ctx) -> Result<(), crate::storage::StoreError> {
             continue;
         };
         let handle = SessionHandle::new(row, user.clone(), *expires_at);
-        if revoked_at.is_some() {
+        // Also what a suspension ended while the store was away: it stays ended when it is lifted.
+        if revoked_at.is_some() || ctx.suspension(handle.caller()).is_some() {
             handle.revoke();
         }
         sessions.get_or_insert(bits, Arc::new(handle));

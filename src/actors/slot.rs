@@ -20,6 +20,7 @@ use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart::{Restart, Settings};
 use crate::domain::verdict::{OomScope, Verdict};
 
+use super::changes::{Changes, Who};
 use super::handle::{Handle, RunEnd};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
@@ -226,15 +227,22 @@ impl Occupant {
     /// Ends the run here and now, without any mailbox: its callers are told, its tree is killed,
     /// its actor learns of it last. Gives how many callers were told.
     pub fn kill(&self, verdict: Verdict) -> usize {
+        let told = self.shut(verdict);
+        if let Some(scope) = &self.scope {
+            scope.kill();
+        }
+        told
+    }
+
+    /// The first half of [`Occupant::kill`]: its callers are told and nobody is let in any more. A
+    /// process tree that is only being born dies as it comes (see [`Slot::scope_of`]).
+    pub fn shut(&self, verdict: Verdict) -> usize {
         let end = Arc::new(RunEnd {
             verdict: verdict.clone(),
             last_stderr: None,
         });
         let told = self.handle.end(&end);
         self.order(Order::Kill(verdict));
-        if let Some(scope) = &self.scope {
-            scope.kill();
-        }
         told
     }
 }
@@ -253,6 +261,7 @@ pub struct Slot {
     /// The limits of all isolates of that user.
     pub user_limits: Limits,
     state: watch::Sender<SlotState>,
+    changes: Arc<Changes>,
     wanted: AtomicBool,
     born: Instant,
     kept: Mutex<Kept>,
@@ -281,6 +290,7 @@ impl Slot {
         owner: Option<User>,
         user_limits: Limits,
         restart: Settings,
+        changes: Arc<Changes>,
     ) -> Self {
         Self {
             id,
@@ -289,6 +299,7 @@ impl Slot {
             owner,
             user_limits,
             state: watch::Sender::new(SlotState::Resting),
+            changes,
             wanted: AtomicBool::new(false),
             born: Instant::now(),
             kept: Mutex::new(Kept {
@@ -360,6 +371,7 @@ impl Slot {
 
     /// Moves to a state, for a cause; the last few moves are remembered.
     pub(super) fn enter(&self, state: SlotState, cause: impl Into<String>) {
+        let (to, cause) = (state.word(), cause.into());
         {
             let mut kept = self.kept.lock();
             if kept.transitions.len() == TRANSITIONS_MAX {
@@ -367,12 +379,15 @@ impl Slot {
             }
             let step = Transition {
                 at: Instant::now(),
-                to: state.word(),
-                cause: cause.into(),
+                to,
+                cause: cause.clone(),
             };
             kept.transitions.push_back(step);
         }
         self.state.send_replace(state);
+        self.changes.note(to, &cause, || {
+            Who::Isolate(self.key.clone(), self.id.clone())
+        });
     }
 
     /// The remembered moves, oldest first.

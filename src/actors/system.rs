@@ -7,14 +7,14 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::config::server::Durability as Wanted;
+use crate::config::server::Durability;
 use crate::domain::code::Code;
 use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
 use crate::storage::{Postgres, Store, StoreError};
 
-use super::audit::{Audit, Durability};
+use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
 use super::clock::{Clock, random};
 use super::control::Control;
 use super::ctx::{Ctx, Settings};
@@ -158,15 +158,18 @@ impl System {
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
         let store = open_store(&config).await?;
-        let durability = match config.audit.durability {
-            Wanted::Durable => Durability::Durable,
-            Wanted::Buffered => Durability::Buffered,
-        };
-        let dir = config.audit_dir();
-        let audit = Audit::open(&dir, durability).map_err(|error| SystemError::Audit {
+        let setup = Setup::of(&config, Arc::clone(&clock));
+        let dir = setup.dir.clone();
+        let failed = |why: String| SystemError::Audit {
             dir: dir.display().to_string(),
-            why: error.to_string(),
-        })?;
+            why,
+        };
+        // It reads the newest segment.
+        let opened = tokio::task::spawn_blocking(move || Audit::start(setup)).await;
+        let audit = opened
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))?;
+        audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
         let (tell, mut phase) = watch::channel(Phase::Starting);
         let args = RootArgs {
@@ -258,8 +261,31 @@ impl System {
                 scope.kill();
             }
         }
+        let now = self.ctx.wall_ms();
+        for counted in self.ctx.refusals.sweep(now, true) {
+            self.ctx.audit.post(counted);
+        }
+        let orderly_word = if orderly { "yes" } else { "no" };
+        self.ctx
+            .audit
+            .post(Entry::new(STOPPED, now).field("orderly", orderly_word));
         let written = self.ctx.audit.close(Duration::from_secs(3)).await;
         self.ctx.store.close().await;
         orderly && written
     }
+}
+
+/// A life begins: what was asked of the log, where it matters.
+fn started(config: &Config, clock: &dyn Clock) -> Entry {
+    let durability = match config.audit.durability {
+        Durability::Durable => "durable",
+        Durability::Buffered => "buffered",
+    };
+    Entry::new(STARTED, clock.wall_ms())
+        .field("version", env!("CARGO_PKG_VERSION"))
+        .number("pid", u64::from(std::process::id()))
+        .field("durability", durability)
+        .field("required", &config.audit.required.join(" "))
+        .field("allow_degraded", &config.sandbox.allow_degraded.join(" "))
+        .field("dev", if config.server.dev { "yes" } else { "no" })
 }

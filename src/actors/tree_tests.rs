@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::domain::account::{Session, User};
 use crate::domain::code::Code;
-use crate::domain::ids::{ConnectionId, KeyId, McpId, SessionId, UserId};
+use crate::domain::ids::{CallId, ConnectionId, KeyId, McpId, SessionId, UserId};
 use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
 use crate::storage::Store;
@@ -27,7 +27,7 @@ use super::handle::Reply;
 use super::health::Health;
 use super::isolate::IsolateMsg;
 use super::launcher::Exit;
-use super::router;
+use super::router::{self, Errand};
 use super::scripted::{Script, Scripted};
 use super::session::SessionHandle;
 use super::slot::{Slot, SlotState};
@@ -158,14 +158,14 @@ impl World {
     }
 
     async fn call(&self, caller: &Caller) -> Result<Reply, Reason> {
-        router::carry(
-            &self.ctx,
-            &caller.session,
-            &caller.route,
-            b"{}",
-            Instant::now(),
-        )
-        .await
+        let errand = Errand {
+            call: &CallId::from_random(id_bits()),
+            session: &caller.session,
+            route: &caller.route,
+            arguments: b"{}",
+            admitted: Instant::now(),
+        };
+        router::carry(&self.ctx, errand).await
     }
 
     fn slot(&self, caller: &Caller) -> Arc<Slot> {
@@ -216,9 +216,14 @@ async fn a_hanging_start_of_one_user_never_delays_another() {
         .map(|caller| {
             let ctx = Arc::clone(&world.ctx);
             tokio::spawn(async move {
-                router::carry(&ctx, &caller.session, &caller.route, b"{}", Instant::now())
-                    .await
-                    .err()
+                let errand = Errand {
+                    call: &CallId::from_random(id_bits()),
+                    session: &caller.session,
+                    route: &caller.route,
+                    arguments: b"{}",
+                    admitted: Instant::now(),
+                };
+                router::carry(&ctx, errand).await.err()
             })
         })
         .collect();

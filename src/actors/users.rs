@@ -106,6 +106,16 @@ impl Actor for Users {
         let Some((user, fate)) = state.children.exited(&event) else {
             return Ok(());
         };
+        let cause = match &event {
+            SupervisionEvent::ActorFailed(_, error) => error.to_string(),
+            _ => "all its isolates are at rest".to_owned(),
+        };
+        let tree = &state.ctx.tree;
+        match fate {
+            Fate::Ended => tree.note_user(&user, "down", &cause),
+            Fate::Restart { .. } => tree.note_user(&user, "waiting", &cause),
+            Fate::GivenUp => tree.note_user(&user, "given up", &cause),
+        }
         match fate {
             Fate::Ended => {
                 state.children.forget(&user);
@@ -169,8 +179,14 @@ impl UsersState {
         }
         let args = (Arc::clone(&self.ctx), Whose::User);
         match Actor::spawn_linked(None, Household, args, myself.get_cell()).await {
-            Ok((household, _)) => self.children.started(user, household.get_cell()),
+            Ok((household, _)) => {
+                self.ctx
+                    .tree
+                    .note_user(user, "up", "a call wants an isolate");
+                self.children.started(user, household.get_cell());
+            }
             Err(error) => {
+                self.ctx.tree.note_user(user, "waiting", &error.to_string());
                 if let Fate::Restart { after } =
                     self.children.start_failed(user, &error.to_string())
                 {

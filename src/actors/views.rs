@@ -4,12 +4,16 @@
 //! Times are relative (`…_ms_ago`, `…_in_ms`), so a reader needs no clock of its own. Most views
 //! have a `Default`, so a new field does not break who builds them.
 
+mod denies;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::launcher::Enforcement;
-use crate::domain::account::Suspension;
+
+pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
+
 use crate::domain::mcp::{Sharing, Tool};
 
 /// A named part of something that took time, in the order it happened.
@@ -36,6 +40,9 @@ pub struct Transition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TreeNode {
+    /// What it is called everywhere: `root`, `service/audit`, `user/usr_…`, `isolate/iso_…`,
+    /// `run/iso_…/3`, `session/ses_…`.
+    pub id: String,
     /// Its name among its siblings.
     pub name: String,
     /// What kind of actor it is: `root`, `service`, `user`, `isolate`, `run`, `session`.
@@ -56,8 +63,31 @@ pub struct TreeNode {
     pub note: String,
     /// Its last transitions, newest first.
     pub transitions: Vec<Transition>,
+    /// An isolate's own figures: what `ps` shows.
+    pub isolate: Option<Box<IsolateView>>,
     /// What it supervises, in start order.
     pub children: Vec<TreeNode>,
+}
+
+impl TreeNode {
+    /// Shows this node and all below it, from the top.
+    pub fn walk<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
+        see(self);
+        for child in &self.children {
+            child.walk(see);
+        }
+    }
+
+    /// The node of this id.
+    #[must_use]
+    pub fn find_mut(&mut self, id: &str) -> Option<&mut Self> {
+        if self.id == id {
+            return Some(self);
+        }
+        self.children
+            .iter_mut()
+            .find_map(|child| child.find_mut(id))
+    }
 }
 
 /// What the host enforces for isolates, as [`Enforcement`], readable back.
@@ -142,8 +172,16 @@ pub struct Status {
     pub store: StoreView,
     /// The audit log.
     pub audit: AuditView,
-    /// Users and mcps suspended now.
+    /// Users and keys suspended now.
     pub suspensions: u64,
+    /// Kill switches that are on.
+    pub kill_switches: u64,
+    /// The first of both, in words.
+    pub denies: Vec<String>,
+    /// Changes of both that the store does not have yet.
+    pub denies_not_stored: u64,
+    /// The journal of kill switches could not be written when it was tried last.
+    pub kill_journal_failing: bool,
     /// What clients connect to.
     pub client_url: String,
     /// Processes under our cgroups that no slot owns; 0 when all is well.
@@ -167,6 +205,15 @@ impl Status {
         }
         if self.audit.failing {
             why.push("the audit log cannot be written".to_owned());
+        }
+        if self.kill_journal_failing {
+            why.push("the journal of kill switches cannot be written".to_owned());
+        }
+        if self.denies_not_stored > 0 {
+            let changes = self.denies_not_stored;
+            why.push(format!(
+                "{changes} changes of kill switches are in the journal and not in the store yet"
+            ));
         }
         if self.unowned_processes > 0 {
             why.push(format!("{} unowned processes", self.unowned_processes));
@@ -216,12 +263,30 @@ pub struct IsolateView {
     pub pids: Option<u64>,
     /// CPU time of this run, microseconds.
     pub cpu_micros: Option<u64>,
+    /// Thousandths of a core it used between the last two readings.
+    pub cpu_millis: Option<u32>,
     /// Milliseconds until the next try, while it backs off.
     pub backoff_ms: Option<u64>,
     /// How its last run ended.
     pub last_verdict: Option<String>,
+    /// How its last runs ended, newest first.
+    pub verdicts: Vec<PastVerdict>,
     /// Facilities it runs without.
     pub degraded: Vec<String>,
+}
+
+/// How one run of an isolate ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PastVerdict {
+    /// Which run.
+    pub epoch: u64,
+    /// When it ended, milliseconds ago.
+    pub ms_ago: u64,
+    /// The verdict in one word.
+    pub kind: String,
+    /// The whole verdict.
+    pub text: String,
 }
 
 /// One run of an isolate.
@@ -279,23 +344,6 @@ pub struct KillReport {
     /// Calls that were answered with the reason.
     pub cancelled_calls: u64,
     /// How long it took until the tree was gone, in milliseconds.
-    pub took_ms: u64,
-    /// Processes that are left; empty when all are dead.
-    pub survivors: Vec<i32>,
-}
-
-/// What suspending a user or mcp did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SuspendReport {
-    /// The suspension as stored.
-    pub suspension: Suspension,
-    /// Isolates that were killed.
-    pub isolates_stopped: u64,
-    /// Calls that were answered with the reason.
-    pub calls_cancelled: u64,
-    /// Sessions that were ended.
-    pub sessions_ended: u64,
-    /// How long it took until all was gone, in milliseconds.
     pub took_ms: u64,
     /// Processes that are left; empty when all are dead.
     pub survivors: Vec<i32>,

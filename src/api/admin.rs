@@ -17,14 +17,17 @@ mod permit;
 #[cfg(test)]
 mod suite;
 
+pub mod calls;
 pub mod config;
 pub mod groups;
 pub mod isolates;
 pub mod keys;
+pub mod kill;
 pub mod mcps;
 pub mod overview;
 pub mod subscriptions;
 pub mod users;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -88,6 +91,7 @@ pub fn router(control: Control, about: About) -> Router {
     let about = Arc::new(about);
     Router::new()
         .merge(overview::routes())
+        .merge(watch::routes())
         .merge(config::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())
@@ -95,6 +99,8 @@ pub fn router(control: Control, about: About) -> Router {
         .merge(groups::routes())
         .merge(keys::routes())
         .merge(subscriptions::routes())
+        .merge(kill::routes())
+        .merge(calls::routes())
         .fallback(error::no_such_endpoint)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))

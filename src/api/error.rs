@@ -78,14 +78,20 @@ pub fn status(code: Code) -> StatusCode {
         Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
             StatusCode::UNAUTHORIZED
         }
-        Code::Denied | Code::NotSubscribed | Code::McpDisabled | Code::UserDisabled => {
-            StatusCode::FORBIDDEN
-        }
+        Code::Denied
+        | Code::NotSubscribed
+        | Code::McpDisabled
+        | Code::UserDisabled
+        | Code::KillSwitchActive => StatusCode::FORBIDDEN,
         Code::NotFound | Code::ToolUnknown => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         // The caller of a cancelled call went away: only logs show its status.
         Code::RequestTimeout | Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::PortTaken | Code::LockHeld | Code::StoreHeld => StatusCode::CONFLICT,
+        Code::Conflict
+        | Code::PortTaken
+        | Code::LockHeld
+        | Code::StoreHeld
+        | Code::KillSwitchesMax => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
@@ -95,6 +101,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::Internal
         | Code::StoreDamaged
         | Code::StoreIncompatible
+        | Code::KillJournalDamaged
         | Code::StoreUnfit
         | Code::Stuck
         | Code::PartlyDone
@@ -115,6 +122,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::Busy
         | Code::ShuttingDown
         | Code::StoreUnavailable
+        | Code::KillJournalUnavailable
         | Code::AuditUnavailable
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,

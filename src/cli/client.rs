@@ -4,16 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::CliError;
 use crate::api::admin::Problem;
@@ -94,6 +96,46 @@ impl Client {
         }
     }
 
+    /// Opens a stream of JSON lines. `quiet_max` is how long the server may say nothing.
+    pub(super) async fn open(&self, path: &str, quiet_max: Duration) -> Result<Stream, CliError> {
+        let asked = format!("GET {path}");
+        let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broke)?;
+        let moving = AbortOnDropHandle::new(tokio::spawn(connection));
+        let request = request(&Method::GET, path, NOTHING).map_err(|detail| {
+            let asked = asked.clone();
+            CliError::StrangeAnswer { asked, detail }
+        })?;
+        let answer = timeout(self.patience, sender.send_request(request));
+        let answer = answer
+            .await
+            .map_err(|_| CliError::NoAnswer(self.patience))?;
+        let answer = answer.map_err(broke)?;
+        let mut stream = Stream {
+            asked,
+            quiet_max,
+            heard: Instant::now(),
+            status: answer.status(),
+            body: answer.into_body(),
+            lines: Lines::default(),
+            _moving: moving,
+        };
+        if stream.status.is_success() {
+            return Ok(stream);
+        }
+        while stream.more().await? {}
+        match serde_json::from_slice::<Problem>(&stream.lines.bytes) {
+            Ok(problem) => Err(CliError::Refused(Box::new(problem))),
+            Err(_) => {
+                let detail = format!("status {} without a problem document", stream.status);
+                Err(stream.strange(detail))
+            }
+        }
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CliError> {
         let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
         let stream = self.connect().await?;
@@ -141,6 +183,82 @@ impl Client {
             }),
             Err(_) => Err(unreachable("it does not accept".to_owned())),
         }
+    }
+}
+
+/// An open stream of JSON lines.
+#[derive(Debug)]
+pub(super) struct Stream {
+    asked: String,
+    quiet_max: Duration,
+    heard: Instant,
+    status: StatusCode,
+    body: Incoming,
+    lines: Lines,
+    /// Moves the bytes; ends with this.
+    _moving: AbortOnDropHandle<hyper::Result<()>>,
+}
+
+impl Stream {
+    /// The next line; `None` at the end. Dropping the future loses nothing.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CliError> {
+        loop {
+            if let Some(line) = self.lines.next() {
+                let item = serde_json::from_slice(&line);
+                return item.map(Some).map_err(|e| self.strange(e.to_string()));
+            }
+            if !self.more().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<bool, CliError> {
+        let frame = timeout_at(self.heard + self.quiet_max, self.body.frame()).await;
+        let frame = frame.map_err(|_| CliError::NoAnswer(self.quiet_max))?;
+        self.heard = Instant::now();
+        let Some(frame) = frame else { return Ok(false) };
+        let frame = frame.map_err(|error| CliError::BrokenAnswer(error.to_string()))?;
+        if let Ok(bytes) = frame.into_data() {
+            self.lines.push(&bytes)?;
+        }
+        Ok(true)
+    }
+
+    fn strange(&self, detail: String) -> CliError {
+        let asked = self.asked.clone();
+        CliError::StrangeAnswer { asked, detail }
+    }
+}
+
+/// Bytes as they come, lines as they are whole; a line is bounded as an answer is.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: BytesMut,
+    /// How far there is no line break.
+    seen: usize,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > limits::ADMIN_ANSWER_BYTES_MAX {
+            let most = limits::ADMIN_ANSWER_BYTES_MAX;
+            let why = format!("a line of it has more than {most} bytes");
+            return Err(CliError::BrokenAnswer(why));
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<BytesMut> {
+        let unseen = self.bytes.get(self.seen..).unwrap_or_default();
+        let Some(at) = memchr::memchr(b'\n', unseen) else {
+            self.seen = self.bytes.len();
+            return None;
+        };
+        let line = self.bytes.split_to(self.seen + at + 1);
+        self.seen = 0;
+        Some(line)
     }
 }
 
@@ -238,6 +356,20 @@ mod tests {
             let error = client.get::<Value>(strange).await.unwrap_err();
             assert!(matches!(error, CliError::StrangeAnswer { .. }), "{error:?}");
         }
+    }
+
+    #[test]
+    fn lines_are_whole_however_they_come() {
+        let mut lines = Lines::default();
+        let mut got = Vec::new();
+        for piece in [&b"{\"a\":1}\n{\"a\""[..], b":2", b"}", b"\n\n", b"rest"] {
+            lines.push(piece).unwrap();
+            while let Some(line) = lines.next() {
+                got.push(String::from_utf8(line.to_vec()).unwrap());
+            }
+        }
+        assert_eq!(got, ["{\"a\":1}\n", "{\"a\":2}\n", "\n"]);
+        assert_eq!(&lines.bytes[..], b"rest");
     }
 
     #[tokio::test]

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::client::{escape, path};
+use super::client::{NOTHING, escape, path};
 use super::error::{Done, Exit};
+use super::kill::{denied, lifted};
 use super::table::{Cell, Table};
 use super::units::parse_deadline;
 use super::{Desk, name};
+use crate::actors::views::{DenyReport, DenyView};
+use crate::api::admin::isolates::Reason;
 use crate::api::admin::keys::{CreatedKey, KeyView, NewKey, RevokedKey};
 use crate::domain::name::Name;
 
@@ -30,6 +33,19 @@ pub(super) enum KeyCommand {
     },
     /// Revoke a key: its sessions end with the next call
     Revoke {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+    },
+    /// End a key's sessions and refuse it until resumed
+    Suspend {
+        /// Its id, or a part of its beginning that no other has
+        id: String,
+        /// What its clients are told
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a suspended key in again
+    Resume {
         /// Its id, or a part of its beginning that no other has
         id: String,
     },
@@ -65,6 +81,17 @@ pub(super) async fn run(command: KeyCommand, mut desk: Desk) -> Done {
                 out.line(&format!("key {key} is revoked, {ended} sessions ended"))
             })?;
             Ok(Exit::Ok)
+        }
+        KeyCommand::Suspend { id, reason } => {
+            desk.confirm(&format!("suspend key {id}, ending its sessions"))?;
+            let path = path(&["keys", &id, "suspend"]);
+            let report: DenyReport = desk.client.post(&path, Some(&Reason { reason })).await?;
+            denied(&report, &format!("legation key resume {id}"), &mut desk)
+        }
+        KeyCommand::Resume { id } => {
+            let path = path(&["keys", &id, "resume"]);
+            let view: DenyView = desk.client.post(&path, NOTHING).await?;
+            lifted(&view, &mut desk)
         }
         KeyCommand::List { user } => {
             let path = match &user {

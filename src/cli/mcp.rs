@@ -7,12 +7,12 @@ use clap::Subcommand;
 use super::client::{NOTHING, path};
 use super::error::{CliError, Done, Exit};
 use super::isolate::sharing_word;
+use super::kill::{denied, lifted};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
 use super::units::{age, cpu, size};
-use super::user::suspended;
 use super::{Desk, name};
-use crate::actors::views::Discovery;
+use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{McpDetail, McpView, PublishReport};
 use crate::domain::mcp::{McpState, Tool};
@@ -41,7 +41,7 @@ pub(super) enum McpCommand {
         #[arg(value_parser = name)]
         name: Name,
     },
-    /// Kill its isolates and refuse calls until resumed
+    /// Switch it off for everybody: short for kill-switch on --scope mcp
     Suspend {
         #[arg(value_parser = name)]
         name: Name,
@@ -49,7 +49,7 @@ pub(super) enum McpCommand {
         #[arg(long, default_value = "", value_name = "TEXT")]
         reason: String,
     },
-    /// Let a suspended mcp serve again
+    /// Let it serve again: short for kill-switch off --scope mcp
     Resume {
         #[arg(value_parser = name)]
         name: Name,
@@ -89,16 +89,13 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
         McpCommand::Suspend { name, reason } => {
             desk.confirm(&format!("suspend mcp {name} for everybody"))?;
             let path = path(&["mcps", name.as_str(), "suspend"]);
-            let report = desk.client.post(&path, Some(&Reason { reason })).await?;
-            suspended("mcp", name.as_str(), &report, &mut desk)
+            let report: DenyReport = desk.client.post(&path, Some(&Reason { reason })).await?;
+            denied(&report, &format!("legation mcp resume {name}"), &mut desk)
         }
         McpCommand::Resume { name } => {
             let path = path(&["mcps", name.as_str(), "resume"]);
-            let view: McpView = desk.client.post(&path, NOTHING).await?;
-            desk.out.one(&view, name.as_str(), |out| {
-                out.line(&format!("mcp {name} serves again"))
-            })?;
-            Ok(Exit::Ok)
+            let view: DenyView = desk.client.post(&path, NOTHING).await?;
+            lifted(&view, &mut desk)
         }
         McpCommand::List => {
             let all: Vec<McpView> = desk.client.get("/v1/mcps").await?;

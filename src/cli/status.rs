@@ -78,6 +78,24 @@ fn screen(status: &Status) -> Table {
         },
     );
     line("suspended", status.suspensions.to_string().into());
+    line(
+        "switches",
+        match status.kill_switches {
+            0 => "nothing".into(),
+            some => Cell::styled(format!("{some} kill switches are on"), Style::Bad),
+        },
+    );
+    for deny in &status.denies {
+        line("", deny.as_str().into());
+    }
+    let shown = status.denies.len() as u64;
+    let hidden = (status.suspensions + status.kill_switches).saturating_sub(shown);
+    if hidden > 0 {
+        line(
+            "",
+            format!("and {hidden} more: legation kill-switch list").into(),
+        );
+    }
     table
 }
 
@@ -120,6 +138,8 @@ mod tests {
             ("backoff".into(), 1),
         ]
         .into();
+        status.kill_switches = 2;
+        status.denies = vec!["kill switch on mcp demo: leaks".into()];
         insta::assert_snapshot!(screen(&status).render(None, false), @r"
         up         2h14m, pid 7
         ready      no: store
@@ -131,6 +151,9 @@ mod tests {
         store      sqlite /d/legation.db
         audit      durable, 0 queued
         suspended  0
+        switches   2 kill switches are on
+                   kill switch on mcp demo: leaks
+                   and 1 more: legation kill-switch list
         ");
     }
 }

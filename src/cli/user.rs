@@ -4,11 +4,11 @@ use clap::Subcommand;
 
 use super::client::{NOTHING, path};
 use super::error::{Done, Exit};
-use super::isolate::left_over;
+use super::kill::{denied, lifted};
 use super::table::{Cell, Table};
 use super::units::age;
 use super::{Desk, name};
-use crate::actors::views::{SessionView, SuspendReport};
+use crate::actors::views::{DenyReport, DenyView, SessionView};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::users::{NewName, UserView};
 use crate::domain::account::User;
@@ -64,18 +64,16 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
                 "suspend user {name}, ending all they have running"
             ))?;
             let path = path(&["users", name.as_str(), "suspend"]);
-            let report = desk.client.post(&path, Some(&Reason { reason })).await?;
-            suspended("user", name.as_str(), &report, &mut desk)
+            let report: DenyReport = desk.client.post(&path, Some(&Reason { reason })).await?;
+            denied(&report, &format!("legation user resume {name}"), &mut desk)
         }
         UserCommand::Resume { name } => {
             let path = path(&["users", name.as_str(), "resume"]);
-            let user: User = desk.client.post(&path, NOTHING).await?;
-            let name = user.name.as_str();
-            desk.out.one(&user, name, |out| {
-                out.line(&format!(
-                    "user {name} may come back; their clients register anew"
-                ))
-            })?;
+            let view: DenyView = desk.client.post(&path, NOTHING).await?;
+            lifted(&view, &mut desk)?;
+            desk.out.say(&format!(
+                "the clients of {name} register anew by themselves"
+            ));
             Ok(Exit::Ok)
         }
         UserCommand::List => {
@@ -85,21 +83,6 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
             Ok(Exit::Ok)
         }
     }
-}
-
-/// Prints what a suspension did.
-pub(super) fn suspended(kind: &str, name: &str, report: &SuspendReport, desk: &mut Desk) -> Done {
-    desk.out.one(report, name, |out| {
-        let text = format!(
-            "{kind} {name} is suspended after {} ms: {} isolates stopped, {} calls cancelled, \
-             {} sessions ended",
-            report.took_ms, report.isolates_stopped, report.calls_cancelled, report.sessions_ended
-        );
-        out.line(&text)
-    })?;
-    desk.out
-        .say(&format!("undo: legation {kind} resume {name}"));
-    Ok(left_over(&report.survivors, &desk.out))
 }
 
 fn table(users: &[UserView], wide: bool) -> Table {

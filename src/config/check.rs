@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::client::Tls;
 use super::{Config, Origins, Problem};
+use crate::domain::audit::Category;
 
 /// Bytes of a Unix socket's path, the closing zero not counted (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -182,6 +183,15 @@ impl Check<'_> {
     }
 
     fn words(&mut self) {
+        let classes = self.config.audit.required.iter();
+        if let Some(bad) = classes.clone().find(|one| Category::parse(one).is_none()) {
+            let known: Vec<&str> = Category::ALL.iter().map(|one| one.as_str()).collect();
+            let what = format!(
+                "`{bad}` is no class of records; there are {}",
+                known.join(", ")
+            );
+            self.problem("audit.required", what);
+        }
         let word = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         };

@@ -20,7 +20,7 @@ pub(super) fn key<'a>(keys: &[&'a Key], section: &str, name: &str) -> Option<&'a
 }
 
 /// The known word nearest to an unknown one.
-pub(super) fn word<'a>(words: &[&'a str], unknown: &str) -> Option<&'a str> {
+pub(crate) fn word<'a>(words: &[&'a str], unknown: &str) -> Option<&'a str> {
     words
         .iter()
         .map(|word| (distance(word, unknown), *word))

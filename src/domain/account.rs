@@ -1,9 +1,9 @@
-//! Who: users, groups, keys; and what ties them to mcps: grants, subscriptions, sessions,
-//! suspensions. Plain records; times are milliseconds since the epoch.
+//! Who: users, groups, keys; and what ties them to mcps: grants, subscriptions, sessions. Plain
+//! records; times are milliseconds since the epoch.
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ConnectionId, GroupId, KeyId, McpId, SessionId, SuspensionId, UserId};
+use super::ids::{ConnectionId, GroupId, KeyId, McpId, SessionId, UserId};
 use super::name::{Name, ToolName};
 
 /// Milliseconds since the Unix epoch.
@@ -102,54 +102,4 @@ pub struct Session {
     pub seen_at: Millis,
     /// When it ends without activity.
     pub expires_at: Millis,
-}
-
-/// What a suspension takes away.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "scope", content = "target", rename_all = "snake_case")]
-pub enum SuspensionScope {
-    /// A user: sessions end, registering is refused.
-    User(UserId),
-    /// An mcp: nobody's calls reach it.
-    Mcp(McpId),
-}
-
-/// A durable deny.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspension {
-    /// Its id.
-    pub id: SuspensionId,
-    /// Of what.
-    #[serde(flatten)]
-    pub scope: SuspensionScope,
-    /// Why, as its author put it.
-    pub reason: String,
-    /// Who set it.
-    pub author: String,
-    /// When it was set.
-    pub created_at: Millis,
-    /// When it was lifted.
-    pub lifted_at: Option<Millis>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::ids::ID_BYTES;
-
-    #[test]
-    fn a_suspension_survives_the_wire() {
-        let suspension = Suspension {
-            id: SuspensionId::from_random([1; ID_BYTES]),
-            scope: SuspensionScope::Mcp(McpId::from_random([2; ID_BYTES])),
-            reason: "leak".into(),
-            author: "uid:0(root)".into(),
-            created_at: 1,
-            lifted_at: None,
-        };
-        // As text: a value would hide that two fields have one name.
-        let text = serde_json::to_string(&suspension).unwrap();
-        let read: Suspension = serde_json::from_str(&text).unwrap();
-        assert_eq!(read, suspension, "{text}");
-    }
 }

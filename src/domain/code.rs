@@ -161,8 +161,8 @@ codes! {
         "The key is not subscribed to the mcp.";
         "Subscribe the key: legation subscription add.";
     "E0303" McpDisabled "mcp_disabled" Denied Never
-        "The mcp is suspended or not published.";
-        "Ask an administrator; the message gives the reason.";
+        "The mcp is not published.";
+        "Ask an administrator: legation mcp list.";
     "E0304" CallTimeout "call_timeout" TimedOut Never
         "The tool did not answer before the call's deadline; the server was told to stop.";
         "Ask for less at once, or raise the mcp's call_ms. The call may have had its effect.";
@@ -178,6 +178,19 @@ codes! {
     "E0308" ServerError "server_error" Failed Never
         "The mcp server itself answered with an error.";
         "Read its message; it is about this call's arguments or the server's own trouble.";
+
+    "E0310" KillSwitchActive "kill_switch_active" Denied Never
+        "A kill switch is on for the tool, the mcp, the user, the client or everything.";
+        "Read the reason the answer gives; an administrator lifts it: legation kill-switch list.";
+    "E0311" KillJournalUnavailable "kill_journal_unavailable" Failed Later
+        "The journal of kill switches cannot be written, so nothing was switched.";
+        "Free space or correct the permissions of the data directory; legation isolate kill needs no journal.";
+    "E0312" KillJournalDamaged "kill_journal_damaged" Failed Never
+        "The journal of kill switches is damaged; starting without it could forget a kill switch.";
+        "Do what the message names: restore kill.journal, or set it aside and look at legation kill-switch list.";
+    "E0313" KillSwitchesMax "kill_switches_max" Conflict Never
+        "As many kill switches and suspensions are on as the server holds.";
+        "Lift those that are not needed, or use a wider scope: legation kill-switch list.";
 
     "E0401" Starting "starting" Failed Later
         "The isolate is starting or waits for its turn to start.";

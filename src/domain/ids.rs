@@ -144,8 +144,8 @@ ids! {
     IsolateId = "iso_";
     /// One tool call.
     CallId = "call_";
-    /// One suspension of a user or mcp.
-    SuspensionId = "sus_";
+    /// One kill switch or suspension.
+    DenyId = "deny_";
 }
 
 #[cfg(test)]

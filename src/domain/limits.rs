@@ -50,6 +50,20 @@ pub const NOISE_LINE_BYTES_MAX: usize = 1 << 10;
 pub const HISTORY_RUNS_MAX: usize = 16;
 /// Transitions remembered per actor (`tree`).
 pub const TRANSITIONS_MAX: usize = 10;
+/// Changes of the tree kept for those who follow it; who is further behind gets a fresh picture.
+pub const CHANGES_KEPT_MAX: usize = 1024;
+/// Users' supervisors whose last transitions are remembered.
+pub const TREE_USERS_MAX: usize = 4096;
+/// Followers of the tree at once.
+pub const FOLLOWERS_MAX: usize = 16;
+/// Between two lines that show a follower that its connection lives.
+pub const FOLLOW_BEAT: Duration = Duration::from_secs(10);
+/// How long a follower may leave lines unread before it is let go.
+pub const FOLLOW_STALL_MAX: Duration = Duration::from_secs(30);
+/// Between two readings of the isolates' counters for a follower.
+pub const FOLLOW_USAGE_EVERY: Duration = Duration::from_secs(5);
+/// How many of the last verdicts `ps` shows of an isolate.
+pub const VERDICTS_SHOWN: usize = 5;
 /// Isolates one user may have at once.
 pub const ISOLATES_PER_USER_MAX: usize = 20;
 /// Tools one mcp may declare.
@@ -269,3 +283,79 @@ pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
 pub const ENDED_STDERR_BYTES: usize = 8 << 10;
 /// Bytes of non-JSON stdout kept of a run that has ended.
 pub const ENDED_NOISE_BYTES: usize = 1 << 10;
+/// Between two readings of the counters of all running isolates.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// How long an administrator's look waits for counters that are read for it.
+pub const SAMPLE_NOW_MAX: Duration = Duration::from_secs(1);
+/// Kill switches and suspensions in force at once.
+pub const KILL_ACTIVE_MAX: usize = 10_000;
+/// Bytes of `kill.journal`; when it is full, nothing more is switched until the store has it all.
+pub const KILL_JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of `kill.journal` beyond which it is written anew, with what is in force alone.
+pub const KILL_JOURNAL_COMPACT_BYTES: u64 = 1 << 20;
+/// Bytes of one line of `kill.journal`.
+pub const KILL_JOURNAL_LINE_BYTES_MAX: usize = 16 << 10;
+/// Past kill switches and suspensions kept in the store.
+pub const KILL_HISTORY_MAX: u32 = 10_000;
+/// Kill switches and suspensions one list shows.
+pub const KILL_LISTED_MAX: usize = 1000;
+/// Between two looks for kill switches whose time is over.
+pub const KILL_SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Between tries to write kill switches into a store that is away.
+pub const KILL_SAVE_RETRY: Duration = Duration::from_secs(5);
+/// How long one try to write kill switches into the store may take.
+pub const KILL_SAVE_MAX: Duration = Duration::from_secs(10);
+/// How long the answer to an administrator waits for the store to have a kill switch.
+pub const KILL_SAVE_WAIT: Duration = Duration::from_secs(2);
+/// Kill switches written into the store in one transaction.
+pub const KILL_SAVE_BATCH: usize = 256;
+/// How long the store is asked what a name means before the snapshots are.
+pub const KILL_LOOKUP_MAX: Duration = Duration::from_secs(1);
+/// Kills whose times are kept for whoever measures them.
+pub const KILL_TIMES_KEPT: usize = 256;
+/// How long a server may take to end a call that was cancelled, before it is recycled.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Calls one list shows.
+pub const CALLS_LISTED_MAX: usize = 1000;
+/// Calls that wait for a server to start, host-wide.
+pub const CALLS_WAITING_MAX: usize = 16_384;
+/// Bytes of records waiting for the audit writer.
+pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of an audit segment before the next begins; configurable as `audit.segment_bytes_max`.
+pub const AUDIT_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Age of an audit segment before the next begins; configurable as `audit.segment_age_ms`.
+pub const AUDIT_SEGMENT_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Audit segments older than this are removed; configurable as `audit.retention_ms`.
+pub const AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Between two signed checkpoints of an audit log that grows; configurable as `audit.checkpoint_ms`.
+pub const AUDIT_CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Records between two signed checkpoints; configurable as `audit.checkpoint_records`.
+pub const AUDIT_CHECKPOINT_RECORDS: u64 = 10_000;
+/// Bytes of a call's arguments that are recorded where an mcp asks for them in full.
+pub const AUDIT_ARGUMENTS_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a call's arguments that are hashed before others get a turn.
+pub const AUDIT_DIGEST_BYTES: usize = 64 << 10;
+/// Bytes of one line that a reader of the audit log takes for a record.
+pub const AUDIT_LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the audit log's end that a start looks through for calls a crash left unfinished.
+pub const AUDIT_RECOVER_BYTES_MAX: u64 = 256 << 20;
+/// Unfinished calls that a start names; the others it counts.
+pub const AUDIT_UNFINISHED_NAMED_MAX: usize = 16;
+/// Kinds of refused authentication that are recorded in full in one window; others are counted.
+pub const AUDIT_REFUSALS_MAX: usize = 64;
+/// The window of [`AUDIT_REFUSALS_MAX`].
+pub const AUDIT_REFUSALS_WINDOW: Duration = Duration::from_secs(60);
+/// Sessions that ended at once and are recorded one by one; others are counted.
+pub const AUDIT_SESSIONS_NAMED_MAX: usize = 64;
+/// Records the audit index takes in one transaction.
+pub const AUDIT_INDEX_BATCH: usize = 2_000;
+/// How long a search waits for the audit index to catch up before it reads the rest itself.
+pub const AUDIT_INDEX_WAIT: Duration = Duration::from_millis(500);
+/// Things found that one answer of a search holds.
+pub const AUDIT_PAGE_MAX: usize = 1_000;
+/// Calls without an end that an export with filters keeps in mind.
+pub const AUDIT_OPEN_CALLS_MAX: usize = 100_000;
+/// Lines waiting for the reader of one audit stream.
+pub const AUDIT_STREAM_LINES: usize = 64;
+/// Readers of audit streams at once.
+pub const AUDIT_STREAMS_MAX: usize = 16;

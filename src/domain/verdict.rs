@@ -59,9 +59,14 @@ pub enum Verdict {
         /// Why, with what, and what to do.
         detail: String,
     },
-    /// An administrator or a suspension ended it.
+    /// An administrator, a kill switch or a suspension ended it.
     Killed {
         /// The reason given.
+        reason: String,
+    },
+    /// A call of it was cancelled and it did not stop working on it: it starts afresh.
+    Recycled {
+        /// Why the call was cancelled.
         reason: String,
     },
     /// Nobody used it for `idle_after`.
@@ -93,7 +98,11 @@ impl Verdict {
     #[must_use]
     pub const fn weight(&self) -> Weight {
         match self {
-            Self::Idle | Self::Replaced | Self::Shutdown | Self::Killed { .. } => Weight::Wanted,
+            Self::Idle
+            | Self::Replaced
+            | Self::Shutdown
+            | Self::Killed { .. }
+            | Self::Recycled { .. } => Weight::Wanted,
             Self::OutOfMemory { .. } => Weight::Failure(2),
             Self::NotStarted { .. } | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
             Self::Exited { .. }
@@ -117,6 +126,7 @@ impl Verdict {
             Self::Protocol { .. } => "protocol",
             Self::NotStarted { .. } => "not_started",
             Self::Killed { .. } => "killed",
+            Self::Recycled { .. } => "recycled",
             Self::Idle => "idle",
             Self::Replaced => "replaced",
             Self::Shutdown => "shutdown",
@@ -147,6 +157,7 @@ impl fmt::Display for Verdict {
             Self::Protocol { detail } => write!(f, "broke the protocol: {detail}"),
             Self::NotStarted { step, detail } => write!(f, "not started, at {step}: {detail}"),
             Self::Killed { reason } => write!(f, "killed: {reason}"),
+            Self::Recycled { reason } => write!(f, "recycled after a cancelled call: {reason}"),
             Self::Idle => f.write_str("stopped: idle"),
             Self::Replaced => f.write_str("stopped: the definition changed"),
             Self::Shutdown => f.write_str("stopped: the gateway is stopping"),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod catalog;
+mod denies;
 mod durability;
 mod lifetimes;
 mod network;
@@ -63,8 +64,9 @@ on_every_store! {
     lifetimes::sessions_live_until_they_expire,
     lifetimes::sessions_are_extended_in_a_batch,
     lifetimes::sessions_end_by_key_and_by_user,
-    lifetimes::one_suspension_is_active_per_target,
-    lifetimes::the_history_of_suspensions_is_kept,
+    denies::saving_replaces_and_one_is_active_per_target,
+    denies::a_suspension_ends_the_sessions_there_were,
+    denies::the_newest_history_is_kept,
     durability::deleting_takes_what_depends_along,
     durability::many_writers_at_once_lose_nothing,
     durability::a_closed_store_says_so,

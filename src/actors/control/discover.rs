@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::code::Code;
 use crate::domain::ids::{IsolateId, McpId};
+use crate::domain::kill::{Kind, Target};
 use crate::domain::mcp::{McpState, Tool};
 use crate::domain::verdict::Verdict;
 
@@ -26,6 +27,14 @@ impl Control {
             return Err(ControlError::new(Code::Conflict, message));
         }
         self.check_program(&mcp.program)?;
+        let off = [Target::Mcp(mcp.id.clone()), Target::All];
+        let off = off
+            .iter()
+            .find_map(|target| self.denied_reason(Kind::KillSwitch, target));
+        if let Some(why) = off {
+            let message = format!("mcp `{}` is switched off: {why}", mcp.name);
+            return Err(ControlError::new(Code::KillSwitchActive, message));
+        }
         let probe = IsolateId::from_random(id_bits());
         let key = SlotKey::probe(id, &probe);
         let settings = &self.ctx.settings;
@@ -36,6 +45,7 @@ impl Control {
             None,
             settings.user_limits,
             settings.restart,
+            Arc::clone(&self.ctx.changes),
         ));
         self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
         let looked = self.look(&slot).await;

@@ -9,8 +9,9 @@ use crate::domain::code::Code;
 use crate::domain::verdict::Verdict;
 
 use super::super::isolate::IsolateMsg;
+use super::super::sampler;
 use super::super::slot::{Slot, SlotState};
-use super::super::views::{IsolateDetail, IsolateView, KillReport};
+use super::super::views::{IsolateDetail, IsolateView, KillReport, Left};
 use super::{Control, ControlError, view};
 
 /// How long an administrator waits for a restarted isolate to be ready.
@@ -34,17 +35,26 @@ impl Control {
         Ok(view::detail(&*self.find_slot(id)?))
     }
 
+    /// The same with counters that are read for it, the peak included.
+    ///
+    /// # Errors
+    /// As [`Control::isolate`].
+    pub async fn isolate_now(&self, id: &str) -> Result<IsolateDetail, ControlError> {
+        let slot = self.find_slot(id)?;
+        sampler::read_now(&self.ctx, &slot).await;
+        Ok(view::detail(&slot))
+    }
+
     /// Ends the run, if there is one, and starts a fresh one; all failures are forgiven.
     ///
     /// # Errors
-    /// No such isolate, or its mcp or user is suspended.
+    /// No such isolate, or a kill switch or suspension keeps it from running.
     pub async fn restart_isolate(&self, id: &str) -> Result<IsolateView, ControlError> {
         let slot = self.find_slot(id)?;
-        let denied = self.ctx.denied.load_full();
-        let user = slot.key.principal.user().and_then(|user| denied.user(user));
-        if let Some(suspension) = denied.mcp(&slot.key.mcp).or(user) {
-            let message = format!("it is suspended: {}", suspension.reason);
-            return Err(ControlError::new(Code::Conflict, message).next("resume it first"));
+        if let Some(deny) = self.ctx.denies(&slot) {
+            let message = format!("it may not run: {} ({})", deny.title(), deny.reason);
+            return Err(ControlError::new(Code::Conflict, message)
+                .next("lift that first: legation kill-switch list"));
         }
         // The newest run there was, living or ended: what it left must not pass for the fresh one.
         let before = slot.history().first().map_or(0, |run| run.epoch);
@@ -68,7 +78,8 @@ impl Control {
         Ok(view::isolate(&slot))
     }
 
-    /// Kills an isolate's processes. The next call starts it again: to keep it down, suspend.
+    /// Kills an isolate's processes. The next call starts it again: to keep it down, use a
+    /// kill switch.
     ///
     /// # Errors
     /// No such isolate.
@@ -116,11 +127,22 @@ impl Control {
 
 /// Waits until no run is in these slots; past `wait`, gives the processes that are left.
 pub(super) async fn wait_gone(slots: &[Arc<Slot>], wait: Duration) -> Vec<i32> {
+    let runs: Vec<_> = slots
+        .iter()
+        .filter_map(|slot| Some((Arc::clone(slot), slot.occupant()?.epoch)))
+        .collect();
+    let left = gone(&runs, wait).await;
+    left.into_iter().flat_map(|one| one.pids).collect()
+}
+
+/// Waits until these runs have left their slots; past `wait`, names those that have not.
+pub(super) async fn gone(runs: &[(Arc<Slot>, u64)], wait: Duration) -> Vec<Left> {
     let deadline = Instant::now() + wait;
-    let mut survivors = Vec::new();
-    for slot in slots {
+    let mut left = Vec::new();
+    for (slot, epoch) in runs {
+        let there = || slot.occupant().filter(|run| run.epoch == *epoch);
         let mut watch = slot.watch();
-        while slot.occupant().is_some() {
+        while there().is_some() {
             if tokio::time::timeout_at(deadline, watch.changed())
                 .await
                 .is_err()
@@ -128,12 +150,18 @@ pub(super) async fn wait_gone(slots: &[Arc<Slot>], wait: Duration) -> Vec<i32> {
                 break;
             }
         }
-        if let Some(run) = slot.occupant() {
-            match slot.state() {
-                SlotState::Stuck { survivors: left } => survivors.extend(left),
-                _ => survivors.extend(run.record.facts().pid),
-            }
+        if let Some(run) = there() {
+            let pids = match slot.state() {
+                SlotState::Stuck { survivors } => survivors,
+                _ => run.record.facts().pid.into_iter().collect(),
+            };
+            left.push(Left {
+                isolate: slot.id.to_string(),
+                mcp: slot.mcp.name.to_string(),
+                user: slot.owner.as_ref().map(|owner| owner.name.to_string()),
+                pids,
+            });
         }
     }
-    survivors
+    left
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::account::{Key, Millis, Session};
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::ids::{ConnectionId, SessionId};
+use crate::domain::kill::Caller;
 use crate::domain::limits::SESSIONS_MAX;
 use crate::domain::token::PresharedKey;
 use crate::storage::StoreError;
@@ -14,6 +16,7 @@ use super::super::access::AccessKeys;
 use super::super::audit::Entry;
 use super::super::clock::{id_bits, random};
 use super::super::ctx::Ctx;
+use super::super::failure;
 use super::super::session::SessionHandle;
 use super::super::sessions::SessionsMsg;
 use super::{Refusal, Registered, Registration};
@@ -51,7 +54,7 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
     let now = ctx.wall_ms();
     if session.is_revoked()
         || session.is_key_expired(now)
-        || ctx.denied.load().user(&session.user.id).is_some()
+        || ctx.suspension(session.caller()).is_some()
     {
         return Err(refuse(
             Code::SessionSuspended,
@@ -87,7 +90,7 @@ pub(super) async fn register(
     ctx: &Arc<Ctx>,
     registration: Registration,
 ) -> Result<Registered, Refusal> {
-    if !ctx.gates.audit.is_open() {
+    if !ctx.may(Category::Auth) {
         // Before anything is stored or counted: what cannot be recorded does not happen.
         return Err(refuse(
             Code::AuditUnavailable,
@@ -179,9 +182,10 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
     if key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now) {
         return Err(unknown());
     }
-    if let Some(suspension) = ctx.denied.load().user(&key.user) {
-        let message = format!("your account is suspended: {}", suspension.reason);
-        return Err(refuse(Code::UserDisabled, message));
+    if let Some(deny) = ctx.suspension(caller(&key)) {
+        let reason = failure::denied(&deny);
+        // Of a key as well: the client must not take it for a session that only has to be renewed.
+        return Err(refuse(Code::UserDisabled, reason.text));
     }
     room(ctx, &key)?;
     let user = ctx
@@ -224,7 +228,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         .key(&key.id)
         .await
         .is_ok_and(|key| key.revoked_at.is_none());
-    if !still || ctx.denied.load().user(&key.user).is_some() {
+    if !still || ctx.suspension(caller(&key)).is_some() {
         handle.revoke();
         return Err(unknown());
     }
@@ -234,6 +238,13 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
     }
     ctx.note_key_used(&key.id, now);
     Ok(registered)
+}
+
+fn caller(key: &Key) -> Caller<'_> {
+    Caller {
+        user: &key.user,
+        key: &key.id,
+    }
 }
 
 /// Registering never ends another session, so there must be room.

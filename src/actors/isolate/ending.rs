@@ -110,8 +110,8 @@ impl IsolateState {
     /// The final verdict of a run, now that the counters are read.
     fn judge(&self, run: &Occupant, remains: &Remains) -> Arc<RunEnd> {
         let mut kept = None;
+        run.record.counted(remains.usage);
         run.record.learn(|facts| {
-            facts.usage = remains.usage;
             let told = || run.handle.ended().map(|end| end.verdict.clone());
             let verdict = facts
                 .verdict

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sandbox::cgroup::{Leaf, OomScope as KernelOom, Usage as KernelUsage};
+use sandbox::cgroup::{Leaf, OomScope as KernelOom, Stall as KernelStall, Usage as KernelUsage};
 use sandbox::host::{Process, Spawned};
 use sandbox::status::Decoder;
 use tokio::io::Interest;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::stage::Stage;
 use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
 use crate::domain::limits::KILL_WAIT;
+use crate::domain::usage::{Memory, MemoryEvents, Pressure, Stall, Throttling};
 use crate::domain::verdict::OomScope;
 
 /// First and longest pause between looks at a cgroup that is dying.
@@ -364,6 +365,14 @@ impl JailScope {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn read(&self, how: fn(&Leaf) -> KernelUsage) -> Usage {
+        self.run
+            .leaf()
+            .as_ref()
+            .map(|leaf| usage(how(leaf)))
+            .unwrap_or_default()
+    }
+
     async fn pass(&self, wait: Duration) -> Remains {
         if let Some(remains) = self.remains().clone() {
             return remains;
@@ -403,11 +412,11 @@ impl Scope for JailScope {
     }
 
     fn usage(&self) -> Usage {
-        self.run
-            .leaf()
-            .as_ref()
-            .map(|leaf| usage(leaf.usage()))
-            .unwrap_or_default()
+        self.read(Leaf::usage)
+    }
+
+    fn sample(&self) -> Usage {
+        self.read(Leaf::sample)
     }
 }
 
@@ -428,11 +437,35 @@ impl Drop for JailScope {
 }
 
 fn usage(usage: KernelUsage) -> Usage {
+    let stall = |stall: KernelStall| Stall {
+        some_micros: stall.some_micros,
+        full_micros: stall.full_micros,
+    };
     Usage {
-        memory_bytes: usage.memory_bytes,
+        memory: usage.memory.map(|memory| Memory {
+            bytes: memory.bytes,
+            working_set_bytes: memory.working_set_bytes,
+        }),
         memory_peak_bytes: usage.memory_peak_bytes,
+        memory_events: usage.memory_events.map(|events| MemoryEvents {
+            high: events.high,
+            max: events.max,
+            oom: events.oom,
+            oom_kill: events.oom_kill,
+        }),
         pids: usage.pids,
+        pids_refused: usage.pids_refused,
         cpu_micros: usage.cpu_micros,
+        throttling: usage.throttling.map(|throttling| Throttling {
+            periods: throttling.periods,
+            throttled_periods: throttling.throttled_periods,
+            throttled_micros: throttling.throttled_micros,
+        }),
+        pressure: usage.pressure.map(|pressure| Pressure {
+            cpu: stall(pressure.cpu),
+            memory: stall(pressure.memory),
+            io: stall(pressure.io),
+        }),
     }
 }
 

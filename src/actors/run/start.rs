@@ -223,12 +223,15 @@ async fn ask(
         Ok(reply) => Ok(reply),
         Err(CallError::Ended(end)) => Err(end.verdict.clone()),
         Err(CallError::TimedOut) => Err(too_slow(method, args.deadline)),
-        Err(CallError::NotSent | CallError::Busy { .. }) => match handle.ended() {
-            Some(end) => Err(end.verdict.clone()),
-            None => Err(Verdict::Handshake {
-                detail: format!("{method} could not be sent"),
-            }),
-        },
+        // Nobody cancels a question of our own.
+        Err(CallError::NotSent | CallError::Busy { .. } | CallError::Cancelled(_)) => {
+            match handle.ended() {
+                Some(end) => Err(end.verdict.clone()),
+                None => Err(Verdict::Handshake {
+                    detail: format!("{method} could not be sent"),
+                }),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use axum::extract::{Path, State};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use secrecy::ExposeSecret;
@@ -12,11 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::{Asked, Body};
-use super::{Admin, ApiError, Shared, users};
+use super::isolates::Reason;
+use super::{Admin, ApiError, Shared, kill, users};
 use crate::actors::control::Control;
+use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::{Key, Millis};
 use crate::domain::code::Code;
 use crate::domain::ids::KeyId;
+use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::limits::DESCRIPTION_CHARS_MAX;
 use crate::domain::mcp::McpState;
 use crate::domain::name::Name;
@@ -93,7 +96,7 @@ pub struct KeyView {
     pub key: Key,
     /// The name of its user.
     pub user_name: String,
-    /// `active`, `expired` or `revoked`.
+    /// `active`, `suspended`, `expired` or `revoked`.
     pub state: String,
     /// How many mcps it is subscribed to.
     pub subscriptions: usize,
@@ -120,6 +123,8 @@ pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/keys", get(list).post(create))
         .route("/v1/keys/{id}", delete(revoke))
+        .route("/v1/keys/{id}/suspend", post(suspend))
+        .route("/v1/keys/{id}/resume", post(resume))
 }
 
 // === operations ===
@@ -219,11 +224,14 @@ pub async fn subscribe_to_grants(control: &Control, key: &Key) -> (Vec<Name>, Ve
     (done, failed)
 }
 
-fn state_at(key: &Key, now: Millis) -> &'static str {
+fn state_at(control: &Control, key: &Key, now: Millis) -> &'static str {
+    let target = Target::Client(key.id.clone());
     if key.revoked_at.is_some() {
         "revoked"
     } else if key.expires_at.is_some_and(|at| at <= now) {
         "expired"
+    } else if control.denied_reason(Kind::Suspension, &target).is_some() {
+        "suspended"
     } else {
         "active"
     }
@@ -255,7 +263,7 @@ async fn list(
     let keys = store.keys(user.as_ref()).await?.into_iter();
     let views = keys.map(|key| KeyView {
         user_name: names.get(&key.user).cloned().unwrap_or_default(),
-        state: state_at(&key, now).to_owned(),
+        state: state_at(&control, &key, now).to_owned(),
         subscriptions: counts.get(&key.id).copied().unwrap_or(0),
         key,
     });
@@ -288,4 +296,32 @@ async fn revoke(
         })
     };
     audited(&control, &admin, "key.revoke", target, change).await
+}
+
+async fn suspend(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(id): Path<String>,
+    Body(why): Body<Reason>,
+) -> Result<Json<DenyReport>, ApiError> {
+    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
+    let target = id.clone();
+    let change = async move {
+        let what = (Kind::Suspension, Scope::Client, id.as_str());
+        kill::deny(&tree, what, &reason, &author).await
+    };
+    audited(&control, &admin, "key.suspend", target, change).await
+}
+
+async fn resume(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(id): Path<String>,
+) -> Result<Json<DenyView>, ApiError> {
+    let (tree, author, target) = (control.clone(), admin.actor().to_owned(), id.clone());
+    let change = async move {
+        let lifted = tree.switch_off(Kind::Suspension, Scope::Client, &id, &author);
+        Ok(lifted.await?)
+    };
+    audited(&control, &admin, "key.resume", target, change).await
 }

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
-use super::{About, Admin, ApiError, Shared};
+use super::{About, Admin, ApiError, Shared, kill};
 use crate::actors::control::Control;
-use crate::actors::views::{Discovery, SuspendReport};
-use crate::domain::account::{Suspension, SuspensionScope};
+use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::domain::code::Code;
+use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
@@ -33,7 +33,7 @@ pub struct McpView {
     pub config_hash: String,
     /// How many tools are known.
     pub tool_count: usize,
-    /// Why nobody may use it, while it is suspended.
+    /// Why nobody may use it, while a kill switch of its scope is on.
     pub suspended: Option<String>,
 }
 
@@ -175,30 +175,22 @@ async fn archive(control: &Control, name: &str) -> Result<McpView, ApiError> {
 
 async fn view(control: &Control, mcp: Mcp) -> Result<McpView, ApiError> {
     let tool_count = control.store().tools_of(&mcp.id).await?.len();
-    let suspensions = control.store().active_suspensions().await?;
-    Ok(dressed(mcp, tool_count, &suspensions))
+    Ok(dressed(control, mcp, tool_count))
 }
 
-fn dressed(mcp: Mcp, tool_count: usize, suspensions: &[Suspension]) -> McpView {
-    let scope = SuspensionScope::Mcp(mcp.id.clone());
+fn dressed(control: &Control, mcp: Mcp, tool_count: usize) -> McpView {
+    let target = Target::Mcp(mcp.id.clone());
     McpView {
         config_hash: mcp.config_hash(),
         tool_count,
-        suspended: reason_of(suspensions, &scope),
+        suspended: control.denied_reason(Kind::KillSwitch, &target),
         mcp,
     }
-}
-
-/// Why a scope is suspended, if it is.
-pub(super) fn reason_of(suspensions: &[Suspension], scope: &SuspensionScope) -> Option<String> {
-    let found = suspensions.iter().find(|s| s.scope == *scope);
-    found.map(|suspension| suspension.reason.clone())
 }
 
 // === handlers ===
 
 async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<McpView>>, ApiError> {
-    let suspensions = control.store().active_suspensions().await?;
     let mut counts = HashMap::new();
     for (mcp, _) in control.store().tools().await? {
         *counts.entry(mcp).or_insert(0) += 1;
@@ -206,7 +198,7 @@ async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<McpVi
     let mcps = control.store().mcps().await?.into_iter();
     let views = mcps.map(|mcp| {
         let tools = counts.get(&mcp.id).copied().unwrap_or(0);
-        dressed(mcp, tools, &suspensions)
+        dressed(&control, mcp, tools)
     });
     Ok(Json(views.collect()))
 }
@@ -281,24 +273,26 @@ async fn suspend(
     State(control): State<Control>,
     Path(name): Path<String>,
     Body(why): Body<Reason>,
-) -> Result<Json<SuspendReport>, ApiError> {
-    let scope = SuspensionScope::Mcp(by_name(&control, &name).await?.id);
+) -> Result<Json<DenyReport>, ApiError> {
     let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let change = async move { Ok(tree.suspend(scope, &reason, &author).await?) };
-    audited(&control, &admin, "mcp.suspend", name, change).await
+    let target = name.clone();
+    let change = async move {
+        let what = (Kind::KillSwitch, Scope::Mcp, name.as_str());
+        kill::deny(&tree, what, &reason, &author).await
+    };
+    audited(&control, &admin, "mcp.suspend", target, change).await
 }
 
 async fn resume(
     admin: Admin,
     State(control): State<Control>,
     Path(name): Path<String>,
-) -> Result<Json<McpView>, ApiError> {
-    let mcp = by_name(&control, &name).await?;
+) -> Result<Json<DenyView>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = name.clone();
     let change = async move {
-        tree.resume(SuspensionScope::Mcp(mcp.id.clone()), &author)
-            .await?;
-        view(&tree, mcp).await
+        let lifted = tree.switch_off(Kind::KillSwitch, Scope::Mcp, &name, &author);
+        Ok(lifted.await?)
     };
-    audited(&control, &admin, "mcp.resume", name, change).await
+    audited(&control, &admin, "mcp.resume", target, change).await
 }

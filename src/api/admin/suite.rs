@@ -191,7 +191,7 @@ async fn suspending_shows_and_resuming_lifts() {
         let path = format!("/v1/{kind}/suspend");
         let (status, report) = world.post(&path, json!({"reason": "leaked token"})).await;
         assert_eq!(status, 200, "{report}");
-        let author = report["suspension"]["author"].as_str().unwrap();
+        let author = report["deny"]["author"].as_str().unwrap();
         assert!(author.starts_with("uid:0"), "{author}");
     }
     let (_, users) = world.get("/v1/users").await;

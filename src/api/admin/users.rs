@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
-use super::mcps::reason_of;
-use super::{Admin, ApiError, Shared};
+use super::{Admin, ApiError, Shared, kill};
 use crate::actors::control::Control;
-use crate::actors::views::SuspendReport;
-use crate::domain::account::{SuspensionScope, User};
+use crate::actors::views::{DenyReport, DenyView};
+use crate::domain::account::User;
 use crate::domain::code::Code;
+use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::name::Name;
 
 /// A new user or group.
@@ -79,7 +79,6 @@ pub async fn add(control: &Control, name: Name) -> Result<User, ApiError> {
 
 async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserView>>, ApiError> {
     let store = control.store();
-    let suspensions = store.active_suspensions().await?;
     let mut keys = HashMap::new();
     for key in store.keys(None).await? {
         if key.revoked_at.is_none() {
@@ -99,7 +98,7 @@ async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserV
     let views = users.map(|user| UserView {
         groups: groups.remove(&user.id).unwrap_or_default(),
         keys: keys.get(&user.id).copied().unwrap_or(0),
-        suspended: reason_of(&suspensions, &SuspensionScope::User(user.id.clone())),
+        suspended: control.denied_reason(Kind::Suspension, &Target::User(user.id.clone())),
         user,
     });
     Ok(Json(views.collect()))
@@ -121,24 +120,26 @@ async fn suspend(
     State(control): State<Control>,
     Path(name): Path<String>,
     Body(why): Body<Reason>,
-) -> Result<Json<SuspendReport>, ApiError> {
-    let scope = SuspensionScope::User(by_name(&control, &name).await?.id);
+) -> Result<Json<DenyReport>, ApiError> {
     let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let change = async move { Ok(tree.suspend(scope, &reason, &author).await?) };
-    audited(&control, &admin, "user.suspend", name, change).await
+    let target = name.clone();
+    let change = async move {
+        let what = (Kind::Suspension, Scope::User, name.as_str());
+        kill::deny(&tree, what, &reason, &author).await
+    };
+    audited(&control, &admin, "user.suspend", target, change).await
 }
 
 async fn resume(
     admin: Admin,
     State(control): State<Control>,
     Path(name): Path<String>,
-) -> Result<Json<User>, ApiError> {
-    let user = by_name(&control, &name).await?;
+) -> Result<Json<DenyView>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = name.clone();
     let change = async move {
-        tree.resume(SuspensionScope::User(user.id.clone()), &author)
-            .await?;
-        Ok(user)
+        let lifted = tree.switch_off(Kind::Suspension, Scope::User, &name, &author);
+        Ok(lifted.await?)
     };
-    audited(&control, &admin, "user.resume", name, change).await
+    audited(&control, &admin, "user.resume", target, change).await
 }

@@ -94,6 +94,12 @@ pub(super) fn failed(failure: &Failure, at: Millis) -> Bytes {
         out.put_slice(b",\"verdict\":");
         put_string(&mut out, verdict);
     }
+    if let Some(deny) = &failure.deny {
+        out.put_slice(b",\"scope\":");
+        put_string(&mut out, deny.target.scope().word());
+        out.put_slice(b",\"reason\":");
+        put_string(&mut out, &deny.reason);
+    }
     out.put_slice(b"}}");
     out.freeze()
 }
@@ -167,6 +173,7 @@ fn replaced(answer: &Answer, code: Code, text: String) -> Failure {
         mcp: Some(answer.mcp.clone()),
         retry_after: None,
         verdict: None,
+        deny: None,
         took: answer.took,
     }
 }
@@ -287,6 +294,7 @@ mod tests {
             mcp: Some(Name::parse("notes").unwrap()),
             retry_after: Some(Duration::from_millis(1_900)),
             verdict: Some("signal".into()),
+            deny: None,
             took: Duration::from_millis(3),
         };
         assert_eq!(

@@ -1,8 +1,6 @@
-//! Sessions and suspensions.
+//! Sessions.
 
-use super::samples::{key, keyed, mcp, session, user};
-use crate::domain::account::{Suspension, SuspensionScope};
-use crate::domain::ids::{ID_BYTES, SuspensionId};
+use super::samples::{key, keyed, session, user};
 use crate::storage::{SessionSeen, Store, StoreError};
 
 pub(super) async fn sessions_live_until_they_expire(store: Store) {
@@ -92,60 +90,4 @@ pub(super) async fn sessions_end_by_key_and_by_user(store: Store) {
         [all[2].id.clone()]
     );
     assert_eq!(store.live_sessions(0).await.unwrap(), [all[3].clone()]);
-}
-
-fn suspension(n: u8, scope: SuspensionScope) -> Suspension {
-    Suspension {
-        id: SuspensionId::from_random([n; ID_BYTES]),
-        scope,
-        reason: format!("reason {n}"),
-        author: "root".into(),
-        created_at: i64::from(n),
-        lifted_at: None,
-    }
-}
-
-pub(super) async fn one_suspension_is_active_per_target(store: Store) {
-    let on_user = SuspensionScope::User(user(1, "ada").id);
-    let on_mcp = SuspensionScope::Mcp(mcp(1, "demo").id);
-    let (first, second) = (suspension(1, on_user.clone()), suspension(2, on_mcp));
-    store.suspend(&first).await.unwrap();
-    store.suspend(&second).await.unwrap();
-    let error = store
-        .suspend(&suspension(3, on_user.clone()))
-        .await
-        .unwrap_err();
-    assert!(matches!(error, StoreError::Conflict { .. }));
-    assert_eq!(
-        store.active_suspensions().await.unwrap(),
-        [first.clone(), second.clone()]
-    );
-
-    let lifted = store.lift_suspension(&on_user, 9).await.unwrap();
-    assert_eq!(lifted.id, first.id);
-    assert_eq!(lifted.lifted_at, Some(9));
-    let error = store.lift_suspension(&on_user, 10).await.unwrap_err();
-    assert!(matches!(error, StoreError::NotFound { .. }));
-    assert_eq!(store.active_suspensions().await.unwrap(), [second]);
-    store.suspend(&suspension(4, on_user)).await.unwrap();
-}
-
-pub(super) async fn the_history_of_suspensions_is_kept(store: Store) {
-    let scope = SuspensionScope::User(user(1, "ada").id);
-    for n in 1..=3u8 {
-        store.suspend(&suspension(n, scope.clone())).await.unwrap();
-        store
-            .lift_suspension(&scope, 100 + i64::from(n))
-            .await
-            .unwrap();
-    }
-    let history = store.suspension_history(2).await.unwrap();
-    let told: Vec<_> = history
-        .iter()
-        .map(|one| (one.created_at, one.lifted_at, one.reason.as_str()))
-        .collect();
-    assert_eq!(
-        told,
-        [(3, Some(103), "reason 3"), (2, Some(102), "reason 2")]
-    );
 }

@@ -1,0 +1,156 @@
+//! `/v1/kill-switches`: switch on, off, look; and what suspending users and keys shares with it.
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::audited::audited;
+use super::error::{Asked, Body};
+use super::{Admin, ApiError, Shared};
+use crate::actors::control::{Control, Wanted};
+use crate::actors::views::{DenyReport, DenyView};
+use crate::domain::account::Millis;
+use crate::domain::kill::{Kind, Scope};
+
+/// A new kill switch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSwitch {
+    /// `tool`, `mcp`, `user`, `client` or `all`.
+    pub scope: String,
+    /// What of it: a name or id, `mcp/tool`, nothing for `all`.
+    #[serde(default)]
+    pub target: String,
+    /// Why: callers are told.
+    pub reason: String,
+    /// For how long, in milliseconds; until it is lifted if neither is given.
+    #[serde(default)]
+    pub expires_in_ms: Option<u64>,
+    /// Until when, milliseconds since the epoch.
+    #[serde(default)]
+    pub expires_at: Option<Millis>,
+    /// Only say what it would do.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What to lift.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldSwitch {
+    /// Its scope.
+    pub scope: String,
+    /// Its target, as it was given or as the list shows it.
+    #[serde(default)]
+    pub target: String,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Looked {
+    /// Also what is over.
+    pub history: bool,
+}
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/kill-switches", get(list).post(on))
+        .route("/v1/kill-switches/off", post(off))
+        .route("/v1/kill-switches/{id}", get(show))
+}
+
+// === operations ===
+
+/// Denies what a name means within a scope.
+///
+/// # Errors
+/// `not_found` with the nearest name, `conflict` if it is denied already, `invalid_request`,
+/// `kill_journal_unavailable`: nothing was done.
+pub(super) async fn deny(
+    control: &Control,
+    (kind, scope, target): (Kind, Scope, &str),
+    reason: &str,
+    author: &str,
+) -> Result<DenyReport, ApiError> {
+    let wanted = Wanted {
+        kind,
+        of: control.target(scope, target).await?,
+        reason: reason.to_owned(),
+        expires_at: None,
+    };
+    Ok(control.switch_on(wanted, author).await?)
+}
+
+async fn wanted(control: &Control, new: &NewSwitch) -> Result<Wanted, ApiError> {
+    let scope = control.scope(&new.scope)?;
+    let expires_at = match (new.expires_in_ms, new.expires_at) {
+        (Some(_), Some(_)) => {
+            let text = "give `expires_in_ms` or `expires_at`, not both";
+            return Err(ApiError::invalid(text));
+        }
+        (Some(ms), None) => {
+            let ms = Millis::try_from(ms).unwrap_or(Millis::MAX);
+            Some(control.now_ms().saturating_add(ms))
+        }
+        (None, at) => at,
+    };
+    Ok(Wanted {
+        kind: Kind::KillSwitch,
+        of: control.target(scope, &new.target).await?,
+        reason: new.reason.clone(),
+        expires_at,
+    })
+}
+
+// === handlers ===
+
+async fn list(
+    _: Admin,
+    State(control): State<Control>,
+    Asked(looked): Asked<Looked>,
+) -> Json<Vec<DenyView>> {
+    Json(control.denies(looked.history).await)
+}
+
+async fn show(
+    _: Admin,
+    State(control): State<Control>,
+    Path(id): Path<String>,
+) -> Result<Json<DenyView>, ApiError> {
+    Ok(Json(control.deny(&id).await?))
+}
+
+async fn on(
+    admin: Admin,
+    State(control): State<Control>,
+    Body(new): Body<NewSwitch>,
+) -> Result<Json<DenyReport>, ApiError> {
+    if new.dry_run {
+        let wanted = wanted(&control, &new).await?;
+        return Ok(Json(control.impact(wanted, admin.actor())?));
+    }
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = format!("{}:{}", new.scope, new.target);
+    let change = async move {
+        let wanted = wanted(&tree, &new).await?;
+        Ok(tree.switch_on(wanted, &author).await?)
+    };
+    audited(&control, &admin, "kill_switch.on", target, change).await
+}
+
+async fn off(
+    admin: Admin,
+    State(control): State<Control>,
+    Body(old): Body<OldSwitch>,
+) -> Result<Json<DenyView>, ApiError> {
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = format!("{}:{}", old.scope, old.target);
+    let change = async move {
+        let scope = tree.scope(&old.scope)?;
+        let lifted = tree.switch_off(Kind::KillSwitch, scope, &old.target, &author);
+        Ok(lifted.await?)
+    };
+    audited(&control, &admin, "kill_switch.off", target, change).await
+}
