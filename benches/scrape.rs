@@ -210,6 +210,7 @@ fn sleeper(number: usize) -> SpawnSpec {
             env: BTreeMap::new(),
         },
         workdir: "/".into(),
+        opening: Vec::new(),
         limits: limits(64 << 20, 32),
         user_limits: limits(1 << 30, 512),
         open_files: 64,
