@@ -4,6 +4,7 @@
 //! learns: data on stdout, talk on stderr, tables for people, `-o json` for programs. What failed,
 //! with what, why and what to do next is one shape for all of them (`error`).
 
+mod audit;
 mod banner;
 mod call;
 mod client;
@@ -118,6 +119,9 @@ enum Command {
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
+    /// Look into the audit log, and check that it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -175,6 +179,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
+        Command::Audit(audit::AuditCommand::Verify(args)) => audit::verify(&args, cli.global, out),
         command => ask_server(command, cli.global, out),
     };
     match done {
@@ -216,6 +221,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
+        Command::Audit(command) => audit::run(command, desk).await,
         Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
 }
@@ -248,6 +254,7 @@ mod tests {
             "serve --listen 127.0.0.1:9000 --data-dir /tmp/x",
             "status -o json",
             "--no-color tree --depth 2 --watch",
+            "tree iso_x --depth 1",
             "ps -o wide",
             "isolate list",
             "isolate show iso_x",
@@ -294,6 +301,13 @@ mod tests {
             "call list",
             "call cancel call_x --reason r --recycle",
             "call cancel call_x --no-recycle",
+            "audit tail -n 5 -f --event call",
+            "audit search --since 1h --until 2026-01-31T12:00:00Z --user ada --mcp x --tool t \
+             --client key_x --event auth --outcome ok --call call_x --text y --unfinished \
+             --limit 9 --cursor 7",
+            "audit export --since 1d --format csv",
+            "audit verify --dir x --public-key y --checkpoint z",
+            "audit key",
             "config show --config x.toml",
             "config check x.toml",
             "demo-mcp --misbehave garbage",
@@ -325,6 +339,8 @@ mod tests {
             "kill-switch on --scope all --reason r --expires soon",
             "call cancel",
             "call cancel call_x --recycle --no-recycle",
+            "audit search --since soon",
+            "audit search --limit 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -13,8 +13,10 @@ mod show;
 pub mod calls;
 pub mod client;
 pub mod isolates;
+pub mod ops;
 pub mod server;
 pub mod sessions;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,8 +30,10 @@ pub use show::{Entry, entries, render, render_reference};
 use calls::Calls;
 use client::Client;
 use isolates::{Isolates, Restart};
+use ops::Ops;
 use server::{Admin, Audit, Log, Sandbox, Server};
 use sessions::Sessions;
+use storage::Storage;
 
 /// Where the configuration is looked for if nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/legation/legation.toml";
@@ -82,6 +86,8 @@ config! {
     client: Client,
     /// The socket the command line talks to.
     admin: Admin,
+    /// Health and metrics.
+    ops: Ops,
     /// Registered clients.
     sessions: Sessions,
     /// Tool calls.
@@ -90,6 +96,8 @@ config! {
     isolates: Isolates,
     /// When a server that failed starts again.
     restart: Restart,
+    /// The database.
+    storage: Storage,
     /// The audit log.
     audit: Audit,
     /// The walls around isolates.

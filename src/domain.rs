@@ -1,9 +1,11 @@
 //! Pure types and decisions: nothing here waits, reads a file or knows a runtime.
 
 pub mod account;
+pub mod audit;
 #[cfg(test)]
 pub(crate) mod bless;
 pub mod code;
+pub mod dsn;
 pub mod expose;
 pub mod ids;
 pub mod kill;
@@ -13,4 +15,5 @@ pub mod name;
 pub mod restart;
 pub mod seal;
 pub mod token;
+pub mod usage;
 pub mod verdict;

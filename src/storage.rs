@@ -2,22 +2,28 @@
 //!
 //! A [`Store`] is an enum of pools behind one macro, `on!`, that expands a body for every driver;
 //! the SQL is one text in the dialect the databases share (`$1` placeholders, `ON CONFLICT`,
-//! `RETURNING`, text ids, 64-bit milliseconds). What differs between databases lives in `pools`
-//! and in the migrations. One file per aggregate.
+//! `RETURNING`, text ids, 64-bit milliseconds). What differs between databases lives in `sqlite`,
+//! `postgres` and the migrations; every statement takes the same `lane`. One file per aggregate.
 //!
 //! Storage is the truth and nothing more: it never calls an actor, never reads a clock and never
 //! draws an id; times and ids are passed in.
 
 #[macro_use]
 mod pools;
+mod again;
+mod audit_index;
 mod denies;
 mod error;
 mod groups;
 mod keys;
+mod lane;
 mod mcps;
+mod postgres;
 mod rows;
 mod sessions;
 mod settings;
+mod sqlite;
+pub mod stats;
 mod subscriptions;
 #[cfg(test)]
 mod suite;
@@ -28,21 +34,29 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
 pub use error::{Fault, StoreError};
 pub use groups::GroupView;
+pub use postgres::Postgres;
 pub use sessions::SessionSeen;
 pub use subscriptions::Views;
 
+use again::again;
 use error::doing;
 use pools::Pools;
+use stats::{PoolNumbers, StoreStats};
 
 /// Touches a table, so that a lost file or an unreadable page shows.
 const PING: &str = "SELECT COUNT(*) FROM settings WHERE name = ''";
+/// Changes nothing, and is refused like any change.
+const PING_WRITE: &str = "UPDATE settings SET value = value WHERE name = ''";
 
 /// The store: a cheap handle, cloned to whoever needs it.
 #[derive(Clone)]
 pub struct Store {
     pools: Arc<Pools>,
+    stats: Arc<StoreStats>,
+    place: Arc<str>,
 }
 
 impl fmt::Debug for Store {
@@ -60,10 +74,64 @@ impl Store {
     /// [`StoreError::Incompatible`] if a newer build wrote it, [`StoreError::Corrupt`] if it is
     /// no database.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let pools = Pools::sqlite(path).await?;
+        let stats = Arc::new(StoreStats::default());
+        let pair = sqlite::open(path, &stats).await?;
         Ok(Self {
-            pools: Arc::new(pools),
+            pools: Arc::new(Pools::Sqlite(pair)),
+            stats,
+            place: path.display().to_string().into(),
         })
+    }
+
+    /// Connects to a PostgreSQL database, makes it this server's alone, and brings its schema up
+    /// to this build's. A server that is not there is tried a bounded number of times.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not there or refuses us, [`StoreError::Held`] if
+    /// another server uses the database, [`StoreError::Unfit`] if it is none we can stand on,
+    /// [`StoreError::Incompatible`] if a newer build wrote it.
+    pub async fn connect(postgres: Postgres) -> Result<Self, StoreError> {
+        let stats = Arc::new(StoreStats::default());
+        let place = postgres.dsn.place().into();
+        let pair = postgres::open(postgres, &stats).await?;
+        Ok(Self {
+            pools: Arc::new(Pools::Postgres(pair)),
+            stats,
+            place,
+        })
+    }
+
+    /// What kind of database it stands on.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &*self.pools {
+            Pools::Sqlite(_) => "sqlite",
+            Pools::Postgres(_) => "postgresql",
+        }
+    }
+
+    /// Whether it is another program, which goes and comes by itself.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        matches!(&*self.pools, Pools::Postgres(_))
+    }
+
+    /// Where that is, without any secret.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn stats(&self) -> &StoreStats {
+        &self.stats
+    }
+
+    /// Its connections now.
+    #[must_use]
+    pub fn connections(&self) -> PoolNumbers {
+        on!(self, |db| db.numbers())
     }
 
     /// Closes every connection; waits for what is under way. Later calls fail with
@@ -82,6 +150,10 @@ impl Store {
             let mut tx = db.begin().await.map_err(doing(DOING))?;
             sqlx::query(PING)
                 .fetch_one(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            sqlx::query(PING_WRITE)
+                .execute(&mut *tx)
                 .await
                 .map_err(doing(DOING))?;
             tx.rollback().await.map_err(doing(DOING))

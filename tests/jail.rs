@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use legation::actors::jail::{Degrade, Facility, Jail, JailConfig};
 use legation::actors::launcher::{Exit, Launch, LaunchError, Launched, Launcher, Usage};
 use legation::domain::ids::{IsolateId, UserId};
@@ -193,6 +194,7 @@ impl Bench {
                 pids: 4096,
                 ..Limits::default()
             },
+            opening: Bytes::new(),
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct World {
     client: String,
     config: String,
     pub(crate) url: String,
+    /// Health and metrics.
+    pub(crate) ops_url: String,
 }
 
 /// What a command printed and how it ended.
@@ -65,6 +67,7 @@ impl World {
             client: client.to_owned(),
             config: config.to_owned(),
             url: String::new(),
+            ops_url: String::new(),
         };
         world.start();
         world
@@ -84,7 +87,13 @@ impl World {
             "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n"
         };
         let base = format!("[client]\n{}", self.client);
-        std::fs::write(&file, format!("{base}[sandbox]\n{degrade}{}", self.config)).unwrap();
+        let ops = if self.config.contains("[ops]") {
+            ""
+        } else {
+            "[ops]\nlisten = \"127.0.0.1:0\"\n"
+        };
+        let text = format!("{base}[sandbox]\n{degrade}{ops}{}", self.config);
+        std::fs::write(&file, text).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -108,6 +117,7 @@ impl World {
                 && status["ready"] == true
             {
                 self.url = status["client_url"].as_str().unwrap().to_owned();
+                self.ops_url = status["ops_url"].as_str().unwrap().to_owned();
                 return;
             }
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();

@@ -287,7 +287,8 @@ fn configuration(data: &Path, addr: SocketAddr, settings: &Settings) -> String {
     let tls = if *tls { "self" } else { "off" };
     format!(
         "[server]\ndata_dir = {data:?}\n\n[client]\nlisten = \"{addr}\"\ntls = \"{tls}\"\n\n\
-         [audit]\ndurability = \"{durability}\"\n\n[log]\nlevel = \"warn\"\n\n{more}"
+         [audit]\ndurability = \"{durability}\"\n\n[log]\nlevel = \"warn\"\n\n\
+         [ops]\nlisten = \"127.0.0.1:0\"\n\n{more}"
     )
 }
 

@@ -12,6 +12,7 @@
 mod leaf;
 mod mounts;
 mod oom;
+mod stats;
 mod text;
 mod tree;
 mod v1;
@@ -38,14 +39,75 @@ pub struct Limits {
 /// Resource use; `None` where this host does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes now.
-    pub memory_bytes: Option<u64>,
-    /// Bytes at most.
+    /// Memory now.
+    pub memory: Option<Memory>,
+    /// Bytes at most; only in [`Leaf::usage`].
     pub memory_peak_bytes: Option<u64>,
+    /// What happened at the memory limit.
+    pub memory_events: Option<MemoryEvents>,
     /// Processes and threads now.
     pub pids: Option<u64>,
+    /// Forks refused by the limit.
+    pub pids_refused: Option<u64>,
     /// CPU time used, microseconds.
     pub cpu_micros: Option<u64>,
+    /// What the CPU limit did.
+    pub throttling: Option<Throttling>,
+    /// Time lost to waiting, where the kernel counts it (PSI, v2 or hybrid).
+    pub pressure: Option<Pressure>,
+}
+
+/// Memory of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, page cache included: what the limit is held against.
+    pub bytes: u64,
+    /// Without the page cache that could be given back at once (`inactive_file`).
+    pub working_set_bytes: u64,
+}
+
+/// Events of the memory controller since the group was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    /// Throttled above `memory.high`; v2 only.
+    pub high: u64,
+    /// The limit was hit (v1: `failcnt`).
+    pub max: u64,
+    /// Nothing could be freed at the limit; v2 only.
+    pub oom: u64,
+    /// Processes killed for memory.
+    pub oom_kill: u64,
+}
+
+/// Bandwidth control of the CPU controller since the group was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods in which the group wanted to run.
+    pub periods: u64,
+    /// Periods in which it was held back.
+    pub throttled_periods: u64,
+    /// For how long, microseconds.
+    pub throttled_micros: u64,
+}
+
+/// Pressure stall information of the three resources.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// CPU.
+    pub cpu: Stall,
+    /// Memory.
+    pub memory: Stall,
+    /// Disks.
+    pub io: Stall,
+}
+
+/// Microseconds since the group was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Some task waited.
+    pub some_micros: u64,
+    /// All tasks waited.
+    pub full_micros: u64,
 }
 
 /// What went wrong with a cgroup.

@@ -7,7 +7,7 @@
 mod link;
 mod process;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,9 @@ const INSTALLATION_DIGITS: usize = 12;
 const OOM_SCORE: i32 = 500;
 /// Bytes a process may lock in memory.
 const LOCKED_BYTES: u64 = 64 << 10;
+/// Bytes of [`SpawnSpec::opening`]: what an empty pipe takes at once on any kernel, so that the
+/// write of it never waits for a reader that is not there yet.
+pub const OPENING_BYTES_MAX: usize = 4096;
 
 /// How to set up a host.
 #[derive(Debug, Clone)]
@@ -121,6 +124,8 @@ pub struct SpawnSpec {
     pub open_files: u64,
     /// Bytes of the largest file a process may write.
     pub file_bytes: u64,
+    /// What waits in its stdin when it begins; at most [`OPENING_BYTES_MAX`].
+    pub opening: Vec<u8>,
 }
 
 /// A new init, its plan not yet followed: the status pipe tells how that goes.
@@ -222,7 +227,7 @@ impl Host {
             .tree
             .create(&spec.leaf, &spec.limits, &spec.user_limits)?;
         let cgroup_took = began.elapsed();
-        match self.spawn_in(&plan, &leaf) {
+        match self.spawn_in(&plan, &spec.opening, &leaf) {
             Ok((process, ends)) => Ok(Spawned {
                 process,
                 leaf,
@@ -242,9 +247,15 @@ impl Host {
         }
     }
 
-    fn spawn_in(&self, plan: &Plan, leaf: &Leaf) -> Result<(Process, Ends), HostError> {
+    fn spawn_in(
+        &self,
+        plan: &Plan,
+        opening: &[u8],
+        leaf: &Leaf,
+    ) -> Result<(Process, Ends), HostError> {
         let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
-        let (stdin_theirs, stdin) = pipe()?;
+        let (stdin_theirs, mut stdin) = pipe()?;
+        open_with(&mut stdin, opening)?;
         let (stdout, stdout_theirs) = pipe()?;
         let (stderr, stderr_theirs) = pipe()?;
         let (status, status_theirs) = pipe()?;
@@ -372,6 +383,16 @@ struct Ends {
     stdout: OwnedFd,
     stderr: OwnedFd,
     status: OwnedFd,
+}
+
+/// Puts the first words into a pipe that nobody reads yet.
+fn open_with(stdin: &mut io::PipeWriter, opening: &[u8]) -> Result<(), HostError> {
+    let written = if opening.len() > OPENING_BYTES_MAX {
+        Err(io::Error::from_raw_os_error(libc::E2BIG))
+    } else {
+        stdin.write_all(opening)
+    };
+    written.map_err(|e| HostError::io("write the server's first input", e))
 }
 
 fn installation(id: &str) -> Result<&str, HostError> {

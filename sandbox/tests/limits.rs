@@ -26,6 +26,8 @@ fn fork_bomb_stops_at_the_limit() -> Outcome {
     let made: u64 = run.line().parse().unwrap();
     // 32, less init and the server itself.
     assert_eq!(made, 30);
+    let refused = run.leaf.sample().pids_refused.unwrap();
+    assert!(refused > 0, "the kernel counts what it refused");
     run.kill();
     Ok(())
 }
@@ -46,7 +48,10 @@ fn memory_of_the_isolate() -> Outcome {
     let mut run = Run::start(&host, &probe(&["memory", "256"]));
     killed(&mut run);
     assert_eq!(run.leaf.oom(), Some(OomScope::Isolate));
-    assert!(run.leaf.usage().memory_peak_bytes.unwrap() <= world::LIMITS.memory_bytes);
+    let usage = run.leaf.usage();
+    assert!(usage.memory_peak_bytes.unwrap() <= world::LIMITS.memory_bytes);
+    let events = usage.memory_events.unwrap();
+    assert!(events.max > 0 && events.oom_kill > 0, "{events:?}");
     Ok(())
 }
 
@@ -103,7 +108,12 @@ fn cpu_is_bounded_and_counted() -> Outcome {
     assert_eq!(run.line(), "up");
     let before = run.leaf.usage().cpu_micros.unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let used = run.leaf.usage().cpu_micros.unwrap() - before;
+    let usage = run.leaf.sample();
+    let used = usage.cpu_micros.unwrap() - before;
+    let throttling = usage.throttling.unwrap();
+    assert!(throttling.throttled_periods > 0 && throttling.throttled_micros > 0);
+    let memory = usage.memory;
+    assert!(memory.is_none_or(|m| m.working_set_bytes <= m.bytes && m.bytes > 0));
     // A tenth of a second in a second; generous for a machine that sleeps longer than asked.
     assert!((1..400_000).contains(&used), "{used} µs");
     Ok(())

@@ -1,26 +1,53 @@
-//! The audit log: appended JSON lines, group-committed with fdatasync.
+//! The audit log: hash-chained records in segment files, group-committed with fdatasync.
 //!
-//! Callers append to one bounded buffer; a single thread writes and syncs whatever has gathered,
-//! so a hundred waiting calls share one sync. What [`Audit::commit`] acknowledged in durable mode
-//! is on the disk. When the disk refuses, records are kept and written again, `commit` says no, and
-//! the gate `audit` shuts; it also shuts when a record was lost to a full queue, until the queue is
-//! written. The hash chain, segments and the index come with the audit issue.
+//! Callers append to one bounded buffer; a single thread numbers, hashes, writes and syncs whatever
+//! has gathered, so a hundred waiting calls share one sync. What [`Audit::commit`] acknowledged in
+//! durable mode is on the disk. When the disk refuses, records are kept and written again, `commit`
+//! says no, and the gate `audit` shuts; it also shuts when a record was lost to a full queue, until
+//! the queue is written. Only classes of records that are *required* are refused then; of the
+//! others what is lost is counted, and the count is a record.
+//!
+//! The form of records, and how they are checked, is [`crate::domain::audit`]; `docs/audit.md` is
+//! for auditors.
 
 mod entry;
+mod files;
+mod follow;
+mod index;
+mod keeper;
+mod log;
+mod refusals;
+mod resume;
+mod retention;
+mod search;
+mod selection;
+mod setup;
+mod stats;
+mod verify;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use crate::domain::audit::Category;
+use crate::domain::audit::chain::Tip;
 use crate::domain::limits::AUDIT_ROOM_MAX;
 
-use super::ctx::Ctx;
-
 pub use entry::Entry;
+pub use follow::{Follow, Record};
+pub use index::{INDEX_NAME, Index};
+pub(super) use keeper::AuditKeeper;
+pub use refusals::Refusals;
+pub use resume::{STARTED, STOPPED};
+pub use search::Page;
+pub(super) use search::search;
+pub use selection::Selection;
+pub use setup::{PUBLIC_KEY_NAME, Setup, Sync};
+pub use stats::{AuditStats, SYNC_BOUNDS_US, SyncTimes};
+pub use verify::{Verify, VerifyError};
 use writer::Shared;
 
 /// Why a record is not acknowledged.
@@ -37,8 +64,11 @@ pub enum AuditError {
 /// How far the log is written.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
-    /// The last record that is on the disk (durable mode) or handed to the kernel.
-    pub seq: u64,
+    /// How many of the records appended in this life are on the disk (durable mode) or handed to
+    /// the kernel.
+    pub appended: u64,
+    /// Where the chain is.
+    pub tip: Tip,
     /// What the disk says, if it refuses.
     pub failing: Option<String>,
     /// A record was lost to a full queue, which is not written yet.
@@ -46,7 +76,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// Whether calls may be made.
+    /// Whether what must be recorded may be done.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.failing.is_none() && !self.overflowing
@@ -65,53 +95,76 @@ pub enum Durability {
 /// A record has its place in the queue: it will be written, unless the process ends first.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Appended(u64);
+pub(super) enum Appended {
+    /// By its place among the records of this life.
+    At(u64),
+    /// There was no place, and its category is not required: counted as lost.
+    Lost,
+}
 
 /// The log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit(Arc<Shared>);
 
 impl Audit {
-    /// Opens `<dir>/audit.jsonl` for appending and starts its writer thread.
+    /// Opens the log in this directory with the usual settings and its keys beside it.
     ///
     /// # Errors
     /// What the file system says.
     pub fn open(dir: &Path, durability: Durability) -> std::io::Result<Self> {
-        writer::open(dir, durability).map(Self)
+        Self::start(Setup::new(dir, durability))
+    }
+
+    /// Opens a log and starts its writer thread. Reads the newest segment: not for a runtime's
+    /// worker.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn start(setup: Setup) -> std::io::Result<Self> {
+        writer::open(setup).map(Self)
     }
 
     /// Appends a record that nobody waits for. If the queue is full it is counted as lost, and the
-    /// gate shuts.
+    /// gate shuts if its category is required.
     pub fn post(&self, entry: Entry) {
         if self.0.append(&entry).is_err() {
             // Counted and shown; there is nobody to tell here.
-            self.0.lose();
+            self.0.lose(entry.category());
         }
     }
 
-    /// Appends a record and waits until it may be relied on.
+    /// Appends a record and waits until it may be relied on. A record of a category that is not
+    /// required is appended if it can be, and never an error.
     ///
     /// # Errors
     /// [`AuditError`]: the record may or may not reach the disk later.
     pub async fn commit(&self, entry: Entry) -> Result<(), AuditError> {
         let appended = self.append(&entry).await?;
-        self.wait(appended).await
+        self.wait(appended, entry.category()).await
     }
 
     /// Waits until an appended record may be relied on.
     ///
     /// # Errors
     /// [`AuditError::Failing`]: the record may or may not reach the disk later.
-    pub(super) async fn wait(&self, Appended(seq): Appended) -> Result<(), AuditError> {
-        if self.0.durability == Durability::Buffered {
+    pub(super) async fn wait(
+        &self,
+        appended: Appended,
+        category: Category,
+    ) -> Result<(), AuditError> {
+        let Appended::At(place) = appended else {
+            return Ok(());
+        };
+        if self.0.durability() == Durability::Buffered {
             return Ok(());
         }
         let mut written = self.0.written.subscribe();
         let done = written
-            .wait_for(|written| written.seq >= seq || written.failing.is_some())
+            .wait_for(|written| written.appended >= place || written.failing.is_some())
             .await;
         match done.as_deref() {
-            Ok(Written { seq: at, .. }) if *at >= seq => Ok(()),
+            Ok(Written { appended: at, .. }) if *at >= place => Ok(()),
+            _ if !self.requires(category) => Ok(()),
             _ => Err(AuditError::Failing),
         }
     }
@@ -120,10 +173,10 @@ impl Audit {
     /// before it resolved, nothing was appended.
     ///
     /// # Errors
-    /// [`AuditError`]: nothing was appended.
+    /// [`AuditError`]: nothing was appended, and the category is required.
     pub(super) async fn append(&self, entry: &Entry) -> Result<Appended, AuditError> {
-        if let Ok(seq) = self.0.append(entry) {
-            return Ok(Appended(seq));
+        if let Ok(place) = self.0.append(entry) {
+            return Ok(Appended::At(place));
         }
         let mut written = self.0.written.subscribe();
         let room = async {
@@ -131,8 +184,8 @@ impl Audit {
                 if written.borrow_and_update().failing.is_some() {
                     return Err(AuditError::Failing);
                 }
-                if let Ok(seq) = self.0.append(entry) {
-                    return Ok(Appended(seq));
+                if let Ok(place) = self.0.append(entry) {
+                    return Ok(Appended::At(place));
                 }
                 if written.changed().await.is_err() {
                     return Err(AuditError::Full);
@@ -140,9 +193,26 @@ impl Audit {
             }
         };
         let found = tokio::time::timeout(AUDIT_ROOM_MAX, room).await;
+        let found = found.unwrap_or(Err(AuditError::Full));
+        if found.is_err() {
+            self.0.lose(entry.category());
+            if !self.requires(entry.category()) {
+                return Ok(Appended::Lost);
+            }
+        }
         found
-            .unwrap_or(Err(AuditError::Full))
-            .inspect_err(|_| self.0.lose())
+    }
+
+    /// Whether the work of this category is refused while its record cannot be written.
+    #[must_use]
+    pub fn requires(&self, category: Category) -> bool {
+        self.0.required().has(category)
+    }
+
+    /// Whether it can be written now, as far as is known.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.0.written.borrow().is_good()
     }
 
     /// How far it is written, to watch.
@@ -160,13 +230,30 @@ impl Audit {
     /// Records lost to a full queue.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.0.lost()
+        self.stats().dropped.iter().sum()
+    }
+
+    /// The log in numbers.
+    #[must_use]
+    pub fn stats(&self) -> AuditStats {
+        self.0.stats()
     }
 
     /// Whether calls wait for the disk.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.0.durability
+        self.0.durability()
+    }
+
+    /// Somebody checked the chain.
+    pub(super) fn checked(&self, whole: bool) {
+        self.0.counters.checked(whole);
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        &self.0.setup
     }
 
     /// Writes and syncs what is left, and ends the thread; waits at most this long. `false` if
@@ -180,72 +267,7 @@ impl Audit {
     }
 }
 
-/// The service: it watches the log and keeps the gate.
-pub(super) struct AuditKeeper;
-
-/// What it hears.
-#[derive(Debug)]
-pub(super) enum AuditMsg {
-    /// The log's state changed.
-    Changed,
-}
-
-impl Actor for AuditKeeper {
-    type Msg = AuditMsg;
-    type State = (Arc<Ctx>, tokio_util::task::AbortOnDropHandle<()>);
-    type Arguments = Arc<Ctx>;
-
-    async fn pre_start(
-        &self,
-        myself: ActorRef<AuditMsg>,
-        ctx: Arc<Ctx>,
-    ) -> Result<Self::State, ActorProcessingErr> {
-        let mut written = ctx.audit.written();
-        let watcher = tokio::spawn(async move {
-            let mut before = (None, false);
-            while written.changed().await.is_ok() {
-                let now = {
-                    let written = written.borrow_and_update();
-                    (written.failing.clone(), written.overflowing)
-                };
-                if now != before {
-                    before = now;
-                    if myself.cast(AuditMsg::Changed).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Ok((ctx, tokio_util::task::AbortOnDropHandle::new(watcher)))
-    }
-
-    async fn post_start(
-        &self,
-        _myself: ActorRef<AuditMsg>,
-        (ctx, _): &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        ctx.gates.audit.set(ctx.audit.written().borrow().is_good());
-        Ok(())
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<AuditMsg>,
-        AuditMsg::Changed: AuditMsg,
-        (ctx, _): &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let written = ctx.audit.written().borrow().clone();
-        match &written.failing {
-            Some(why) => {
-                tracing::error!("the audit log cannot be written, calls are refused: {why}");
-            }
-            None if written.overflowing => tracing::error!(
-                records.lost = ctx.audit.lost(),
-                "the audit log's queue is full, calls are refused until it is written"
-            ),
-            None => tracing::info!("the audit log is written again"),
-        }
-        ctx.gates.audit.set(written.is_good());
-        Ok(())
-    }
-}
+#[cfg(test)]
+pub(crate) mod reading;
+#[cfg(test)]
+mod tests;

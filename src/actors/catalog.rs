@@ -7,15 +7,19 @@ mod directory;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::value::RawValue;
 
 use crate::domain::ids::{KeyId, McpId, UserId};
+use crate::domain::limits::ROUTES_RETRY;
 use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::verdict::Verdict;
 use crate::storage::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
@@ -40,6 +44,8 @@ pub struct Published {
     pub mcp: Arc<Mcp>,
     /// The hash of what makes a running process differ.
     pub config: Arc<str>,
+    /// Where its calls are counted.
+    pub meter: Arc<McpMeter>,
 }
 
 /// What one key sees.
@@ -67,16 +73,18 @@ impl Routes {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn build(store: &Store) -> Result<Self, StoreError> {
+    pub async fn build(store: &Store, metrics: &Metrics) -> Result<Self, StoreError> {
         let mut mcps = HashMap::new();
         for mcp in store.mcps().await? {
             if mcp.state == McpState::Published {
                 let config = mcp.config_hash().into();
+                let meter = metrics.mcp(mcp.name.as_str());
                 mcps.insert(
                     mcp.id.clone(),
                     Published {
                         mcp: Arc::new(mcp),
                         config,
+                        meter,
                     },
                 );
             }
@@ -232,6 +240,8 @@ impl View {
 pub(super) enum CatalogMsg {
     /// Build and publish; the answer comes when it is published, or says why not.
     Refresh(RpcReplyPort<Result<(), String>>),
+    /// Build and publish, though nobody waits for it: what is published may be old.
+    Again,
     /// A build is done.
     Built(Result<Routes, String>),
 }
@@ -245,6 +255,8 @@ pub(super) struct CatalogState {
     building: Vec<RpcReplyPort<Result<(), String>>>,
     waiting: Vec<RpcReplyPort<Result<(), String>>>,
     busy: bool,
+    /// What is published may be old.
+    stale: bool,
 }
 
 impl Actor for Catalog {
@@ -263,15 +275,24 @@ impl Actor for Catalog {
             building: Vec::new(),
             waiting: Vec::new(),
             busy: false,
+            stale: false,
         })
     }
 
     async fn post_start(
         &self,
-        _myself: ActorRef<CatalogMsg>,
+        myself: ActorRef<CatalogMsg>,
         state: &mut CatalogState,
     ) -> Result<(), ActorProcessingErr> {
-        state.publish(Routes::build(&state.ctx.store).await?);
+        match Routes::build(&state.ctx.store, &state.ctx.metrics).await {
+            Ok(routes) => state.publish(routes),
+            // Restarted while the store is away: the last snapshot stands.
+            Err(error) if state.ctx.published.load(Ordering::Acquire) => {
+                tracing::warn!("the routes are as old as the last build: {error}");
+                myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
+            }
+            Err(error) => return Err(error.into()),
+        }
         state.ctx.gates.catalog.set(true);
         Ok(())
     }
@@ -284,8 +305,14 @@ impl Actor for Catalog {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             CatalogMsg::Refresh(reply) => state.waiting.push(reply),
+            CatalogMsg::Again => state.stale = true,
             CatalogMsg::Built(built) => {
                 state.busy = false;
+                if let Err(why) = &built {
+                    // What changed is stored: it must be seen sooner or later.
+                    tracing::warn!("the routes could not be built, and will be again: {why}");
+                    myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
+                }
                 let answer = built.map(|routes| state.publish(routes));
                 for reply in state.building.drain(..) {
                     // Whoever asked may have left.
@@ -293,12 +320,13 @@ impl Actor for Catalog {
                 }
             }
         }
-        if !state.busy && !state.waiting.is_empty() {
+        if !state.busy && (state.stale || !state.waiting.is_empty()) {
             state.busy = true;
+            state.stale = false;
             state.building = std::mem::take(&mut state.waiting);
-            let store = state.ctx.store.clone();
+            let ctx = Arc::clone(&state.ctx);
             tokio::spawn(async move {
-                let built = Routes::build(&store)
+                let built = Routes::build(&ctx.store, &ctx.metrics)
                     .await
                     .map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));
@@ -313,6 +341,7 @@ impl CatalogState {
     fn publish(&mut self, routes: Routes) {
         let routes = Arc::new(routes);
         self.ctx.routes.store(Arc::clone(&routes));
+        self.ctx.published.store(true, Ordering::Release);
         let slots = self.ctx.slots.pin();
         let gone: Vec<Arc<Slot>> = slots
             .values()

@@ -5,32 +5,39 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
-use tokio::sync::watch;
+use secrecy::SecretString;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
+use crate::domain::audit::Category;
 use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
 use crate::domain::kill::{Caller, Deny};
+use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Limits, Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
+use crate::telemetry::metrics::Metrics;
 
 use super::access::AccessKeys;
-use super::audit::{Audit, Entry};
+use super::audit::{Audit, Entry, Index, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
+use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
+use super::ops::OpsState;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
@@ -134,6 +141,36 @@ impl Gates {
     }
 }
 
+/// When the root supervisor last answered: it does so every second, unless it hangs.
+#[derive(Debug)]
+pub struct Heart {
+    born: Instant,
+    beat_ms: AtomicU64,
+}
+
+impl Default for Heart {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Heart {
+    pub(super) fn beat(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long nothing was heard.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(last)
+    }
+}
+
 /// Totals since the start.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -141,6 +178,13 @@ pub struct Totals {
     pub calls: AtomicU64,
     /// Tool calls without a server's answer.
     pub failed: AtomicU64,
+}
+
+/// Who knows the secret values of a user that go into an mcp, so that they are taken out of what
+/// is recorded.
+pub trait KnownSecrets: Send + Sync {
+    /// The values that this user's runs of this mcp were given.
+    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString>;
 }
 
 /// What the actors share.
@@ -155,6 +199,8 @@ pub struct Ctx {
     pub clock: Arc<dyn Clock>,
     /// Storage.
     pub store: Store,
+    /// Why the store does not answer, while it does not.
+    pub store_away: ArcSwapOption<String>,
     /// The audit log.
     pub audit: Audit,
     /// How processes are started.
@@ -165,6 +211,8 @@ pub struct Ctx {
     pub kill: Switchboard,
     /// Calls that wait for a server.
     pub waiting: Waiting,
+    /// Whether routes were ever published.
+    pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
     /// All slots.
@@ -179,10 +227,26 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Where in the audit log what is, while its index is there.
+    pub audit_index: ArcSwapOption<Index>,
+    /// Who may read the audit log at once.
+    pub audit_readers: Arc<Semaphore>,
+    /// Refused authentication, for the audit log.
+    pub refusals: Refusals,
+    /// Where the secret values are known that must not be recorded.
+    pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What is kept between scrapes.
+    pub ops: OpsState,
     /// The tree, for those who look.
     pub tree: Tree,
+    /// What changes in it, for those who follow.
+    pub changes: Arc<Changes>,
+    /// The root's signs of life.
+    pub heart: Heart,
     /// Set once, when the server begins to stop.
     pub stopping: watch::Sender<bool>,
     refs: Mutex<Refs>,
@@ -217,6 +281,7 @@ impl Ctx {
         launcher: Arc<dyn Launcher>,
     ) -> Self {
         let settings = settings(&config);
+        let changes = Arc::new(Changes::default());
         Self {
             started_at: clock.wall_ms(),
             config,
@@ -224,19 +289,29 @@ impl Ctx {
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
+            audit_index: ArcSwapOption::empty(),
+            audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),
+            refusals: Refusals::default(),
+            secrets: OnceLock::new(),
             clock,
             store,
+            store_away: ArcSwapOption::empty(),
             audit,
             launcher,
             routes: ArcSwap::default(),
             kill: Switchboard::default(),
             waiting: Waiting::default(),
+            published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),
-            tree: Tree::default(),
+            tree: Tree::new(Arc::clone(&changes)),
+            changes,
+            metrics: Metrics::new(),
+            ops: OpsState::default(),
+            heart: Heart::default(),
             stopping: watch::Sender::new(false),
             refs: Mutex::default(),
         }
@@ -246,6 +321,13 @@ impl Ctx {
     #[must_use]
     pub fn wall_ms(&self) -> Millis {
         self.clock.wall_ms()
+    }
+
+    /// Whether work whose record is of this category may be done: the log can be written, or need
+    /// not be.
+    #[must_use]
+    pub fn may(&self, category: Category) -> bool {
+        self.gates.audit.is_open() || !self.audit.requires(category)
     }
 
     /// Whether the server has begun to stop.
@@ -290,6 +372,7 @@ impl Ctx {
             owner,
             self.settings.user_limits,
             self.settings.restart,
+            Arc::clone(&self.changes),
         );
         Arc::clone(slots.get_or_insert(key, Arc::new(slot)))
     }
@@ -370,6 +453,9 @@ impl Ctx {
     /// A run was reaped: the record of it.
     pub(super) fn run_ended(&self, slot: &Slot, run: &Occupant, end: &RunEnd) {
         let facts = run.record.facts();
+        self.metrics
+            .mcp(slot.mcp.name.as_str())
+            .ended(&end.verdict, run.record.noise.seen());
         tracing::info!(
             isolate.id = %slot.id,
             mcp.name = %slot.mcp.name,
@@ -407,7 +493,9 @@ impl Ctx {
 
     /// A key registered a session; saved with the sessions' own times.
     pub(super) fn note_key_used(&self, key: &KeyId, at: Millis) {
-        self.refs.lock().keys_used.insert(key.clone(), at);
+        let mut refs = self.refs.lock();
+        let known = refs.keys_used.entry(key.clone()).or_insert(at);
+        *known = at.max(*known);
     }
 
     pub(super) fn take_keys_used(&self) -> Vec<(KeyId, Millis)> {

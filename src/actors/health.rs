@@ -1,4 +1,4 @@
-//! The ping scheduler and the idle sweep: one tick over all slots.
+//! The ping scheduler, the idle sweep and the statistics sweep: one tick over all slots.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use crate::domain::verdict::Verdict;
 use super::ctx::Ctx;
 use super::handle::{CallError, Handle};
 use super::isolate::IsolateMsg;
+use super::sampler::Sampler;
 use super::slot::{Order, Slot};
 
 /// Between looks.
@@ -27,21 +28,21 @@ pub(super) struct HealthTick;
 
 impl Actor for Health {
     type Msg = HealthTick;
-    type State = Arc<Ctx>;
+    type State = (Arc<Ctx>, Sampler);
     type Arguments = Arc<Ctx>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<HealthTick>,
         ctx: Arc<Ctx>,
-    ) -> Result<Arc<Ctx>, ActorProcessingErr> {
-        Ok(ctx)
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok((ctx, Sampler::default()))
     }
 
     async fn post_start(
         &self,
         myself: ActorRef<HealthTick>,
-        _ctx: &mut Arc<Ctx>,
+        _state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         myself.send_after(TICK, || HealthTick);
         Ok(())
@@ -51,8 +52,9 @@ impl Actor for Health {
         &self,
         myself: ActorRef<HealthTick>,
         HealthTick: HealthTick,
-        ctx: &mut Arc<Ctx>,
+        (ctx, sampler): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        sampler.tick(ctx);
         for slot in ctx.slots.pin().values() {
             let Some(handle) = slot.ready() else { continue };
             if is_idle(slot, &handle) {

@@ -6,6 +6,7 @@
 
 mod run;
 mod stage;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -247,6 +248,7 @@ fn spec(launch: Launch) -> SpawnSpec {
             args: launch.args,
             env: launch.env,
         },
+        opening: launch.opening.to_vec(),
     }
 }
 

@@ -10,12 +10,15 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
+
+pub use crate::domain::usage::Usage;
 
 /// A boxed future, for the few calls that cross this border.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -39,6 +42,10 @@ pub struct Launch {
     pub limits: Limits,
     /// Kernel limits of all isolates of the user.
     pub user_limits: Limits,
+    /// What waits in its stdin when it begins, so that the first question costs no round through
+    /// the gateway; a launch that fails throws it away. Short: see
+    /// [`sandbox::host::OPENING_BYTES_MAX`].
+    pub opening: Bytes,
 }
 
 impl fmt::Debug for Launch {
@@ -94,19 +101,6 @@ pub enum Exit {
     },
 }
 
-/// Resource use of a process tree; what the kernel does not count here is `None`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Bytes now.
-    pub memory_bytes: Option<u64>,
-    /// Bytes at most.
-    pub memory_peak_bytes: Option<u64>,
-    /// Processes and threads now.
-    pub pids: Option<u64>,
-    /// CPU time used, microseconds.
-    pub cpu_micros: Option<u64>,
-}
-
 /// What the barrier found when the tree was gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remains {
@@ -129,8 +123,12 @@ pub trait Scope: Send + Sync {
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains>;
     /// Whether, and for whose limit, the kernel killed for memory so far. A few file reads.
     fn oom(&self) -> Option<OomScope>;
-    /// Resource use now.
+    /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
+    /// The same without what only the end of a run is asked for: the cheap reading of the sweep.
+    fn sample(&self) -> Usage {
+        self.usage()
+    }
 }
 
 /// Why a run could not be started.

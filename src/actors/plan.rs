@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::domain::account::User;
 use crate::domain::mcp::Program;
 use crate::domain::verdict::Verdict;
@@ -166,6 +168,7 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
         home,
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
+        opening: Bytes::new(),
     })
 }
 

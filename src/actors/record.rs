@@ -8,6 +8,7 @@ use crate::domain::limits::{
     ENDED_NOISE_BYTES, ENDED_STDERR_BYTES, NOISE_LINE_BYTES_MAX, NOISE_LINES_KEPT,
     STDERR_LINE_BYTES_MAX, STDERR_RING_BYTES,
 };
+use crate::domain::usage::Spent;
 use crate::domain::verdict::Verdict;
 use crate::protocol::handshake::ServerInfo;
 
@@ -44,8 +45,14 @@ pub struct Facts {
     pub lived: Option<Duration>,
     /// Why it ended.
     pub verdict: Option<Verdict>,
-    /// Its last counters.
+    /// Its counters when they were last read.
     pub usage: Usage,
+    /// When that was, while it lives.
+    pub sampled: Option<Instant>,
+    /// Thousandths of a core it used between the last two readings.
+    pub cpu_millis: Option<u32>,
+    /// The tree is gone and the counters are the last ones.
+    pub counted: bool,
     /// Facilities that were missing by permission.
     pub degraded: Vec<String>,
     /// Answers to nothing we asked.
@@ -73,6 +80,12 @@ impl RunRecord {
         self.facts.lock().clone()
     }
 
+    /// Its counters when they were last read.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.facts.lock().usage
+    }
+
     /// Learns something.
     pub(super) fn learn(&self, with: impl FnOnce(&mut Facts)) {
         with(&mut self.facts.lock());
@@ -85,8 +98,71 @@ impl RunRecord {
         self.noise.shrink(ENDED_NOISE_BYTES);
     }
 
+    /// The sweep read its counters: gives what was spent since the reading before. Nothing, if
+    /// the last reading came first.
+    pub(super) fn sampled(&self, usage: Usage, now: Instant) -> Spent {
+        let mut facts = self.facts.lock();
+        if facts.counted {
+            return Spent::default();
+        }
+        let spent = usage.spent_since(&facts.usage);
+        let since = facts.sampled.unwrap_or(self.started);
+        let took = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX);
+        facts.cpu_millis = (spent.cpu_micros * 1000)
+            .checked_div(took)
+            .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX));
+        facts.sampled = Some(now);
+        facts.usage = usage.or_earlier(&facts.usage);
+        spent
+    }
+
+    /// Whether the sweep has read its counters.
+    pub(super) fn is_sampled(&self) -> bool {
+        self.facts.lock().sampled.is_some()
+    }
+
+    /// The tree is gone: its last counters. Gives what was spent since the sweep's last reading.
+    pub(super) fn counted(&self, usage: Usage) -> Spent {
+        let mut facts = self.facts.lock();
+        if std::mem::replace(&mut facts.counted, true) {
+            return Spent::default();
+        }
+        let spent = usage.spent_since(&facts.usage);
+        (facts.usage, facts.cpu_millis) = (usage.or_earlier(&facts.usage), None);
+        spent
+    }
+
     /// A phase of the start is done.
     pub(super) fn phase(&self, name: &'static str, took: Duration) {
         self.learn(|facts| facts.phases.push((name, took)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(micros: u64) -> Usage {
+        Usage {
+            cpu_micros: Some(micros),
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn what_a_run_spends_is_counted_once() {
+        let record = RunRecord::new(1);
+        let second = |n| record.started + Duration::from_secs(n);
+        assert_eq!(record.sampled(cpu(100), second(1)).cpu_micros, 100);
+        let spent = record.sampled(cpu(500_100), second(2)).cpu_micros;
+        assert_eq!(spent, 500_000);
+        assert_eq!(record.facts().cpu_millis, Some(500));
+        // Its group is being removed.
+        assert_eq!(record.sampled(Usage::default(), second(3)).cpu_micros, 0);
+        assert_eq!(record.counted(cpu(500_300)).cpu_micros, 200);
+        // A sweep that read before the end and writes after it.
+        assert_eq!(record.sampled(cpu(500_200), second(4)).cpu_micros, 0);
+        assert_eq!(record.counted(cpu(500_300)).cpu_micros, 0);
+        assert_eq!(record.facts().usage, cpu(500_300));
     }
 }

@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::storage::StoreError;
+
+use super::catalog::CatalogMsg;
 use super::ctx::Ctx;
 
-/// How often the store is asked whether it answers.
+/// How often a file is asked whether it answers.
 const STORE_PING: Duration = Duration::from_secs(5);
+/// The same for a server, and for whatever did not answer the last time.
+const STORE_PING_SOON: Duration = Duration::from_secs(1);
 /// How often processes without a slot are looked for.
 const REAPER_LOOK: Duration = Duration::from_secs(10);
 
@@ -89,8 +94,9 @@ impl Actor for StoreKeeper {
         myself: ActorRef<StoreMsg>,
         ctx: &mut Arc<Ctx>,
     ) -> Result<(), ActorProcessingErr> {
-        ctx.store.ping().await?;
-        ctx.gates.store.set(true);
+        // Also a keeper that is restarted while the store is away comes up, and says so.
+        let answer = ctx.store.ping().await;
+        note(ctx, answer.err().map(|error| explain(&error)));
         myself.send_after(STORE_PING, || StoreMsg::Ask);
         Ok(())
     }
@@ -105,22 +111,46 @@ impl Actor for StoreKeeper {
             StoreMsg::Ask => {
                 let store = ctx.store.clone();
                 tokio::spawn(async move {
-                    let answer = store.ping().await.map_err(|error| error.to_string());
+                    let answer = store.ping().await.map_err(|error| explain(&error));
                     let _ = myself.cast(StoreMsg::Answer(answer));
                 });
             }
             StoreMsg::Answer(answer) => {
-                if answer.is_ok() != ctx.gates.store.is_open() {
-                    match &answer {
-                        Ok(()) => tracing::info!("the store answers again"),
-                        Err(why) => tracing::error!("the store does not answer: {why}"),
-                    }
+                let away = answer.err();
+                // While it is away, others than us may have changed what it holds.
+                let back = away.is_none() && !ctx.gates.store.is_open();
+                note(ctx, away);
+                if back && let Some(catalog) = ctx.catalog() {
+                    // A catalog that is down builds anew when it is up.
+                    let _ = catalog.cast(CatalogMsg::Again);
                 }
-                ctx.gates.store.set(answer.is_ok());
-                myself.send_after(STORE_PING, || StoreMsg::Ask);
+                let calm = ctx.gates.store.is_open() && !ctx.store.is_server();
+                let pause = if calm { STORE_PING } else { STORE_PING_SOON };
+                myself.send_after(pause, || StoreMsg::Ask);
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps the store's gate, and the reason why it is shut.
+fn note(ctx: &Ctx, away: Option<String>) {
+    let open = away.is_none();
+    if open != ctx.gates.store.is_open() {
+        match &away {
+            None => tracing::info!("the store answers"),
+            Some(why) => tracing::error!("the store does not answer: {why}"),
+        }
+    }
+    ctx.store_away.store(away.map(Arc::new));
+    ctx.gates.store.set(open);
+}
+
+/// The error with the driver's own words: for operators, who may know all.
+fn explain(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error} ({cause})"),
+        None => error.to_string(),
     }
 }
 
@@ -158,10 +188,13 @@ impl Actor for Reaper {
         if ctx.slots.pin().is_empty() {
             match ctx.launcher.sweep().await {
                 Ok(0) => {}
-                Ok(swept) => tracing::warn!(
-                    cgroups.swept = swept,
-                    "cleared away what an earlier life left"
-                ),
+                Ok(swept) => {
+                    ctx.metrics.orphans_reaped.increment(swept as u64);
+                    tracing::warn!(
+                        cgroups.swept = swept,
+                        "cleared away what an earlier life left"
+                    );
+                }
                 // A process that cannot be killed must not keep every other user's from starting.
                 Err(error) => tracing::error!(
                     "not all that an earlier life left could be cleared away; status counts it as \

@@ -91,6 +91,11 @@ impl SessionHandle {
         (self.saved_at.swap(seen, Ordering::Relaxed) != seen).then(|| (seen, self.expires_at()))
     }
 
+    /// What was taken note of as saved was not: the next save has it again.
+    pub(super) fn not_saved(&self) {
+        self.saved_at.store(Millis::MIN, Ordering::Relaxed);
+    }
+
     /// No grace: its next request is refused.
     pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);

@@ -7,10 +7,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use crate::domain::account::Millis;
 use crate::domain::ids::{KeyId, SessionId, UserId};
-use crate::domain::limits::COALESCE_EVERY;
-use crate::storage::SessionSeen;
+use crate::domain::limits::{COALESCE_EVERY, STORE_LAST_WORDS};
+use crate::storage::{SessionSeen, Store};
+use crate::telemetry::metrics::labels::{ActorKind, SessionEnd};
 
+use super::changes::Who;
 use super::ctx::Ctx;
+use super::measured::measured;
 use super::session::{SessionActor, SessionHandle, SessionMsg};
 use super::supervisor::{Children, Fate, Kind};
 
@@ -23,6 +26,21 @@ pub(super) enum SessionsMsg {
     Revoked(Vec<SessionId>),
     /// Save what was seen, end what aged.
     Sweep,
+    /// A save is done, or what it could not save.
+    Saved(Unsaved),
+    /// Load what could not be loaded at the start.
+    Load,
+    /// It is loaded.
+    Loaded(bool),
+}
+
+/// What is to be written of many sessions, in one go.
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    seen: Vec<SessionSeen>,
+    keys_used: Vec<(KeyId, Millis)>,
+    /// What expired at or before this goes.
+    purge: Option<Millis>,
 }
 
 /// The service.
@@ -32,6 +50,10 @@ pub(super) struct Sessions;
 pub(super) struct SessionsState {
     ctx: Arc<Ctx>,
     children: Children<SessionId>,
+    /// A save is under way: on a store that is away they must not pile up.
+    saving: bool,
+    /// What aged is still stored.
+    purge: Option<Millis>,
 }
 
 impl Actor for Sessions {
@@ -48,6 +70,8 @@ impl Actor for Sessions {
         Ok(SessionsState {
             ctx,
             children: Children::new(Kind::Temporary),
+            saving: false,
+            purge: None,
         })
     }
 
@@ -56,13 +80,16 @@ impl Actor for Sessions {
         myself: ActorRef<SessionsMsg>,
         state: &mut SessionsState,
     ) -> Result<(), ActorProcessingErr> {
-        load(&state.ctx).await?;
-        let live: Vec<_> = state.ctx.sessions.pin().values().cloned().collect();
-        for session in live {
-            if !session.is_revoked() {
-                state.adopt(&myself, session).await;
+        if let Err(error) = load(&state.ctx).await {
+            // At boot that is the end of it; restarted while the store is away, the handles of
+            // this life still stand, and what they lack is loaded when it is back.
+            if !state.ctx.gates.listeners.is_open() {
+                return Err(error.into());
             }
+            tracing::warn!("the stored sessions are loaded later: {error}");
+            myself.send_after(COALESCE_EVERY, || SessionsMsg::Load);
         }
+        state.adopt_all(&myself).await;
         myself.send_interval(COALESCE_EVERY, || SessionsMsg::Sweep);
         Ok(())
     }
@@ -76,11 +103,25 @@ impl Actor for Sessions {
         match message {
             SessionsMsg::Add(session) => state.adopt(&myself, session).await,
             SessionsMsg::Revoked(ids) => {
+                let ended = &state.ctx.metrics.session_ends;
+                ended.increment(SessionEnd::Revoked, ids.len() as u64);
                 for id in &ids {
-                    state.end(id);
+                    state.end(id, "revoked");
                 }
             }
-            SessionsMsg::Sweep => state.sweep(),
+            SessionsMsg::Sweep => state.sweep(&myself),
+            SessionsMsg::Saved(left) => state.saved(left),
+            SessionsMsg::Load => {
+                let ctx = Arc::clone(&state.ctx);
+                tokio::spawn(async move {
+                    let loaded = load(&ctx).await.is_ok();
+                    let _ = myself.cast(SessionsMsg::Loaded(loaded));
+                });
+            }
+            SessionsMsg::Loaded(true) => state.adopt_all(&myself).await,
+            SessionsMsg::Loaded(false) => {
+                myself.send_after(COALESCE_EVERY, || SessionsMsg::Load);
+            }
         }
         Ok(())
     }
@@ -95,6 +136,8 @@ impl Actor for Sessions {
             if let SupervisionEvent::ActorFailed(_, error) = &event {
                 tracing::error!(session.id = %id, "a session failed, which is a bug: {error}");
                 state.ctx.sessions.pin().remove(&id.bits());
+                let ended = &state.ctx.metrics.session_ends;
+                ended.increment(SessionEnd::Failed, 1);
             }
             state.children.forget(&id);
         }
@@ -106,66 +149,141 @@ impl Actor for Sessions {
         _myself: ActorRef<SessionsMsg>,
         state: &mut SessionsState,
     ) -> Result<(), ActorProcessingErr> {
-        // The last words of the coalesced times.
-        let seen = unsaved(&state.ctx);
-        if !seen.is_empty() {
-            state.ctx.store.extend_sessions(&seen).await?;
+        // The last words of the coalesced times. They are worth no wait: without them sessions end
+        // some seconds of a day earlier.
+        let last = Unsaved {
+            seen: unsaved(&state.ctx),
+            keys_used: state.ctx.take_keys_used(),
+            purge: None,
+        };
+        let save = tokio::time::timeout(STORE_LAST_WORDS, save(&state.ctx.store, last));
+        match save.await {
+            Ok(left) if left.is_nothing() => {}
+            _ => tracing::warn!("the last session times could not be saved"),
         }
         Ok(())
     }
 }
 
 impl SessionsState {
+    /// Gives every live handle its actor.
+    async fn adopt_all(&mut self, myself: &ActorRef<SessionsMsg>) {
+        let live: Vec<_> = self.ctx.sessions.pin().values().cloned().collect();
+        for session in live {
+            if !session.is_revoked() && self.children.cell(session.id()).is_none() {
+                self.adopt(myself, session).await;
+            }
+        }
+    }
+
     async fn adopt(&mut self, myself: &ActorRef<SessionsMsg>, session: Arc<SessionHandle>) {
         let id = session.id().clone();
         let args = (Arc::clone(&self.ctx), session);
-        match Actor::spawn_linked(None, SessionActor, args, myself.get_cell()).await {
-            Ok((actor, _)) => self.children.started(&id, actor.get_cell()),
+        let actor = measured(&self.ctx.metrics, ActorKind::Session, SessionActor);
+        match Actor::spawn_linked(None, actor, args, myself.get_cell()).await {
+            Ok((actor, _)) => {
+                self.children.started(&id, actor.get_cell());
+                self.ctx
+                    .changes
+                    .note("up", "registered", || Who::Session(id));
+            }
             Err(error) => tracing::error!(session.id = %id, "a session cannot start: {error}"),
         }
     }
 
-    fn end(&self, id: &SessionId) {
+    fn end(&self, id: &SessionId, cause: &'static str) {
+        self.ctx
+            .changes
+            .note("ended", cause, || Who::Session(id.clone()));
         if let Some(cell) = self.children.cell(id) {
             let session: ActorRef<SessionMsg> = cell.clone().into();
             let _ = session.cast(SessionMsg::Expire);
         }
     }
 
-    fn sweep(&mut self) {
+    fn sweep(&mut self, myself: &ActorRef<SessionsMsg>) {
         let now = self.ctx.wall_ms();
         let grace = Millis::try_from(self.ctx.settings.token_grace.as_millis()).unwrap_or(0);
         let sessions = self.ctx.sessions.pin();
-        let aged: Vec<SessionId> = sessions
+        let over: Vec<Arc<SessionHandle>> = sessions
             .values()
             .filter(|session| session.is_over(now, grace))
-            .map(|session| session.id().clone())
+            .cloned()
             .collect();
+        // What was revoked ended then.
+        let (_, expired): (Vec<_>, Vec<_>) = over
+            .iter()
+            .cloned()
+            .partition(|session| session.is_revoked());
+        self.ctx.sessions_ended(&expired, "expired");
+        let aged: Vec<SessionId> = over.iter().map(|session| session.id().clone()).collect();
         for id in &aged {
             sessions.remove(&id.bits());
-            self.end(id);
+            self.end(id, "no activity for its whole lifetime");
         }
-        let seen = unsaved(&self.ctx);
-        let used = self.ctx.take_keys_used();
-        if seen.is_empty() && aged.is_empty() && used.is_empty() {
+        let ended = &self.ctx.metrics.session_ends;
+        ended.increment(SessionEnd::Expired, aged.len() as u64);
+        if !aged.is_empty() {
+            self.purge = Some(now.saturating_sub(grace));
+        }
+        if self.saving {
             return;
         }
-        let store = self.ctx.store.clone();
+        let unsaved = Unsaved {
+            seen: unsaved(&self.ctx),
+            keys_used: self.ctx.take_keys_used(),
+            purge: self.purge.take(),
+        };
+        if unsaved.is_nothing() {
+            return;
+        }
+        self.saving = true;
+        let (store, myself) = (self.ctx.store.clone(), myself.clone());
         tokio::spawn(async move {
-            if let Err(error) = store.touch_keys(&used).await {
-                tracing::warn!("the times keys were used could not be saved: {error}");
-            }
-            if let Err(error) = store.extend_sessions(&seen).await {
-                // Lost: seconds of a lifetime of a day. The next activity saves it again.
-                tracing::warn!("session times could not be saved: {error}");
-            }
-            if !aged.is_empty()
-                && let Err(error) = store.purge_sessions(now.saturating_sub(grace)).await
-            {
-                tracing::warn!("aged sessions could not be removed: {error}");
-            }
+            let left = save(&store, unsaved).await;
+            let _ = myself.cast(SessionsMsg::Saved(left));
         });
     }
+
+    /// What could not be saved is kept for the next time.
+    fn saved(&mut self, left: Unsaved) {
+        self.saving = false;
+        let sessions = self.ctx.sessions.pin();
+        for one in &left.seen {
+            if let Some(session) = sessions.get(&one.id.bits()) {
+                session.not_saved();
+            }
+        }
+        for (key, at) in &left.keys_used {
+            self.ctx.note_key_used(key, *at);
+        }
+        self.purge = self.purge.max(left.purge);
+    }
+}
+
+impl Unsaved {
+    fn is_nothing(&self) -> bool {
+        self.seen.is_empty() && self.keys_used.is_empty() && self.purge.is_none()
+    }
+}
+
+/// Saves all it can, and gives back what it could not.
+async fn save(store: &Store, mut unsaved: Unsaved) -> Unsaved {
+    match store.touch_keys(&unsaved.keys_used).await {
+        Ok(()) => unsaved.keys_used.clear(),
+        Err(error) => tracing::warn!("the times keys were used are not saved yet: {error}"),
+    }
+    match store.extend_sessions(&unsaved.seen).await {
+        Ok(()) => unsaved.seen.clear(),
+        Err(error) => tracing::warn!("session times are not saved yet: {error}"),
+    }
+    if let Some(before) = unsaved.purge {
+        match store.purge_sessions(before).await {
+            Ok(_) => unsaved.purge = None,
+            Err(error) => tracing::warn!("aged sessions are not removed yet: {error}"),
+        }
+    }
+    unsaved
 }
 
 fn unsaved(ctx: &Ctx) -> Vec<SessionSeen> {

@@ -20,6 +20,7 @@ use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart::{Restart, Settings};
 use crate::domain::verdict::{OomScope, Verdict};
 
+use super::changes::{Changes, Who};
 use super::handle::{Handle, RunEnd};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
@@ -260,6 +261,7 @@ pub struct Slot {
     /// The limits of all isolates of that user.
     pub user_limits: Limits,
     state: watch::Sender<SlotState>,
+    changes: Arc<Changes>,
     wanted: AtomicBool,
     born: Instant,
     kept: Mutex<Kept>,
@@ -288,6 +290,7 @@ impl Slot {
         owner: Option<User>,
         user_limits: Limits,
         restart: Settings,
+        changes: Arc<Changes>,
     ) -> Self {
         Self {
             id,
@@ -296,6 +299,7 @@ impl Slot {
             owner,
             user_limits,
             state: watch::Sender::new(SlotState::Resting),
+            changes,
             wanted: AtomicBool::new(false),
             born: Instant::now(),
             kept: Mutex::new(Kept {
@@ -367,6 +371,7 @@ impl Slot {
 
     /// Moves to a state, for a cause; the last few moves are remembered.
     pub(super) fn enter(&self, state: SlotState, cause: impl Into<String>) {
+        let (to, cause) = (state.word(), cause.into());
         {
             let mut kept = self.kept.lock();
             if kept.transitions.len() == TRANSITIONS_MAX {
@@ -374,12 +379,15 @@ impl Slot {
             }
             let step = Transition {
                 at: Instant::now(),
-                to: state.word(),
-                cause: cause.into(),
+                to,
+                cause: cause.clone(),
             };
             kept.transitions.push_back(step);
         }
         self.state.send_replace(state);
+        self.changes.note(to, &cause, || {
+            Who::Isolate(self.key.clone(), self.id.clone())
+        });
     }
 
     /// The remembered moves, oldest first.

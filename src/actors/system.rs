@@ -5,30 +5,39 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::config::server::Durability as Wanted;
+use crate::config::server::Durability;
 use crate::domain::code::Code;
 use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
-use crate::storage::{Store, StoreError};
+use crate::storage::{Postgres, Store, StoreError};
+use crate::telemetry::metrics::labels::ActorKind;
 
-use super::audit::{Audit, Durability};
-use super::clock::Clock;
+use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
+use super::clock::{Clock, random};
 use super::control::Control;
 use super::ctx::{Ctx, Settings};
 use super::front::Front;
 use super::launcher::Launcher;
 use super::listeners::Doors;
+use super::measured::measured;
+use super::probe::probe;
 use super::root::{Phase, Root, RootArgs, RootMsg};
 
 /// Why the tree does not stand.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("the store at {place}")]
+    Store {
+        /// Which.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The audit log cannot be opened.
     #[error("cannot open the audit log in {dir}: {why}")]
     Audit {
@@ -56,6 +65,7 @@ pub struct System {
     ctx: Arc<Ctx>,
     root: ActorRef<RootMsg>,
     phase: watch::Receiver<Phase>,
+    _probe: AbortOnDropHandle<()>,
 }
 
 fn ms(value: u64) -> Duration {
@@ -97,12 +107,42 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The store that the configuration names.
+async fn open_store(config: &Config) -> Result<Store, SystemError> {
+    let storage = &config.storage;
+    let Some(dsn) = storage.url.clone() else {
+        let path = config.server.data_dir.join("legation.db");
+        let place = path.display().to_string();
+        let failed = |source| SystemError::Store { place, source };
+        return Store::open(&path).await.map_err(failed);
+    };
+    let place = dsn.place();
+    Store::connect(Postgres {
+        dsn,
+        password_file: storage.password_file.clone(),
+        ca_file: storage.ca_file.clone(),
+        pool_max: storage.pool_max,
+        wait: ms(storage.acquire_ms),
+        application: application(),
+    })
+    .await
+    .map_err(|source| SystemError::Store { place, source })
+}
+
+/// How this process is called in the database's list of sessions: no other is called so.
+fn application() -> String {
+    let host = rustix::system::uname();
+    let host: String = host.nodename().to_string_lossy().chars().take(30).collect();
+    let tag = u32::from_le_bytes(random());
+    format!("legation {host} pid {} {tag:08x}", std::process::id())
+}
+
 impl SystemError {
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(error) => error.code(),
+            Self::Store { source, .. } => source.code(),
             Self::Audit { .. } => Code::AuditUnavailable,
             Self::Service { code, .. } => *code,
             Self::Late => Code::StartFailed,
@@ -122,16 +162,19 @@ impl System {
         launcher: Arc<dyn Launcher>,
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
-        let store = Store::open(&config.server.data_dir.join("legation.db")).await?;
-        let durability = match config.audit.durability {
-            Wanted::Durable => Durability::Durable,
-            Wanted::Buffered => Durability::Buffered,
-        };
-        let dir = config.audit_dir();
-        let audit = Audit::open(&dir, durability).map_err(|error| SystemError::Audit {
+        let store = open_store(&config).await?;
+        let setup = Setup::of(&config, Arc::clone(&clock));
+        let dir = setup.dir.clone();
+        let failed = |why: String| SystemError::Audit {
             dir: dir.display().to_string(),
-            why: error.to_string(),
-        })?;
+            why,
+        };
+        // It reads the newest segment.
+        let opened = tokio::task::spawn_blocking(move || Audit::start(setup)).await;
+        let audit = opened
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(error.to_string()))?;
+        audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
         let (tell, mut phase) = watch::channel(Phase::Starting);
         let args = RootArgs {
@@ -139,13 +182,12 @@ impl System {
             doors,
             phase: tell,
         };
-        let (root, _) =
-            Actor::spawn(None, Root, args)
-                .await
-                .map_err(|error| SystemError::Service {
-                    code: Code::Internal,
-                    why: error.to_string(),
-                })?;
+        let (root, _) = Actor::spawn(None, measured(&ctx.metrics, ActorKind::Root, Root), args)
+            .await
+            .map_err(|error| SystemError::Service {
+                code: Code::Internal,
+                why: error.to_string(),
+            })?;
         let settled = phase.wait_for(|phase| *phase != Phase::Starting);
         let settled = tokio::time::timeout(limits::BOOT_MAX, settled).await;
         let result = match settled.as_ref().map(|phase| phase.as_deref()) {
@@ -161,7 +203,13 @@ impl System {
             Err(_) => Err(SystemError::Late),
         };
         drop(settled);
-        let system = Self { ctx, root, phase };
+        let _probe = AbortOnDropHandle::new(tokio::spawn(probe(Arc::clone(&ctx))));
+        let system = Self {
+            ctx,
+            root,
+            phase,
+            _probe,
+        };
         match result {
             Ok(()) => Ok(system),
             Err(error) => {
@@ -181,6 +229,12 @@ impl System {
     #[must_use]
     pub fn front(&self) -> Front {
         Front::new(Arc::clone(&self.ctx))
+    }
+
+    /// For tests: the services that run now.
+    #[cfg(test)]
+    pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
+        self.root.get_cell().get_children()
     }
 
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.
@@ -217,8 +271,31 @@ impl System {
                 scope.kill();
             }
         }
+        let now = self.ctx.wall_ms();
+        for counted in self.ctx.refusals.sweep(now, true) {
+            self.ctx.audit.post(counted);
+        }
+        let orderly_word = if orderly { "yes" } else { "no" };
+        self.ctx
+            .audit
+            .post(Entry::new(STOPPED, now).field("orderly", orderly_word));
         let written = self.ctx.audit.close(Duration::from_secs(3)).await;
         self.ctx.store.close().await;
         orderly && written
     }
+}
+
+/// A life begins: what was asked of the log, where it matters.
+fn started(config: &Config, clock: &dyn Clock) -> Entry {
+    let durability = match config.audit.durability {
+        Durability::Durable => "durable",
+        Durability::Buffered => "buffered",
+    };
+    Entry::new(STARTED, clock.wall_ms())
+        .field("version", env!("CARGO_PKG_VERSION"))
+        .number("pid", u64::from(std::process::id()))
+        .field("durability", durability)
+        .field("required", &config.audit.required.join(" "))
+        .field("allow_degraded", &config.sandbox.allow_degraded.join(" "))
+        .field("dev", if config.server.dev { "yes" } else { "no" })
 }

@@ -130,6 +130,7 @@ impl World {
             },
             limits: Limits::default(),
             times: Times::default(),
+            audit_arguments: Default::default(),
         };
         change(&mut mcp);
         let tool = Tool {
@@ -139,6 +140,7 @@ impl World {
         };
         let config = mcp.config_hash().into();
         let published = Published {
+            meter: self.ctx.metrics.mcp(mcp.name.as_str()),
             mcp: Arc::new(mcp),
             config,
         };

@@ -14,9 +14,11 @@ use crate::domain::ids::UserId;
 use crate::domain::limits::{INTENSITY_PERIOD, ISOLATE_STOP_MAX, KILL_WAIT, USERS_GIVEN_UP_MAX};
 
 use crate::domain::verdict::Verdict;
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::ctx::Ctx;
 use super::household::{Household, HouseholdMsg, Whose, abandon};
+use super::measured::measured;
 use super::slot::Slot;
 use super::supervisor::{Children, Fate, Kind};
 
@@ -106,6 +108,16 @@ impl Actor for Users {
         let Some((user, fate)) = state.children.exited(&event) else {
             return Ok(());
         };
+        let cause = match &event {
+            SupervisionEvent::ActorFailed(_, error) => error.to_string(),
+            _ => "all its isolates are at rest".to_owned(),
+        };
+        let tree = &state.ctx.tree;
+        match fate {
+            Fate::Ended => tree.note_user(&user, "down", &cause),
+            Fate::Restart { .. } => tree.note_user(&user, "waiting", &cause),
+            Fate::GivenUp => tree.note_user(&user, "given up", &cause),
+        }
         match fate {
             Fate::Ended => {
                 state.children.forget(&user);
@@ -168,9 +180,16 @@ impl UsersState {
             return;
         }
         let args = (Arc::clone(&self.ctx), Whose::User);
-        match Actor::spawn_linked(None, Household, args, myself.get_cell()).await {
-            Ok((household, _)) => self.children.started(user, household.get_cell()),
+        let actor = measured(&self.ctx.metrics, ActorKind::User, Household);
+        match Actor::spawn_linked(None, actor, args, myself.get_cell()).await {
+            Ok((household, _)) => {
+                self.ctx
+                    .tree
+                    .note_user(user, "up", "a call wants an isolate");
+                self.children.started(user, household.get_cell());
+            }
             Err(error) => {
+                self.ctx.tree.note_user(user, "waiting", &error.to_string());
                 if let Fate::Restart { after } =
                     self.children.start_failed(user, &error.to_string())
                 {
@@ -202,6 +221,7 @@ impl UsersState {
         let now = Instant::now();
         self.given_up.retain(|_, at| now - *at <= INTENSITY_PERIOD);
         self.given_up.insert(user.clone(), now);
+        self.ctx.metrics.given_up(ActorKind::User);
         tracing::error!(user.id = %user, "gave up on a user's supervisor; the next call starts it anew");
         for slot in self.ctx.slots_of(Some(user)) {
             abandon(&slot);

@@ -40,6 +40,9 @@ pub struct Transition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TreeNode {
+    /// What it is called everywhere: `root`, `service/audit`, `user/usr_…`, `isolate/iso_…`,
+    /// `run/iso_…/3`, `session/ses_…`.
+    pub id: String,
     /// Its name among its siblings.
     pub name: String,
     /// What kind of actor it is: `root`, `service`, `user`, `isolate`, `run`, `session`.
@@ -60,8 +63,31 @@ pub struct TreeNode {
     pub note: String,
     /// Its last transitions, newest first.
     pub transitions: Vec<Transition>,
+    /// An isolate's own figures: what `ps` shows.
+    pub isolate: Option<Box<IsolateView>>,
     /// What it supervises, in start order.
     pub children: Vec<TreeNode>,
+}
+
+impl TreeNode {
+    /// Shows this node and all below it, from the top.
+    pub fn walk<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
+        see(self);
+        for child in &self.children {
+            child.walk(see);
+        }
+    }
+
+    /// The node of this id.
+    #[must_use]
+    pub fn find_mut(&mut self, id: &str) -> Option<&mut Self> {
+        if self.id == id {
+            return Some(self);
+        }
+        self.children
+            .iter_mut()
+            .find_map(|child| child.find_mut(id))
+    }
 }
 
 /// What the host enforces for isolates, as [`Enforcement`], readable back.
@@ -94,6 +120,39 @@ pub struct AuditView {
     pub queued: u64,
     /// Whether the last write failed.
     pub failing: bool,
+    /// What the disk said then.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Records lost to a full queue in this life.
+    #[serde(default)]
+    pub lost: u64,
+    /// The last record.
+    #[serde(default)]
+    pub seq: u64,
+    /// Records that are not in the index yet.
+    #[serde(default)]
+    pub index_lag: u64,
+    /// What the last check in this life found; none before the first.
+    #[serde(default)]
+    pub chain_ok: Option<bool>,
+}
+
+/// The database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreView {
+    /// `sqlite` or `postgresql`.
+    pub kind: String,
+    /// Its file, or its server and name.
+    pub place: String,
+    /// Why it does not answer, while it does not.
+    pub away: Option<String>,
+    /// Connections open.
+    pub connections: u32,
+    /// How many of them do nothing.
+    pub connections_idle: u32,
+    /// How many there may be.
+    pub connections_max: u32,
 }
 
 /// The server on one screen.
@@ -124,6 +183,8 @@ pub struct Status {
     pub calls_total: u64,
     /// Calls since the start that did not end in a result.
     pub calls_failed_total: u64,
+    /// The database.
+    pub store: StoreView,
     /// The audit log.
     pub audit: AuditView,
     /// Users and keys suspended now.
@@ -138,6 +199,8 @@ pub struct Status {
     pub kill_journal_failing: bool,
     /// What clients connect to.
     pub client_url: String,
+    /// Where health and metrics are; empty if that is switched off.
+    pub ops_url: String,
     /// Processes under our cgroups that no slot owns; 0 when all is well.
     pub unowned_processes: u64,
 }
@@ -154,8 +217,17 @@ impl Status {
                 waits => format!("not ready: {}", waits.join(", ")),
             });
         }
+        if let Some(cause) = &self.store.away {
+            why.push(format!("the store is away: {cause}"));
+        }
         if self.audit.failing {
-            why.push("the audit log cannot be written".to_owned());
+            why.push(match &self.audit.why {
+                Some(disk) => format!("the audit log cannot be written: {disk}"),
+                None => "the audit log cannot be written".to_owned(),
+            });
+        }
+        if self.audit.chain_ok == Some(false) {
+            why.push("the audit log is not whole: legation audit verify".to_owned());
         }
         if self.kill_journal_failing {
             why.push("the journal of kill switches cannot be written".to_owned());
@@ -214,12 +286,30 @@ pub struct IsolateView {
     pub pids: Option<u64>,
     /// CPU time of this run, microseconds.
     pub cpu_micros: Option<u64>,
+    /// Thousandths of a core it used between the last two readings.
+    pub cpu_millis: Option<u32>,
     /// Milliseconds until the next try, while it backs off.
     pub backoff_ms: Option<u64>,
     /// How its last run ended.
     pub last_verdict: Option<String>,
+    /// How its last runs ended, newest first.
+    pub verdicts: Vec<PastVerdict>,
     /// Facilities it runs without.
     pub degraded: Vec<String>,
+}
+
+/// How one run of an isolate ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PastVerdict {
+    /// Which run.
+    pub epoch: u64,
+    /// When it ended, milliseconds ago.
+    pub ms_ago: u64,
+    /// The verdict in one word.
+    pub kind: String,
+    /// The whole verdict.
+    pub text: String,
 }
 
 /// One run of an isolate.

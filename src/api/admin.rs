@@ -17,6 +17,7 @@ mod permit;
 #[cfg(test)]
 mod suite;
 
+pub mod audit;
 pub mod calls;
 pub mod config;
 pub mod groups;
@@ -27,6 +28,7 @@ pub mod mcps;
 pub mod overview;
 pub mod subscriptions;
 pub mod users;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -90,6 +92,8 @@ pub fn router(control: Control, about: About) -> Router {
     let about = Arc::new(about);
     Router::new()
         .merge(overview::routes())
+        .merge(watch::routes())
+        .merge(audit::routes())
         .merge(config::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())

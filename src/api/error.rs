@@ -75,9 +75,11 @@ impl IntoResponse for Error {
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::Usage | Code::ConfigInvalid => StatusCode::BAD_REQUEST,
-        Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
-            StatusCode::UNAUTHORIZED
-        }
+        Code::Unauthorized
+        | Code::OpsUnauthorized
+        | Code::SessionExpired
+        | Code::SessionSuspended
+        | Code::KeyUnknown => StatusCode::UNAUTHORIZED,
         Code::Denied
         | Code::NotSubscribed
         | Code::McpDisabled
@@ -87,9 +89,11 @@ pub fn status(code: Code) -> StatusCode {
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         // The caller of a cancelled call went away: only logs show its status.
         Code::RequestTimeout | Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict | Code::PortTaken | Code::LockHeld | Code::KillSwitchesMax => {
-            StatusCode::CONFLICT
-        }
+        Code::Conflict
+        | Code::PortTaken
+        | Code::LockHeld
+        | Code::StoreHeld
+        | Code::KillSwitchesMax => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
@@ -100,11 +104,14 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreDamaged
         | Code::StoreIncompatible
         | Code::KillJournalDamaged
+        | Code::StoreUnfit
         | Code::Stuck
         | Code::PartlyDone
         | Code::OutputFailed
         | Code::StartFailed
         | Code::TreeGaveUp
+        | Code::AuditBroken
+        | Code::AuditUnreadable
         | Code::Declined => StatusCode::INTERNAL_SERVER_ERROR,
         Code::ServerError
         | Code::RunEnded
@@ -121,6 +128,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreUnavailable
         | Code::KillJournalUnavailable
         | Code::AuditUnavailable
+        | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
     }

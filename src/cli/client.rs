@@ -1,5 +1,7 @@
 //! The command line's half of the admin API: one request, one connection, one bounded answer.
 
+mod lines;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +16,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use lines::Lines;
 
 use super::error::CliError;
 use crate::api::admin::Problem;
@@ -121,6 +126,46 @@ impl Client {
                 Ok(()) => exchange.await,
                 Err(error) => Err(broke(error)),
             },
+        }
+    }
+
+    /// Asks for an answer that comes line by line, and may never end.
+    pub(super) async fn stream(&self, path: &str) -> Result<Lines, CliError> {
+        let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
+        let strange = |detail: String| CliError::StrangeAnswer {
+            asked: format!("GET {path}"),
+            detail,
+        };
+        let request = request(&Method::GET, path, NOTHING).map_err(strange)?;
+        let begin = async {
+            let stream = self.connect().await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(broke)?;
+            let moving = AbortOnDropHandle::new(tokio::spawn(async move {
+                // Its end shows in the body.
+                _ = connection.await;
+            }));
+            let answer = sender.send_request(request).await.map_err(broke)?;
+            Ok((answer, moving))
+        };
+        let (answer, moving) = timeout(self.patience, begin)
+            .await
+            .map_err(|_| CliError::NoAnswer(self.patience))??;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Lines::new(answer.into_body(), moving));
+        }
+        let body = Limited::new(answer.into_body(), limits::ADMIN_BODY_BYTES_MAX);
+        let bytes = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
+        match serde_json::from_slice::<Problem>(&bytes.unwrap_or_default()) {
+            Ok(problem) => Err(CliError::Refused(Box::new(problem))),
+            Err(_) => Err(strange(format!(
+                "status {status} without a problem document"
+            ))),
         }
     }
 

@@ -9,7 +9,7 @@ use super::client::{NOTHING, path};
 use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
-use super::units::{age, cpu_time, size};
+use super::units::{age, cpu_time, percent, size};
 use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
 use crate::api::admin::isolates::{LogLines, Reason};
 
@@ -82,12 +82,12 @@ pub(super) async fn list(mut desk: Desk) -> Done {
 
 fn table(isolates: &[IsolateView], wide: bool) -> Table {
     let mut titles = vec![
-        "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CALLS", "RESTARTS", "MEMORY",
+        "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CPU", "MEMORY", "PIDS", "CALLS", "RESTARTS",
     ];
     if wide {
-        titles.extend(["PIDS", "CPU", "SHARING", "KEY", "DEGRADED"]);
+        titles.extend(["CPU TIME", "SHARING", "KEY", "DEGRADED"]);
     }
-    titles.push("LAST");
+    titles.push("VERDICTS");
     let mut table = Table::new(&titles);
     for one in isolates {
         let calls = match one.in_flight {
@@ -101,23 +101,37 @@ fn table(isolates: &[IsolateView], wide: bool) -> Table {
             state(one),
             age(one.since_ms_ago).into(),
             Cell::maybe(one.pid),
+            Cell::maybe(one.cpu_millis.map(percent)),
+            memory(one).into(),
+            Cell::maybe(one.pids),
             calls.into(),
             one.restarts.to_string().into(),
-            memory(one).into(),
         ];
         if wide {
             row.extend([
-                Cell::maybe(one.pids),
                 Cell::maybe(one.cpu_micros.map(cpu_time)),
                 sharing_word(one.sharing).into(),
                 one.key.as_str().into(),
                 one.degraded.join(", ").into(),
             ]);
         }
-        row.push(one.last_verdict.clone().unwrap_or_default().into());
+        row.push(verdicts(one, wide).into());
         table.row(row);
     }
     table
+}
+
+/// How the last runs ended, newest first: the newest in full, of the older ones the kind.
+fn verdicts(one: &IsolateView, wide: bool) -> String {
+    let texts = one.verdicts.iter().enumerate().map(|(nth, verdict)| {
+        let text = if nth == 0 || wide {
+            &verdict.text
+        } else {
+            &verdict.kind
+        };
+        format!("{text} ({} ago)", age(verdict.ms_ago))
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 pub(super) fn sharing_word(sharing: crate::domain::mcp::Sharing) -> &'static str {
@@ -301,6 +315,7 @@ fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::views::PastVerdict;
 
     #[test]
     fn the_list_tells_the_troubled_from_the_well() {
@@ -314,7 +329,15 @@ mod tests {
             in_flight: 2,
             memory_bytes: Some(84 << 20),
             memory_limit_bytes: 512 << 20,
+            cpu_millis: Some(12),
+            pids: Some(3),
             ..IsolateView::default()
+        };
+        let past = |epoch, ms_ago, kind: &str, text: &str| PastVerdict {
+            epoch,
+            ms_ago,
+            kind: kind.into(),
+            text: text.into(),
         };
         let troubled = IsolateView {
             id: "iso_b".into(),
@@ -322,14 +345,22 @@ mod tests {
             state: "backoff".into(),
             backoff_ms: Some(3_900),
             restarts: 4,
-            last_verdict: Some("exited with code 1".into()),
+            verdicts: vec![
+                past(4, 1_000, "exited", "exited with code 1"),
+                past(
+                    3,
+                    61_000,
+                    "out_of_memory",
+                    "out of memory: the isolate's limit of 512 MiB",
+                ),
+            ],
             ..IsolateView::default()
         };
         let drawn = table(&[well, troubled], false).render(None, false);
         insta::assert_snapshot!(drawn, @r"
-        ID     MCP   USER  STATE         SINCE  PID  CALLS   RESTARTS  MEMORY          LAST
-        iso_a  time  ada   ready         0ms    42   7 (+2)  0         84 MiB/512 MiB
-        iso_b  all   -     backoff 3.9s  0ms    -    0       4         -               exited with code 1
+        ID     MCP   USER  STATE         SINCE  PID  CPU   MEMORY          PIDS  CALLS   RESTARTS  VERDICTS
+        iso_a  time  ada   ready         0ms    42   1.2%  84 MiB/512 MiB  3     7 (+2)  0
+        iso_b  all   -     backoff 3.9s  0ms    -    -     -               -     0       4         exited with code 1 (1.0s ago); out_of_memory (1m1s ago)
         ");
     }
 }

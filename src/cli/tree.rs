@@ -1,24 +1,25 @@
-//! `legation tree`: the supervision tree as it stands.
+//! `legation tree`: the supervision tree as it stands, or one actor with its past; `--watch`
+//! follows it.
 
-use std::time::Duration;
+mod picture;
+mod watch;
 
 use clap::Args;
 
 use super::Desk;
-use super::error::{Done, Exit};
+use super::client::path;
+use super::error::{CliError, Done, Exit};
+use super::output::Out;
 use super::table::{Cell, Style, Table};
-use super::units::age;
+use super::units::{age, percent, size};
 use crate::actors::views::TreeNode;
-
-/// Between two pictures of `--watch`.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Cursor home, clear what is below: less flicker than clearing first.
-const REDRAW: &str = "\x1b[H\x1b[J";
 
 #[derive(Debug, Args)]
 pub(super) struct TreeArgs {
-    /// Draw again every second until interrupted
-    #[arg(short, long)]
+    /// Show this actor with its last transitions: an id, a name, or the beginning of an id
+    actor: Option<String>,
+    /// Follow the changes until interrupted: a living picture on a terminal, else a line for each
+    #[arg(short, long, conflicts_with = "actor")]
     watch: bool,
     /// Show so many levels below the root
     #[arg(short, long, value_name = "N")]
@@ -26,26 +27,44 @@ pub(super) struct TreeArgs {
 }
 
 pub(super) async fn run(args: TreeArgs, mut desk: Desk) -> Done {
-    loop {
-        let mut root: TreeNode = desk.client.get("/v1/tree").await?;
-        prune(&mut root, args.depth.unwrap_or(usize::MAX));
-        if args.watch && desk.out.is_json() {
-            desk.out.json_line(&root)?;
-        } else {
-            if args.watch && desk.out.on_terminal() {
-                desk.out.raw(REDRAW)?;
-            }
-            let names = names(&root);
-            desk.out.one(&root, &names, |out| {
-                let wide = out.wide();
-                out.table(&draw(&root, wide))
-            })?;
-        }
-        if !args.watch {
-            return Ok(Exit::Ok);
-        }
-        tokio::time::sleep(WATCH_EVERY).await;
+    let depth = args.depth.unwrap_or(usize::MAX);
+    if args.watch {
+        return watch::run(depth, desk).await;
     }
+    if let Some(actor) = args.actor {
+        let mut node: TreeNode = desk.client.get(&path(&["actors", &actor])).await?;
+        prune(&mut node, depth);
+        let id = node.id.clone();
+        desk.out.one(&node, &id, |out| show(&node, out))?;
+        return Ok(Exit::Ok);
+    }
+    let mut root: TreeNode = desk.client.get("/v1/tree").await?;
+    prune(&mut root, depth);
+    let names = names(&root);
+    desk.out.one(&root, &names, |out| {
+        let wide = out.wide();
+        out.table(&draw(&root, wide))
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// One actor, what is below it, and what it went through.
+fn show(node: &TreeNode, out: &mut Out) -> Result<(), CliError> {
+    let wide = out.wide();
+    out.table(&draw(node, wide))?;
+    out.raw("\n")?;
+    if node.transitions.is_empty() {
+        return out.styled("no transitions yet", Style::Dim);
+    }
+    let mut table = Table::new(&["WHEN", "TO", "CAUSE"]);
+    for step in &node.transitions {
+        table.row(vec![
+            format!("{} ago", age(step.ms_ago)).into(),
+            Cell::state(&step.to),
+            step.cause.as_str().into(),
+        ]);
+    }
+    out.table(&table)
 }
 
 fn prune(node: &mut TreeNode, depth: usize) {
@@ -60,7 +79,7 @@ fn prune(node: &mut TreeNode, depth: usize) {
 
 fn names(node: &TreeNode) -> String {
     let below = node.children.iter().map(names);
-    std::iter::once(node.name.clone())
+    std::iter::once(node.id.clone())
         .chain(below)
         .collect::<Vec<_>>()
         .join("\n")
@@ -131,7 +150,22 @@ fn note(node: &TreeNode) -> String {
         .as_ref()
         .map(|verdict| format!("last: {verdict}"));
     let own = Some(node.note.clone()).filter(|note| !note.is_empty());
-    let parts: Vec<_> = [backoff, verdict, own].into_iter().flatten().collect();
+    let figures = node.isolate.as_ref().and_then(|one| {
+        let memory = one.memory_bytes?;
+        let limit = size(one.memory_limit_bytes);
+        let cpu = one
+            .cpu_millis
+            .map(|millis| format!("cpu {}, ", percent(millis)));
+        Some(format!(
+            "{}mem {}/{limit}",
+            cpu.unwrap_or_default(),
+            size(memory)
+        ))
+    });
+    let parts: Vec<_> = [backoff, figures, verdict, own]
+        .into_iter()
+        .flatten()
+        .collect();
     parts.join(", ")
 }
 

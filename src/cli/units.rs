@@ -205,6 +205,11 @@ pub(super) fn cpu(millis: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// Thousandths of one core as people read them: `1.2%`.
+pub(super) fn percent(millis: u32) -> String {
+    format!("{}.{}%", millis / 10, millis % 10)
+}
+
 /// CPU time for people: `12ms`, `3.4s`, `1m30s`.
 #[must_use]
 pub(super) fn cpu_time(micros: u64) -> String {

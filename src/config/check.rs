@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use super::client::Tls;
 use super::{Config, Origins, Problem};
+use crate::domain::audit::Category;
 
 /// Bytes of a Unix socket's path, the closing zero not counted (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -21,10 +22,12 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
         problems: Vec::new(),
     };
     check.tls();
+    check.ops();
     check.sums();
     check.times();
     check.paths();
     check.words();
+    check.storage();
     check.problems
 }
 
@@ -73,6 +76,42 @@ impl Check<'_> {
             let what = "\"off\" would send keys in clear text over the network; listen on loopback, \
                         or list the proxy that ends TLS in client.trusted_proxies";
             self.problem("client.tls", what);
+        }
+    }
+
+    fn ops(&mut self) {
+        let ops = &self.config.ops;
+        let files = [
+            ("ops.cert_file", ops.cert_file.is_some()),
+            ("ops.key_file", ops.key_file.is_some()),
+        ];
+        for (key, set) in files {
+            match (ops.tls, set) {
+                (Tls::Files, false) => {
+                    self.problem(key, "is not set, but ops.tls is \"files\"; name the file");
+                }
+                (Tls::SelfSigned | Tls::Off, true) => {
+                    let what = "is set, but ops.tls is not \"files\"; set that, or leave this out";
+                    self.problem(key, what);
+                }
+                _ => {}
+            }
+        }
+        if ops.client_ca_file.is_some() && ops.tls == Tls::Off {
+            let what = "is set, but ops.tls is \"off\", so no client can show a certificate; set \
+                        ops.tls to \"files\" or \"self\"";
+            self.problem("ops.client_ca_file", what);
+        }
+        let Some(listen) = ops.listen.address() else {
+            return;
+        };
+        let open = !listen.ip().to_canonical().is_loopback();
+        if open && ops.token_file.is_none() && ops.client_ca_file.is_none() {
+            let what = format!(
+                "{listen} is not loopback, so anybody could read the metrics; set ops.token_file or \
+                 ops.client_ca_file, or listen on 127.0.0.1"
+            );
+            self.problem("ops.listen", what);
         }
     }
 
@@ -150,7 +189,46 @@ impl Check<'_> {
         }
     }
 
+    fn storage(&mut self) {
+        let storage = &self.config.storage;
+        let files = [
+            ("storage.password_file", storage.password_file.is_some()),
+            ("storage.ca_file", storage.ca_file.is_some()),
+        ];
+        let Some(dsn) = &storage.url else {
+            for (key, _) in files.into_iter().filter(|(_, set)| *set) {
+                self.problem(
+                    key,
+                    "is set, but there is no (right) storage.url, so it means nothing",
+                );
+            }
+            return;
+        };
+        let (twice, blind) = (
+            storage.password_file.is_some() && dsn.password().is_some(),
+            storage.ca_file.is_some() && !dsn.tls().verifies(),
+        );
+        if twice {
+            let what = "is set, and storage.url holds a password too; take that out";
+            self.problem("storage.password_file", what);
+        }
+        if blind {
+            let what = "is set, but storage.url does not say sslmode=verify-full or verify-ca, so \
+                        no certificate would be checked";
+            self.problem("storage.ca_file", what);
+        }
+    }
+
     fn words(&mut self) {
+        let classes = self.config.audit.required.iter();
+        if let Some(bad) = classes.clone().find(|one| Category::parse(one).is_none()) {
+            let known: Vec<&str> = Category::ALL.iter().map(|one| one.as_str()).collect();
+            let what = format!(
+                "`{bad}` is no class of records; there are {}",
+                known.join(", ")
+            );
+            self.problem("audit.required", what);
+        }
         let word = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         };

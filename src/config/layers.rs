@@ -220,13 +220,19 @@ impl Merge<'_> {
             self.problem(&dotted, origin, &what);
             return;
         }
+        // A URL may hold a password, so it is not repeated.
+        let hidden = super::show::is_secret(key) || key.name.ends_with("url");
         let given = value.to_string();
         match self.config.set(key, value) {
             Ok(()) => {
                 self.origins.0.insert(dotted, origin);
             }
             Err(error) => {
-                let mut what = format!("{given}: {}", error.message().trim());
+                let why = error.message().trim();
+                let mut what = match hidden {
+                    true => why.to_owned(),
+                    false => format!("{given}: {why}"),
+                };
                 if let Some(example) = Config::default().get(key).filter(toml::Value::is_str) {
                     what.push_str(&format!("; the built-in value is {example}"));
                 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{any, section};
+use super::schema::{any, section, within};
+use crate::domain::audit::Category;
+use crate::domain::limits::{self, millis};
 
 /// When an audit record of a call counts as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +87,20 @@ section! {
         durability: Durability = Durability::Durable, any();
         /// Where its files are. Unset: `audit` in the data directory.
         dir: Option<PathBuf> = None, any();
+        /// What is refused while its record cannot be written: `auth`, `call`, `admin`, `isolate`, `kill`, `credential`, `system`. The rest goes on, and what is lost is counted.
+        required: Vec<String> = Category::ALL.iter().map(|one| one.as_str().to_owned()).collect(), any();
+        /// Bytes of a segment file before the next begins.
+        segment_bytes_max: u64 = limits::AUDIT_SEGMENT_BYTES_MAX, within(4 << 10, 1 << 40);
+        /// Age of a segment file before the next begins, in milliseconds.
+        segment_age_ms: u64 = millis(limits::AUDIT_SEGMENT_AGE), within(1_000, 10 * 365 * 86_400_000);
+        /// Segments that are older than this are removed, in milliseconds; 0: never.
+        retention_ms: u64 = millis(limits::AUDIT_RETENTION), within(0, 100 * 365 * 86_400_000);
+        /// The oldest segments are removed beyond this many bytes of all; 0: never.
+        retention_bytes_max: u64 = 0, within(0, 1 << 50);
+        /// Milliseconds between two signed checkpoints of a log that grows.
+        checkpoint_ms: u64 = millis(limits::AUDIT_CHECKPOINT_EVERY), within(100, 86_400_000);
+        /// Records between two signed checkpoints.
+        checkpoint_records: u64 = limits::AUDIT_CHECKPOINT_RECORDS, within(1, 1 << 32);
     }
 }
 

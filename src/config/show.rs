@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 /// Whether a key's value must not be shown. A key that names a file holds no secret.
-fn is_secret(key: &Key) -> bool {
+pub(super) fn is_secret(key: &Key) -> bool {
     ["secret", "password", "passphrase", "token"]
         .into_iter()
         .any(|ending| key.name.ends_with(ending))

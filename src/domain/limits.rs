@@ -50,6 +50,20 @@ pub const NOISE_LINE_BYTES_MAX: usize = 1 << 10;
 pub const HISTORY_RUNS_MAX: usize = 16;
 /// Transitions remembered per actor (`tree`).
 pub const TRANSITIONS_MAX: usize = 10;
+/// Changes of the tree kept for those who follow it; who is further behind gets a fresh picture.
+pub const CHANGES_KEPT_MAX: usize = 1024;
+/// Users' supervisors whose last transitions are remembered.
+pub const TREE_USERS_MAX: usize = 4096;
+/// Followers of the tree at once.
+pub const FOLLOWERS_MAX: usize = 16;
+/// Between two lines that show a follower that its connection lives.
+pub const FOLLOW_BEAT: Duration = Duration::from_secs(10);
+/// How long a follower may leave lines unread before it is let go.
+pub const FOLLOW_STALL_MAX: Duration = Duration::from_secs(30);
+/// Between two readings of the isolates' counters for a follower.
+pub const FOLLOW_USAGE_EVERY: Duration = Duration::from_secs(5);
+/// How many of the last verdicts `ps` shows of an isolate.
+pub const VERDICTS_SHOWN: usize = 5;
 /// Isolates one user may have at once.
 pub const ISOLATES_PER_USER_MAX: usize = 20;
 /// Tools one mcp may declare.
@@ -180,6 +194,40 @@ pub const STORE_READERS_MAX: u32 = 4;
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
 /// How long a store function waits for a connection.
 pub const STORE_ACQUIRE_MAX: Duration = Duration::from_secs(10);
+/// Connections to PostgreSQL; configurable as `storage.pool_max`.
+pub const STORE_POOL_MAX: u32 = 8;
+/// How long a request waits for a PostgreSQL connection; configurable as `storage.acquire_ms`.
+pub const STORE_POOL_WAIT: Duration = Duration::from_secs(3);
+/// How long a connection to PostgreSQL may take to open, its TLS and its password included.
+pub const STORE_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// PostgreSQL ends a statement that runs or waits for a lock longer than this.
+pub const STORE_STATEMENT_MAX: Duration = Duration::from_secs(8);
+/// How long PostgreSQL's answer is waited for before its connection is given up.
+pub const STORE_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// An idle connection to PostgreSQL is tried before it is used again after this.
+pub const STORE_TRY_AFTER: Duration = Duration::from_secs(5);
+/// How long such a try, or a look at the lock, may take.
+pub const STORE_TRY_MAX: Duration = Duration::from_secs(2);
+/// An idle connection to PostgreSQL is closed after this.
+pub const STORE_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at the lock that makes a PostgreSQL database one server's alone.
+pub const STORE_LOCK_LOOK: Duration = Duration::from_secs(1);
+/// The longest pause between two tries to reach a PostgreSQL server that is away.
+pub const STORE_RETRY_CAP: Duration = Duration::from_secs(5);
+/// Tries to reach PostgreSQL before a starting server gives up.
+pub const STORE_BOOT_TRIES: u32 = 6;
+/// How long a starting server waits for another server's lock, which may be its own last life's.
+pub const STORE_HELD_WAIT: Duration = Duration::from_secs(3);
+/// How long migrating a PostgreSQL database may take.
+pub const STORE_MIGRATE_MAX: Duration = Duration::from_secs(600);
+/// Tries of a write that the database gave up for another's sake (deadlock, serialization).
+pub const STORE_WRITE_TRIES: u32 = 4;
+/// How long a stopping server waits to save the last session times.
+pub const STORE_LAST_WORDS: Duration = Duration::from_secs(2);
+/// After a failed build of the routes, when the next is tried.
+pub const ROUTES_RETRY: Duration = Duration::from_secs(5);
+/// Bytes of a password file.
+pub const PASSWORD_BYTES_MAX: u64 = 4 << 10;
 /// Bytes of one sealed value before it is sealed.
 pub const SEALED_BYTES_MAX: usize = 64 << 10;
 /// Wait after a server's first failure; doubled by each further one.
@@ -235,6 +283,10 @@ pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
 pub const ENDED_STDERR_BYTES: usize = 8 << 10;
 /// Bytes of non-JSON stdout kept of a run that has ended.
 pub const ENDED_NOISE_BYTES: usize = 1 << 10;
+/// Between two readings of the counters of all running isolates.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// How long an administrator's look waits for counters that are read for it.
+pub const SAMPLE_NOW_MAX: Duration = Duration::from_secs(1);
 /// Kill switches and suspensions in force at once.
 pub const KILL_ACTIVE_MAX: usize = 10_000;
 /// Bytes of `kill.journal`; when it is full, nothing more is switched until the store has it all.
@@ -267,3 +319,73 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub const CALLS_LISTED_MAX: usize = 1000;
 /// Calls that wait for a server to start, host-wide.
 pub const CALLS_WAITING_MAX: usize = 16_384;
+/// Bytes of records waiting for the audit writer.
+pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of an audit segment before the next begins; configurable as `audit.segment_bytes_max`.
+pub const AUDIT_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Age of an audit segment before the next begins; configurable as `audit.segment_age_ms`.
+pub const AUDIT_SEGMENT_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Audit segments older than this are removed; configurable as `audit.retention_ms`.
+pub const AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Between two signed checkpoints of an audit log that grows; configurable as `audit.checkpoint_ms`.
+pub const AUDIT_CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Records between two signed checkpoints; configurable as `audit.checkpoint_records`.
+pub const AUDIT_CHECKPOINT_RECORDS: u64 = 10_000;
+/// Bytes of a call's arguments that are recorded where an mcp asks for them in full.
+pub const AUDIT_ARGUMENTS_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a call's arguments that are hashed before others get a turn.
+pub const AUDIT_DIGEST_BYTES: usize = 64 << 10;
+/// Bytes of one line that a reader of the audit log takes for a record.
+pub const AUDIT_LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the audit log's end that a start looks through for calls a crash left unfinished.
+pub const AUDIT_RECOVER_BYTES_MAX: u64 = 256 << 20;
+/// Unfinished calls that a start names; the others it counts.
+pub const AUDIT_UNFINISHED_NAMED_MAX: usize = 16;
+/// Kinds of refused authentication that are recorded in full in one window; others are counted.
+pub const AUDIT_REFUSALS_MAX: usize = 64;
+/// The window of [`AUDIT_REFUSALS_MAX`].
+pub const AUDIT_REFUSALS_WINDOW: Duration = Duration::from_secs(60);
+/// Sessions that ended at once and are recorded one by one; others are counted.
+pub const AUDIT_SESSIONS_NAMED_MAX: usize = 64;
+/// Records the audit index takes in one transaction.
+pub const AUDIT_INDEX_BATCH: usize = 2_000;
+/// How long a search waits for the audit index to catch up before it reads the rest itself.
+pub const AUDIT_INDEX_WAIT: Duration = Duration::from_millis(500);
+/// Things found that one answer of a search holds.
+pub const AUDIT_PAGE_MAX: usize = 1_000;
+/// Calls without an end that an export with filters keeps in mind.
+pub const AUDIT_OPEN_CALLS_MAX: usize = 100_000;
+/// Bytes of one chunk of an audit stream, but for its last line.
+pub const AUDIT_STREAM_BYTES: usize = 64 << 10;
+/// Chunks waiting for the reader of one audit stream.
+pub const AUDIT_STREAM_CHUNKS: usize = 4;
+/// Readers of the audit log at once.
+pub const AUDIT_STREAMS_MAX: usize = 16;
+/// Names of mcps that have metrics of their own; those beyond it are counted together.
+pub const METRIC_MCPS_MAX: usize = 100;
+/// Isolates with series of their own on `/metrics/isolates`, however many there are.
+pub const ISOLATE_SERIES_MAX: usize = 2000;
+/// Isolates on that page by default, the largest first; those that are not ready come on top.
+pub const ISOLATES_TOP: usize = 50;
+/// An isolate that was on that page stays for this long, so that series do not flap.
+pub const ISOLATES_TOP_STAY: Duration = Duration::from_secs(300);
+/// Certificates whose end is a metric.
+pub const METRIC_CERTIFICATES_MAX: usize = 2;
+/// Between two clean-ups of what the metrics collected.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
+/// The timer whose lateness is the scheduler's lag.
+pub const SCHEDULER_PROBE: Duration = Duration::from_millis(100);
+/// Connections the ops listener serves at once.
+pub const OPS_CONNECTIONS_MAX: usize = 64;
+/// How long a scrape waits for the one before it.
+pub const SCRAPE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two signs of life of the root supervisor.
+pub const ROOT_BEAT: Duration = Duration::from_secs(1);
+/// Without a sign of life of the root for this long, the server is not ready.
+pub const ROOT_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a file with a bearer token.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
+/// Characters a bearer token must have.
+pub const TOKEN_CHARS_MIN: usize = 16;
+/// Between two looks at the token file.
+pub const TOKEN_RELOAD_EVERY: Duration = Duration::from_secs(5);

@@ -47,6 +47,19 @@ pub enum Sharing {
     Shared,
 }
 
+/// What the audit log keeps of a call's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// Their size.
+    None,
+    /// Their size and SHA-256 (the default).
+    #[default]
+    Digest,
+    /// Their text as well, without known secrets and up to a bound.
+    Full,
+}
+
 /// The program of a stdio server. Arguments and environment may hold `{home}`, `{user.name}`
 /// and `{user.id}`, substituted without a shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +152,9 @@ pub struct Mcp {
     /// Deadlines and idle time.
     #[serde(default)]
     pub times: Times,
+    /// What the audit log keeps of a call's arguments. A running isolate does not differ by it.
+    #[serde(default)]
+    pub audit_arguments: Capture,
 }
 
 impl Mcp {
@@ -219,6 +235,7 @@ mod tests {
             },
             limits: Limits::default(),
             times: Times::default(),
+            audit_arguments: Capture::default(),
         }
     }
 
@@ -227,6 +244,7 @@ mod tests {
         let one = sample();
         let mut two = sample();
         two.description = "other".into();
+        two.audit_arguments = Capture::Full;
         assert_eq!(one.config_hash(), two.config_hash());
         two.times.idle_ms = None;
         assert_ne!(one.config_hash(), two.config_hash());

@@ -114,7 +114,23 @@ impl Verdict {
         }
     }
 
-    /// One word for tables, metrics and filters.
+    /// All words of [`Verdict::kind`].
+    pub const KINDS: [&'static str; 12] = [
+        "exited",
+        "signaled",
+        "out_of_memory",
+        "handshake",
+        "ping",
+        "protocol",
+        "not_started",
+        "killed",
+        "idle",
+        "replaced",
+        "shutdown",
+        "internal",
+    ];
+
+    /// One word for tables, metrics and filters; one of [`Verdict::KINDS`].
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -169,6 +185,15 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_is_in_the_list() {
+        let source = include_str!("verdict.rs");
+        let body = source.split("pub const fn kind(&self)").nth(1).unwrap();
+        let body = body.split("\n    }\n").next().unwrap();
+        let words: Vec<&str> = body.split('"').skip(1).step_by(2).collect();
+        assert_eq!(words, Verdict::KINDS);
+    }
 
     #[test]
     fn oom_counts_double_and_names_the_limit() {

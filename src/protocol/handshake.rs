@@ -170,7 +170,11 @@ fn read_tool(raw: &str) -> Result<Tool, String> {
     }
     Ok(Tool {
         name,
-        description: head.description.unwrap_or_default(),
+        // A zero character is valid JSON, but no text that every store can hold.
+        description: head
+            .description
+            .unwrap_or_default()
+            .replace('\0', "\u{fffd}"),
         definition: raw.to_owned(),
     })
 }

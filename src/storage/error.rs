@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sqlx::error::DatabaseError as _;
 use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgDatabaseError;
 
 use crate::domain::code::Code;
 
@@ -30,7 +31,8 @@ pub enum StoreError {
         why: String,
     },
     /// The database did not answer or could not write: repair what `fault` says, then try again.
-    /// Nothing of the failed call was kept.
+    /// Nothing of the failed call was kept, unless the connection broke while a commit was under
+    /// way: then nobody here can know.
     #[error("could not {doing}: {fault}")]
     Unavailable {
         /// What was under way.
@@ -40,6 +42,22 @@ pub enum StoreError {
         /// The driver's error.
         #[source]
         source: sqlx::Error,
+    },
+    /// Another server uses the database: stop it, or use another database.
+    #[error("the database {place} is in use by {holder}")]
+    Held {
+        /// Which database.
+        place: String,
+        /// By whom.
+        holder: String,
+    },
+    /// The database is none this build can stand on: do what `detail` says.
+    #[error("the database {place} will not do: {detail}")]
+    Unfit {
+        /// Which database.
+        place: String,
+        /// What is wrong with it.
+        detail: String,
     },
     /// The file cannot be made or opened.
     #[error("could not open the store `{}`: check the folder and its permissions", path.display())]
@@ -81,16 +99,37 @@ pub enum Fault {
     CannotOpen,
     /// [`Store::close`](super::Store::close) was called.
     Closed,
+    /// The database's server cannot be reached, or went away.
+    Away,
+    /// The server does not let us in, or not do this.
+    Refused,
+    /// Another server of ours uses the database.
+    Held,
     /// Something else; the source says what.
     Other,
+}
+
+impl Fault {
+    /// Whether it may be over in a moment without anybody doing anything.
+    pub(super) const fn may_pass(self) -> bool {
+        matches!(self, Self::Away | Self::Busy)
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the database or its disk is full; free some space",
-            Self::ReadOnly => "the database is read-only; check its permissions and its mount",
+            Self::ReadOnly => {
+                "the database is read-only; check its permissions and its mount, or whether it is \
+                 a standby"
+            }
             Self::Busy => "the database is busy; another process may hold its lock",
+            Self::Away => "the database does not answer; check that it runs and can be reached",
+            Self::Refused => {
+                "the database refuses us; check role, password, rights and TLS in its log"
+            }
+            Self::Held => "another server uses the database; stop one of them",
             Self::Io => "the disk failed; check the kernel's log",
             Self::CannotOpen => "the file cannot be opened; check the folder and its permissions",
             Self::Closed => "the store is closed; the server is stopping",
@@ -121,12 +160,104 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
     Some(code & 0xff)
 }
 
-fn fault_of(error: &sqlx::Error) -> Fault {
+/// What SQLSTATEs of PostgreSQL mean to the operator, by their beginnings; the longest wins
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+const SQLSTATES: &[(&str, Fault)] = &[
+    ("08", Fault::Away),
+    // An idle session of ours was ended by the server's own rules.
+    ("25P03", Fault::Away),
+    ("57P", Fault::Away),
+    ("25006", Fault::ReadOnly),
+    ("40", Fault::Busy),
+    ("53300", Fault::Busy),
+    ("53400", Fault::Busy),
+    ("55P03", Fault::Busy),
+    ("57014", Fault::Busy),
+    ("53100", Fault::Full),
+    ("58030", Fault::Io),
+    ("28", Fault::Refused),
+    ("3D000", Fault::Refused),
+    ("42501", Fault::Refused),
+];
+
+/// PostgreSQL's texts hold no zero character.
+const UNTYPABLE: &str = "22021";
+/// PostgreSQL says that what it stored is damaged.
+const DAMAGED: [&str; 2] = ["XX001", "XX002"];
+/// It gave a statement up for another's sake: a serialization failure, a deadlock.
+const VICTIM: [&str; 2] = ["40001", "40P01"];
+
+fn sqlstate(error: &sqlx::Error) -> Option<&str> {
+    let error = error.as_database_error()?;
+    Some(error.try_downcast_ref::<PgDatabaseError>()?.code())
+}
+
+/// Whether the database undid a statement for another's sake: it may be tried again.
+pub(super) fn is_victim(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| VICTIM.contains(&code))
+}
+
+/// Why a connection was not lent, or is not waited for any longer. It travels as the driver's
+/// error, like all that can go wrong on the way to an answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum NotLent {
+    #[error("the server cannot be reached: {0}")]
+    Away(String),
+    #[error("the server refuses us: {0}")]
+    Refused(String),
+    #[error("another server took the database: {0}")]
+    Held(String),
+    #[error("the server takes no writes: it is a standby, or set to read only")]
+    ReadOnly,
+    #[error("a pooler in transaction mode is between us; connect directly or in session mode")]
+    Pooled,
+    #[error("the server is silent")]
+    Silent,
+}
+
+impl NotLent {
+    fn of(error: &sqlx::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Io(error) => error.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is(error: &sqlx::Error) -> bool {
+        Self::of(error).is_some()
+    }
+
+    const fn fault(&self) -> Fault {
+        match self {
+            Self::Away(_) | Self::Silent => Fault::Away,
+            Self::Refused(_) | Self::Pooled => Fault::Refused,
+            Self::Held(_) => Fault::Held,
+            Self::ReadOnly => Fault::ReadOnly,
+        }
+    }
+}
+
+impl From<NotLent> for sqlx::Error {
+    fn from(why: NotLent) -> Self {
+        Self::Io(std::io::Error::other(why))
+    }
+}
+
+pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
     match error {
         sqlx::Error::PoolClosed => return Fault::Closed,
         sqlx::Error::PoolTimedOut => return Fault::Busy,
-        sqlx::Error::Io(_) => return Fault::Io,
+        sqlx::Error::Io(_) => return NotLent::of(error).map_or(Fault::Away, NotLent::fault),
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => return Fault::Refused,
         _ => {}
+    }
+    if let Some(code) = sqlstate(error) {
+        let known = SQLSTATES
+            .iter()
+            .filter(|(begin, _)| code.starts_with(begin));
+        return known
+            .max_by_key(|(begin, _)| begin.len())
+            .map_or(Fault::Other, |(_, fault)| *fault);
     }
     match primary_code(error) {
         Some(sqlite_code::FULL) => Fault::Full,
@@ -146,9 +277,24 @@ impl StoreError {
             Self::NotFound { .. } => Code::NotFound,
             Self::Conflict { .. } => Code::Conflict,
             Self::Unavailable { .. } | Self::Open { .. } => Code::StoreUnavailable,
+            Self::Held { .. } => Code::StoreHeld,
+            Self::Unfit { .. } => Code::StoreUnfit,
             Self::Corrupt { .. } => Code::StoreDamaged,
             Self::Incompatible { .. } => Code::StoreIncompatible,
         }
+    }
+
+    /// Whether the database is away as a whole, which its keeper has said already: each request
+    /// that is refused for it need not say so again.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable {
+                fault: Fault::Away | Fault::Held | Fault::Closed,
+                ..
+            }
+        )
     }
 
     pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
@@ -194,12 +340,15 @@ pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError +
         ) || matches!(
             source,
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)
-        );
+        ) || sqlstate(&source).is_some_and(|code| DAMAGED.contains(&code));
         if damaged {
             return StoreError::Corrupt {
                 place: doing.to_owned(),
                 detail: source.to_string(),
             };
+        }
+        if sqlstate(&source) == Some(UNTYPABLE) {
+            return StoreError::conflict("text", doing, "holds a zero character; leave it out");
         }
         StoreError::Unavailable {
             doing,

@@ -67,7 +67,8 @@ impl Store {
             .bind(group.name.as_str())
             .bind(group.created_at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding("add a group", "group", "group", &group.name))?;
         Ok(())
     }

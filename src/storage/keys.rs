@@ -1,7 +1,7 @@
 //! Preshared client keys: found by their public prefix, never deleted, only revoked.
 
 use super::error::{StoreError, adding, doing};
-use super::{Store, rows};
+use super::{Store, again, rows};
 use crate::domain::account::{Key, Millis};
 use crate::domain::ids::{KeyId, UserId};
 
@@ -74,7 +74,8 @@ impl Store {
             .bind(key.revoked_at)
             .bind(key.last_used_at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(|error| {
             let id = match error.as_database_error() {
                 Some(error) if error.is_foreign_key_violation() => key.user.as_str(),
@@ -157,17 +158,20 @@ impl Store {
             return Ok(());
         }
         let failed = doing("note the last use of keys");
-        on!(self, |db| {
-            let mut tx = db.begin().await.map_err(failed)?;
-            for (id, at) in used {
-                sqlx::query(TOUCH)
-                    .bind(id.as_str())
-                    .bind(*at)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-            }
-            tx.commit().await.map_err(failed)
+        again(|| async move {
+            on!(self, |db| {
+                let mut tx = db.begin().await.map_err(failed)?;
+                for (id, at) in used {
+                    sqlx::query(TOUCH)
+                        .bind(id.as_str())
+                        .bind(*at)
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(failed)?;
+                }
+                tx.commit().await.map_err(failed)
+            })
         })
+        .await
     }
 }

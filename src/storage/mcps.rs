@@ -8,17 +8,21 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)";
+    times, audit_arguments, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
-    limits = $6, times = $7, updated_at = $8 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    limits = $6, times = $7, audit_arguments = $8, updated_at = $9 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
-const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    audit_arguments \
     FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
-const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    audit_arguments \
     FROM mcps WHERE id = $1";
-const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times \
+const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    audit_arguments \
     FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
@@ -31,6 +35,7 @@ struct Row {
     program: String,
     limits: String,
     times: String,
+    audit_arguments: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -45,6 +50,7 @@ impl TryFrom<Row> for Mcp {
             program: rows::json("mcps.program", &row.program)?,
             limits: rows::json("mcps.limits", &row.limits)?,
             times: rows::json("mcps.times", &row.times)?,
+            audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
         })
     }
 }
@@ -77,6 +83,7 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -86,9 +93,11 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(capture)
             .bind(at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding("add an mcp", "mcp", "mcp", &mcp.name))?;
         Ok(())
     }
@@ -103,6 +112,7 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -111,6 +121,7 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(capture)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

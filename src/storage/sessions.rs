@@ -2,7 +2,7 @@
 //! deleted; the audit log keeps its history.
 
 use super::error::{StoreError, adding, doing};
-use super::{Store, rows};
+use super::{Store, again, rows};
 use crate::domain::account::{Millis, Session};
 use crate::domain::ids::{KeyId, SessionId, UserId};
 
@@ -75,7 +75,8 @@ impl Store {
             .bind(session.seen_at)
             .bind(session.expires_at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding(
             "add a session",
             "session",
@@ -95,19 +96,22 @@ impl Store {
             return Ok(());
         }
         let failed = doing("extend sessions");
-        on!(self, |db| {
-            let mut tx = db.begin().await.map_err(failed)?;
-            for one in seen {
-                sqlx::query(EXTEND)
-                    .bind(one.id.as_str())
-                    .bind(one.seen_at)
-                    .bind(one.expires_at)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-            }
-            tx.commit().await.map_err(failed)
+        again(|| async move {
+            on!(self, |db| {
+                let mut tx = db.begin().await.map_err(failed)?;
+                for one in seen {
+                    sqlx::query(EXTEND)
+                        .bind(one.id.as_str())
+                        .bind(one.seen_at)
+                        .bind(one.expires_at)
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(failed)?;
+                }
+                tx.commit().await.map_err(failed)
+            })
         })
+        .await
     }
 
     /// Ends a session; `false` if there was none.

@@ -33,7 +33,8 @@ impl Store {
             .bind(name)
             .bind(value)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(doing("write a setting"))?;
         Ok(())
     }

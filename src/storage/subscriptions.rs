@@ -2,7 +2,7 @@
 //! is made, added to for newcomers, never changed.
 
 use super::error::{StoreError, adding, doing};
-use super::{Store, rows};
+use super::{Store, again, rows};
 use crate::domain::account::{ExposedTool, Millis, Subscription};
 use crate::domain::ids::{KeyId, McpId};
 use crate::domain::name::ToolName;
@@ -84,30 +84,33 @@ impl Store {
     ) -> Result<bool, StoreError> {
         const DOING: &str = "subscribe a key";
         let failed = doing(DOING);
-        let about = format!("{mcp} for {key}");
-        on!(self, |db| {
-            let mut tx = db.begin().await.map_err(failed)?;
-            let rows = sqlx::query(ADD)
-                .bind(key.as_str())
-                .bind(mcp.as_str())
-                .bind(at)
-                .execute(&mut *tx)
-                .await
-                .map_err(adding(DOING, "subscription", "key or mcp", &about))?
-                .rows_affected();
-            for (tool, exposed) in names {
-                sqlx::query(EXPOSE)
+        let about = &format!("{mcp} for {key}");
+        again(|| async move {
+            on!(self, |db| {
+                let mut tx = db.begin().await.map_err(failed)?;
+                let rows = sqlx::query(ADD)
                     .bind(key.as_str())
                     .bind(mcp.as_str())
-                    .bind(tool.as_str())
-                    .bind(exposed.as_str())
+                    .bind(at)
                     .execute(&mut *tx)
                     .await
-                    .map_err(adding(DOING, "exposed name", "subscription", exposed))?;
-            }
-            tx.commit().await.map_err(failed)?;
-            Ok(rows > 0)
+                    .map_err(adding(DOING, "subscription", "key or mcp", about))?
+                    .rows_affected();
+                for (tool, exposed) in names {
+                    sqlx::query(EXPOSE)
+                        .bind(key.as_str())
+                        .bind(mcp.as_str())
+                        .bind(tool.as_str())
+                        .bind(exposed.as_str())
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(adding(DOING, "exposed name", "subscription", exposed))?;
+                }
+                tx.commit().await.map_err(failed)?;
+                Ok(rows > 0)
+            })
         })
+        .await
     }
 
     /// Ends a subscription and forgets its names; `false` if there was none.
@@ -171,20 +174,23 @@ impl Store {
             return Ok(());
         }
         let failed = doing(DOING);
-        on!(self, |db| {
-            let mut tx = db.begin().await.map_err(failed)?;
-            for tool in tools {
-                sqlx::query(EXPOSE)
-                    .bind(tool.key.as_str())
-                    .bind(tool.mcp.as_str())
-                    .bind(tool.tool.as_str())
-                    .bind(tool.exposed.as_str())
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(adding(DOING, "exposed name", "subscription", &tool.exposed))?;
-            }
-            tx.commit().await.map_err(failed)
+        again(|| async move {
+            on!(self, |db| {
+                let mut tx = db.begin().await.map_err(failed)?;
+                for tool in tools {
+                    sqlx::query(EXPOSE)
+                        .bind(tool.key.as_str())
+                        .bind(tool.mcp.as_str())
+                        .bind(tool.tool.as_str())
+                        .bind(tool.exposed.as_str())
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(adding(DOING, "exposed name", "subscription", &tool.exposed))?;
+                }
+                tx.commit().await.map_err(failed)
+            })
         })
+        .await
     }
 
     /// Everything a route snapshot needs to know about views, as of one moment.

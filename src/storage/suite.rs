@@ -1,12 +1,15 @@
-//! The storage suite: a list of cases and a list of stores, each case on each store. A second
-//! database is one more line in `on_every_store!` and a constructor.
+//! The storage suite: a list of cases and a list of stores, each case on each store.
 
 mod accounts;
 mod catalog;
 mod denies;
 mod durability;
 mod lifetimes;
+mod network;
+mod on_postgres;
 mod samples;
+mod schema;
+mod server;
 
 /// Declares one test for each case and store. A store's constructor returns the store and
 /// whatever must live as long.
@@ -19,6 +22,19 @@ macro_rules! on_every_store {
                     let (_folder, store) = super::samples::sqlite().await;
                     super::$module::$case(store.clone()).await;
                     store.close().await;
+                }
+            )+
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(database) = super::server::Database::new().await else { return };
+                    let store = database.store().await;
+                    super::$module::$case(store.clone()).await;
+                    store.close().await;
+                    database.drop().await;
                 }
             )+
         }
@@ -55,4 +71,7 @@ on_every_store! {
     durability::many_writers_at_once_lose_nothing,
     durability::a_closed_store_says_so,
     durability::ping_answers,
+    durability::lists_are_in_the_order_of_bytes,
+    durability::a_transaction_that_failed_keeps_nothing_and_leaves_nothing_open,
+    durability::what_was_done_is_counted,
 }

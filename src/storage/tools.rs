@@ -1,7 +1,7 @@
 //! The tools of each mcp, as the last discovery found them, in the server's order.
 
 use super::error::{StoreError, adding, doing};
-use super::{Store, rows};
+use super::{Store, again, rows};
 use crate::domain::ids::McpId;
 use crate::domain::mcp::Tool;
 
@@ -41,33 +41,36 @@ impl Store {
     /// twice; then the old set stays.
     pub async fn replace_tools(&self, mcp: &McpId, tools: &[Tool]) -> Result<(), StoreError> {
         let failed = doing("replace an mcp's tools");
-        on!(self, |db| {
-            let mut tx = db.begin().await.map_err(failed)?;
-            // An empty set inserts nothing, so no reference would notice that the mcp is missing.
-            sqlx::query(MCP_EXISTS)
-                .bind(mcp.as_str())
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?
-                .ok_or_else(|| StoreError::not_found("mcp", mcp))?;
-            sqlx::query(CLEAR)
-                .bind(mcp.as_str())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            for (place, tool) in (0i64..).zip(tools) {
-                sqlx::query(INSERT)
+        again(|| async move {
+            on!(self, |db| {
+                let mut tx = db.begin().await.map_err(failed)?;
+                // An empty set inserts nothing, so no reference would notice that the mcp is missing.
+                sqlx::query(MCP_EXISTS)
                     .bind(mcp.as_str())
-                    .bind(tool.name.as_str())
-                    .bind(place)
-                    .bind(tool.description.as_str())
-                    .bind(tool.definition.as_str())
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .map_err(failed)?
+                    .ok_or_else(|| StoreError::not_found("mcp", mcp))?;
+                sqlx::query(CLEAR)
+                    .bind(mcp.as_str())
                     .execute(&mut *tx)
                     .await
-                    .map_err(adding("replace an mcp's tools", "tool", "mcp", &tool.name))?;
-            }
-            tx.commit().await.map_err(failed)
+                    .map_err(failed)?;
+                for (place, tool) in (0i64..).zip(tools) {
+                    sqlx::query(INSERT)
+                        .bind(mcp.as_str())
+                        .bind(tool.name.as_str())
+                        .bind(place)
+                        .bind(tool.description.as_str())
+                        .bind(tool.definition.as_str())
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(adding("replace an mcp's tools", "tool", "mcp", &tool.name))?;
+                }
+                tx.commit().await.map_err(failed)
+            })
         })
+        .await
     }
 
     /// The tools of one mcp, in the server's order.

@@ -40,7 +40,8 @@ impl Store {
             .bind(user.name.as_str())
             .bind(user.created_at)
             .execute(&db.writer)
-            .await)
+            .await
+            .map(drop))
         .map_err(adding("add a user", "user", "user", &user.name))?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::mounts::Kind;
-use super::{CgroupError, Counters, OomScope, Tree, Usage, attribute, v1, v2};
+use super::{CgroupError, Counters, OomScope, Tree, Usage, attribute, stats};
 use crate::facility::Facility;
 
 /// The group of one run, owned by it: while this lives, no sweep touches it.
@@ -95,38 +95,19 @@ impl Leaf {
         self.tree.pids(&self.rel)
     }
 
-    /// Resource use now.
+    /// Resource use now, the peak included.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
-        for hierarchy in &self.tree.hierarchies {
-            let dir = hierarchy.base.join(&*self.rel);
-            let v2 = matches!(hierarchy.kind, Kind::V2 | Kind::Unified);
-            if v2 {
-                usage.cpu_micros = v2::cpu_micros(&dir);
-            }
-            for facility in &hierarchy.facilities {
-                match facility {
-                    Facility::CgroupMemory => {
-                        (usage.memory_bytes, usage.memory_peak_bytes) = if v2 {
-                            v2::memory(&dir)
-                        } else {
-                            v1::memory(&dir)
-                        };
-                    }
-                    Facility::CgroupPids => {
-                        usage.pids = if v2 { v2::pids(&dir) } else { v1::pids(&dir) };
-                    }
-                    Facility::CgroupCpu if !v2 && usage.cpu_micros.is_none() => {
-                        // There where cpu and cpuacct are mounted together.
-                        usage.cpu_micros = super::read_number(&dir.join("cpuacct.usage"))
-                            .map(|nanos| nanos / 1000);
-                    }
-                    _ => {}
-                }
-            }
+        Usage {
+            memory_peak_bytes: stats::peak(&self.tree.hierarchies, &self.rel),
+            ..self.sample()
         }
-        usage
+    }
+
+    /// Resource use now, without what only the end of a run is asked for: the cheap reading.
+    #[must_use]
+    pub fn sample(&self) -> Usage {
+        stats::read(&self.tree.hierarchies, &self.rel)
     }
 
     /// Whose memory limit the kernel enforced on it, if any. Read before it is removed.

@@ -119,18 +119,3 @@ pub(super) fn counters(dir: &Path) -> Counters {
             + read_number(&dir.join("memory.memsw.failcnt")).unwrap_or(0),
     }
 }
-
-/// Bytes now and at most.
-pub(super) fn memory(dir: &Path) -> (Option<u64>, Option<u64>) {
-    (
-        read_number(&dir.join("memory.usage_in_bytes")),
-        read_number(&dir.join("memory.max_usage_in_bytes")),
-    )
-}
-
-/// Processes and threads now.
-pub(super) fn pids(dir: &Path) -> Option<u64> {
-    PidController::new(dir.to_owned(), dir.to_owned(), false)
-        .get_pid_current()
-        .ok()
-}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{CgroupError, Counters, Limits, read_number, text, write};
+use super::{CgroupError, Counters, Limits, text, write};
 use crate::facility::Facility;
 
 /// The controllers we want and what they stand for.
@@ -93,25 +93,6 @@ pub(super) fn counters(dir: &Path) -> Counters {
         kills: text::keyed(&events, "oom_kill").unwrap_or(0),
         hits: text::keyed(&events, "oom").unwrap_or(0),
     }
-}
-
-/// Bytes now and at most (`memory.peak` is there from kernel 5.19).
-pub(super) fn memory(dir: &Path) -> (Option<u64>, Option<u64>) {
-    (
-        read_number(&dir.join("memory.current")),
-        read_number(&dir.join("memory.peak")),
-    )
-}
-
-/// Processes and threads now.
-pub(super) fn pids(dir: &Path) -> Option<u64> {
-    read_number(&dir.join("pids.current"))
-}
-
-/// CPU time used; a v2 group counts it even without the controller.
-pub(super) fn cpu_micros(dir: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
-    text::keyed(&stat, "usage_usec")
 }
 
 /// Whether no process is in the group or below it; `None` if there is no such group.

@@ -1,51 +1,56 @@
-//! The writer thread of the audit log: gathers, writes, syncs, tells.
+//! The queue in front of the log, and the one thread that empties it: gathers, writes, tells.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::domain::limits::AUDIT_QUEUE_MAX;
+use crate::domain::audit::{Category, Required};
+use crate::domain::limits::{AUDIT_QUEUE_BYTES_MAX, AUDIT_QUEUE_MAX};
 
+use super::super::clock::Clock;
 use super::super::sync::Mutex;
+use super::log::Log;
+use super::resume;
+use super::setup::Setup;
+use super::stats::{AuditStats, Counters};
 use super::{Durability, Entry, Written};
 
 /// How long records gather before they are written, if nobody waits for the disk.
 const GATHER: Duration = Duration::from_millis(5);
 /// Between tries when the disk refuses.
 const RETRY: Duration = Duration::from_millis(200);
+/// Between two looks at what is due by time alone: age, retention.
+const LOOK: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) durability: Durability,
+    pub(super) setup: Setup,
     pub(super) written: watch::Sender<Written>,
+    pub(super) counters: Arc<Counters>,
     thread: OnceLock<Thread>,
     buffer: Mutex<Buffer>,
 }
 
-/// The file, and how it is made durable.
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: File,
-    durability: Durability,
-    sync: fn(&File) -> std::io::Result<()>,
-}
-
 #[derive(Debug, Default)]
 struct Buffer {
+    /// The insides of records, a line each.
     bytes: Vec<u8>,
-    seq: u64,
+    appended: u64,
     written: u64,
-    lost: u64,
+    events: [u64; Category::COUNT],
+    lost: [u64; Category::COUNT],
+    /// What of it is not on record yet.
+    untold: [u64; Category::COUNT],
     /// Records were lost since the last write; the writer says when there is room again.
     overflowed: bool,
+    /// When the oldest record in `bytes` came.
+    oldest: Option<Instant>,
+    /// When the oldest record that is being written came.
+    writing: Option<Instant>,
     closing: bool,
     closed: bool,
     /// What was left at the close could not be written.
@@ -56,28 +61,31 @@ struct Buffer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refused;
 
-pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Shared>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut log = Log::open(dir.join("audit.jsonl"), durability, File::sync_data)?;
-    let seq = resume(&mut log.file)?;
+/// What the writer takes at once.
+struct Taken {
+    appended: u64,
+    closing: bool,
+    overflowed: bool,
+}
+
+pub(super) fn open(setup: Setup) -> std::io::Result<Arc<Shared>> {
+    let counters = Arc::new(Counters::default());
+    let mut log = resume::open(setup.clone(), Arc::clone(&counters))?;
     let shared = Arc::new(Shared {
-        durability,
         written: watch::Sender::new(Written {
-            seq,
+            tip: log.tip,
             ..Written::default()
         }),
+        counters,
         thread: OnceLock::new(),
-        buffer: Mutex::new(Buffer {
-            seq,
-            written: seq,
-            ..Buffer::default()
-        }),
+        buffer: Mutex::default(),
+        setup,
     });
     let thread = {
         let shared = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("audit-writer".to_owned())
-            .stack_size(128 << 10)
+            .stack_size(256 << 10)
             .spawn(move || shared.run(&mut log))?
     };
     // Set once, here.
@@ -85,73 +93,89 @@ pub(super) fn open(dir: &Path, durability: Durability) -> std::io::Result<Arc<Sh
     Ok(shared)
 }
 
-/// Ends a line that a crash cut off, and finds the last sequence number.
-fn resume(file: &mut File) -> std::io::Result<u64> {
-    const TAIL: u64 = 64 << 10;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        // A pipe or a device has no past.
-        return Ok(0);
-    }
-    let length = meta.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut tail = Vec::new();
-    Read::take(&mut *file, TAIL).read_to_end(&mut tail)?;
-    if tail.last().is_some_and(|byte| *byte != b'\n') {
-        file.write_all(b"\n")?;
-    }
-    #[derive(serde::Deserialize)]
-    struct Numbered {
-        seq: u64,
-    }
-    let newest = tail
-        .split(|byte| *byte == b'\n')
-        .rev()
-        .find_map(|line| serde_json::from_slice::<Numbered>(line).ok());
-    Ok(newest.map_or(0, |record| record.seq))
-}
-
 impl Shared {
+    pub(super) fn durability(&self) -> Durability {
+        self.setup.durability
+    }
+
+    pub(super) fn required(&self) -> Required {
+        self.setup.required
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.setup.clock
+    }
+
     pub(super) fn append(&self, entry: &Entry) -> Result<u64, Refused> {
-        let (seq, first) = {
+        let fields = entry.fields();
+        let (ticket, first) = {
             let mut buffer = self.buffer.lock();
-            if buffer.seq - buffer.written >= AUDIT_QUEUE_MAX as u64 || buffer.closed {
+            let full = buffer.appended - buffer.written >= AUDIT_QUEUE_MAX as u64
+                || buffer.bytes.len() + fields.len() > AUDIT_QUEUE_BYTES_MAX;
+            if full || buffer.closed {
                 return Err(Refused);
             }
-            buffer.seq += 1;
-            let (seq, first) = (buffer.seq, buffer.bytes.is_empty());
-            entry.append_to(seq, &mut buffer.bytes);
-            (seq, first)
+            buffer.appended += 1;
+            if let Some(count) = buffer.events.get_mut(entry.category().index()) {
+                *count += 1;
+            }
+            let first = buffer.bytes.is_empty();
+            if first {
+                buffer.oldest = Some(Instant::now());
+            }
+            buffer.bytes.extend_from_slice(fields);
+            buffer.bytes.push(b'\n');
+            (buffer.appended, first)
         };
         if first {
             self.wake();
         }
-        Ok(seq)
+        Ok(ticket)
     }
 
     pub(super) fn queued(&self) -> u64 {
         let buffer = self.buffer.lock();
-        buffer.seq - buffer.written
+        buffer.appended - buffer.written
     }
 
-    /// A record that found no place was given up: the gate shuts until there is room again.
-    pub(super) fn lose(&self) {
-        // First told, then noted for the writer to take back: never the other way round.
-        self.written.send_if_modified(|written| {
-            let news = !written.overflowing;
-            written.overflowing = true;
-            news
-        });
+    /// A record that found no place was given up. If it is of a kind that is required, the gate
+    /// shuts until there is room again.
+    pub(super) fn lose(&self, category: Category) {
+        if self.required().has(category) {
+            // First told, then noted for the writer to take back: never the other way round.
+            self.written.send_if_modified(|written| {
+                let news = !written.overflowing;
+                written.overflowing = true;
+                news
+            });
+        }
         {
             let mut buffer = self.buffer.lock();
-            buffer.lost += 1;
+            let place = category.index();
+            let Buffer { lost, untold, .. } = &mut *buffer;
+            for counts in [lost, untold] {
+                if let Some(count) = counts.get_mut(place) {
+                    *count += 1;
+                }
+            }
             buffer.overflowed = true;
         }
         self.wake();
     }
 
-    pub(super) fn lost(&self) -> u64 {
-        self.buffer.lock().lost
+    pub(super) fn stats(&self) -> AuditStats {
+        let mut stats = AuditStats::default();
+        {
+            let buffer = self.buffer.lock();
+            stats.events = buffer.events;
+            stats.dropped = buffer.lost;
+            stats.queued = buffer.appended - buffer.written;
+            let oldest = buffer.writing.or(buffer.oldest);
+            stats.lag = oldest.map_or(Duration::ZERO, |since| since.elapsed());
+        }
+        stats.seq = self.written.borrow().tip.seq;
+        self.counters.read(&mut stats);
+        stats
     }
 
     pub(super) fn close(&self) {
@@ -166,7 +190,7 @@ impl Shared {
     /// Whether everything appended is in the file.
     pub(super) fn is_complete(&self) -> bool {
         let buffer = self.buffer.lock();
-        !buffer.incomplete && buffer.written == buffer.seq
+        !buffer.incomplete && buffer.written == buffer.appended
     }
 
     fn wake(&self) {
@@ -176,25 +200,24 @@ impl Shared {
     }
 
     fn run(&self, log: &mut Log) {
-        let mut taken = Vec::new();
+        let mut batch = Vec::new();
+        let mut looked = Instant::now();
         loop {
-            let (seq, closing, overflowed) = {
-                let mut buffer = self.buffer.lock();
-                std::mem::swap(&mut buffer.bytes, &mut taken);
-                let overflowed = std::mem::take(&mut buffer.overflowed);
-                (buffer.seq, buffer.closing, overflowed)
-            };
-            if !taken.is_empty() {
-                self.write(log, &taken, seq);
-                taken.clear();
-                if taken.capacity() > 1 << 20 {
-                    taken = Vec::new();
+            let taken = self.take(&mut batch, log);
+            if !batch.is_empty() || !log.notes.is_empty() {
+                self.write(log, &batch, taken.appended);
+                batch.clear();
+                if batch.capacity() > 1 << 20 {
+                    batch = Vec::new();
                 }
-                if self.durability == Durability::Buffered && !closing {
+                self.afterwards(log);
+                if self.durability() == Durability::Buffered && !taken.closing {
                     std::thread::sleep(GATHER);
                 }
+            } else if !taken.closing {
+                self.in_quiet(log, &mut looked);
             }
-            if overflowed {
+            if taken.overflowed {
                 self.written
                     .send_modify(|written| written.overflowing = false);
             }
@@ -202,32 +225,46 @@ impl Shared {
                 let buffer = self.buffer.lock();
                 buffer.bytes.is_empty() && !buffer.overflowed
             };
-            if closing && idle {
-                let synced = (log.sync)(&log.file);
-                {
-                    let mut buffer = self.buffer.lock();
-                    buffer.incomplete |= synced.is_err();
-                    buffer.closed = true;
-                }
-                self.written.send_modify(|_| {});
-                return;
+            if taken.closing && idle {
+                return self.finish(log);
             }
             if idle {
-                std::thread::park();
+                let due = log.due_in().unwrap_or(LOOK);
+                std::thread::park_timeout(due.clamp(Duration::from_millis(1), LOOK));
             }
         }
     }
 
+    /// Takes everything that waits. What was lost meanwhile becomes a record behind it.
+    fn take(&self, batch: &mut Vec<u8>, log: &mut Log) -> Taken {
+        let mut buffer = self.buffer.lock();
+        std::mem::swap(&mut buffer.bytes, batch);
+        buffer.writing = buffer.oldest.take();
+        let untold = std::mem::take(&mut buffer.untold);
+        let taken = Taken {
+            appended: buffer.appended,
+            closing: buffer.closing,
+            overflowed: std::mem::take(&mut buffer.overflowed),
+        };
+        drop(buffer);
+        let lost: u64 = untold.iter().sum();
+        if lost > 0 {
+            let mut entry =
+                Entry::new("system.lost", self.clock().wall_ms()).number("records", lost);
+            for (category, count) in Category::ALL.iter().zip(untold) {
+                if count > 0 {
+                    entry = entry.number(category.as_str(), count);
+                }
+            }
+            log.notes.push(entry);
+        }
+        taken
+    }
+
     /// Writes until it is written: what was acknowledged stays, what waits is told of the failure.
-    fn write(&self, log: &mut Log, bytes: &[u8], seq: u64) {
-        let mut start = None;
-        while let Err(error) = log.write(bytes, &mut start) {
-            let why = error.to_string();
-            self.written.send_if_modified(|written| {
-                let news = written.failing.as_ref() != Some(&why);
-                written.failing = Some(why);
-                news
-            });
+    fn write(&self, log: &mut Log, batch: &[u8], appended: u64) {
+        while let Err(error) = log.write(batch) {
+            self.failed(&error);
             {
                 let mut buffer = self.buffer.lock();
                 if buffer.closing {
@@ -237,177 +274,73 @@ impl Shared {
             }
             std::thread::sleep(RETRY);
         }
-        self.buffer.lock().written = seq;
+        {
+            let mut buffer = self.buffer.lock();
+            buffer.written = appended;
+            buffer.writing = None;
+        }
         self.written.send_modify(|written| {
-            written.seq = seq;
+            written.appended = appended;
+            written.tip = log.tip;
             written.failing = None;
         });
     }
-}
 
-impl Log {
-    fn open(
-        path: PathBuf,
-        durability: Durability,
-        sync: fn(&File) -> std::io::Result<()>,
-    ) -> std::io::Result<Self> {
-        let file = Self::open_file(&path)?;
-        Ok(Self {
-            path,
-            file,
-            durability,
-            sync,
-        })
+    fn failed(&self, error: &std::io::Error) {
+        self.counters.write_errors.fetch_add(1, Ordering::Relaxed);
+        let why = error.to_string();
+        self.written.send_if_modified(|written| {
+            let news = written.failing.as_ref() != Some(&why);
+            written.failing = Some(why);
+            news
+        });
     }
 
-    fn open_file(path: &Path) -> std::io::Result<File> {
-        OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
+    /// What nobody waits for: the checkpoint's file, retention. A failure is told and tried again.
+    fn afterwards(&self, log: &mut Log) {
+        let done = log.publish_checkpoint().and_then(|()| log.retain());
+        if let Err(error) = done {
+            self.counters.write_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                "the audit log's checkpoint or retention failed, to be tried again: {error}"
+            );
+        }
+        self.tell(log);
     }
 
-    /// Tries to write a batch. `start` is where it begins in the file, set by the first try.
-    ///
-    /// A further try writes the whole batch again: the kernel tells of a failed write-back once and
-    /// then takes the lost pages for clean, so that syncing again would acknowledge what is gone.
-    fn write(&mut self, bytes: &[u8], start: &mut Option<u64>) -> std::io::Result<()> {
-        match *start {
-            None => *start = Some(self.file.metadata()?.len()),
-            Some(start) => {
-                self.file = Self::open_file(&self.path)?;
-                let meta = self.file.metadata()?;
-                if meta.is_file() && meta.len() > start {
-                    self.file.set_len(start)?;
+    /// What is due by time, while nothing happens.
+    fn in_quiet(&self, log: &mut Log, looked: &mut Instant) {
+        if log.due_in().is_some_and(|due| due.is_zero()) {
+            match log.checkpoint_if_due() {
+                Ok(()) => self.afterwards(log),
+                Err(error) => {
+                    self.failed(&error);
+                    std::thread::sleep(RETRY);
                 }
             }
-        }
-        self.file.write_all(bytes)?;
-        match self.durability {
-            Durability::Durable => (self.sync)(&self.file),
-            Durability::Buffered => Ok(()),
+        } else if looked.elapsed() >= LOOK {
+            *looked = Instant::now();
+            self.afterwards(log);
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actors::audit::{Audit, AuditError};
-
-    fn lines(dir: &Path) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(dir.join("audit.jsonl")).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+    /// Records of the log's own are news as well, though nobody waits for them.
+    fn tell(&self, log: &Log) {
+        self.written.send_if_modified(|written| {
+            let news = written.tip != log.tip;
+            written.tip = log.tip;
+            news
+        });
     }
 
-    #[tokio::test]
-    async fn what_is_committed_is_in_the_file_and_numbers_go_on_after_a_crash() {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
-        for n in 0..10 {
-            audit.commit(Entry::new("test", n)).await.unwrap();
-            assert_eq!(lines(dir.path()).len(), usize::try_from(n).unwrap() + 1);
+    fn finish(&self, log: &mut Log) {
+        let finished = log.finish().and_then(|()| log.publish_checkpoint());
+        {
+            let mut buffer = self.buffer.lock();
+            buffer.incomplete |= finished.is_err();
+            buffer.closed = true;
         }
-        assert!(audit.close(Duration::from_secs(5)).await);
-        // A crash in the middle of a line.
-        let path = dir.path().join("audit.jsonl");
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"{\"seq\":11,\"at\":").unwrap();
-        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
-        audit.commit(Entry::new("test", 99)).await.unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!(
-            (last["seq"].as_u64(), last["at"].as_u64()),
-            (Some(11), Some(99))
-        );
-    }
-
-    #[tokio::test]
-    async fn buffered_records_arrive_without_being_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path(), Durability::Buffered).unwrap();
-        for n in 0..1000 {
-            audit.commit(Entry::new("test", n)).await.unwrap();
-        }
-        assert!(audit.close(Duration::from_secs(5)).await);
-        assert_eq!(lines(dir.path()).len(), 1000);
-        assert_eq!(audit.lost(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_and_loses_nothing_acknowledged() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit.jsonl")).unwrap();
-        let Ok(audit) = Audit::open(dir.path(), Durability::Durable) else {
-            eprintln!("skipped: /dev/full cannot be opened here");
-            return;
-        };
-        let error = audit.commit(Entry::new("test", 1)).await.unwrap_err();
-        assert!(matches!(error, AuditError::Failing), "{error}");
-        assert!(audit.written().borrow().failing.is_some());
-        for _ in 0..AUDIT_QUEUE_MAX {
-            audit.post(Entry::new("test", 2));
-        }
-        let refused = audit.commit(Entry::new("test", 3)).await;
-        assert!(matches!(refused, Err(AuditError::Failing)), "{refused:?}");
-        assert!(audit.lost() > 0);
-        assert!(audit.written().borrow().overflowing);
-    }
-
-    #[test]
-    fn a_batch_whose_sync_failed_is_written_again() {
-        /// What the kernel does after an I/O error: the pages are gone, the error comes once.
-        fn fails_once(file: &File) -> std::io::Result<()> {
-            use std::sync::atomic::{AtomicBool, Ordering};
-            static FAILED: AtomicBool = AtomicBool::new(false);
-            if FAILED.swap(true, Ordering::Relaxed) {
-                return file.sync_data();
-            }
-            file.set_len(3)?;
-            Err(std::io::Error::other("input/output error"))
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("audit.jsonl");
-        std::fs::write(&path, "1\n").unwrap();
-        let mut log = Log::open(path.clone(), Durability::Durable, fails_once).unwrap();
-        let mut start = None;
-        assert!(log.write(b"2\n3\n", &mut start).is_err());
-        log.write(b"2\n3\n", &mut start).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n3\n");
-    }
-
-    #[tokio::test]
-    async fn a_close_that_loses_records_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join("audit.jsonl")).unwrap();
-        let Ok(audit) = Audit::open(dir.path(), Durability::Buffered) else {
-            eprintln!("skipped: /dev/full cannot be opened here");
-            return;
-        };
-        audit.post(Entry::new("test", 1));
-        assert!(!audit.close(Duration::from_secs(5)).await);
-        assert!(
-            audit.0.is_closed(),
-            "it answers at once, not by the timeout"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_lost_record_shuts_the_log_until_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = Audit::open(dir.path(), Durability::Durable).unwrap();
-        let mut written = audit.written();
-        audit.0.lose();
-        let open = written.wait_for(Written::is_good);
-        tokio::time::timeout(Duration::from_secs(5), open)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(audit.lost(), 1);
+        self.tell(log);
+        self.written.send_modify(|_| {});
     }
 }

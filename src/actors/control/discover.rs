@@ -45,6 +45,7 @@ impl Control {
             None,
             settings.user_limits,
             settings.restart,
+            Arc::clone(&self.ctx.changes),
         ));
         self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
         let looked = self.look(&slot).await;

@@ -9,6 +9,7 @@ use crate::domain::code::Code;
 use crate::domain::verdict::Verdict;
 
 use super::super::isolate::IsolateMsg;
+use super::super::sampler;
 use super::super::slot::{Slot, SlotState};
 use super::super::views::{IsolateDetail, IsolateView, KillReport, Left};
 use super::{Control, ControlError, view};
@@ -32,6 +33,16 @@ impl Control {
     /// No isolate has this id, or several begin with it.
     pub fn isolate(&self, id: &str) -> Result<IsolateDetail, ControlError> {
         Ok(view::detail(&*self.find_slot(id)?))
+    }
+
+    /// The same with counters that are read for it, the peak included.
+    ///
+    /// # Errors
+    /// As [`Control::isolate`].
+    pub async fn isolate_now(&self, id: &str) -> Result<IsolateDetail, ControlError> {
+        let slot = self.find_slot(id)?;
+        sampler::read_now(&self.ctx, &slot).await;
+        Ok(view::detail(&slot))
     }
 
     /// Ends the run, if there is one, and starts a fresh one; all failures are forgiven.

@@ -8,26 +8,42 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::kill::Kind;
+use crate::domain::limits::VERDICTS_SHOWN;
 use crate::domain::mcp::Sharing;
-use crate::domain::name::Name;
 
-use super::super::audit::Durability;
+use super::super::audit::{Audit, Durability};
 use super::super::record::{Facts, RunRecord};
-use super::super::root::Service;
-use super::super::slot::{self, Slot, SlotState};
+use super::super::slot::{Slot, SlotState};
 use super::super::views::{
-    AuditView, IsolateDetail, IsolateView, Phase, RunView, SessionView, Status, Transition,
-    TreeNode,
+    AuditView, IsolateDetail, IsolateView, PastVerdict, Phase, RunView, SessionView, Status,
+    StoreView,
 };
 use super::{Control, ControlError};
 
 /// Kill switches and suspensions shown by `status`; `kill-switch list` has them all.
 const DENIES_SHOWN: usize = 5;
-/// Sessions shown in the tree; `session list` has them all.
-const SESSIONS_SHOWN: usize = 20;
 
-fn ms(duration: Duration) -> u64 {
+pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn audit(log: &Audit) -> AuditView {
+    let why = log.written().borrow().failing.clone();
+    let stats = log.stats();
+    AuditView {
+        durability: match log.durability() {
+            Durability::Durable => "durable",
+            Durability::Buffered => "buffered",
+        }
+        .to_owned(),
+        queued: stats.queued,
+        failing: why.is_some(),
+        why,
+        lost: stats.dropped.iter().sum(),
+        seq: stats.seq,
+        index_lag: stats.seq.saturating_sub(stats.indexed_seq),
+        chain_ok: stats.chain_ok,
+    }
 }
 
 impl Control {
@@ -73,15 +89,7 @@ impl Control {
             users_active: users.len() as u64,
             calls_total: ctx.totals.calls.load(Ordering::Relaxed),
             calls_failed_total: ctx.totals.failed.load(Ordering::Relaxed),
-            audit: AuditView {
-                durability: match ctx.audit.durability() {
-                    Durability::Durable => "durable",
-                    Durability::Buffered => "buffered",
-                }
-                .to_owned(),
-                queued: ctx.audit.queued(),
-                failing: ctx.audit.written().borrow().failing.is_some(),
-            },
+            store: self.store_view(),
             suspensions: denies(Kind::Suspension).count() as u64,
             kill_switches: denies(Kind::KillSwitch).count() as u64,
             denies: listing
@@ -92,126 +100,24 @@ impl Control {
                 .collect(),
             denies_not_stored: ctx.kill.unsaved(),
             kill_journal_failing: ctx.kill.is_journal_failing(),
+            audit: audit(&ctx.audit),
             client_url: ctx.client_url(),
+            ops_url: ctx.ops.url.lock().clone(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
     }
 
-    /// The supervision tree as it stands.
-    #[must_use]
-    pub fn tree(&self) -> TreeNode {
-        let services = Service::ORDER
-            .into_iter()
-            .map(|service| self.service(service))
-            .collect();
-        let up = self.ctx.wall_ms().saturating_sub(self.ctx.started_at);
-        TreeNode {
-            name: "root".to_owned(),
-            kind: "root".to_owned(),
-            state: if self.ctx.is_stopping() {
-                "stopping"
-            } else {
-                "up"
-            }
-            .to_owned(),
-            since_ms_ago: u64::try_from(up).unwrap_or(0),
-            note: "one_for_one, ordered start, reverse stop".to_owned(),
-            children: services,
-            ..TreeNode::default()
+    fn store_view(&self) -> StoreView {
+        let store = &self.ctx.store;
+        let connections = store.connections();
+        StoreView {
+            kind: store.kind().to_owned(),
+            place: store.place().to_owned(),
+            away: self.ctx.store_away.load_full().map(|why| why.to_string()),
+            connections: connections.open,
+            connections_idle: connections.idle,
+            connections_max: connections.max,
         }
-    }
-
-    fn service(&self, service: Service) -> TreeNode {
-        let branch = self.ctx.tree.get(service.name());
-        let (children, note) = match service {
-            Service::Shared => (self.isolate_nodes(None), String::new()),
-            Service::Users => (self.user_nodes(), String::new()),
-            Service::Sessions => self.session_nodes(),
-            Service::Listeners => (Vec::new(), self.ctx.client_url()),
-            _ => (Vec::new(), String::new()),
-        };
-        let mut node = TreeNode {
-            name: service.name().to_owned(),
-            kind: "service".to_owned(),
-            state: "down".to_owned(),
-            note,
-            children,
-            ..TreeNode::default()
-        };
-        if let Some(branch) = branch {
-            node.state = branch.state.to_owned();
-            node.since_ms_ago = ms(branch.since.elapsed());
-            node.restarts = branch.restarts;
-            node.transitions = branch.transitions.iter().rev().map(transition).collect();
-        }
-        node
-    }
-
-    fn user_nodes(&self) -> Vec<TreeNode> {
-        let mut users: BTreeMap<Name, Vec<TreeNode>> = BTreeMap::new();
-        for slot in self.ctx.slots.pin().values() {
-            if let Some(owner) = &slot.owner {
-                users
-                    .entry(owner.name.clone())
-                    .or_default()
-                    .push(node(slot));
-            }
-        }
-        users
-            .into_iter()
-            .map(|(user, mut children)| {
-                children.sort_by(|a, b| a.name.cmp(&b.name));
-                let busy = children
-                    .iter()
-                    .any(|child| !matches!(child.state.as_str(), "resting" | "closed"));
-                let since_ms_ago = children
-                    .iter()
-                    .map(|child| child.since_ms_ago)
-                    .max()
-                    .unwrap_or(0);
-                TreeNode {
-                    name: user.to_string(),
-                    kind: "user".to_owned(),
-                    state: if busy { "up" } else { "resting" }.to_owned(),
-                    since_ms_ago,
-                    children,
-                    ..TreeNode::default()
-                }
-            })
-            .collect()
-    }
-
-    fn isolate_nodes(&self, user: Option<&crate::domain::ids::UserId>) -> Vec<TreeNode> {
-        let mut nodes: Vec<TreeNode> = self
-            .ctx
-            .slots_of(user)
-            .iter()
-            .map(|slot| node(slot))
-            .collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        nodes
-    }
-
-    fn session_nodes(&self) -> (Vec<TreeNode>, String) {
-        let now = self.ctx.wall_ms();
-        let sessions = self.ctx.sessions.pin();
-        let live: Vec<_> = sessions
-            .values()
-            .filter(|session| !session.is_revoked())
-            .collect();
-        let nodes = live
-            .iter()
-            .take(SESSIONS_SHOWN)
-            .map(|session| TreeNode {
-                name: session.id().to_string(),
-                kind: "session".to_owned(),
-                state: "up".to_owned(),
-                since_ms_ago: u64::try_from(now - session.row.created_at).unwrap_or(0),
-                note: format!("{} on {}", session.user.name, session.row.host_tool),
-                ..TreeNode::default()
-            })
-            .collect();
-        (nodes, format!("{} live", live.len()))
     }
 
     /// All live sessions, newest first.
@@ -250,14 +156,6 @@ impl Control {
     }
 }
 
-fn transition(step: &slot::Transition) -> Transition {
-    Transition {
-        ms_ago: ms(step.at.elapsed()),
-        to: step.to.to_owned(),
-        cause: step.cause.clone(),
-    }
-}
-
 fn backoff(slot: &Slot) -> Option<u64> {
     match slot.state() {
         SlotState::Backoff { until, .. } | SlotState::Quarantined { until, .. } => {
@@ -267,69 +165,36 @@ fn backoff(slot: &Slot) -> Option<u64> {
     }
 }
 
-/// How the newest run that has ended, ended.
-fn last_verdict(slot: &Slot) -> Option<String> {
-    slot.history()
-        .iter()
-        .find_map(|run| run.facts().verdict)
-        .map(|verdict| verdict.to_string())
-}
-
-fn node(slot: &Slot) -> TreeNode {
-    let view = isolate(slot);
-    let children = slot
-        .occupant()
-        .map(|run| TreeNode {
-            name: format!("run {}", run.epoch),
-            kind: "run".to_owned(),
-            state: view.state.clone(),
-            since_ms_ago: ms(run.record.started.elapsed()),
-            pid: view.pid,
-            note: format!(
-                "{} calls, {} in flight",
-                run.handle.calls(),
-                run.handle.in_flight()
-            ),
-            ..TreeNode::default()
+/// How the last runs that have ended, ended; newest first.
+fn verdicts(slot: &Slot) -> Vec<PastVerdict> {
+    let history = slot.history();
+    let ended = history.iter().filter_map(|run| {
+        let facts = run.facts();
+        let verdict = facts.verdict?;
+        let lived = facts.lived.unwrap_or_default();
+        Some(PastVerdict {
+            epoch: run.epoch,
+            ms_ago: ms(run.started.elapsed().saturating_sub(lived)),
+            kind: verdict.kind().to_owned(),
+            text: verdict.to_string(),
         })
-        .into_iter()
-        .collect();
-    TreeNode {
-        name: format!("{} {}", view.mcp, view.id),
-        kind: if slot.owner.is_some() {
-            "isolate"
-        } else {
-            "instance"
-        }
-        .to_owned(),
-        state: view.state,
-        since_ms_ago: view.since_ms_ago,
-        restarts: view.restarts,
-        pid: None,
-        backoff_ms: view.backoff_ms,
-        last_verdict: view.last_verdict,
-        note: String::new(),
-        transitions: slot.transitions().iter().rev().map(transition).collect(),
-        children,
-    }
+    });
+    ended.take(VERDICTS_SHOWN).collect()
 }
 
-/// One isolate now.
+/// One isolate, with its counters as the sweep last read them.
 pub(super) fn isolate(slot: &Slot) -> IsolateView {
     let run = slot.occupant();
     let facts = run
         .as_ref()
         .map(|run| run.record.facts())
         .unwrap_or_default();
-    let usage = run
-        .as_ref()
-        .and_then(|run| run.scope.as_ref())
-        .map(|scope| scope.usage())
-        .unwrap_or_default();
+    let usage = facts.usage;
     let since = slot
         .transitions()
         .last()
         .map_or(Duration::ZERO, |step| step.at.elapsed());
+    let verdicts = verdicts(slot);
     IsolateView {
         id: slot.id.to_string(),
         mcp: slot.mcp.name.to_string(),
@@ -346,12 +211,14 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         in_flight: run.as_ref().map_or(0, |run| run.handle.in_flight() as u64),
         calls_total: slot.calls(),
         restarts: slot.restarts(),
-        memory_bytes: usage.memory_bytes,
+        memory_bytes: usage.memory.map(|memory| memory.bytes),
         memory_limit_bytes: slot.mcp.limits.memory_bytes,
         pids: usage.pids,
         cpu_micros: usage.cpu_micros,
+        cpu_millis: facts.cpu_millis,
         backoff_ms: backoff(slot),
-        last_verdict: last_verdict(slot),
+        last_verdict: verdicts.first().map(|last| last.text.clone()),
+        verdicts,
         degraded: facts.degraded,
     }
 }

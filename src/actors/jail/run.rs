@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stage::Stage;
+use super::usage::usage;
 use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
 use crate::domain::limits::KILL_WAIT;
 use crate::domain::verdict::OomScope;
@@ -364,6 +365,14 @@ impl JailScope {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn read(&self, how: fn(&Leaf) -> KernelUsage) -> Usage {
+        self.run
+            .leaf()
+            .as_ref()
+            .map(|leaf| usage(how(leaf)))
+            .unwrap_or_default()
+    }
+
     async fn pass(&self, wait: Duration) -> Remains {
         if let Some(remains) = self.remains().clone() {
             return remains;
@@ -405,11 +414,11 @@ impl Scope for JailScope {
     }
 
     fn usage(&self) -> Usage {
-        self.run
-            .leaf()
-            .as_ref()
-            .map(|leaf| usage(leaf.usage()))
-            .unwrap_or_default()
+        self.read(Leaf::usage)
+    }
+
+    fn sample(&self) -> Usage {
+        self.read(Leaf::sample)
     }
 }
 
@@ -426,15 +435,6 @@ impl Drop for JailScope {
         {
             runtime.spawn(Arc::clone(&self.run).end_abandoned());
         }
-    }
-}
-
-fn usage(usage: KernelUsage) -> Usage {
-    Usage {
-        memory_bytes: usage.memory_bytes,
-        memory_peak_bytes: usage.memory_peak_bytes,
-        pids: usage.pids,
-        cpu_micros: usage.cpu_micros,
     }
 }
 

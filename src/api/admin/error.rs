@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,9 @@ use crate::storage::StoreError;
 
 /// The media type of [`Problem`].
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Seconds after which a request that the store's absence refused is worth another try.
+const STORE_RETRY_AFTER: &str = "5";
 
 /// What an error looks like on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +97,13 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = status(self.code);
+        let later = (self.code == Code::StoreUnavailable).then_some(STORE_RETRY_AFTER);
         let mut response = (status, Json(self.problem(status))).into_response();
-        response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(seconds) = later {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
         response
     }
 }
@@ -122,13 +130,15 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict { .. } => Self::new(Code::Conflict, error.to_string()),
             // The text names the fault; the driver's own words stay in the log.
             StoreError::Unavailable { .. } | StoreError::Open { .. } => {
-                tracing::error!(error = ?error, "the store did not do what an admin asked");
+                if !error.is_away() {
+                    tracing::error!(error = ?error, "the store did not do what an admin asked");
+                }
                 Self::new(Code::StoreUnavailable, error.to_string())
             }
             StoreError::Corrupt { .. } => Self::new(Code::StoreDamaged, error.to_string()),
-            StoreError::Incompatible { .. } => {
-                Self::new(Code::StoreIncompatible, error.to_string())
-            }
+            StoreError::Incompatible { .. }
+            | StoreError::Held { .. }
+            | StoreError::Unfit { .. } => Self::new(error.code(), error.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
 
+use crate::actors::audit::reading;
 use crate::actors::clock::HostClock;
 use crate::actors::control::Control;
 use crate::actors::front::{Front, Registration};
@@ -69,11 +70,10 @@ impl TestHouse {
     /// Stops the tree and gives every admin's action that the audit log holds.
     pub(crate) async fn into_actions(self) -> Vec<String> {
         assert!(self.system.stop().await, "it stops in time");
-        let text = std::fs::read_to_string(self.folder.path().join("audit/audit.jsonl")).unwrap();
-        let records = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let actions = records.filter(|record| record["event"] == "admin.action");
+        let records = reading::records(&self.folder.path().join("audit"));
+        let actions = records
+            .into_iter()
+            .filter(|record| record["event"] == "admin.action");
         let word = |record: &Value, name: &str| record[name].as_str().unwrap().to_owned();
         actions
             .map(|one| {

@@ -114,7 +114,7 @@ async fn show(
     State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<Json<IsolateDetail>, ApiError> {
-    Ok(Json(control.isolate(&id)?))
+    Ok(Json(control.isolate_now(&id).await?))
 }
 
 async fn logs(

@@ -9,7 +9,7 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{AddMcp, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
-use crate::domain::mcp::{Program, Sharing};
+use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::Name;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -31,6 +31,26 @@ impl From<SharingArg> for Sharing {
             SharingArg::PerUser => Self::PerUser,
             SharingArg::PerSession => Self::PerSession,
             SharingArg::Shared => Self::Shared,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CaptureArg {
+    /// Their size
+    None,
+    /// Their size and SHA-256
+    Digest,
+    /// Their text as well, without known secrets
+    Full,
+}
+
+impl From<CaptureArg> for Capture {
+    fn from(arg: CaptureArg) -> Self {
+        match arg {
+            CaptureArg::None => Self::None,
+            CaptureArg::Digest => Self::Digest,
+            CaptureArg::Full => Self::Full,
         }
     }
 }
@@ -62,6 +82,9 @@ struct Traits {
     /// How long a start may take, like 30s
     #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
     start_timeout: Option<Duration>,
+    /// What the audit log keeps of a call's arguments [default: digest]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    audit_arguments: Option<CaptureArg>,
     /// One line for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -144,6 +167,11 @@ impl AddArgs {
             },
             limits: self.traits.limits(),
             times: self.traits.times(),
+            audit_arguments: self
+                .traits
+                .audit_arguments
+                .map(Capture::from)
+                .unwrap_or_default(),
         })
     }
 }
@@ -166,6 +194,7 @@ impl UpdateArgs {
             },
             limits: self.traits.limits(),
             times: self.traits.times(),
+            audit_arguments: self.traits.audit_arguments.map(Capture::from),
         };
         if wanted == UpdateMcp::default() {
             let text = format!("nothing to change was given for mcp {}", self.name);

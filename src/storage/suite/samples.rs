@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::account::{Group, Key, Session, User};
 use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionId, UserId};
-use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
+use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
 use crate::storage::Store;
 
@@ -75,6 +75,7 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
             idle_ms: None,
             ..Times::default()
         },
+        audit_arguments: Capture::Full,
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::ApiError;
 use crate::config::Config;
 use crate::domain::ids::McpId;
 use crate::domain::limits;
-use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times};
+use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::name::Name;
 
 /// A new definition.
@@ -31,6 +31,9 @@ pub struct AddMcp {
     /// Deadlines and idle time, where they are not the usual ones.
     #[serde(default)]
     pub times: TimesChange,
+    /// What the audit log keeps of a call's arguments.
+    #[serde(default)]
+    pub audit_arguments: Capture,
 }
 
 /// What a definition has that does not say otherwise: as the operator configured it.
@@ -79,6 +82,9 @@ pub struct UpdateMcp {
     pub limits: LimitsChange,
     /// Deadlines and idle time.
     pub times: TimesChange,
+    /// What the audit log keeps of a call's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_arguments: Option<Capture>,
 }
 
 /// A change of what is started.
@@ -156,6 +162,7 @@ impl AddMcp {
             program: self.program,
             limits,
             times,
+            audit_arguments: self.audit_arguments,
         })
     }
 }
@@ -200,6 +207,7 @@ impl UpdateMcp {
         }
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
+        put(&mut mcp.audit_arguments, self.audit_arguments);
         checked(mcp)
     }
 }

@@ -1,0 +1,293 @@
+//! Statistics of a group: a few small files of each hierarchy, read into one buffer.
+//!
+//! A sweep over a thousand groups must be cheap, so each file is one `open`, one `read` and one
+//! `close` without an allocation but the path's, and a file that is not there costs one failed
+//! `open`. What a host does not count stays `None`; a group that is gone reads as nothing.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::mounts::{Hierarchy, Kind};
+use super::{Memory, MemoryEvents, Pressure, Stall, Throttling, Usage};
+use crate::facility::Facility;
+
+/// The longest file is `memory.stat`, some 2 KiB; `total_inactive_file` of v1 stands in its last third.
+const BUFFER_BYTES: usize = 8 << 10;
+
+/// Reads everything but the peak.
+pub(super) fn read(hierarchies: &[Hierarchy], rel: &str) -> Usage {
+    let mut buffer = [0; BUFFER_BYTES];
+    let mut usage = Usage::default();
+    for hierarchy in hierarchies {
+        let mut group = Group::new(&hierarchy.base, rel, &mut buffer);
+        match hierarchy.kind {
+            Kind::V2 | Kind::Unified => v2(&mut group, hierarchy, &mut usage),
+            Kind::V1 => v1(&mut group, hierarchy, &mut usage),
+            Kind::Freezer => {}
+        }
+    }
+    usage
+}
+
+/// The most memory the group ever had (v2: from kernel 5.19).
+pub(super) fn peak(hierarchies: &[Hierarchy], rel: &str) -> Option<u64> {
+    let hierarchy = hierarchies
+        .iter()
+        .find(|h| h.facilities.contains(&Facility::CgroupMemory))?;
+    let mut buffer = [0; BUFFER_BYTES];
+    let mut group = Group::new(&hierarchy.base, rel, &mut buffer);
+    group.number(match hierarchy.kind {
+        Kind::V2 | Kind::Unified => "memory.peak",
+        Kind::V1 | Kind::Freezer => "memory.max_usage_in_bytes",
+    })
+}
+
+fn v2(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
+    // A v2 group counts CPU time even without the controller.
+    if let Some(stat) = group.text("cpu.stat") {
+        usage.cpu_micros = keyed(stat, "usage_usec");
+        usage.throttling = keyed(stat, "nr_periods").map(|periods| Throttling {
+            periods,
+            throttled_periods: keyed(stat, "nr_throttled").unwrap_or(0),
+            throttled_micros: keyed(stat, "throttled_usec").unwrap_or(0),
+        });
+    }
+    if hierarchy.facilities.contains(&Facility::CgroupMemory) {
+        usage.memory = group.number("memory.current").map(|bytes| {
+            let stat = group.text("memory.stat").unwrap_or_default();
+            memory(bytes, keyed(stat, "inactive_file"))
+        });
+        usage.memory_events = group.text("memory.events").map(|events| MemoryEvents {
+            high: keyed(events, "high").unwrap_or(0),
+            max: keyed(events, "max").unwrap_or(0),
+            oom: keyed(events, "oom").unwrap_or(0),
+            oom_kill: keyed(events, "oom_kill").unwrap_or(0),
+        });
+    }
+    if hierarchy.facilities.contains(&Facility::CgroupPids) {
+        pids(group, usage);
+    }
+    usage.pressure = stall(group, "cpu.pressure").map(|cpu| Pressure {
+        cpu,
+        memory: stall(group, "memory.pressure").unwrap_or_default(),
+        io: stall(group, "io.pressure").unwrap_or_default(),
+    });
+}
+
+fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
+    for facility in &hierarchy.facilities {
+        match facility {
+            Facility::CgroupMemory => {
+                usage.memory = group.number("memory.usage_in_bytes").map(|bytes| {
+                    let stat = group.text("memory.stat").unwrap_or_default();
+                    memory(bytes, keyed(stat, "total_inactive_file"))
+                });
+                usage.memory_events = group.number("memory.failcnt").map(|max| MemoryEvents {
+                    high: 0,
+                    max,
+                    oom: 0,
+                    oom_kill: group
+                        .text("memory.oom_control")
+                        .and_then(|text| keyed(text, "oom_kill"))
+                        .unwrap_or(0),
+                });
+            }
+            Facility::CgroupPids => pids(group, usage),
+            Facility::CgroupCpu => {
+                usage.throttling = group.text("cpu.stat").and_then(|stat| {
+                    Some(Throttling {
+                        periods: keyed(stat, "nr_periods")?,
+                        throttled_periods: keyed(stat, "nr_throttled")?,
+                        throttled_micros: keyed(stat, "throttled_time")? / 1000,
+                    })
+                });
+                // There where cpu and cpuacct are mounted together.
+                if usage.cpu_micros.is_none() {
+                    usage.cpu_micros = group.number("cpuacct.usage").map(|nanos| nanos / 1000);
+                }
+            }
+            Facility::CgroupKill | Facility::PidNamespace => {}
+        }
+    }
+}
+
+fn pids(group: &mut Group<'_>, usage: &mut Usage) {
+    usage.pids = group.number("pids.current");
+    usage.pids_refused = group
+        .text("pids.events")
+        .and_then(|events| keyed(events, "max"));
+}
+
+fn memory(bytes: u64, inactive_file: Option<u64>) -> Memory {
+    Memory {
+        bytes,
+        working_set_bytes: bytes.saturating_sub(inactive_file.unwrap_or(0)),
+    }
+}
+
+/// `some avg10=… avg60=… avg300=… total=…`, and the same with `full`.
+fn stall(group: &mut Group<'_>, file: &str) -> Option<Stall> {
+    let text = group.text(file)?;
+    let total = |kind: &str| {
+        let line = text.lines().find(|line| line.starts_with(kind))?;
+        line.rsplit_once("total=")?.1.parse().ok()
+    };
+    Some(Stall {
+        some_micros: total("some")?,
+        full_micros: total("full").unwrap_or(0),
+    })
+}
+
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    super::text::keyed(text, key)
+}
+
+/// One group in one hierarchy, and the buffer its files are read into.
+struct Group<'a> {
+    path: PathBuf,
+    buffer: &'a mut [u8; BUFFER_BYTES],
+}
+
+impl<'a> Group<'a> {
+    fn new(base: &Path, rel: &str, buffer: &'a mut [u8; BUFFER_BYTES]) -> Self {
+        Self {
+            path: base.join(rel),
+            buffer,
+        }
+    }
+
+    fn text(&mut self, file: &str) -> Option<&str> {
+        self.path.push(file);
+        let read = File::open(&self.path).and_then(|mut file| file.read(self.buffer));
+        self.path.pop();
+        std::str::from_utf8(self.buffer.get(..read.ok()?)?).ok()
+    }
+
+    fn number(&mut self, file: &str) -> Option<u64> {
+        self.text(file)?.trim_ascii().parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("leaf")).unwrap();
+        for (file, text) in files {
+            fs::write(dir.path().join("leaf").join(file), text).unwrap();
+        }
+        dir
+    }
+
+    fn hierarchy(dir: &tempfile::TempDir, kind: Kind, facilities: &[Facility]) -> Hierarchy {
+        Hierarchy {
+            kind,
+            base: dir.path().to_owned(),
+            facilities: facilities.to_vec(),
+        }
+    }
+
+    const PRESSURE: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=12\n\
+                            full avg10=0.00 avg60=0.00 avg300=0.00 total=3\n";
+
+    #[test]
+    fn v2_is_read_whole() {
+        let dir = group(&[
+            (
+                "cpu.stat",
+                "usage_usec 70\nuser_usec 60\nnr_periods 9\nnr_throttled 4\nthrottled_usec 50\n",
+            ),
+            ("memory.current", "1000\n"),
+            ("memory.peak", "2000\n"),
+            ("memory.stat", "anon 1\ninactive_file 300\n"),
+            ("memory.events", "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n"),
+            ("pids.current", "5\n"),
+            ("pids.events", "max 6\n"),
+            ("cpu.pressure", PRESSURE),
+            ("memory.pressure", PRESSURE),
+            ("io.pressure", PRESSURE),
+        ]);
+        let all = [
+            Facility::CgroupMemory,
+            Facility::CgroupPids,
+            Facility::CgroupCpu,
+        ];
+        let hierarchies = [hierarchy(&dir, Kind::V2, &all)];
+        let stall = Stall {
+            some_micros: 12,
+            full_micros: 3,
+        };
+        let expected = Usage {
+            memory: Some(Memory {
+                bytes: 1000,
+                working_set_bytes: 700,
+            }),
+            memory_peak_bytes: None,
+            memory_events: Some(MemoryEvents {
+                high: 1,
+                max: 2,
+                oom: 3,
+                oom_kill: 4,
+            }),
+            pids: Some(5),
+            pids_refused: Some(6),
+            cpu_micros: Some(70),
+            throttling: Some(Throttling {
+                periods: 9,
+                throttled_periods: 4,
+                throttled_micros: 50,
+            }),
+            pressure: Some(Pressure {
+                cpu: stall,
+                memory: stall,
+                io: stall,
+            }),
+        };
+        assert_eq!(read(&hierarchies, "leaf"), expected);
+        assert_eq!(peak(&hierarchies, "leaf"), Some(2000));
+    }
+
+    #[test]
+    fn hybrid_takes_each_number_from_where_it_is() {
+        let unified = group(&[("cpu.stat", "usage_usec 70\n"), ("cpu.pressure", PRESSURE)]);
+        let cpu = group(&[(
+            "cpu.stat",
+            "nr_periods 9\nnr_throttled 4\nthrottled_time 50000\n",
+        )]);
+        let memory = group(&[
+            ("memory.usage_in_bytes", "1000\n"),
+            ("memory.max_usage_in_bytes", "2000\n"),
+            ("memory.stat", "inactive_file 1\ntotal_inactive_file 300\n"),
+            ("memory.failcnt", "2\n"),
+            (
+                "memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n",
+            ),
+        ]);
+        let hierarchies = [
+            hierarchy(&unified, Kind::Unified, &[Facility::CgroupKill]),
+            hierarchy(&memory, Kind::V1, &[Facility::CgroupMemory]),
+            hierarchy(&cpu, Kind::V1, &[Facility::CgroupCpu]),
+        ];
+        let usage = read(&hierarchies, "leaf");
+        assert_eq!(usage.cpu_micros, Some(70));
+        assert_eq!(usage.throttling.unwrap().throttled_micros, 50);
+        assert_eq!(usage.memory.unwrap().working_set_bytes, 700);
+        assert_eq!(usage.memory_events.unwrap().oom_kill, 4);
+        assert_eq!(usage.pressure.unwrap().memory, Stall::default());
+        assert_eq!((usage.pids, usage.pids_refused), (None, None));
+        assert_eq!(peak(&hierarchies, "leaf"), Some(2000));
+    }
+
+    #[test]
+    fn a_group_that_is_gone_reads_as_nothing() {
+        let dir = group(&[]);
+        let hierarchies = [hierarchy(&dir, Kind::V2, &[Facility::CgroupMemory])];
+        assert_eq!(read(&hierarchies, "gone"), Usage::default());
+    }
+}

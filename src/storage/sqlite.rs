@@ -1,0 +1,203 @@
+//! SQLite: write-ahead log, `synchronous = FULL` (an acknowledged write survives a power cut), one
+//! writer connection, and a small pool of readers that is filled on demand and emptied when idle.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt as _;
+use sqlx::Executor as _;
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::sqlite::{
+    Sqlite, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{Database, Pool};
+
+use super::error::{Fault, StoreError, doing};
+use super::lane::{Lent, Source, Statement, Steps};
+use super::pools::Pair;
+use super::stats::{Class, PoolNumbers, StoreStats};
+use crate::domain::limits;
+
+/// Idle readers are closed after this, so that a quiet server keeps one connection.
+const READER_IDLE: Duration = Duration::from_secs(60);
+
+/// Page cache of one connection in KiB (negative is SQLite's way to say KiB).
+const CACHE_SIZE: &str = "-1024";
+
+/// The write-ahead log is cut back to this after a checkpoint.
+const JOURNAL_BYTES_MAX: &str = "16777216";
+
+/// Connections to the file.
+#[derive(Clone)]
+pub(super) struct Connections(Pool<Sqlite>);
+
+impl Source for Connections {
+    type DB = Sqlite;
+    type Lent = PoolConnection<Sqlite>;
+    /// Its own busy timeout is the bound, and the disk has none.
+    const ANSWER_MAX: Option<Duration> = None;
+    /// It must take the write lock at once: a transaction that reads first and writes later fails
+    /// with "busy" beside another process.
+    const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
+    const BEGIN_READ: &'static str = "BEGIN";
+
+    async fn lend(&self) -> Result<PoolConnection<Sqlite>, sqlx::Error> {
+        self.0.acquire().await
+    }
+
+    fn copy(_: &SqliteArguments) -> Option<SqliteArguments> {
+        None
+    }
+
+    fn again(_: Class, _: &sqlx::Error, _: u32) -> Option<Duration> {
+        None
+    }
+}
+
+impl Lent<Sqlite> for PoolConnection<Sqlite> {
+    async fn run(&mut self, statement: Statement<Sqlite>) -> Result<Steps<Sqlite>, sqlx::Error> {
+        (**self).fetch_many(statement).try_collect().await
+    }
+
+    fn is_lost(_: &sqlx::Error) -> bool {
+        false
+    }
+
+    /// Its thread brings what was begun to its end.
+    fn spoil(&mut self) -> bool {
+        false
+    }
+}
+
+impl Pair<Connections> {
+    /// Readers first: the last connection to close checkpoints the log.
+    pub(super) async fn close(&self) {
+        self.reader.source().0.close().await;
+        self.writer.source().0.close().await;
+    }
+
+    pub(super) fn numbers(&self) -> PoolNumbers {
+        let pools = [&self.writer.source().0, &self.reader.source().0];
+        let idle = pools.iter().map(|pool| pool.num_idle()).sum::<usize>();
+        PoolNumbers {
+            max: pools
+                .iter()
+                .map(|pool| pool.options().get_max_connections())
+                .sum(),
+            open: pools.iter().map(|pool| pool.size()).sum(),
+            idle: u32::try_from(idle).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// Opens or makes the file and migrates it.
+pub(super) async fn open(
+    path: &Path,
+    stats: &Arc<StoreStats>,
+) -> Result<Pair<Connections>, StoreError> {
+    create_private(path).map_err(|source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(limits::STORE_BUSY_MAX)
+        .pragma("cache_size", CACHE_SIZE)
+        .pragma("journal_size_limit", JOURNAL_BYTES_MAX);
+    let writer = on_its_file(bounded(SqlitePoolOptions::new()), path)
+        .min_connections(1)
+        .max_connections(1)
+        .idle_timeout(None)
+        .connect_with(options.clone())
+        .await
+        .map_err(|error| match doing("open the store")(error) {
+            // SQLite does not say which file.
+            StoreError::Unavailable {
+                fault: Fault::CannotOpen,
+                source,
+                ..
+            } => StoreError::Open {
+                path: path.to_owned(),
+                source: std::io::Error::other(source),
+            },
+            other => other,
+        })?;
+    sqlx::migrate!("src/storage/migrations/sqlite")
+        .run(&writer)
+        .await
+        .map_err(StoreError::migrating)?;
+    let reader = on_its_file(bounded(SqlitePoolOptions::new()), path)
+        .min_connections(0)
+        .max_connections(limits::STORE_READERS_MAX)
+        .idle_timeout(READER_IDLE)
+        .connect_lazy_with(options.pragma("query_only", "ON"));
+    Ok(Pair::new(Connections(writer), Connections(reader), stats))
+}
+
+/// What all pools share: a bounded wait, no ageing of connections, no ping before use (the
+/// database is a file).
+fn bounded<DB: Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
+    options
+        .acquire_timeout(limits::STORE_ACQUIRE_MAX)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// Which file a pool's connections are to.
+#[derive(Debug, Default)]
+struct OnDisk {
+    inode: Option<u64>,
+    /// When another file took its place.
+    replaced: Option<Instant>,
+}
+
+/// Closes connections to a file that is no longer the one at `path`. SQLite goes on in a file that
+/// was removed or replaced, so what it acknowledges would be gone with the process. A new
+/// connection finds the new file, or says that there is none.
+fn on_its_file(options: PoolOptions<Sqlite>, path: &Path) -> PoolOptions<Sqlite> {
+    let known = Arc::new(Mutex::new(OnDisk::default()));
+    let path: Arc<Path> = path.into();
+    let (opened, at) = (Arc::clone(&known), Arc::clone(&path));
+    options
+        .after_connect(move |_, _| {
+            let inode = inode(&at);
+            let mut known = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.inode.is_some() && known.inode != inode {
+                known.replaced = Some(Instant::now());
+            }
+            known.inode = inode;
+            Box::pin(async { Ok(()) })
+        })
+        .before_acquire(move |_, connection| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let younger = |replaced: Instant| connection.age < replaced.elapsed();
+            let fits = known.inode == inode(&path) && known.replaced.is_none_or(younger);
+            Box::pin(async move { Ok(fits) })
+        })
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
+}
+
+/// Makes the file readable for its owner only, before SQLite would make it by the umask; the log
+/// beside it takes the same mode.
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
