@@ -189,6 +189,11 @@ impl Gateway {
         Connection::open(&self.endpoint).await
     }
 
+    /// Where it keeps its data, its admin socket among it.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.cli.data
+    }
+
     /// What a command answers as JSON.
     pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
         let mut all = vec!["-o", "json"];

@@ -378,9 +378,11 @@ impl JailScope {
             return remains;
         }
         if !self.run.end(wait).await {
+            // Parted: the leaf's lock must be given back before `survivors` takes it again.
+            let oom = self.run.leaf().as_ref().and_then(Leaf::oom).map(oom);
             return Remains {
                 usage: self.usage(),
-                oom: self.run.leaf().as_ref().and_then(Leaf::oom).map(oom),
+                oom,
                 survivors: self.run.survivors(),
             };
         }
