@@ -68,6 +68,9 @@ debian_packages() {
     command -v git >/dev/null || want+=(git)
     command -v setsid >/dev/null || want+=(util-linux)
     command -v newuidmap >/dev/null || want+=(uidmap)
+    command -v qemu-system-x86_64 >/dev/null || want+=(qemu-system-x86)
+    command -v busybox >/dev/null || want+=(busybox-static)
+    command -v cpio >/dev/null || want+=(cpio)
     python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
     if ((${#want[@]} == 0)); then return 0; fi
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
@@ -159,6 +162,11 @@ loom_models() {
         cargo test --release --package loom-models 2>&1 | tee -a "$logs/tests"
 }
 
+# The suites of the sandbox and the jail once more, on a kernel with cgroup v2 alone.
+cgroup_v2() {
+    scripts/v2.sh 2>&1 | tee -a "$logs/tests"
+}
+
 docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --quiet
 }
@@ -214,6 +222,7 @@ stage "names of hosts and machines" foreign_names
 stage "format" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 stage "tests" every_test
+stage "cgroup v2" cgroup_v2
 stage "loom models" loom_models
 stage "docs" docs
 stage "dependencies" dependencies
