@@ -237,6 +237,8 @@ pub struct Ctx {
     pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
+    /// Processes without a slot, as the reaper last saw them.
+    pub unowned: AtomicU64,
     /// The metrics.
     pub metrics: Metrics,
     /// What is kept between scrapes.
@@ -309,6 +311,7 @@ impl Ctx {
             totals: Totals::default(),
             tree: Tree::new(Arc::clone(&changes)),
             changes,
+            unowned: AtomicU64::new(0),
             metrics: Metrics::new(),
             ops: OpsState::default(),
             heart: Heart::default(),

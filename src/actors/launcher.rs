@@ -125,8 +125,10 @@ pub trait Scope: Send + Sync {
     fn oom(&self) -> Option<OomScope>;
     /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
-    /// The same without what only the end of a run is asked for: the cheap reading of the sweep.
-    fn sample(&self) -> Usage {
+    /// The cheap reading of the sweep: without the peak, and of the rare counters only those whose
+    /// turn it is.
+    fn sample(&self, turn: u32) -> Usage {
+        let _ = turn;
         self.usage()
     }
 }

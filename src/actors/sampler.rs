@@ -21,6 +21,7 @@ use super::slot::Slot;
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     last: Option<Instant>,
+    turn: u32,
     under_way: Option<JoinHandle<()>>,
 }
 
@@ -45,6 +46,7 @@ impl Sampler {
         let whole = self.last.is_none_or(|last| now - last >= SAMPLE_EVERY);
         if whole {
             self.last = Some(now);
+            self.turn = self.turn.wrapping_add(1);
         }
         let readings: Vec<Reading> = ctx
             .slots
@@ -56,11 +58,11 @@ impl Sampler {
         if readings.is_empty() {
             return;
         }
-        let ctx = Arc::clone(ctx);
+        let (ctx, turn) = (Arc::clone(ctx), self.turn);
         self.under_way = Some(spawn_blocking(move || {
             let began = Instant::now();
             for reading in &readings {
-                reading.keep(&ctx, reading.scope.sample());
+                reading.keep(&ctx, reading.scope.sample(turn));
             }
             if whole {
                 ctx.metrics.sweep.record(began.elapsed());

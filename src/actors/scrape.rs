@@ -4,6 +4,7 @@ pub(super) mod isolates;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -99,7 +100,7 @@ fn standing(ctx: &Ctx) {
         float(ctx.settings.per_user_max as u64),
     );
     set(&f::STARTS_WAITING, &[], float(ctx.starts.waiting() as u64));
-    set(&f::UNOWNED, &[], float(ctx.launcher.unowned() as u64));
+    set(&f::UNOWNED, &[], float(ctx.unowned.load(Ordering::Relaxed)));
     let sessions = ctx.sessions.pin();
     let live = sessions.values().filter(|s| !s.is_revoked()).count();
     let kind = [(SessionKind::NAME, SessionKind::Standard.as_str())];

@@ -1,6 +1,7 @@
 //! The small services: each watches one thing, keeps one gate, and is restarted by the root.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -223,6 +224,7 @@ impl Actor for Reaper {
                 });
             }
             ReaperMsg::Seen(unowned) => {
+                ctx.unowned.store(unowned as u64, Ordering::Relaxed);
                 if unowned > 0 && *before > 0 {
                     tracing::error!(
                         processes.unowned = unowned,

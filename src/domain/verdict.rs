@@ -115,7 +115,7 @@ impl Verdict {
     }
 
     /// All words of [`Verdict::kind`].
-    pub const KINDS: [&'static str; 12] = [
+    pub const KINDS: [&'static str; 13] = [
         "exited",
         "signaled",
         "out_of_memory",
@@ -124,6 +124,7 @@ impl Verdict {
         "protocol",
         "not_started",
         "killed",
+        "recycled",
         "idle",
         "replaced",
         "shutdown",

@@ -365,7 +365,7 @@ impl JailScope {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, how: fn(&Leaf) -> KernelUsage) -> Usage {
+    fn read(&self, how: impl Fn(&Leaf) -> KernelUsage) -> Usage {
         self.run
             .leaf()
             .as_ref()
@@ -417,8 +417,8 @@ impl Scope for JailScope {
         self.read(Leaf::usage)
     }
 
-    fn sample(&self) -> Usage {
-        self.read(Leaf::sample)
+    fn sample(&self, turn: u32) -> Usage {
+        self.read(|leaf| leaf.sample(turn))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sandbox::cgroup::{Stall as KernelStall, Usage as KernelUsage};
 
-use crate::domain::usage::{Memory, MemoryEvents, Pressure, Stall, Throttling, Usage};
+use crate::domain::usage::{Memory, MemoryEvents, Stall, Throttling, Usage};
 
 /// One reading.
 pub(super) fn usage(usage: KernelUsage) -> Usage {
@@ -30,10 +30,8 @@ pub(super) fn usage(usage: KernelUsage) -> Usage {
             throttled_periods: throttling.throttled_periods,
             throttled_micros: throttling.throttled_micros,
         }),
-        pressure: usage.pressure.map(|pressure| Pressure {
-            cpu: stall(pressure.cpu),
-            memory: stall(pressure.memory),
-            io: stall(pressure.io),
-        }),
+        cpu_stall: usage.cpu_stall.map(stall),
+        memory_stall: usage.memory_stall.map(stall),
+        io_stall: usage.io_stall.map(stall),
     }
 }
