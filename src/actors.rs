@@ -18,6 +18,7 @@ pub mod catalog;
 pub mod changes;
 pub mod clock;
 pub mod control;
+pub mod credentials;
 pub mod ctx;
 mod failure;
 pub mod front;

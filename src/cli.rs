@@ -9,6 +9,7 @@ mod banner;
 mod call;
 mod client;
 mod config;
+mod credential;
 mod dev;
 mod error;
 mod group;
@@ -107,6 +108,9 @@ enum Command {
     /// Manage the keys clients present
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Manage the secrets that users' servers are started with
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
     /// Manage which granted mcps a key sees
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
@@ -217,6 +221,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::User(command) => user::run(command, desk).await,
         Command::Group(command) => group::run(command, desk).await,
         Command::Key(command) => key::run(command, desk).await,
+        Command::Credential(command) => credential::run(command, desk).await,
         Command::Subscription(command) => subscription::run(command, desk).await,
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
@@ -290,6 +295,12 @@ mod tests {
             "subscription remove key_x time",
             "subscription list --key x",
             "session list",
+            "credential set --user ada --mcp github TOKEN",
+            "credential set --shared --mcp github TOKEN --file x --raw",
+            "credential status --user ada",
+            "credential remove --user ada --mcp github TOKEN -y",
+            "mcp add x --credential TOKEN=env:GITHUB_TOKEN --credential A=env:B:optional -- cat",
+            "mcp update x --remove-credential TOKEN",
             "key suspend key_x --reason r -y",
             "key resume x",
             "kill-switch on --scope mcp --target demo --reason leaks --expires 2h",
@@ -334,6 +345,8 @@ mod tests {
             "tree --depth -1",
             "status -o yaml",
             "key create ada --expires-in soon",
+            "credential set --mcp x TOKEN",
+            "mcp add x --credential TOKEN=file:x -- cat",
             "kill-switch on --scope mcp --target demo",
             "kill-switch on --target demo --reason r",
             "kill-switch on --scope all --reason r --expires soon",

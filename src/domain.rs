@@ -5,6 +5,7 @@ pub mod audit;
 #[cfg(test)]
 pub(crate) mod bless;
 pub mod code;
+pub mod credential;
 pub mod dsn;
 pub mod expose;
 pub mod ids;
@@ -12,6 +13,7 @@ pub mod kill;
 pub mod limits;
 pub mod mcp;
 pub mod name;
+pub mod redact;
 pub mod restart;
 pub mod seal;
 pub mod token;

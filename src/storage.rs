@@ -12,6 +12,7 @@
 mod pools;
 mod again;
 mod audit_index;
+mod credentials;
 mod denies;
 mod error;
 mod groups;

@@ -25,4 +25,5 @@ mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;
 mod tree;
+mod vault;
 mod world;

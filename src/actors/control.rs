@@ -3,6 +3,7 @@
 
 pub mod audit;
 mod calls;
+mod credentials;
 mod discover;
 mod follow;
 mod isolates;

@@ -33,6 +33,7 @@ use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
+use super::credentials::Credentials;
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
@@ -215,6 +216,8 @@ pub struct Ctx {
     pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
+    /// Sealed credentials, replaced whole.
+    pub credentials: Credentials,
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// All sessions, by the bits of their id.
@@ -305,6 +308,7 @@ impl Ctx {
             waiting: Waiting::default(),
             published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
+            credentials: Credentials::default(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),

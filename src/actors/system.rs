@@ -176,6 +176,9 @@ impl System {
             .map_err(|error| failed(error.to_string()))?;
         audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
+        let known = super::credentials::Known(Arc::downgrade(&ctx));
+        // Once: the cell is new.
+        let _ = ctx.secrets.set(Arc::new(known));
         let (tell, mut phase) = watch::channel(Phase::Starting);
         let args = RootArgs {
             ctx: Arc::clone(&ctx),

@@ -131,6 +131,7 @@ impl World {
             limits: Limits::default(),
             times: Times::default(),
             audit_arguments: Default::default(),
+            credentials: Default::default(),
         };
         change(&mut mcp);
         let tool = Tool {

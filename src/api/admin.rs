@@ -20,6 +20,7 @@ mod suite;
 pub mod audit;
 pub mod calls;
 pub mod config;
+pub mod credentials;
 pub mod groups;
 pub mod isolates;
 pub mod keys;
@@ -95,6 +96,7 @@ pub fn router(control: Control, about: About) -> Router {
         .merge(watch::routes())
         .merge(audit::routes())
         .merge(config::routes())
+        .merge(credentials::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())
         .merge(users::routes())

@@ -97,7 +97,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
-        Code::CommandNotFound | Code::SandboxRefused => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::CommandNotFound | Code::SandboxRefused | Code::CredentialMissing => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Code::RateLimited | Code::SessionsMax | Code::IsolatesMax => StatusCode::TOO_MANY_REQUESTS,
         // `partly_done` names what failed; a 2xx would hide it from scripts.
         Code::Internal

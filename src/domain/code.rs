@@ -249,6 +249,9 @@ codes! {
     "E0521" AuditUnreadable "audit_unreadable" Failed Never
         "The audit log, its key or a checkpoint cannot be read.";
         "Check that it is there and readable; nothing is said about whether it is whole.";
+    "E0530" CredentialMissing "credential_missing" Failed Never
+        "The mcp needs a credential that is not set.";
+        "Set it, as the message says: legation credential set. The next call starts the server.";
     "E0540" StoreHeld "store_held" Conflict Never
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";

@@ -389,3 +389,17 @@ pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
 pub const TOKEN_CHARS_MIN: usize = 16;
 /// Between two looks at the token file.
 pub const TOKEN_RELOAD_EVERY: Duration = Duration::from_secs(5);
+/// Characters of a credential's name.
+pub const CREDENTIAL_NAME_CHARS_MAX: usize = 64;
+/// Characters of a variable that a credential is put into.
+pub const VARIABLE_CHARS_MAX: usize = 128;
+/// Credentials one mcp may declare.
+pub const CREDENTIALS_PER_MCP_MAX: usize = 16;
+/// Bytes of one credential that is put into a variable.
+pub const CREDENTIAL_BYTES_MAX: usize = SEALED_BYTES_MAX;
+/// Bytes of a credential below which it is not looked for in what servers write.
+pub const REDACT_BYTES_MIN: usize = 4;
+/// The same for one line of a credential that has several.
+pub const REDACT_LINE_BYTES_MIN: usize = 8;
+/// Bytes of a line that are searched for credentials; what is longer is cut first.
+pub const REDACT_TEXT_BYTES_MAX: usize = STDERR_LINE_BYTES_MAX;

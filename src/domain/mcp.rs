@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::credential::CredentialSlots;
 use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
@@ -155,17 +156,24 @@ pub struct Mcp {
     /// What the audit log keeps of a call's arguments. A running isolate does not differ by it.
     #[serde(default)]
     pub audit_arguments: Capture,
+    /// The credentials its server is given.
+    #[serde(default)]
+    pub credentials: CredentialSlots,
 }
 
 impl Mcp {
     /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
-    /// times.
+    /// times, credential slots (not their values).
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
         let mut hasher = Sha256::new();
         let view = (&self.program, &self.sharing, &self.limits, &self.times);
         hasher.update(serde_json::to_vec(&view).unwrap_or_default());
+        // Definitions without credentials keep the hash they had before there were any.
+        if !self.credentials.is_empty() {
+            hasher.update(serde_json::to_vec(&self.credentials).unwrap_or_default());
+        }
         hasher
             .finalize()
             .iter()
@@ -236,6 +244,7 @@ mod tests {
             limits: Limits::default(),
             times: Times::default(),
             audit_arguments: Capture::default(),
+            credentials: CredentialSlots::new(),
         }
     }
 
@@ -252,6 +261,9 @@ mod tests {
         assert_eq!(one.config_hash(), two.config_hash());
         two.program.args.push("-u".into());
         assert_ne!(one.config_hash(), two.config_hash());
+        let mut three = sample();
+        three.credentials = serde_json::from_str(r#"{"TOKEN":{"to":{"env":"T"}}}"#).unwrap();
+        assert_ne!(one.config_hash(), three.config_hash());
     }
 
     #[test]

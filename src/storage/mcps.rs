@@ -8,21 +8,22 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, audit_arguments, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)";
+    times, audit_arguments, credentials, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
-    limits = $6, times = $7, audit_arguments = $8, updated_at = $9 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    limits = $6, times = $7, audit_arguments = $8, credentials = $9, \
+    updated_at = $10 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments \
+    audit_arguments, credentials \
     FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
 const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments \
+    audit_arguments, credentials \
     FROM mcps WHERE id = $1";
 const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments \
+    audit_arguments, credentials \
     FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
@@ -36,6 +37,7 @@ struct Row {
     limits: String,
     times: String,
     audit_arguments: String,
+    credentials: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -51,6 +53,7 @@ impl TryFrom<Row> for Mcp {
             limits: rows::json("mcps.limits", &row.limits)?,
             times: rows::json("mcps.times", &row.times)?,
             audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
+            credentials: rows::json("mcps.credentials", &row.credentials)?,
         })
     }
 }
@@ -84,6 +87,7 @@ impl Store {
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
+        let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -94,6 +98,7 @@ impl Store {
             .bind(limits)
             .bind(times)
             .bind(capture)
+            .bind(credentials)
             .bind(at)
             .execute(&db.writer)
             .await
@@ -113,6 +118,7 @@ impl Store {
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
+        let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -122,6 +128,7 @@ impl Store {
             .bind(limits)
             .bind(times)
             .bind(capture)
+            .bind(credentials)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

@@ -86,7 +86,7 @@ async fn launch(
 ) -> Result<(), Verdict> {
     // No process exists yet: what hangs here, say on a dead network disk, may be left behind.
     let planned = tokio::time::timeout_at(deadline, plan::launch(&args.ctx, &args.slot)).await;
-    let mut launch = planned.unwrap_or_else(|_| {
+    let (mut launch, redactor) = planned.unwrap_or_else(|_| {
         let seconds = args.deadline.as_secs_f32();
         Err(Verdict::Handshake {
             detail: format!(
@@ -95,6 +95,7 @@ async fn launch(
             ),
         })
     })?;
+    args.occupant.record.redact_with(redactor);
     launch.opening = opening;
     let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
         Ok(Ok(launched)) => launched,

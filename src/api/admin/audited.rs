@@ -19,7 +19,9 @@ const TAKES_AWAY: &[&str] = &[
     "group.revoke",
     "group.member.remove",
     "subscription.remove",
-    "kill.on",
+    "credential.remove",
+    "kill_switch.on",
+    "key.suspend",
     "call.cancel",
 ];
 

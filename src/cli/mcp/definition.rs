@@ -9,8 +9,9 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{AddMcp, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+use crate::domain::credential::{CredentialSlot, parse_slot};
 use crate::domain::mcp::{Capture, Program, Sharing};
-use crate::domain::name::Name;
+use crate::domain::name::{CredentialName, Name};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -64,6 +65,9 @@ struct Traits {
     /// A variable of its environment; may be repeated
     #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
     env: Vec<(String, String)>,
+    /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
+    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE")]
+    credentials: Vec<(CredentialName, CredentialSlot)>,
     /// Memory of one isolate, like 512MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     memory: Option<u64>,
@@ -113,6 +117,9 @@ pub(in crate::cli) struct UpdateArgs {
     /// Remove a variable; may be repeated
     #[arg(long, value_name = "NAME")]
     unset_env: Vec<String>,
+    /// Take a credential back; may be repeated. Values that are set stay until they are removed
+    #[arg(long, value_parser = CredentialName::parse, value_name = "NAME")]
+    remove_credential: Vec<CredentialName>,
     /// Another command with all its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -172,6 +179,7 @@ impl AddArgs {
                 .audit_arguments
                 .map(Capture::from)
                 .unwrap_or_default(),
+            credentials: self.traits.credentials.iter().cloned().collect(),
         })
     }
 }
@@ -183,6 +191,9 @@ impl UpdateArgs {
         let env: BTreeMap<_, _> = removed
             .chain(set.map(|(name, value)| (name, Some(value))))
             .collect();
+        let taken = self.remove_credential.iter();
+        let taken = taken.map(|name| (name.clone(), None));
+        let given = self.traits.credentials.iter().cloned();
         let command = self.command.split_first();
         let wanted = UpdateMcp {
             description: self.traits.description.clone(),
@@ -195,6 +206,9 @@ impl UpdateArgs {
             limits: self.traits.limits(),
             times: self.traits.times(),
             audit_arguments: self.traits.audit_arguments.map(Capture::from),
+            credentials: taken
+                .chain(given.map(|(name, slot)| (name, Some(slot))))
+                .collect(),
         };
         if wanted == UpdateMcp::default() {
             let text = format!("nothing to change was given for mcp {}", self.name);

@@ -76,6 +76,7 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
             ..Times::default()
         },
         audit_arguments: Capture::Full,
+        credentials: serde_json::from_str(r#"{"TOKEN":{"to":{"env":"TOKEN_VARIABLE"}}}"#).unwrap(),
     }
 }
 

@@ -6,10 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::ApiError;
 use crate::config::Config;
+use crate::domain::credential::{self, CredentialSlot, CredentialSlots};
 use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
-use crate::domain::name::Name;
+use crate::domain::name::{CredentialName, Name};
 
 /// A new definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct AddMcp {
     /// What the audit log keeps of a call's arguments.
     #[serde(default)]
     pub audit_arguments: Capture,
+    /// The credentials its server is given.
+    #[serde(default)]
+    pub credentials: CredentialSlots,
 }
 
 /// What a definition has that does not say otherwise: as the operator configured it.
@@ -85,6 +89,8 @@ pub struct UpdateMcp {
     /// What the audit log keeps of a call's arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_arguments: Option<Capture>,
+    /// Credential slots to declare, or to take back where the value is null.
+    pub credentials: BTreeMap<CredentialName, Option<CredentialSlot>>,
 }
 
 /// A change of what is started.
@@ -163,6 +169,7 @@ impl AddMcp {
             limits,
             times,
             audit_arguments: self.audit_arguments,
+            credentials: self.credentials,
         })
     }
 }
@@ -208,6 +215,12 @@ impl UpdateMcp {
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
         put(&mut mcp.audit_arguments, self.audit_arguments);
+        for (name, slot) in self.credentials {
+            match slot {
+                Some(slot) => mcp.credentials.insert(name, slot),
+                None => mcp.credentials.remove(&name),
+            };
+        }
         checked(mcp)
     }
 }
@@ -220,6 +233,9 @@ fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         program(&mcp.program),
         kernel(&mcp.limits),
         times(&mcp.times),
+        credential::check(&mcp.credentials, &mcp.program.env)
+            .err()
+            .map(|wrong| wrong.to_string()),
     ];
     match broken.into_iter().flatten().next() {
         Some(text) => Err(ApiError::invalid(format!("mcp `{}`: {text}", mcp.name))),
