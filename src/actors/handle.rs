@@ -87,6 +87,8 @@ pub struct Handle {
     heard_ms: AtomicU64,
     calls: AtomicU64,
     pulse: Pulse,
+    /// Entries in `pending` that are questions on their way without the writer.
+    posed: AtomicUsize,
 }
 
 impl Handle {
@@ -107,6 +109,7 @@ impl Handle {
             heard_ms: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pulse: Pulse::default(),
+            posed: AtomicUsize::new(0),
         };
         (Arc::new(handle), frames)
     }
@@ -123,10 +126,11 @@ impl Handle {
         self.gate.is_open()
     }
 
-    /// Calls in flight.
+    /// Calls in flight; the question a run is started with is none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.pending.len()
+        let posed = self.posed.load(Ordering::Relaxed);
+        self.pending.len().saturating_sub(posed)
     }
 
     /// Calls carried so far.
@@ -203,6 +207,7 @@ impl Handle {
         if self.pending.insert(id, tell).is_err() {
             return Err(CallError::NotSent);
         }
+        self.posed.fetch_add(1, Ordering::Relaxed);
         let posed = Posed {
             handle: Arc::clone(self),
             id,
@@ -422,6 +427,7 @@ impl Drop for Posed {
     fn drop(&mut self) {
         // `initialize` must not be cancelled (MCP, cancellation), so nothing is said of it.
         self.handle.pending.take(self.id);
+        self.handle.posed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -542,6 +548,7 @@ mod tests {
         );
         assert_eq!(posed.answer(soon()).await.unwrap().line, "x");
         let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(handle.in_flight(), 0, "it is nobody's call");
         assert_eq!(posed.answer(soon()).await.unwrap_err(), CallError::TimedOut);
         assert!(!handle.deliver(2, reply));
         let (_, posed) = handle.pose("initialize", b"{}").unwrap();
