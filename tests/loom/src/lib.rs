@@ -200,7 +200,9 @@ fn an_answer_that_races_a_cancel_reaches_one_of_the_two() {
                 }
             })
         };
-        let swapped = pending.swap(|_| true, Waiter(Arc::clone(&watcher))).is_some();
+        let swapped = pending
+            .swap(|_| true, Waiter(Arc::clone(&watcher)))
+            .is_some();
         reader.join().unwrap();
         let seen = (
             caller.load(Ordering::SeqCst),
