@@ -70,6 +70,9 @@ debian_packages() {
     command -v setsid >/dev/null || want+=(util-linux)
     command -v newuidmap >/dev/null || want+=(uidmap)
     scripts/postgres.sh bin >/dev/null || want+=(postgresql)
+    command -v qemu-system-x86_64 >/dev/null || want+=(qemu-system-x86)
+    command -v busybox >/dev/null || want+=(busybox-static)
+    command -v cpio >/dev/null || want+=(cpio)
     python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
     command -v promtool >/dev/null || want+=(prometheus)
     if ((${#want[@]} == 0)); then return 0; fi
@@ -186,6 +189,11 @@ loom_models() {
         cargo test --release --package loom-models 2>&1 | tee -a "$logs/tests"
 }
 
+# The suites of the sandbox and the jail once more, on a kernel with cgroup v2 alone.
+cgroup_v2() {
+    scripts/v2.sh 2>&1 | tee -a "$logs/tests"
+}
+
 docs() {
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --quiet
 }
@@ -249,6 +257,7 @@ stage "names of hosts and machines" foreign_names
 stage "format" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 stage "tests" every_test
+stage "cgroup v2" cgroup_v2
 stage "loom models" loom_models
 stage "docs" docs
 stage "dependencies" dependencies

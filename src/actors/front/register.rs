@@ -124,6 +124,10 @@ pub(super) async fn register(
         ));
     }
     let result = try_register(ctx, &registration).await;
+    let outcome = result
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Key, outcome);
     // Registering is an authentication decision: it counts only if it is on record.
     match record(ctx, &registration, &result).await {
         Ok(()) => result,
