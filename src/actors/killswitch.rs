@@ -2,7 +2,7 @@
 //!
 //! The order is rule 7 of the house: the journal is on the disk, the table is published, callers
 //! are told, processes are killed, actors hear of it, the store hears of it, the audit log has the
-//! times. [`board`] holds the cells that calls read, [`ledger`] what is in force, [`journal`] its
+//! times. `board` holds the cells that calls read, `ledger` what is in force, `journal` its
 //! file; the effects are in [`super::control`]. The service here reads the journal before anything
 //! serves, ends what is expired, and writes to the store what the store does not have.
 

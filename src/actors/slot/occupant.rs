@@ -82,7 +82,7 @@ impl Occupant {
     }
 
     /// The first half of [`Occupant::kill`]: its callers are told and nobody is let in any more. A
-    /// process tree that is only being born dies as it comes (see [`Slot::scope_of`]).
+    /// process tree that is only being born dies as it comes (see `Slot::scope_of`).
     pub fn shut(&self, verdict: Verdict) -> usize {
         let end = Arc::new(RunEnd {
             verdict: verdict.clone(),

@@ -1,6 +1,6 @@
 //! `GET /v1/watch`: the live tree as JSON lines; `GET /v1/actors/{id}`: one actor with its past.
 //!
-//! A line of the stream is one [`News`]: a snapshot first, then changes with growing numbers. The
+//! A line of the stream is one `News`: a snapshot first, then changes with growing numbers. The
 //! answer ends when the server stops, when the reader goes, or when it reads nothing for
 //! `FOLLOW_STALL_MAX`.
 
