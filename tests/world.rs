@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use self::uids::Slice;
+
 pub(crate) mod client;
+pub(crate) mod uids;
 
 pub(crate) use client::{Answer, Http, Session};
 
@@ -24,6 +27,8 @@ pub(crate) struct World {
     client: String,
     config: String,
     pub(crate) url: String,
+    /// Kept over restarts; none is needed without root.
+    uids: Option<Slice>,
 }
 
 /// What a command printed and how it ended.
@@ -39,7 +44,8 @@ impl World {
         Self::with("")
     }
 
-    /// The same with more configuration: whole sections, not `[client]` and not `[sandbox]`.
+    /// The same with more configuration: whole sections, not `[client]`; `[sandbox]`'s own lines may
+    /// come first.
     pub(crate) fn with(config: &str) -> Self {
         Self::with_client("tls = \"off\"\n", config)
     }
@@ -65,6 +71,7 @@ impl World {
             client: client.to_owned(),
             config: config.to_owned(),
             url: String::new(),
+            uids: am_root().then(Slice::take),
         };
         world.start();
         world
@@ -78,10 +85,9 @@ impl World {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
-        let degrade = if am_root() {
-            ""
-        } else {
-            "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n"
+        let degrade = match &self.uids {
+            Some(slice) => format!("uid_base = {}\nuid_count = {}\n", slice.base, uids::COUNT),
+            None => "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\", \"user_range\"]\n".to_owned(),
         };
         let base = format!("[client]\n{}", self.client);
         std::fs::write(&file, format!("{base}[sandbox]\n{degrade}{}", self.config)).unwrap();

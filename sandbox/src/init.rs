@@ -5,8 +5,10 @@
 //! but its own list. Nothing returns from here; a panic ends the process with 125, a step that
 //! failed with 126 and a record on the status pipe.
 
+mod landlock;
 mod server;
 mod steps;
+mod view;
 mod watch;
 
 use std::convert::Infallible;
@@ -88,7 +90,7 @@ fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failu
         std::io::pipe().map_err(|e| failed(Place::Fork, "make a pipe", &e))?;
     match sys::fork_single_threaded() {
         Err(error) => Err(failed(Place::Fork, "fork the server", &error)),
-        Ok(None) => server::run(&after, &plan.program, report_exec.into()),
+        Ok(None) => server::run(&after, plan.program.as_ref(), report_exec.into()),
         Ok(Some(server)) => {
             drop(report_exec);
             // The server's stdio must be the server's alone, or its end would never be seen.

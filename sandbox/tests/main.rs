@@ -15,6 +15,7 @@ mod endings;
 mod limits;
 mod probe;
 mod spawner;
+mod walls;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         limits::TESTS,
         spawner::TESTS,
+        walls::TESTS,
     ]
     .concat();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);

@@ -130,6 +130,7 @@ impl World {
             },
             limits: Limits::default(),
             times: Times::default(),
+            confinement: Default::default(),
         };
         change(&mut mcp);
         let tool = Tool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::confinement::Confinement;
 use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
@@ -139,16 +140,25 @@ pub struct Mcp {
     /// Deadlines and idle time.
     #[serde(default)]
     pub times: Times,
+    /// Its walls.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 impl Mcp {
     /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
-    /// times.
+    /// times, walls.
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
         let mut hasher = Sha256::new();
-        let view = (&self.program, &self.sharing, &self.limits, &self.times);
+        let view = (
+            &self.program,
+            &self.sharing,
+            &self.limits,
+            &self.times,
+            &self.confinement,
+        );
         hasher.update(serde_json::to_vec(&view).unwrap_or_default());
         hasher
             .finalize()
@@ -219,6 +229,7 @@ mod tests {
             },
             limits: Limits::default(),
             times: Times::default(),
+            confinement: Confinement::default(),
         }
     }
 
@@ -232,6 +243,9 @@ mod tests {
         assert_ne!(one.config_hash(), two.config_hash());
         two.times = one.times;
         assert_eq!(one.config_hash(), two.config_hash());
+        two.confinement.read.push("/srv".into());
+        assert_ne!(one.config_hash(), two.config_hash());
+        two.confinement = one.confinement.clone();
         two.program.args.push("-u".into());
         assert_ne!(one.config_hash(), two.config_hash());
     }

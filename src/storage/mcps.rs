@@ -8,18 +8,19 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)";
+    times, confinement, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
-    limits = $6, times = $7, updated_at = $8 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    limits = $6, times = $7, confinement = $8, updated_at = $9 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
-const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times \
-    FROM mcps WHERE name = $1 \
+const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    confinement FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
-const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times \
-    FROM mcps WHERE id = $1";
-const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times \
-    FROM mcps ORDER BY name, created_at, id";
+const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    confinement FROM mcps WHERE id = $1";
+const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
+    confinement FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -31,6 +32,7 @@ struct Row {
     program: String,
     limits: String,
     times: String,
+    confinement: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -45,6 +47,7 @@ impl TryFrom<Row> for Mcp {
             program: rows::json("mcps.program", &row.program)?,
             limits: rows::json("mcps.limits", &row.limits)?,
             times: rows::json("mcps.times", &row.times)?,
+            confinement: rows::json("mcps.confinement", &row.confinement)?,
         })
     }
 }
@@ -77,6 +80,7 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -86,6 +90,7 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(confinement)
             .bind(at)
             .execute(&db.writer)
             .await
@@ -104,6 +109,7 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -112,6 +118,7 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(confinement)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

@@ -107,7 +107,7 @@ fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
                     usage.cpu_micros = group.number("cpuacct.usage").map(|nanos| nanos / 1000);
                 }
             }
-            Facility::CgroupKill | Facility::PidNamespace => {}
+            _ => {}
         }
     }
 }

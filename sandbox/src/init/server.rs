@@ -14,7 +14,7 @@ use crate::sys;
 
 /// Does the rest of the steps and becomes the program. `report` closes on a successful exec; else
 /// it carries the failure to init.
-pub(super) fn run(rest: &[&Step], program: &Program, report: OwnedFd) -> ! {
+pub(super) fn run(rest: &[&Step], program: Option<&Program>, report: OwnedFd) -> ! {
     let failure = match become_program(rest, program) {
         Ok(never) => match never {},
         Err(failure) => failure,
@@ -25,7 +25,7 @@ pub(super) fn run(rest: &[&Step], program: &Program, report: OwnedFd) -> ! {
     sys::exit_now(EXIT_FAILED)
 }
 
-fn become_program(rest: &[&Step], program: &Program) -> Result<Infallible, Failure> {
+fn become_program(rest: &[&Step], program: Option<&Program>) -> Result<Infallible, Failure> {
     // An own process group, so that init can pass TERM to all of it without hitting itself.
     nix::unistd::setsid()
         .map_err(|e| failed(Place::ServerSession, "start a session", &e.into()))?;
@@ -35,6 +35,10 @@ fn become_program(rest: &[&Step], program: &Program) -> Result<Infallible, Failu
     for step in rest {
         steps::apply(step)?;
     }
+    let Some(program) = program else {
+        // A rehearsal: all went well.
+        sys::exit_now(0)
+    };
     let path = program.path.as_os_str().as_bytes();
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| Failure::new(Place::Exec.name(), 0, "a zero byte"))

@@ -1,11 +1,13 @@
 //! What an admin may say about a definition, and what is checked before it is believed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::ApiError;
 use crate::config::Config;
+use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times};
@@ -31,6 +33,9 @@ pub struct AddMcp {
     /// Deadlines and idle time, where they are not the usual ones.
     #[serde(default)]
     pub times: TimesChange,
+    /// Its walls, where they are not the usual ones.
+    #[serde(default)]
+    pub confinement: ConfinementChange,
 }
 
 /// What a definition has that does not say otherwise: as the operator configured it.
@@ -79,6 +84,26 @@ pub struct UpdateMcp {
     pub limits: LimitsChange,
     /// Deadlines and idle time.
     pub times: TimesChange,
+    /// Its walls.
+    pub confinement: ConfinementChange,
+}
+
+/// A change of the walls. A null profile goes back to the operator's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfinementChange {
+    /// How thick they are.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Option<Profile>>,
+    /// What may be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// All paths that are seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<Vec<PathBuf>>,
+    /// All paths that may be written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write: Option<Vec<PathBuf>>,
 }
 
 /// A change of what is started.
@@ -133,8 +158,10 @@ pub struct TimesChange {
 }
 
 /// Tells a null from an absent field.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::<u64>::deserialize(from).map(Some)
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
 }
 
 // === impl AddMcp ===
@@ -147,6 +174,8 @@ impl AddMcp {
         } = *usual;
         self.limits.apply(&mut limits);
         self.times.apply(&mut times);
+        let mut confinement = Confinement::default();
+        self.confinement.apply(&mut confinement);
         checked(Mcp {
             id,
             name: self.name,
@@ -156,6 +185,7 @@ impl AddMcp {
             program: self.program,
             limits,
             times,
+            confinement,
         })
     }
 }
@@ -186,6 +216,15 @@ impl TimesChange {
     }
 }
 
+impl ConfinementChange {
+    fn apply(self, walls: &mut Confinement) {
+        put(&mut walls.profile, self.profile);
+        put(&mut walls.network, self.network);
+        put(&mut walls.read, self.read);
+        put(&mut walls.write, self.write);
+    }
+}
+
 impl UpdateMcp {
     pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
         put(&mut mcp.description, self.description);
@@ -200,6 +239,7 @@ impl UpdateMcp {
         }
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
+        self.confinement.apply(&mut mcp.confinement);
         checked(mcp)
     }
 }
@@ -212,6 +252,7 @@ fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         program(&mcp.program),
         kernel(&mcp.limits),
         times(&mcp.times),
+        mcp.confinement.problem(),
     ];
     match broken.into_iter().flatten().next() {
         Some(text) => Err(ApiError::invalid(format!("mcp `{}`: {text}", mcp.name))),
