@@ -154,7 +154,7 @@ fn walls(base: Option<u32>) -> Walls {
     Walls {
         profile: Profile::Strict,
         allow_network_host: false,
-        path_roots: Vec::new(),
+        path_roots: vec!["/".into()],
         uid_base: base.unwrap_or(1_000_000_000),
         uid_count: uids::COUNT,
         any_range: false,
@@ -342,7 +342,7 @@ async fn refusals(bench: Arc<Bench>) -> Outcome {
     let mut homeless = bench.shell("exit 0");
     homeless.home = "/no/such/home".into();
     match bench.jail.launch(homeless).await {
-        Err(LaunchError::Refused { step, .. }) => assert_eq!(step, "workdir"),
+        Err(LaunchError::Refused { step, .. }) => assert_eq!(step, "home"),
         other => panic!("{other:?}"),
     }
     let relative = bench.program("sh", &[]);
@@ -405,7 +405,9 @@ async fn late_drop(bench: Arc<Bench>) -> Outcome {
 async fn child_oom(bench: Arc<Bench>) -> Outcome {
     bench.needs(Facility::CgroupMemory)?;
     let script = format!("{} eat 256; echo limping on; sleep 1000", own());
-    let mut run = bench.run(bench.shell(&script)).await;
+    let mut launch = bench.shell(&script);
+    launch.confinement.read = vec![own().into()];
+    let mut run = bench.run(launch).await;
     assert_eq!(exit(&mut run).await, Exit::Signal(9));
     let remains = run.scope.reap(PATIENCE).await;
     assert_eq!(remains.oom, Some(OomScope::Isolate));
