@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod config;
 mod dev;
+mod doctor;
 mod error;
 mod group;
 mod isolate;
@@ -118,6 +119,8 @@ enum Command {
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
+    /// Try what this host offers to isolates; exit 0 all well, 1 warnings, 2 failures
+    Doctor(doctor::DoctorArgs),
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -175,6 +178,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
+        Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
         command => ask_server(command, cli.global, out),
     };
     match done {
@@ -216,7 +220,9 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
-        Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
+        Command::Serve(_) | Command::Config(_) | Command::Doctor(_) | Command::DemoMcp { .. } => {
+            Ok(error::Exit::Usage)
+        }
     }
 }
 

@@ -94,6 +94,26 @@ impl Facility {
         }
     }
 
+    /// What the probe did, where it is there.
+    #[must_use]
+    pub const fn evidence(self) -> &'static str {
+        match self {
+            Self::CgroupMemory => "made a cgroup with a limit of memory",
+            Self::CgroupPids => "made a cgroup with a limit of processes",
+            Self::CgroupCpu => "made a cgroup with a limit of CPU time",
+            Self::CgroupKill => "made a cgroup with a cgroup.kill",
+            Self::PidNamespace => "cloned into a new pid namespace",
+            Self::MountNamespace => "built a read-only view and entered it",
+            Self::NetworkNamespace => "set up `lo` in a new network namespace",
+            Self::IpcNamespace => "cloned into a new ipc namespace",
+            Self::UtsNamespace => "set the name of a new uts namespace",
+            Self::CgroupNamespace => "entered a new cgroup namespace",
+            Self::UserRange => "became a uid of the range, without capabilities",
+            Self::Seccomp => "loaded the system call filter",
+            Self::Landlock => "restricted a process with landlock",
+        }
+    }
+
     /// What to do when it is missing.
     #[must_use]
     pub const fn fix(self) -> &'static str {

@@ -4,6 +4,7 @@
 //! (the end of a run) is a descriptor in the reactor, never a thread. Each run has one task, its
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
+mod examine;
 mod run;
 mod stage;
 mod walls;
@@ -18,6 +19,7 @@ use sandbox::{Host, HostConfig, HostError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+pub use examine::{Finding, Verdict, examine};
 pub use sandbox::Facility;
 pub use walls::Walls;
 

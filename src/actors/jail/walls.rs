@@ -48,16 +48,20 @@ impl Walls {
         }
     }
 
-    /// Claims the range of uids; `None` if we are not root and cannot choose.
-    pub(super) fn claim(&self) -> Result<Option<Claim>, LaunchError> {
+    /// The range of uids; `None` if we are not root and cannot choose.
+    pub(super) fn range(&self) -> Result<Option<Range>, LaunchError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
-        let refused = |error: RangeError| LaunchError::Refused {
-            step: sandbox::Facility::UserRange.name().to_owned(),
-            detail: error.to_string(),
+        let range = Range::new(self.uid_base, self.uid_count);
+        range.map(Some).map_err(refused)
+    }
+
+    /// Claims the range of uids.
+    pub(super) fn claim(&self) -> Result<Option<Claim>, LaunchError> {
+        let Some(mut range) = self.range()? else {
+            return Ok(None);
         };
-        let mut range = Range::new(self.uid_base, self.uid_count).map_err(refused)?;
         let tries = if self.any_range { UID_RANGES_TRIED } else { 1 };
         for _ in 1..tries {
             match range.claim(Path::new(CLAIMS)) {
@@ -142,6 +146,13 @@ impl Walls {
                 Err(refused(path, why.to_owned()))
             })
             .collect()
+    }
+}
+
+fn refused(error: RangeError) -> LaunchError {
+    LaunchError::Refused {
+        step: sandbox::Facility::UserRange.name().to_owned(),
+        detail: error.to_string(),
     }
 }
 
