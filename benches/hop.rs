@@ -273,7 +273,8 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
             rows[turn].cells.push(cell);
             rows[turn].loaded = proc::memory(target.pid);
             if let (Target::Durable, Some(row)) = (kind, &mut disk_row) {
-                let log = target.file("data/audit/audit.jsonl").context("no log")?;
+                let log = target.file("data/audit").context("no log")?;
+                let log = disk::newest_segment(&log)?;
                 let bytes = disk::last_records(&log, records)?;
                 let time = Duration::from_secs_f64(options.seconds.min(DISK_SECONDS_MAX));
                 let sample = disk::run(&log, &bytes, time)?;

@@ -22,6 +22,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use legation::actors::jail::{Degrade, Jail, JailConfig, Walls};
 use legation::actors::launcher::{Launch, Launcher};
 use legation::config::Config;
@@ -32,7 +33,7 @@ use nix::sched::{CloneFlags, unshare};
 use rig::proc;
 use rig::report::{self, median};
 use rig::target::default_product;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::io::AsyncBufReadExt;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -323,13 +324,12 @@ impl Bench {
                 cpu_millis: 2000,
                 ..Limits::default()
             },
+            opening: Bytes::from_static(INITIALIZE),
         };
         let (executed, took) = self.runtime.block_on(async {
             let began = Instant::now();
             let mut run = self.jail.launch(launch).await?;
             let executed = began.elapsed();
-            run.stdin.write_all(INITIALIZE).await?;
-            run.stdin.flush().await?;
             let mut line = String::new();
             tokio::io::BufReader::new(&mut run.stdout)
                 .read_line(&mut line)

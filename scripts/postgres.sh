@@ -4,6 +4,8 @@
 #
 #   scripts/postgres.sh start DIR     makes and starts one in DIR, prints its URL
 #   scripts/postgres.sh stop DIR      stops and removes it
+#   scripts/postgres.sh halt DIR      stops it as a crash would; it can be started again
+#   scripts/postgres.sh again DIR     starts it again
 #   scripts/postgres.sh bin           prints where the programs are; fails if there are none
 set -euo pipefail
 
@@ -37,26 +39,51 @@ start() {
     # A socket's path has at most 107 bytes, so it is not under DIR.
     sockets=$(mktemp -d "${TMPDIR:-/tmp}/legation-pg.XXXXXX")
     echo "$sockets" >"$dir/sockets"
-    mkdir "$dir/data"
-    if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$dir/data" "$sockets"; fi
-    # A working directory that a nobody may enter; the data directory is reached by descriptor.
-    (
-        cd "$dir/data"
-        unprivileged "$programs/initdb" -D . -U legation -A trust -E UTF8 --locale=C.UTF-8 \
-            --no-sync >"$sockets/initdb.log" 2>&1 || { cat "$sockets/initdb.log" >&2; exit 1; }
-        unprivileged "$programs/pg_ctl" -D . -w -s -l "$sockets/log" -o "-c listen_addresses='' \
-            -k $sockets -c fsync=off -c full_page_writes=off -c max_connections=300 \
-            -c shared_buffers=32MB" start >&2 || { cat "$sockets/log" >&2; exit 1; }
-    )
+    if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$sockets"; fi
+    # A nobody may not reach everything that is under root's checkout.
+    if unprivileged test -x "$dir"; then
+        mkdir "$dir/data"
+        if [[ $(id -u) == 0 ]]; then chown 65534:65534 "$dir/data"; fi
+    else
+        unprivileged mkdir "$sockets/data"
+        ln -s "$sockets/data" "$dir/data"
+    fi
+    cd "$dir/data"
+    unprivileged "$programs/initdb" -D . -U legation -A trust -E UTF8 --locale=C.UTF-8 --no-sync \
+        >"$sockets/initdb.log" 2>&1 || { cat "$sockets/initdb.log" >&2; exit 1; }
+    cat >>postgresql.conf <<CONF
+listen_addresses = ''
+unix_socket_directories = '$sockets'
+fsync = off
+full_page_writes = off
+max_connections = 300
+shared_buffers = 32MB
+CONF
+    again "$dir"
     echo "postgres://legation@/postgres?host=$sockets"
+}
+
+again() {
+    local programs sockets
+    programs=$(bin)
+    sockets=$(<"$1/sockets")
+    (cd "$1/data" && unprivileged "$programs/pg_ctl" -D . -w -s -l "$sockets/log" start >&2) || {
+        cat "$sockets/log" >&2
+        return 1
+    }
+}
+
+halt() {
+    local programs
+    programs=$(bin)
+    (cd "$1/data" && unprivileged "$programs/pg_ctl" -D . -m immediate -s stop >&2)
 }
 
 stop() {
     [[ -f $1/sockets ]] || return 0
-    local programs sockets
-    programs=$(bin)
+    local sockets
     sockets=$(<"$1/sockets")
-    (cd "$1/data" && unprivileged "$programs/pg_ctl" -D . -m immediate -s stop >&2) || true
+    halt "$1" || true
     rm -rf "$1" "$sockets"
 }
 
@@ -64,5 +91,7 @@ case ${1:-} in
     bin) bin ;;
     start) start "$2" ;;
     stop) stop "$2" ;;
-    *) sed -n '2,7p' "$0" && exit 2 ;;
+    halt) halt "$2" ;;
+    again) again "$2" ;;
+    *) sed -n '2,9p' "$0" && exit 2 ;;
 esac

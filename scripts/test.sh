@@ -14,6 +14,7 @@ root=$PWD
 
 tools="$root/target/tools"
 logs="$root/target/test-logs"
+postgres="$root/target/test-postgres"
 export LEGATION_TEST_TOOLS="$tools"
 export LEGATION_SKIPS="$logs/skips"
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
@@ -68,15 +69,34 @@ debian_packages() {
     command -v git >/dev/null || want+=(git)
     command -v setsid >/dev/null || want+=(util-linux)
     command -v newuidmap >/dev/null || want+=(uidmap)
+    scripts/postgres.sh bin >/dev/null || want+=(postgresql)
+    command -v qemu-system-x86_64 >/dev/null || want+=(qemu-system-x86)
+    command -v busybox >/dev/null || want+=(busybox-static)
+    command -v cpio >/dev/null || want+=(cpio)
     python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
+    command -v promtool >/dev/null || want+=(prometheus)
     if ((${#want[@]} == 0)); then return 0; fi
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
         echo "missing: ${want[*]}; the tests that need them are skipped"
         return 0
     fi
     export DEBIAN_FRONTEND=noninteractive
+    # Its programs are wanted, not a server of the system's.
+    if [[ ! -e /etc/postgresql-common/createcluster.conf ]]; then
+        mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+    fi
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${want[@]}"
+    # Only programs are wanted: no package may start a service of its own (prometheus would).
+    local policy=/usr/sbin/policy-rc.d ours=no status=0
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        ours=yes
+    fi
+    apt-get install -y -qq --no-install-recommends "${want[@]}" || status=$?
+    if [[ $ours == yes ]]; then rm -f "$policy"; fi
+    return "$status"
 }
 
 # installed NAME FILES...: whether NAME was installed from exactly these files; else remembers
@@ -112,6 +132,16 @@ python_servers() {
         mv "$tools/venv.stamp.new" "$tools/venv.stamp"
     fi
     ls "$tools/venv/bin/mcp-server-time" | xargs -n1 basename
+}
+
+# A server for the storage suite, of this run's own and gone with it.
+postgresql() {
+    if ! scripts/postgres.sh bin >/dev/null; then
+        echo "PostgreSQL is not installed; its tests are skipped"
+        return 0
+    fi
+    scripts/postgres.sh start "$postgres" >"$logs/postgres-url"
+    "$(scripts/postgres.sh bin)/postgres" --version
 }
 
 # --- checks of our own ------------------------------------------------------
@@ -157,6 +187,11 @@ loom_models() {
     fi
     RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$root/target/loom" \
         cargo test --release --package loom-models 2>&1 | tee -a "$logs/tests"
+}
+
+# The suites of the sandbox and the jail once more, on a kernel with cgroup v2 alone.
+cgroup_v2() {
+    scripts/v2.sh 2>&1 | tee -a "$logs/tests"
 }
 
 docs() {
@@ -209,11 +244,20 @@ if [[ ${1:-} == --tools ]]; then
     echo "LEGATION_TEST_TOOLS=$tools"
     exit 0
 fi
+trap 'scripts/postgres.sh stop "$postgres"' EXIT
+scripts/postgres.sh stop "$postgres"
+rm -f "$logs/postgres-url"
+stage "PostgreSQL" postgresql
+if [[ -f $logs/postgres-url ]]; then
+    LEGATION_TEST_POSTGRES=$(<"$logs/postgres-url")
+    export LEGATION_TEST_POSTGRES
+fi
 stage "file sizes" file_sizes
 stage "names of hosts and machines" foreign_names
 stage "format" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 stage "tests" every_test
+stage "cgroup v2" cgroup_v2
 stage "loom models" loom_models
 stage "docs" docs
 stage "dependencies" dependencies

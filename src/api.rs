@@ -9,11 +9,13 @@
 //! * [`peer`]: whose address a request has when proxies stand in between.
 //! * [`client`]: the five calls of the standard client.
 //! * [`admin`]: what the command line asks, on the admin socket.
+//! * [`ops`]: health and metrics, for load balancers and Prometheus.
 //! * [`error`]: the only place that knows the client port's HTTP statuses.
 
 pub mod admin;
 pub mod client;
 pub mod error;
+pub mod ops;
 pub mod peer;
 pub mod serve;
 pub mod stamp;

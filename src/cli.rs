@@ -4,10 +4,12 @@
 //! learns: data on stdout, talk on stderr, tables for people, `-o json` for programs. What failed,
 //! with what, why and what to do next is one shape for all of them (`error`).
 
+mod audit;
 mod banner;
 mod call;
 mod client;
 mod config;
+mod credential;
 mod dev;
 mod doctor;
 mod error;
@@ -107,6 +109,9 @@ enum Command {
     /// Manage the keys clients present
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Manage the secrets that users' servers are started with
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
     /// Manage which granted mcps a key sees
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
@@ -121,6 +126,9 @@ enum Command {
     Session(user::SessionCommand),
     /// Try what this host offers to isolates; exit 0 all well, 1 warnings, 2 failures
     Doctor(doctor::DoctorArgs),
+    /// Look into the audit log, and check that it is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -179,6 +187,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
         Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
+        Command::Audit(audit::AuditCommand::Verify(args)) => audit::verify(&args, cli.global, out),
         command => ask_server(command, cli.global, out),
     };
     match done {
@@ -216,10 +225,12 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::User(command) => user::run(command, desk).await,
         Command::Group(command) => group::run(command, desk).await,
         Command::Key(command) => key::run(command, desk).await,
+        Command::Credential(command) => credential::run(command, desk).await,
         Command::Subscription(command) => subscription::run(command, desk).await,
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
+        Command::Audit(command) => audit::run(command, desk).await,
         Command::Serve(_) | Command::Config(_) | Command::Doctor(_) | Command::DemoMcp { .. } => {
             Ok(error::Exit::Usage)
         }
@@ -290,6 +301,12 @@ mod tests {
             "subscription remove key_x time",
             "subscription list --key x",
             "session list",
+            "credential set --user ada --mcp github TOKEN",
+            "credential set --shared --mcp github TOKEN --file x --raw",
+            "credential status --user ada",
+            "credential remove --user ada --mcp github TOKEN -y",
+            "mcp add x --credential TOKEN=env:GITHUB_TOKEN --credential A=env:B:optional -- cat",
+            "mcp update x --remove-credential TOKEN",
             "key suspend key_x --reason r -y",
             "key resume x",
             "kill-switch on --scope mcp --target demo --reason leaks --expires 2h",
@@ -301,6 +318,13 @@ mod tests {
             "call list",
             "call cancel call_x --reason r --recycle",
             "call cancel call_x --no-recycle",
+            "audit tail -n 5 -f --event call",
+            "audit search --since 1h --until 2026-01-31T12:00:00Z --user ada --mcp x --tool t \
+             --client key_x --event auth --outcome ok --call call_x --text y --unfinished \
+             --limit 9 --cursor 7",
+            "audit export --since 1d --format csv",
+            "audit verify --dir x --public-key y --checkpoint z",
+            "audit key",
             "config show --config x.toml",
             "config check x.toml",
             "demo-mcp --misbehave garbage",
@@ -327,11 +351,15 @@ mod tests {
             "tree --depth -1",
             "status -o yaml",
             "key create ada --expires-in soon",
+            "credential set --mcp x TOKEN",
+            "mcp add x --credential TOKEN=file:x -- cat",
             "kill-switch on --scope mcp --target demo",
             "kill-switch on --target demo --reason r",
             "kill-switch on --scope all --reason r --expires soon",
             "call cancel",
             "call cancel call_x --recycle --no-recycle",
+            "audit search --since soon",
+            "audit search --limit 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -13,6 +13,7 @@ mod show;
 pub mod calls;
 pub mod client;
 pub mod isolates;
+pub mod ops;
 pub mod server;
 pub mod sessions;
 pub mod storage;
@@ -29,6 +30,7 @@ pub use show::{Entry, entries, render, render_reference};
 use calls::Calls;
 use client::Client;
 use isolates::{Isolates, Restart};
+use ops::Ops;
 use server::{Admin, Audit, Log, Sandbox, Server};
 use sessions::Sessions;
 use storage::Storage;
@@ -84,6 +86,8 @@ config! {
     client: Client,
     /// The socket the command line talks to.
     admin: Admin,
+    /// Health and metrics.
+    ops: Ops,
     /// Registered clients.
     sessions: Sessions,
     /// Tool calls.

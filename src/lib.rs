@@ -10,12 +10,12 @@
 //! * [`domain`]: pure types and decisions, no I/O: ids, definitions, limits, the restart policy,
 //!   verdicts, tokens, error codes.
 //! * [`protocol`]: MCP on the wire: the JSON-RPC envelope, stdio framing, the downstream handshake.
-//! * [`storage`]: one store; SQLite embedded.
+//! * [`storage`]: one store on two databases: SQLite embedded, or a PostgreSQL server.
 //! * [`actors`]: the supervision tree, the slots, and the handles that carry calls past it.
 //! * [`api`]: the listeners: the standard client's five calls, and the admin socket.
 //! * [`cli`]: the commands of the one binary.
 //!
-//! [`config`] is read by all but `domain` and `protocol`. Processes are started and confined by
+//! [`config`] and [`telemetry`] are read by all but `domain` and `protocol`. Processes are started and confined by
 //! the `sandbox` crate, the only place with `unsafe`.
 
 pub mod actors;
@@ -28,3 +28,4 @@ mod direction;
 pub mod domain;
 pub mod protocol;
 pub mod storage;
+pub mod telemetry;

@@ -11,6 +11,8 @@
 #[macro_use]
 mod pools;
 mod again;
+mod audit_index;
+mod credentials;
 mod denies;
 mod error;
 mod groups;
@@ -33,6 +35,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
 pub use error::{Fault, StoreError};
 pub use groups::GroupView;
 pub use postgres::Postgres;
@@ -106,6 +109,12 @@ impl Store {
             Pools::Sqlite(_) => "sqlite",
             Pools::Postgres(_) => "postgresql",
         }
+    }
+
+    /// Whether it is another program, which goes and comes by itself.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        matches!(&*self.pools, Pools::Postgres(_))
     }
 
     /// Where that is, without any secret.

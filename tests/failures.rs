@@ -52,7 +52,11 @@ fn sleeping(session: &Session, ms: u64) -> thread::JoinHandle<Answer> {
 fn audit(world: &World) -> Vec<Value> {
     let mut lines = Vec::new();
     for file in std::fs::read_dir(world.data_dir().join("audit")).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|end| end != "jsonl") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
         lines.extend(
             text.lines()
                 .filter_map(|line| serde_json::from_str(line).ok()),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use legation::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use legation::actors::launcher::{Exit, Launch, LaunchError, Launched, Launcher, Usage};
 use legation::domain::confinement::{Confinement, Profile};
@@ -224,6 +225,7 @@ impl Bench {
                 pids: 4096,
                 ..Limits::default()
             },
+            opening: Bytes::new(),
         }
     }
 
@@ -301,9 +303,9 @@ fn own() -> String {
 // === tests ===
 
 async fn talk(bench: Arc<Bench>) -> Outcome {
-    let mut run = bench
-        .run(bench.shell("read x; echo got $x; echo oops >&2; exit 7"))
-        .await;
+    let mut launch = bench.shell("read first; read x; echo $first $x; echo oops >&2; exit 7");
+    launch.opening = Bytes::from_static(b"got\n");
+    let mut run = bench.run(launch).await;
     assert!(run.took < Duration::from_secs(5));
     run.stdin.write_all(b"this\n").await.unwrap();
     assert_eq!(line(&mut run).await, "got this");
@@ -325,7 +327,9 @@ async fn talk(bench: Arc<Bench>) -> Outcome {
 }
 
 async fn refusals(bench: Arc<Bench>) -> Outcome {
-    let launch = bench.program("/no/such/program", &[]);
+    let mut launch = bench.program("/no/such/program", &[]);
+    // A question that waits for a server that never comes changes nothing of the refusal.
+    launch.opening = Bytes::from_static(b"hello\n");
     let isolate = launch.isolate.clone();
     match bench.jail.launch(launch).await {
         Err(LaunchError::Refused { step, detail }) => {

@@ -7,12 +7,17 @@
 )]
 
 mod admin;
+mod audit;
 mod client_node;
 mod failures;
 mod hostile;
 mod isolation;
+mod kill;
 mod lifecycle;
+mod metrics;
+mod postgres;
 mod processes;
+mod prometheus;
 mod proxy;
 mod real;
 mod standard;
@@ -20,4 +25,5 @@ mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;
 mod tree;
+mod vault;
 mod world;

@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) url: String,
     /// Kept over restarts; none is needed without root.
     uids: Option<Slice>,
+    /// Health and metrics.
+    pub(crate) ops_url: String,
 }
 
 /// What a command printed and how it ended.
@@ -72,6 +74,7 @@ impl World {
             config: config.to_owned(),
             url: String::new(),
             uids: am_root().then(Slice::take),
+            ops_url: String::new(),
         };
         world.start();
         world
@@ -90,7 +93,13 @@ impl World {
             None => "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\", \"user_range\"]\n".to_owned(),
         };
         let base = format!("[client]\n{}", self.client);
-        std::fs::write(&file, format!("{base}[sandbox]\n{degrade}{}", self.config)).unwrap();
+        let ops = if self.config.contains("[ops]") {
+            ""
+        } else {
+            "[ops]\nlisten = \"127.0.0.1:0\"\n"
+        };
+        let text = format!("{base}[sandbox]\n{degrade}{ops}{}", self.config);
+        std::fs::write(&file, text).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -114,6 +123,7 @@ impl World {
                 && status["ready"] == true
             {
                 self.url = status["client_url"].as_str().unwrap().to_owned();
+                self.ops_url = status["ops_url"].as_str().unwrap().to_owned();
                 return;
             }
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();

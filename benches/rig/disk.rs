@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +13,21 @@ use super::load::Sample;
 
 /// Bytes looked at of the log's end, for each record wanted.
 const RECORD_BYTES: u64 = 1024;
+
+/// The segment that an audit log is written to now.
+pub(crate) fn newest_segment(dir: &Path) -> Result<PathBuf> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "jsonl") {
+            segments.push(path);
+        }
+    }
+    segments.sort();
+    segments
+        .pop()
+        .with_context(|| format!("no segment in {}", dir.display()))
+}
 
 /// The last records of a log, as bytes.
 pub(crate) fn last_records(log: &Path, count: usize) -> Result<Vec<u8>> {

@@ -189,6 +189,11 @@ impl Gateway {
         Connection::open(&self.endpoint).await
     }
 
+    /// Where it keeps its data, its admin socket among it.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.cli.data
+    }
+
     /// What a command answers as JSON.
     pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
         let mut all = vec!["-o", "json"];
@@ -290,7 +295,8 @@ fn configuration(data: &Path, addr: SocketAddr, settings: &Settings) -> String {
     format!(
         "[server]\ndata_dir = {data:?}\n\n[client]\nlisten = \"{addr}\"\ntls = \"{tls}\"\n\n\
          [audit]\ndurability = \"{durability}\"\n\n[log]\nlevel = \"warn\"\n\n\
-         [sandbox]\nuid_base = {uids}\nuid_count = 1000\n\n{more}"
+         [sandbox]\nuid_base = {uids}\nuid_count = 1000\n\n\
+         [ops]\nlisten = \"127.0.0.1:0\"\n\n{more}"
     )
 }
 

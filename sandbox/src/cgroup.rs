@@ -53,8 +53,12 @@ pub struct Usage {
     pub cpu_micros: Option<u64>,
     /// What the CPU limit did.
     pub throttling: Option<Throttling>,
-    /// Time lost to waiting, where the kernel counts it (PSI, v2 or hybrid).
-    pub pressure: Option<Pressure>,
+    /// Time lost waiting for a core (PSI, v2 or hybrid).
+    pub cpu_stall: Option<Stall>,
+    /// For memory.
+    pub memory_stall: Option<Stall>,
+    /// For disks.
+    pub io_stall: Option<Stall>,
 }
 
 /// Memory of a group.
@@ -90,18 +94,7 @@ pub struct Throttling {
     pub throttled_micros: u64,
 }
 
-/// Pressure stall information of the three resources.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// CPU.
-    pub cpu: Stall,
-    /// Memory.
-    pub memory: Stall,
-    /// Disks.
-    pub io: Stall,
-}
-
-/// Microseconds since the group was made.
+/// Pressure stall information of one resource: microseconds since the group was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stall {
     /// Some task waited.

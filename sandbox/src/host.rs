@@ -28,6 +28,9 @@ use link::{Ends, Link};
 
 /// Hex digits of the installation's id in the name of its cgroup.
 const INSTALLATION_DIGITS: usize = 12;
+/// Bytes of [`SpawnSpec::opening`]: what an empty pipe takes at once on any kernel, so that the
+/// write of it never waits for a reader that is not there yet.
+pub const OPENING_BYTES_MAX: usize = 4096;
 
 /// How to set up a host.
 #[derive(Debug, Clone)]
@@ -131,6 +134,8 @@ pub struct SpawnSpec {
     pub open_files: u64,
     /// Bytes of the largest file a process may write.
     pub file_bytes: u64,
+    /// What waits in its stdin when it begins; at most [`OPENING_BYTES_MAX`].
+    pub opening: Vec<u8>,
 }
 
 /// A new init, its plan not yet followed: the status pipe tells how that goes.
@@ -231,7 +236,7 @@ impl Host {
             .tree
             .create(&spec.leaf, &spec.limits, &spec.user_limits)?;
         let cgroup_took = began.elapsed();
-        match self.spawn_in(&built, &leaf) {
+        match self.spawn_in(&built, &spec.opening, &leaf) {
             Ok((process, ends)) => Ok(Spawned {
                 process,
                 leaf,
@@ -252,7 +257,12 @@ impl Host {
         }
     }
 
-    fn spawn_in(&self, built: &Built, leaf: &Leaf) -> Result<(Process, Ends), HostError> {
+    fn spawn_in(
+        &self,
+        built: &Built,
+        opening: &[u8],
+        leaf: &Leaf,
+    ) -> Result<(Process, Ends), HostError> {
         let entry = leaf.entry()?;
         let mut entries: Vec<RawFd> = entry.dir.iter().map(AsRawFd::as_raw_fd).collect();
         entries.extend(entry.tasks.iter().map(AsRawFd::as_raw_fd));
@@ -260,7 +270,7 @@ impl Host {
             into_cgroup: entry.dir.is_some(),
         };
         let link = self.link();
-        link::spawn(&link, &built.plan, built.namespaces, ask, &entries)
+        link::spawn(&link, &built.plan, opening, built.namespaces, ask, &entries)
     }
 
     fn order(&self, spec: &SpawnSpec) -> Result<Built, HostError> {

@@ -14,7 +14,7 @@ mod watch;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 use crate::plan::{Place, Plan};
 use crate::spawnd;
@@ -86,28 +86,16 @@ fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failu
         steps::apply(step)?;
     }
     watch::block_signals().map_err(|e| failed(Place::Fork, "block signals", &e))?;
-    let (executed, report_exec) =
-        std::io::pipe().map_err(|e| failed(Place::Fork, "make a pipe", &e))?;
-    match sys::fork_single_threaded() {
-        Err(error) => Err(failed(Place::Fork, "fork the server", &error)),
-        Ok(None) => server::run(&after, plan.program.as_ref(), report_exec.into()),
-        Ok(Some(server)) => {
-            drop(report_exec);
-            // The server's stdio must be the server's alone, or its end would never be seen.
-            sys::close_stdio();
-            spawnd::set_name(spawnd::INIT_NAME);
-            drop(plan);
-            let status = status
-                .take()
-                .ok_or_else(|| Failure::new(Place::Fork.name(), 0, "the status pipe is gone"))?;
-            watch::run(
-                server,
-                File::from(OwnedFd::from(executed)),
-                lifeline,
-                status,
-            )
-        }
-    }
+    spawnd::set_name(spawnd::INIT_NAME);
+    let server = server::start(&after, plan.program.as_ref())?;
+    report(status.as_mut(), &Record::Started);
+    // The server's stdio must be the server's alone, or its end would never be seen.
+    sys::close_stdio();
+    drop(plan);
+    let status = status
+        .take()
+        .ok_or_else(|| Failure::new(Place::Fork.name(), 0, "the status pipe is gone"))?;
+    watch::run(server, lifeline, status)
 }
 
 /// Moves the given descriptors to 0, 1, 2 … in their order and closes all others. Returns how

@@ -12,7 +12,7 @@ pub(crate) mod rights;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::Pid;
 
 /// `CLONE_INTO_CGROUP` of `linux/sched.h`; libc's constant is a `c_int` and overflows to zero.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -77,12 +77,79 @@ pub(crate) fn clone_sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
     }
 }
 
-/// Forks. Only for processes with one thread (spawnd's descendants).
-pub(crate) fn fork_single_threaded() -> io::Result<Option<Pid>> {
-    // SAFETY: the caller has one thread, so the child may run any code.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => Ok(None),
-        ForkResult::Parent { child } => Ok(Some(child)),
+/// Bytes of the stack of a process between [`spawn_sharing`] and its exec.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Starts a process that shares our memory, as `vfork` does, and runs `work` in it on a stack of
+/// its own; we stand still until it has executed a program or ended. Saves the copy of our memory
+/// and of its page tables, and what `work` leaves in memory is there for us to read.
+///
+/// Only for processes with one thread. `work` must not unwind; it leaves by exec or
+/// [`exit_now`]. Standing still, we can only be killed: as pid 1 that ends the other one too.
+pub(crate) fn spawn_sharing<F: FnMut()>(work: &mut F) -> io::Result<Pid> {
+    extern "C" fn enter<F: FnMut()>(work: *mut libc::c_void) -> i32 {
+        // SAFETY: `work` is the caller's `&mut F`, and the caller stands still until we are gone.
+        let work = unsafe { &mut *work.cast::<F>() };
+        work();
+        exit_now(0)
+    }
+    let stack = Stack::new(STACK_BYTES)?;
+    // SAFETY: the stack is our own and outlives the child's use of our memory, because CLONE_VFORK
+    // keeps us here until then; no other thread can see the shared memory meanwhile.
+    let pid = unsafe {
+        libc::clone(
+            enter::<F>,
+            stack.top(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            std::ptr::from_mut(work).cast(),
+        )
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Pid::from_raw(pid))
+}
+
+/// Memory for a stack, with a page below it that nobody may touch.
+struct Stack {
+    base: *mut libc::c_void,
+    length: usize,
+}
+
+impl Stack {
+    fn new(length: usize) -> io::Result<Self> {
+        // SAFETY: asks for new memory anywhere.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Self { base, length };
+        // SAFETY: the lowest page of what was just mapped; nobody uses it yet.
+        if unsafe { libc::mprotect(base, 4096, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(stack)
+    }
+
+    /// Where it starts: stacks grow down. Page-aligned, so aligned enough for any ABI.
+    fn top(&self) -> *mut libc::c_void {
+        self.base.wrapping_byte_add(self.length)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this length; the child has left it.
+        unsafe { libc::munmap(self.base, self.length) };
     }
 }
 

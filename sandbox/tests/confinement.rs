@@ -1,6 +1,7 @@
 //! What a server sees and inherits.
 
 use sandbox::Facility;
+use sandbox::host::OPENING_BYTES_MAX;
 use sandbox::status::Record;
 
 use crate::world::{self, Run, probe, shell};
@@ -11,6 +12,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "environment_is_what_was_given",
         environment_is_what_was_given,
+    ),
+    (
+        "the_opening_is_there_before_the_server",
+        the_opening_is_there_before_the_server,
     ),
     ("no_descriptor_is_inherited", no_descriptor_is_inherited),
     ("server_is_pid_two", server_is_pid_two),
@@ -31,6 +36,28 @@ fn exit_code_and_pipes() -> Outcome {
     std::io::Read::read_to_string(&mut run.stderr, &mut err).unwrap();
     assert_eq!(err, "err\n");
     assert_eq!(run.records(), [Record::Started, Record::Exited(7)]);
+    Ok(())
+}
+
+fn the_opening_is_there_before_the_server() -> Outcome {
+    let host = world::lenient();
+    let mut spec = shell("read x; read y; echo $x $y");
+    spec.opening = b"first\n".to_vec();
+    let mut run = Run::start(&host, &spec);
+    run.write("second\n");
+    assert_eq!(run.output(), "first second\n");
+    // A whole page fits without a reader; one byte more is refused and nothing is started.
+    let mut longest = shell("wc -c");
+    longest.opening = vec![b'x'; OPENING_BYTES_MAX];
+    let mut run = Run::start(&host, &longest);
+    run.stdin = None;
+    assert_eq!(run.output().trim(), OPENING_BYTES_MAX.to_string());
+    longest.leaf.isolate.push('b');
+    longest.opening.push(b'x');
+    let before = world::children();
+    let refused = host.spawn(&longest).unwrap_err();
+    assert!(refused.to_string().contains("first input"), "{refused}");
+    assert_eq!(world::children(), before);
     Ok(())
 }
 

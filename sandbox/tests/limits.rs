@@ -26,7 +26,7 @@ fn fork_bomb_stops_at_the_limit() -> Outcome {
     let made: u64 = run.line().parse().unwrap();
     // 32, less init and the server itself.
     assert_eq!(made, 30);
-    let refused = run.leaf.sample().pids_refused.unwrap();
+    let refused = run.leaf.sample(1).pids_refused.unwrap();
     assert!(refused > 0, "the kernel counts what it refused");
     run.kill();
     Ok(())
@@ -108,7 +108,7 @@ fn cpu_is_bounded_and_counted() -> Outcome {
     assert_eq!(run.line(), "up");
     let before = run.leaf.usage().cpu_micros.unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let usage = run.leaf.sample();
+    let usage = run.leaf.sample(0);
     let used = usage.cpu_micros.unwrap() - before;
     let throttling = usage.throttling.unwrap();
     assert!(throttling.throttled_periods > 0 && throttling.throttled_micros > 0);

@@ -28,6 +28,8 @@ pub struct AccessKeys {
     pub tokens: TokenKeys,
     /// Digests client keys.
     pub pepper: Pepper,
+    /// Seals and opens credentials.
+    pub(super) master: MasterKey,
 }
 
 /// Why keys cannot be had.
@@ -90,6 +92,7 @@ pub async fn load(data_dir: &Path, store: &Store) -> Result<AccessKeys, VaultErr
     Ok(AccessKeys {
         tokens,
         pepper: Pepper::new(1, &pepper),
+        master,
     })
 }
 
@@ -189,6 +192,7 @@ impl Actor for Vault {
             let keys = load(&ctx.settings.data_dir, &ctx.store).await?;
             ctx.access.store(Some(Arc::new(keys)));
         }
+        super::credentials::load(ctx).await?;
         ctx.gates.vault.set(true);
         Ok(())
     }

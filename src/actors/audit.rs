@@ -13,11 +13,14 @@
 mod entry;
 mod files;
 mod follow;
+mod index;
 mod keeper;
 mod log;
 mod refusals;
 mod resume;
 mod retention;
+mod search;
+mod selection;
 mod setup;
 mod stats;
 mod verify;
@@ -35,9 +38,13 @@ use crate::domain::limits::AUDIT_ROOM_MAX;
 
 pub use entry::Entry;
 pub use follow::{Follow, Record};
+pub use index::{INDEX_NAME, Index};
 pub(super) use keeper::AuditKeeper;
 pub use refusals::Refusals;
 pub use resume::{STARTED, STOPPED};
+pub use search::Page;
+pub(super) use search::search;
+pub use selection::Selection;
 pub use setup::{PUBLIC_KEY_NAME, Setup, Sync};
 pub use stats::{AuditStats, SYNC_BOUNDS_US, SyncTimes};
 pub use verify::{Verify, VerifyError};
@@ -202,6 +209,12 @@ impl Audit {
         self.0.required().has(category)
     }
 
+    /// Whether it can be written now, as far as is known.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.0.written.borrow().is_good()
+    }
+
     /// How far it is written, to watch.
     #[must_use]
     pub fn written(&self) -> watch::Receiver<Written> {
@@ -230,6 +243,11 @@ impl Audit {
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.0.durability()
+    }
+
+    /// Somebody checked the chain.
+    pub(super) fn checked(&self, whole: bool) {
+        self.0.counters.checked(whole);
     }
 
     /// What it was made from.

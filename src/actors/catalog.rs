@@ -18,6 +18,8 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::verdict::Verdict;
 use crate::storage::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
@@ -42,6 +44,8 @@ pub struct Published {
     pub mcp: Arc<Mcp>,
     /// The hash of what makes a running process differ.
     pub config: Arc<str>,
+    /// Where its calls are counted.
+    pub meter: Arc<McpMeter>,
 }
 
 /// What one key sees.
@@ -69,16 +73,18 @@ impl Routes {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn build(store: &Store) -> Result<Self, StoreError> {
+    pub async fn build(store: &Store, metrics: &Metrics) -> Result<Self, StoreError> {
         let mut mcps = HashMap::new();
         for mcp in store.mcps().await? {
             if mcp.state == McpState::Published {
                 let config = mcp.config_hash().into();
+                let meter = metrics.mcp(mcp.name.as_str());
                 mcps.insert(
                     mcp.id.clone(),
                     Published {
                         mcp: Arc::new(mcp),
                         config,
+                        meter,
                     },
                 );
             }
@@ -278,7 +284,7 @@ impl Actor for Catalog {
         myself: ActorRef<CatalogMsg>,
         state: &mut CatalogState,
     ) -> Result<(), ActorProcessingErr> {
-        match Routes::build(&state.ctx.store).await {
+        match Routes::build(&state.ctx.store, &state.ctx.metrics).await {
             Ok(routes) => state.publish(routes),
             // Restarted while the store is away: the last snapshot stands.
             Err(error) if state.ctx.published.load(Ordering::Acquire) => {
@@ -318,9 +324,9 @@ impl Actor for Catalog {
             state.busy = true;
             state.stale = false;
             state.building = std::mem::take(&mut state.waiting);
-            let store = state.ctx.store.clone();
+            let ctx = Arc::clone(&state.ctx);
             tokio::spawn(async move {
-                let built = Routes::build(&store)
+                let built = Routes::build(&ctx.store, &ctx.metrics)
                     .await
                     .map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));

@@ -1,7 +1,9 @@
 //! What administrators may do: change the truth in storage, have it published, and tell the
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
+pub mod audit;
 mod calls;
+mod credentials;
 mod discover;
 mod follow;
 mod isolates;
@@ -18,6 +20,7 @@ use secrecy::SecretString;
 
 use crate::config::Config;
 use crate::domain::account::{ExposedTool, Key, Millis};
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::expose::{Prefix, newcomers};
 use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
@@ -32,6 +35,7 @@ use super::audit::Entry;
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
+use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::sessions::SessionsMsg;
 
@@ -92,6 +96,12 @@ impl Control {
     #[must_use]
     pub fn new(ctx: Arc<Ctx>) -> Self {
         Self { ctx }
+    }
+
+    /// For whoever opens the ops listener.
+    #[must_use]
+    pub fn ops(&self) -> Ops {
+        Ops::new(Arc::clone(&self.ctx))
     }
 
     /// The store.
@@ -161,13 +171,60 @@ impl Control {
 
     /// Records an administrator's action.
     pub fn audit(&self, actor: &str, action: &str, target: &str, outcome: &str) {
-        self.ctx.audit.post(
-            Entry::new("admin.action", self.ctx.wall_ms())
-                .field("actor", actor)
-                .field("action", action)
-                .field("target", target)
-                .field("outcome", outcome),
-        );
+        let entry = self.action(actor, action, target, outcome);
+        self.ctx.audit.post(entry);
+    }
+
+    /// Records an administrator's action and waits until the record may be relied on.
+    ///
+    /// # Errors
+    /// The action is done, and its record is not on the disk.
+    pub async fn audited(
+        &self,
+        actor: &str,
+        action: &str,
+        target: &str,
+        outcome: &str,
+    ) -> Result<(), ControlError> {
+        let entry = self.action(actor, action, target, outcome);
+        self.ctx.audit.commit(entry).await.map_err(|error| {
+            let message = format!("{action} was done, but {error}: its record waits in memory");
+            ControlError::new(Code::AuditUnavailable, message)
+        })
+    }
+
+    /// Whether an administrator may change something now: the record could be written, or need
+    /// not be.
+    ///
+    /// # Errors
+    /// `audit_unavailable`: nothing was done.
+    pub fn may_change(&self) -> Result<(), ControlError> {
+        if self.ctx.may(Category::Admin) {
+            return Ok(());
+        }
+        let message = "not done: the audit log cannot be written, and what administrators do must \
+                       be recorded";
+        Err(ControlError::new(Code::AuditUnavailable, message))
+    }
+
+    fn action(&self, actor: &str, action: &str, target: &str, outcome: &str) -> Entry {
+        Entry::new("admin.action", self.ctx.wall_ms())
+            .field("actor", actor)
+            .field("action", action)
+            .field("target", target)
+            .field("outcome", outcome)
+    }
+
+    /// Records that somebody was kept off the admin socket: of many tries the first, then how many.
+    pub fn denied(&self, peer: &str) {
+        if self
+            .ctx
+            .refusals
+            .is_first("admin", peer, Code::Denied.as_str())
+        {
+            let entry = Entry::new("auth.admin_denied", self.ctx.wall_ms());
+            self.ctx.audit.post(entry.field("peer", peer));
+        }
     }
 
     /// Makes a client key. The key itself is in the answer and nowhere else.
@@ -220,10 +277,12 @@ impl Control {
         let hit: Vec<_> = sessions
             .values()
             .filter(|session| !session.is_revoked() && of(session))
+            .cloned()
             .collect();
         for session in &hit {
             session.revoke();
         }
+        self.ctx.sessions_ended(&hit, "revoked");
         let ids = hit.iter().map(|session| session.id().clone()).collect();
         if let Some(actor) = self.ctx.sessions_actor() {
             let _ = actor.cast(SessionsMsg::Revoked(ids));

@@ -12,28 +12,33 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use secrecy::SecretString;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
 use crate::domain::audit::Category;
 use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
 use crate::domain::kill::{Caller, Deny};
+use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Limits, Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::restart;
 use crate::storage::Store;
+use crate::telemetry::metrics::Metrics;
 
 use super::access::AccessKeys;
-use super::audit::{Audit, Entry, Refusals};
+use super::audit::{Audit, Entry, Index, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
+use super::credentials::Credentials;
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
+use super::ops::OpsState;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
@@ -137,6 +142,36 @@ impl Gates {
     }
 }
 
+/// When the root supervisor last answered: it does so every second, unless it hangs.
+#[derive(Debug)]
+pub struct Heart {
+    born: Instant,
+    beat_ms: AtomicU64,
+}
+
+impl Default for Heart {
+    fn default() -> Self {
+        Self {
+            born: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Heart {
+    pub(super) fn beat(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long nothing was heard.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(last)
+    }
+}
+
 /// Totals since the start.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -181,6 +216,8 @@ pub struct Ctx {
     pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
+    /// Sealed credentials, replaced whole.
+    pub credentials: Credentials,
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// All sessions, by the bits of their id.
@@ -193,16 +230,28 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Where in the audit log what is, while its index is there.
+    pub audit_index: ArcSwapOption<Index>,
+    /// Who may read the audit log at once.
+    pub audit_readers: Arc<Semaphore>,
     /// Refused authentication, for the audit log.
     pub refusals: Refusals,
     /// Where the secret values are known that must not be recorded.
     pub secrets: OnceLock<Arc<dyn KnownSecrets>>,
     /// Totals.
     pub totals: Totals,
+    /// Processes without a slot, as the reaper last saw them.
+    pub unowned: AtomicU64,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What is kept between scrapes.
+    pub ops: OpsState,
     /// The tree, for those who look.
     pub tree: Tree,
     /// What changes in it, for those who follow.
     pub changes: Arc<Changes>,
+    /// The root's signs of life.
+    pub heart: Heart,
     /// Set once, when the server begins to stop.
     pub stopping: watch::Sender<bool>,
     refs: Mutex<Refs>,
@@ -245,6 +294,8 @@ impl Ctx {
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
             settings,
+            audit_index: ArcSwapOption::empty(),
+            audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),
             refusals: Refusals::default(),
             secrets: OnceLock::new(),
             clock,
@@ -257,12 +308,17 @@ impl Ctx {
             waiting: Waiting::default(),
             published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
+            credentials: Credentials::default(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),
             tree: Tree::new(Arc::clone(&changes)),
             changes,
+            unowned: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            ops: OpsState::default(),
+            heart: Heart::default(),
             stopping: watch::Sender::new(false),
             refs: Mutex::default(),
         }
@@ -404,6 +460,9 @@ impl Ctx {
     /// A run was reaped: the record of it.
     pub(super) fn run_ended(&self, slot: &Slot, run: &Occupant, end: &RunEnd) {
         let facts = run.record.facts();
+        self.metrics
+            .mcp(slot.mcp.name.as_str())
+            .ended(&end.verdict, run.record.noise.seen());
         tracing::info!(
             isolate.id = %slot.id,
             mcp.name = %slot.mcp.name,

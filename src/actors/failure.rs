@@ -84,6 +84,14 @@ pub(super) fn run_ended(mcp: &Mcp, end: &RunEnd) -> Reason {
             ),
         )
         .retry(Duration::from_secs(1)),
+        Verdict::CredentialChanged => Reason::new(
+            Code::RunEnded,
+            format!(
+                "this call was ended because a credential of `{name}` was changed and the call did \
+                 not end in time. Whether it had an effect is unknown, so it was not repeated."
+            ),
+        )
+        .retry(Duration::from_secs(1)),
         Verdict::Shutdown => Reason::new(
             Code::ShuttingDown,
             "this call was ended because the gateway is restarting. Try again in a few seconds.",
@@ -126,6 +134,14 @@ pub(super) fn quarantined(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
         seconds(left),
         last_line(end)
     );
+    if let Verdict::CredentialMissing { names, commands } = &end.verdict {
+        let text = format!(
+            "mcp `{}` needs {names}, which is not set for you. Ask your operator to run: {commands}. \
+             The next call after that starts it.",
+            mcp.name
+        );
+        return Reason::new(Code::CredentialMissing, text).because(end);
+    }
     let code = match end.verdict {
         Verdict::OutOfMemory { .. } => Code::OutOfMemory,
         _ => Code::Quarantined,

@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod record;
 mod register;
 
 use std::ops::Range;
@@ -22,6 +23,8 @@ use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 use crate::protocol::envelope::ReplyKind;
+use crate::telemetry::metrics::labels as metrics;
+use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::audit::{AuditError, Entry};
 use super::catalog::{Route, Routes};
@@ -30,6 +33,7 @@ use super::ctx::Ctx;
 use super::failure::{self, Reason};
 use super::router::{self, Errand};
 use super::session::SessionHandle;
+use record::Ending;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +106,8 @@ pub struct Answer {
     pub result: Range<usize>,
     /// From admission to answer.
     pub took: Duration,
+    /// Counts the call when the answer is on its way, with what the answer turned out to be.
+    pub meter: CallMeter,
 }
 
 /// Why a call has no answer from its server.
@@ -205,18 +211,16 @@ impl Front {
         let route = match admit(ctx, &routes, session, tool) {
             Ok(route) => route,
             Err(reason) => {
+                let known = routes.view(&session.key).and_then(|view| view.find(tool));
+                let meter = known.map_or(ctx.metrics.no_mcp(), |route| &route.published.meter);
+                let meter = CallMeter::begin(Arc::clone(meter), 0);
                 self.refused(session, &call, tool, &reason).await;
-                return self.failed(call, None, reason, admitted);
+                return self.failed(call, None, reason, admitted, &meter);
             }
         };
         let mcp = &route.published.mcp;
-        let start = Entry::new("call.start", ctx.wall_ms())
-            .field("call", call.as_str())
-            .field("session", session.id().as_str())
-            .field("user", session.user.id.as_str())
-            .field("mcp", mcp.id.as_str())
-            .field("tool", route.tool.as_str())
-            .number("arguments_bytes", arguments.get().len() as u64);
+        let meter = CallMeter::begin(Arc::clone(&route.published.meter), arguments.get().len());
+        let start = record::start(ctx, session, route, &call, arguments).await;
         let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
             Reason::new(Code::AuditUnavailable, text)
@@ -225,7 +229,7 @@ impl Front {
             Ok(appended) => appended,
             Err(error) => {
                 let reason = not_made(error);
-                return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+                return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
             }
         };
         // From here on the log has an end for every start, also if the caller leaves, and if the
@@ -240,7 +244,7 @@ impl Front {
         if let Err(error) = ctx.audit.wait(appended, Category::Call).await {
             ending.outcome = Code::AuditUnavailable.as_str();
             let reason = not_made(error);
-            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
         }
         let errand = Errand {
             call: &call,
@@ -261,17 +265,21 @@ impl Front {
         if let Err(error) = ending.commit(outcome, bytes).await {
             let text = format!("the answer is withheld: {error}. Tell your operator.");
             let reason = Reason::new(Code::AuditUnavailable, text);
-            return self.failed(call, Some(mcp.name.clone()), reason, admitted);
+            return self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter);
         }
         match carried {
-            Ok(reply) => Outcome::Answered(Answer {
-                call,
-                mcp: mcp.name.clone(),
-                line: reply.line,
-                result: reply.body,
-                took: admitted.elapsed(),
-            }),
-            Err(reason) => self.failed(call, Some(mcp.name.clone()), reason, admitted),
+            Ok(reply) => {
+                meter.answered(reply.line.len());
+                Outcome::Answered(Answer {
+                    call,
+                    mcp: mcp.name.clone(),
+                    line: reply.line,
+                    result: reply.body,
+                    took: admitted.elapsed(),
+                    meter,
+                })
+            }
+            Err(reason) => self.failed(call, Some(mcp.name.clone()), reason, admitted, &meter),
         }
     }
 
@@ -295,7 +303,9 @@ impl Front {
         mcp: Option<Name>,
         reason: Reason,
         admitted: Instant,
+        meter: &CallMeter,
     ) -> Outcome {
+        meter.ended(metrics::Outcome::of(reason.code));
         self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
         if let Some(deny) = &reason.deny {
             self.ctx.kill.stats.count_denied(deny.target.scope());
@@ -386,45 +396,6 @@ fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
         ),
     };
     Reason::new(Code::ServerError, text)
-}
-
-/// The end record of a call, written however the call ends.
-struct Ending<'a> {
-    ctx: &'a Ctx,
-    call: CallId,
-    /// What to record if nothing else is told.
-    outcome: &'static str,
-    told: bool,
-    admitted: Instant,
-}
-
-impl Ending<'_> {
-    fn entry(&self, outcome: &str, bytes: usize) -> Entry {
-        let took = u64::try_from(self.admitted.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Entry::new("call.end", self.ctx.wall_ms())
-            .field("call", self.call.as_str())
-            .field("outcome", outcome)
-            .number("took_us", took)
-            .number("answer_bytes", bytes as u64)
-    }
-
-    async fn commit(&mut self, outcome: &str, bytes: usize) -> Result<(), AuditError> {
-        let entry = self.entry(outcome, bytes);
-        let appended = self.ctx.audit.append(&entry).await.inspect_err(|_| {
-            self.outcome = Code::AuditUnavailable.as_str();
-        })?;
-        // Only now: who leaves while waiting for room in the queue has told nothing.
-        self.told = true;
-        self.ctx.audit.wait(appended, Category::Call).await
-    }
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        if !self.told {
-            self.ctx.audit.post(self.entry(self.outcome, 0));
-        }
-    }
 }
 
 #[cfg(test)]

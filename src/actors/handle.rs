@@ -7,6 +7,8 @@
 //! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
 //! clients' equal ids never meet.
 
+mod posed;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,6 +23,8 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
 use super::calls::{Tag, Why};
+pub(super) use posed::Posed;
+
 use super::gate::{Gate, Position};
 use super::health::Pulse;
 use super::pending::Pending;
@@ -605,6 +609,37 @@ mod tests {
             .unwrap_err();
         assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
         assert_eq!(first.await.unwrap().unwrap_err(), CallError::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_posed_question_needs_no_writer_and_is_forgotten_with_its_asker() {
+        let (handle, mut frames) = Handle::new(1, 8);
+        let reply = Reply {
+            line: Bytes::from_static(b"x"),
+            kind: ReplyKind::Result,
+            body: 0..1,
+        };
+        let (line, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert!(line.ends_with(b"\n"));
+        assert!(
+            handle.deliver(1, reply.clone()),
+            "it may be answered at once"
+        );
+        assert_eq!(posed.answer(soon()).await.unwrap().line, "x");
+        let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(posed.answer(soon()).await.unwrap_err(), CallError::TimedOut);
+        assert!(!handle.deliver(2, reply));
+        let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(handle.end(&end()), 0, "a question of ours is no caller");
+        assert_eq!(
+            posed.answer(soon()).await.unwrap_err(),
+            CallError::Ended(end())
+        );
+        assert_eq!(handle.pose("x", b"{}").unwrap_err(), CallError::NotSent);
+        assert!(
+            frames.try_recv().is_err(),
+            "nothing is said of `initialize`"
+        );
     }
 
     #[tokio::test(start_paused = true)]

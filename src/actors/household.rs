@@ -11,9 +11,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use crate::domain::limits::{ISOLATE_STOP_MAX, KILL_WAIT};
 use crate::domain::verdict::Verdict;
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::ctx::Ctx;
 use super::isolate::{Isolate, IsolateArgs, IsolateMsg};
+use super::measured::measured;
 use super::slot::{Slot, SlotKey, SlotState};
 use super::supervisor::{Children, Fate, Kind};
 
@@ -111,6 +113,9 @@ impl Actor for Household {
         let Some((key, fate)) = state.children.exited(&event) else {
             return Ok(());
         };
+        if fate == Fate::GivenUp {
+            state.ctx.metrics.given_up(ActorKind::Isolate);
+        }
         if fate != Fate::Ended {
             tracing::error!(isolate.key = %key.text(), ?fate, "an isolate actor failed, which is a bug");
         }
@@ -148,7 +153,8 @@ impl HouseholdState {
             ctx: Arc::clone(&self.ctx),
             slot,
         };
-        match Actor::spawn_linked(None, Isolate, args, myself.get_cell()).await {
+        let isolate = measured(&self.ctx.metrics, ActorKind::Isolate, Isolate);
+        match Actor::spawn_linked(None, isolate, args, myself.get_cell()).await {
             Ok((isolate, _)) => self.children.started(&key, isolate.get_cell()),
             Err(error) => {
                 let fate = self.children.start_failed(&key, &error.to_string());

@@ -17,10 +17,13 @@ use tokio::time::Instant;
 
 use crate::domain::restart::Permit;
 use crate::domain::verdict::Verdict;
+use crate::telemetry::metrics::labels::{ActorKind, StartCause};
+use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
 use super::handle::{Handle, RunEnd};
 use super::launcher::Remains;
+use super::measured::measured;
 use super::record::RunRecord;
 use super::run::{Run, RunArgs};
 use super::slot::{Occupant, Order, Slot, SlotState};
@@ -172,8 +175,8 @@ impl IsolateState {
             return Ok(());
         }
         match self.slot.policy(|policy, now| policy.permit(now)) {
-            Permit::Go => self.start(myself, "demand").await?,
-            Permit::HalfOpen => self.start(myself, "half-open try").await?,
+            Permit::Go => self.start(myself, StartCause::Demand).await?,
+            Permit::HalfOpen => self.start(myself, StartCause::HalfOpen).await?,
             // A fresh actor on a slot that failed before, or was killed while it waited.
             Permit::Backoff(at) => {
                 let (until, end) = (self.slot.instant(at), self.last_end());
@@ -209,7 +212,7 @@ impl IsolateState {
     async fn start(
         &mut self,
         myself: &ActorRef<IsolateMsg>,
-        cause: &'static str,
+        cause: StartCause,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(deny) = self.ctx.denies(&self.slot) {
             // Whoever waits looks again, and is told why.
@@ -253,8 +256,15 @@ impl IsolateState {
                 since,
                 deadline: since + deadline,
             },
-            cause,
+            words(cause),
         );
+        self.ctx
+            .run_started(&self.slot, occupant.epoch, words(cause));
+        self.meter().started(if self.slot.key.is_probe() {
+            StartCause::Discovery
+        } else {
+            cause
+        });
         let args = RunArgs {
             ctx: Arc::clone(&self.ctx),
             slot: Arc::clone(&self.slot),
@@ -263,7 +273,8 @@ impl IsolateState {
             isolate: myself.clone(),
             deadline,
         };
-        Actor::spawn_linked(None, Run, args, myself.get_cell()).await?;
+        let run = measured(&self.ctx.metrics, ActorKind::Run, Run);
+        Actor::spawn_linked(None, run, args, myself.get_cell()).await?;
         Ok(())
     }
 
@@ -275,8 +286,20 @@ impl IsolateState {
             return;
         }
         self.slot.policy(|policy, now| policy.ready(now));
+        self.ctx.run_ready(&self.slot, &run);
+        let facts = run.record.facts();
+        if let Some(after) = facts.ready_after {
+            self.meter().ready(after);
+        }
+        for (phase, took) in facts.phases {
+            self.ctx.metrics.phase(phase, took);
+        }
         run.handle.open();
         self.slot.enter(SlotState::Ready(run.handle), "usable");
+    }
+
+    fn meter(&self) -> Arc<McpMeter> {
+        self.ctx.metrics.mcp(self.slot.mcp.name.as_str())
     }
 
     /// Waits until a time of the policy's clock.
@@ -314,9 +337,10 @@ impl IsolateState {
         self.slot.served();
         self.slot.count_restart();
         let cause = if was_quarantined {
-            "half-open try"
+            StartCause::HalfOpen
         } else {
-            "restart after a failure"
+            self.meter().restarted();
+            StartCause::Restart
         };
         self.start(myself, cause).await
     }
@@ -388,9 +412,19 @@ impl IsolateState {
             Phase::Reaping => self.again = true,
             Phase::Resting | Phase::Waiting => {
                 self.wait += 1;
-                self.start(myself, "restarted by an administrator").await?;
+                self.start(myself, StartCause::Admin).await?;
             }
         }
         Ok(())
+    }
+}
+
+/// Why a run was started, as transitions say it.
+const fn words(cause: StartCause) -> &'static str {
+    match cause {
+        StartCause::Demand | StartCause::Discovery => "demand",
+        StartCause::Restart => "restart after a failure",
+        StartCause::HalfOpen => "half-open try",
+        StartCause::Admin => "restarted by an administrator",
     }
 }

@@ -7,6 +7,7 @@
 mod examine;
 mod run;
 mod stage;
+mod usage;
 mod walls;
 
 use std::path::PathBuf;

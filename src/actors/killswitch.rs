@@ -161,8 +161,17 @@ impl KillState {
 /// only restarted finds it all in place.
 async fn open(ctx: &Arc<Ctx>) -> Result<(), ActorProcessingErr> {
     let most = u32::try_from(KILL_ACTIVE_MAX).unwrap_or(u32::MAX) + KILL_HISTORY_MAX;
-    let active = ctx.store.active_denies().await?;
-    let history = ctx.store.deny_history(most).await?;
+    let keeper = Arc::clone(ctx);
+    let stands = spawn_blocking(move || keeper.kill.change(|ledger| Ok(ledger.is_open()))).await?;
+    // Restarted while the store is away, it needs nothing of it.
+    let (active, history) = if stands.unwrap_or(false) {
+        (Vec::new(), Vec::new())
+    } else {
+        (
+            ctx.store.active_denies().await?,
+            ctx.store.deny_history(most).await?,
+        )
+    };
     let keeper = Arc::clone(ctx);
     let opened = spawn_blocking(move || {
         let found = keeper.kill.change(|ledger| {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -44,6 +45,10 @@ pub struct Launch {
     pub limits: Limits,
     /// Kernel limits of all isolates of the user.
     pub user_limits: Limits,
+    /// What waits in its stdin when it begins, so that the first question costs no round through
+    /// the gateway; a launch that fails throws it away. Short: see
+    /// [`sandbox::host::OPENING_BYTES_MAX`].
+    pub opening: Bytes,
 }
 
 impl fmt::Debug for Launch {
@@ -123,8 +128,10 @@ pub trait Scope: Send + Sync {
     fn oom(&self) -> Option<OomScope>;
     /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
-    /// The same without what only the end of a run is asked for: the cheap reading of the sweep.
-    fn sample(&self) -> Usage {
+    /// The cheap reading of the sweep: without the peak, and of the rare counters only those whose
+    /// turn it is.
+    fn sample(&self, turn: u32) -> Usage {
+        let _ = turn;
         self.usage()
     }
 }

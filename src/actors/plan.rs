@@ -5,10 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use secrecy::ExposeSecret;
+
 use crate::domain::account::User;
 use crate::domain::mcp::Program;
+use crate::domain::redact::Redactor;
 use crate::domain::verdict::Verdict;
 
+use super::credentials;
 use super::ctx::Ctx;
 use super::launcher::Launch;
 use super::slot::{Principal, Slot};
@@ -114,7 +119,10 @@ impl Names<'_> {
 ///
 /// # Errors
 /// A verdict: the program is not there.
-pub(super) async fn launch(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<Launch, Verdict> {
+pub(super) async fn launch(
+    ctx: &Arc<Ctx>,
+    slot: &Arc<Slot>,
+) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
     let (ctx, slot) = (Arc::clone(ctx), Arc::clone(slot));
     // A few file operations: off the runtime's workers.
     let made = tokio::task::spawn_blocking(move || make(&ctx, &slot)).await;
@@ -125,7 +133,8 @@ pub(super) async fn launch(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<Launch, V
     })
 }
 
-fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
+fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
+    let given = credentials::given(ctx, slot)?;
     let Program { command, args, env } = &slot.mcp.program;
     let path = &ctx.settings.path;
     let program = find_program(command, path).map_err(|error| Verdict::NotStarted {
@@ -151,7 +160,10 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
         env.iter()
             .map(|(name, value)| (name.clone(), names.fill(value))),
     );
-    Ok(Launch {
+    // Last: what is given is nobody's to override, and is no template.
+    let secrets = given.env.iter();
+    all.extend(secrets.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    let launch = Launch {
         isolate: slot.id.clone(),
         user: slot.key.principal.user().cloned(),
         program,
@@ -161,7 +173,9 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<Launch, Verdict> {
         confinement: slot.mcp.confinement.clone(),
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
-    })
+        opening: Bytes::new(),
+    };
+    Ok((launch, given.redactor))
 }
 
 /// Where a slot's home is: per owner and mcp, so that it outlives runs and definitions. The owner

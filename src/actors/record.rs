@@ -1,5 +1,7 @@
 //! What is remembered of one run: its phases, its lines, its end.
 
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +10,7 @@ use crate::domain::limits::{
     ENDED_NOISE_BYTES, ENDED_STDERR_BYTES, NOISE_LINE_BYTES_MAX, NOISE_LINES_KEPT,
     STDERR_LINE_BYTES_MAX, STDERR_RING_BYTES,
 };
+use crate::domain::redact::{Extent, Redactor};
 use crate::domain::usage::Spent;
 use crate::domain::verdict::Verdict;
 use crate::protocol::handshake::ServerInfo;
@@ -27,6 +30,8 @@ pub struct RunRecord {
     pub stderr: Ring,
     /// What it wrote to stdout that was not JSON-RPC.
     pub noise: Ring,
+    /// Takes the credentials of this run out of what its server writes.
+    redactor: OnceLock<Arc<Redactor>>,
     facts: Mutex<Facts>,
 }
 
@@ -70,14 +75,65 @@ impl RunRecord {
             started: Instant::now(),
             stderr: Ring::new(STDERR_RING_BYTES, usize::MAX, STDERR_LINE_BYTES_MAX),
             noise: Ring::new(usize::MAX, NOISE_LINES_KEPT, NOISE_LINE_BYTES_MAX),
+            redactor: OnceLock::new(),
             facts: Mutex::default(),
         }
+    }
+
+    /// Its credentials are known: from here on they are taken out of what is kept.
+    pub(super) fn redact_with(&self, redactor: Option<Arc<Redactor>>) {
+        if let Some(redactor) = redactor {
+            // A run is given its credentials once.
+            let _ = self.redactor.set(redactor);
+        }
+    }
+
+    /// A line of stderr.
+    pub(super) fn keep_stderr(&self, line: &[u8]) {
+        self.stderr.push(&self.clean(line, STDERR_LINE_BYTES_MAX));
+    }
+
+    /// A line of stdout that was no JSON-RPC.
+    pub(super) fn keep_noise(&self, line: &[u8]) {
+        self.noise.push(&self.clean(line, usize::MAX));
+    }
+
+    fn clean<'a>(&self, line: &'a [u8], cut_at: usize) -> Cow<'a, [u8]> {
+        let extent = if line.len() < cut_at {
+            Extent::Whole
+        } else {
+            Extent::Cut
+        };
+        match self.redactor.get() {
+            Some(redactor) => redactor.redact(line, extent),
+            None => Cow::Borrowed(line),
+        }
+    }
+
+    /// A verdict without the credentials that its server may have put into it.
+    pub(super) fn clean_verdict(&self, mut verdict: Verdict) -> Verdict {
+        if let (
+            Some(redactor),
+            Verdict::Handshake { detail }
+            | Verdict::Protocol { detail }
+            | Verdict::NotStarted { detail, .. },
+        ) = (self.redactor.get(), &mut verdict)
+        {
+            *detail = redactor.redact_text(detail);
+        }
+        verdict
     }
 
     /// What is known now.
     #[must_use]
     pub fn facts(&self) -> Facts {
         self.facts.lock().clone()
+    }
+
+    /// Its counters when they were last read.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.facts.lock().usage
     }
 
     /// Learns something.

@@ -12,6 +12,9 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 use tokio::sync::watch;
 
 use crate::domain::code::Code;
+use crate::domain::limits::ROOT_BEAT;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::access::Vault;
 use super::audit::AuditKeeper;
@@ -21,6 +24,7 @@ use super::health::Health;
 use super::household::{Household, Whose};
 use super::killswitch::{JournalError, KillSwitch};
 use super::listeners::{DoorError, Doors, Listeners};
+use super::measured::measured;
 use super::services::{Reaper, Spawner, StoreKeeper};
 use super::sessions::Sessions;
 use super::supervisor::{Children, Fate, Kind};
@@ -91,6 +95,23 @@ impl Service {
         }
     }
 
+    const fn kind(self) -> ActorKind {
+        match self {
+            Self::Spawner => ActorKind::Spawner,
+            Self::Store => ActorKind::Store,
+            Self::Audit => ActorKind::Audit,
+            Self::KillSwitch => ActorKind::KillSwitch,
+            Self::Vault => ActorKind::Vault,
+            Self::Catalog => ActorKind::Catalog,
+            Self::Reaper => ActorKind::Reaper,
+            Self::Shared => ActorKind::Shared,
+            Self::Users => ActorKind::Users,
+            Self::Sessions => ActorKind::Sessions,
+            Self::Health => ActorKind::Health,
+            Self::Listeners => ActorKind::Listeners,
+        }
+    }
+
     /// How long it may take to stop.
     const fn stop_within(self) -> Duration {
         match self {
@@ -143,6 +164,8 @@ pub enum RootMsg {
     Stop,
     /// A service did not stop in time.
     Overdue(Service),
+    /// A sign of life, for readiness.
+    Beat,
 }
 
 /// The root.
@@ -187,6 +210,8 @@ impl Actor for Root {
         myself: ActorRef<RootMsg>,
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
+        state.args.ctx.heart.beat();
+        myself.send_interval(ROOT_BEAT, || RootMsg::Beat);
         state.next(&myself).await;
         Ok(())
     }
@@ -203,6 +228,7 @@ impl Actor for Root {
                 state.start(&myself, service).await;
             }
             RootMsg::Due(_) => {}
+            RootMsg::Beat => state.args.ctx.heart.beat(),
             RootMsg::Stop => {
                 state.stopping = true;
                 state.args.ctx.stopping.send_replace(true);
@@ -289,19 +315,22 @@ impl RootState {
 
     async fn spawn(&self, me: ActorCell, service: Service) -> Result<ActorCell, SpawnErr> {
         let ctx = Arc::clone(&self.args.ctx);
+        let of = (&self.args.ctx.metrics, service.kind());
         match service {
-            Service::Spawner => begin(Spawner, ctx, me).await,
-            Service::Store => begin(StoreKeeper, ctx, me).await,
-            Service::Audit => begin(AuditKeeper, ctx, me).await,
-            Service::KillSwitch => begin(KillSwitch, ctx, me).await,
-            Service::Vault => begin(Vault, ctx, me).await,
-            Service::Catalog => begin(Catalog, ctx, me).await,
-            Service::Reaper => begin(Reaper, ctx, me).await,
-            Service::Shared => begin(Household, (ctx, Whose::Shared), me).await,
-            Service::Users => begin(Users, ctx, me).await,
-            Service::Sessions => begin(Sessions, ctx, me).await,
-            Service::Health => begin(Health, ctx, me).await,
-            Service::Listeners => begin(Listeners, (ctx, Arc::clone(&self.args.doors)), me).await,
+            Service::Spawner => begin(Spawner, ctx, of, me).await,
+            Service::Store => begin(StoreKeeper, ctx, of, me).await,
+            Service::Audit => begin(AuditKeeper, ctx, of, me).await,
+            Service::KillSwitch => begin(KillSwitch, ctx, of, me).await,
+            Service::Vault => begin(Vault, ctx, of, me).await,
+            Service::Catalog => begin(Catalog, ctx, of, me).await,
+            Service::Reaper => begin(Reaper, ctx, of, me).await,
+            Service::Shared => begin(Household, (ctx, Whose::Shared), of, me).await,
+            Service::Users => begin(Users, ctx, of, me).await,
+            Service::Sessions => begin(Sessions, ctx, of, me).await,
+            Service::Health => begin(Health, ctx, of, me).await,
+            Service::Listeners => {
+                begin(Listeners, (ctx, Arc::clone(&self.args.doors)), of, me).await
+            }
         }
     }
 
@@ -338,6 +367,7 @@ impl RootState {
                     service = service.name(),
                     "failed too often, giving up: {cause}"
                 );
+                ctx.metrics.given_up(service.kind());
                 ctx.tree.note(service.name(), "given up", cause);
                 self.give_up(service, Code::StartFailed, cause);
             }
@@ -373,8 +403,10 @@ impl RootState {
 async fn begin<A: Actor>(
     actor: A,
     args: A::Arguments,
+    (metrics, kind): (&Metrics, ActorKind),
     me: ActorCell,
 ) -> Result<ActorCell, SpawnErr> {
+    let actor = measured(metrics, kind, actor);
     let (begun, _) = Actor::spawn_linked(None, actor, args, me).await?;
     Ok(begun.get_cell())
 }

@@ -64,9 +64,14 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 ctx.denies_call(session, &mcp.id, &route.tool).is_none()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
+            let sent = Instant::now();
             let called = handle
                 .call_tool(errand.tag(), errand.arguments, deadline, allowed)
                 .await;
+            if !matches!(called, Err(CallError::NotSent)) {
+                let meter = &route.published.meter;
+                meter.carried(sent - errand.admitted, sent.elapsed());
+            }
             match called {
                 Ok(reply) => return Ok(reply),
                 // Also if it was denied after it was registered: then the next round says so.
@@ -200,6 +205,11 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
     }
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
+    }
+    if !ctx.may_start() {
+        let text =
+            "no server is started while the audit log cannot be written. Tell your operator.";
+        return Err(Reason::new(Code::AuditUnavailable, text));
     }
     if ctx.starts.waiting() >= START_QUEUE_MAX {
         let text = format!(

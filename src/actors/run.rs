@@ -123,7 +123,7 @@ impl Actor for Run {
 /// Ends a run for its callers and for its record. The first verdict counts.
 fn end_for_callers(slot: &Slot, occupant: &Occupant, verdict: Verdict) {
     let record = &occupant.record;
-    let mut kept = verdict;
+    let mut kept = record.clean_verdict(verdict);
     record.learn(|facts| {
         kept = facts.verdict.get_or_insert(kept.clone()).clone();
         facts.lived.get_or_insert(record.started.elapsed());

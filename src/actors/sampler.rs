@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use crate::domain::limits::{SAMPLE_EVERY, SAMPLE_NOW_MAX};
+use crate::domain::name::Name;
 
 use super::ctx::Ctx;
 use super::launcher::{Scope, Usage};
@@ -20,11 +21,13 @@ use super::slot::Slot;
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     last: Option<Instant>,
+    turn: u32,
     under_way: Option<JoinHandle<()>>,
 }
 
 /// A run to read.
 struct Reading {
+    mcp: Name,
     record: Arc<RunRecord>,
     scope: Arc<dyn Scope>,
 }
@@ -43,6 +46,7 @@ impl Sampler {
         let whole = self.last.is_none_or(|last| now - last >= SAMPLE_EVERY);
         if whole {
             self.last = Some(now);
+            self.turn = self.turn.wrapping_add(1);
         }
         let readings: Vec<Reading> = ctx
             .slots
@@ -54,32 +58,40 @@ impl Sampler {
         if readings.is_empty() {
             return;
         }
+        let (ctx, turn) = (Arc::clone(ctx), self.turn);
         self.under_way = Some(spawn_blocking(move || {
+            let began = Instant::now();
             for reading in &readings {
-                reading.keep(reading.scope.sample());
+                reading.keep(&ctx, reading.scope.sample(turn));
+            }
+            if whole {
+                ctx.metrics.sweep.record(began.elapsed());
             }
         }));
     }
 }
 
 impl Reading {
-    fn keep(&self, usage: Usage) {
-        self.record.sampled(usage, Instant::now());
+    fn keep(&self, ctx: &Ctx, usage: Usage) {
+        let spent = self.record.sampled(usage, Instant::now());
+        ctx.metrics.mcp(self.mcp.as_str()).spend(&spent);
     }
 }
 
 fn reading(slot: &Slot) -> Option<Reading> {
     let run = slot.occupant()?;
     Some(Reading {
+        mcp: slot.mcp.name.clone(),
         record: run.record,
         scope: run.scope?,
     })
 }
 
 /// Reads one isolate's counters now, the peak included, for somebody who looks at it.
-pub(super) async fn read_now(_ctx: &Arc<Ctx>, slot: &Slot) {
+pub(super) async fn read_now(ctx: &Arc<Ctx>, slot: &Slot) {
     let Some(reading) = reading(slot) else { return };
-    let look = spawn_blocking(move || reading.keep(reading.scope.usage()));
+    let ctx = Arc::clone(ctx);
+    let look = spawn_blocking(move || reading.keep(&ctx, reading.scope.usage()));
     // A kernel that does not answer: the last sweep's numbers are shown.
     let _ = timeout(SAMPLE_NOW_MAX, look).await;
 }

@@ -90,7 +90,7 @@ impl Launcher for Scripted {
             entry.1 = entry.1.max(entry.0);
         }
         self.alive.fetch_add(1, Ordering::SeqCst);
-        let (stdin, their_stdin) = tokio::io::duplex(1 << 16);
+        let (mut stdin, their_stdin) = tokio::io::duplex(1 << 16);
         let (their_stdout, stdout) = tokio::io::duplex(1 << 16);
         let (mut their_stderr, stderr) = tokio::io::duplex(1 << 12);
         let end = watch::Sender::new(None);
@@ -121,6 +121,8 @@ impl Launcher for Scripted {
         });
         let mut exit = end.subscribe();
         Box::pin(async move {
+            // A server that has gone already does not read it; its end is told by `exit`.
+            let _ = stdin.write_all(&launch.opening).await;
             Ok(Launched {
                 pid: 4711,
                 stdin: Box::new(stdin),

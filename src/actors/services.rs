@@ -1,6 +1,7 @@
 //! The small services: each watches one thing, keeps one gate, and is restarted by the root.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -10,10 +11,10 @@ use crate::storage::StoreError;
 use super::catalog::CatalogMsg;
 use super::ctx::Ctx;
 
-/// How often the store is asked whether it answers.
+/// How often a file is asked whether it answers.
 const STORE_PING: Duration = Duration::from_secs(5);
-/// The same while it does not.
-const STORE_PING_AWAY: Duration = Duration::from_secs(1);
+/// The same for a server, and for whatever did not answer the last time.
+const STORE_PING_SOON: Duration = Duration::from_secs(1);
 /// How often processes without a slot are looked for.
 const REAPER_LOOK: Duration = Duration::from_secs(10);
 
@@ -124,11 +125,8 @@ impl Actor for StoreKeeper {
                     // A catalog that is down builds anew when it is up.
                     let _ = catalog.cast(CatalogMsg::Again);
                 }
-                let pause = if ctx.gates.store.is_open() {
-                    STORE_PING
-                } else {
-                    STORE_PING_AWAY
-                };
+                let calm = ctx.gates.store.is_open() && !ctx.store.is_server();
+                let pause = if calm { STORE_PING } else { STORE_PING_SOON };
                 myself.send_after(pause, || StoreMsg::Ask);
             }
         }
@@ -191,10 +189,13 @@ impl Actor for Reaper {
         if ctx.slots.pin().is_empty() {
             match ctx.launcher.sweep().await {
                 Ok(0) => {}
-                Ok(swept) => tracing::warn!(
-                    cgroups.swept = swept,
-                    "cleared away what an earlier life left"
-                ),
+                Ok(swept) => {
+                    ctx.metrics.orphans_reaped.increment(swept as u64);
+                    tracing::warn!(
+                        cgroups.swept = swept,
+                        "cleared away what an earlier life left"
+                    );
+                }
                 // A process that cannot be killed must not keep every other user's from starting.
                 Err(error) => tracing::error!(
                     "not all that an earlier life left could be cleared away; status counts it as \
@@ -223,6 +224,7 @@ impl Actor for Reaper {
                 });
             }
             ReaperMsg::Seen(unowned) => {
+                ctx.unowned.store(unowned as u64, Ordering::Relaxed);
                 if unowned > 0 && *before > 0 {
                     tracing::error!(
                         processes.unowned = unowned,

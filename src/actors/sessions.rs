@@ -9,9 +9,11 @@ use crate::domain::account::Millis;
 use crate::domain::ids::{KeyId, SessionId, UserId};
 use crate::domain::limits::{COALESCE_EVERY, STORE_LAST_WORDS};
 use crate::storage::{SessionSeen, Store};
+use crate::telemetry::metrics::labels::{ActorKind, SessionEnd};
 
 use super::changes::Who;
 use super::ctx::Ctx;
+use super::measured::measured;
 use super::session::{SessionActor, SessionHandle, SessionMsg};
 use super::supervisor::{Children, Fate, Kind};
 
@@ -101,6 +103,8 @@ impl Actor for Sessions {
         match message {
             SessionsMsg::Add(session) => state.adopt(&myself, session).await,
             SessionsMsg::Revoked(ids) => {
+                let ended = &state.ctx.metrics.session_ends;
+                ended.increment(SessionEnd::Revoked, ids.len() as u64);
                 for id in &ids {
                     state.end(id, "revoked");
                 }
@@ -132,6 +136,8 @@ impl Actor for Sessions {
             if let SupervisionEvent::ActorFailed(_, error) = &event {
                 tracing::error!(session.id = %id, "a session failed, which is a bug: {error}");
                 state.ctx.sessions.pin().remove(&id.bits());
+                let ended = &state.ctx.metrics.session_ends;
+                ended.increment(SessionEnd::Failed, 1);
             }
             state.children.forget(&id);
         }
@@ -173,7 +179,8 @@ impl SessionsState {
     async fn adopt(&mut self, myself: &ActorRef<SessionsMsg>, session: Arc<SessionHandle>) {
         let id = session.id().clone();
         let args = (Arc::clone(&self.ctx), session);
-        match Actor::spawn_linked(None, SessionActor, args, myself.get_cell()).await {
+        let actor = measured(&self.ctx.metrics, ActorKind::Session, SessionActor);
+        match Actor::spawn_linked(None, actor, args, myself.get_cell()).await {
             Ok((actor, _)) => {
                 self.children.started(&id, actor.get_cell());
                 self.ctx
@@ -198,15 +205,24 @@ impl SessionsState {
         let now = self.ctx.wall_ms();
         let grace = Millis::try_from(self.ctx.settings.token_grace.as_millis()).unwrap_or(0);
         let sessions = self.ctx.sessions.pin();
-        let aged: Vec<SessionId> = sessions
+        let over: Vec<Arc<SessionHandle>> = sessions
             .values()
             .filter(|session| session.is_over(now, grace))
-            .map(|session| session.id().clone())
+            .cloned()
             .collect();
+        // What was revoked ended then.
+        let (_, expired): (Vec<_>, Vec<_>) = over
+            .iter()
+            .cloned()
+            .partition(|session| session.is_revoked());
+        self.ctx.sessions_ended(&expired, "expired");
+        let aged: Vec<SessionId> = over.iter().map(|session| session.id().clone()).collect();
         for id in &aged {
             sessions.remove(&id.bits());
             self.end(id, "no activity for its whole lifetime");
         }
+        let ended = &self.ctx.metrics.session_ends;
+        ended.increment(SessionEnd::Expired, aged.len() as u64);
         if !aged.is_empty() {
             self.purge = Some(now.saturating_sub(grace));
         }

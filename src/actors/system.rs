@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::config::server::Durability;
@@ -14,6 +15,7 @@ use crate::domain::limits;
 use crate::domain::mcp::Limits;
 use crate::domain::restart;
 use crate::storage::{Postgres, Store, StoreError};
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
 use super::clock::{Clock, random};
@@ -22,14 +24,21 @@ use super::ctx::{Ctx, Settings};
 use super::front::Front;
 use super::launcher::Launcher;
 use super::listeners::Doors;
+use super::measured::measured;
+use super::probe::probe;
 use super::root::{Phase, Root, RootArgs, RootMsg};
 
 /// Why the tree does not stand.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// The store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("the store at {place}")]
+    Store {
+        /// Which.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The audit log cannot be opened.
     #[error("cannot open the audit log in {dir}: {why}")]
     Audit {
@@ -57,6 +66,7 @@ pub struct System {
     ctx: Arc<Ctx>,
     root: ActorRef<RootMsg>,
     phase: watch::Receiver<Phase>,
+    _probe: AbortOnDropHandle<()>,
 }
 
 fn ms(value: u64) -> Duration {
@@ -105,11 +115,15 @@ pub fn settings(config: &Config) -> Settings {
 }
 
 /// The store that the configuration names.
-async fn open_store(config: &Config) -> Result<Store, StoreError> {
+async fn open_store(config: &Config) -> Result<Store, SystemError> {
     let storage = &config.storage;
     let Some(dsn) = storage.url.clone() else {
-        return Store::open(&config.server.data_dir.join("legation.db")).await;
+        let path = config.server.data_dir.join("legation.db");
+        let place = path.display().to_string();
+        let failed = |source| SystemError::Store { place, source };
+        return Store::open(&path).await.map_err(failed);
     };
+    let place = dsn.place();
     Store::connect(Postgres {
         dsn,
         password_file: storage.password_file.clone(),
@@ -119,6 +133,7 @@ async fn open_store(config: &Config) -> Result<Store, StoreError> {
         application: application(),
     })
     .await
+    .map_err(|source| SystemError::Store { place, source })
 }
 
 /// How this process is called in the database's list of sessions: no other is called so.
@@ -134,7 +149,7 @@ impl SystemError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Store(error) => error.code(),
+            Self::Store { source, .. } => source.code(),
             Self::Audit { .. } => Code::AuditUnavailable,
             Self::Service { code, .. } => *code,
             Self::Late => Code::StartFailed,
@@ -168,19 +183,21 @@ impl System {
             .map_err(|error| failed(error.to_string()))?;
         audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
+        let known = super::credentials::Known(Arc::downgrade(&ctx));
+        // Once: the cell is new.
+        let _ = ctx.secrets.set(Arc::new(known));
         let (tell, mut phase) = watch::channel(Phase::Starting);
         let args = RootArgs {
             ctx: Arc::clone(&ctx),
             doors,
             phase: tell,
         };
-        let (root, _) =
-            Actor::spawn(None, Root, args)
-                .await
-                .map_err(|error| SystemError::Service {
-                    code: Code::Internal,
-                    why: error.to_string(),
-                })?;
+        let (root, _) = Actor::spawn(None, measured(&ctx.metrics, ActorKind::Root, Root), args)
+            .await
+            .map_err(|error| SystemError::Service {
+                code: Code::Internal,
+                why: error.to_string(),
+            })?;
         let settled = phase.wait_for(|phase| *phase != Phase::Starting);
         let settled = tokio::time::timeout(limits::BOOT_MAX, settled).await;
         let result = match settled.as_ref().map(|phase| phase.as_deref()) {
@@ -196,7 +213,13 @@ impl System {
             Err(_) => Err(SystemError::Late),
         };
         drop(settled);
-        let system = Self { ctx, root, phase };
+        let _probe = AbortOnDropHandle::new(tokio::spawn(probe(Arc::clone(&ctx))));
+        let system = Self {
+            ctx,
+            root,
+            phase,
+            _probe,
+        };
         match result {
             Ok(()) => Ok(system),
             Err(error) => {
@@ -216,6 +239,12 @@ impl System {
     #[must_use]
     pub fn front(&self) -> Front {
         Front::new(Arc::clone(&self.ctx))
+    }
+
+    /// For tests: the services that run now.
+    #[cfg(test)]
+    pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
+        self.root.get_cell().get_children()
     }
 
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.

@@ -131,6 +131,8 @@ impl World {
             limits: Limits::default(),
             times: Times::default(),
             confinement: Default::default(),
+            audit_arguments: Default::default(),
+            credentials: Default::default(),
         };
         change(&mut mcp);
         let tool = Tool {
@@ -140,6 +142,7 @@ impl World {
         };
         let config = mcp.config_hash().into();
         let published = Published {
+            meter: self.ctx.metrics.mcp(mcp.name.as_str()),
             mcp: Arc::new(mcp),
             config,
         };

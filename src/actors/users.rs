@@ -14,9 +14,11 @@ use crate::domain::ids::UserId;
 use crate::domain::limits::{INTENSITY_PERIOD, ISOLATE_STOP_MAX, KILL_WAIT, USERS_GIVEN_UP_MAX};
 
 use crate::domain::verdict::Verdict;
+use crate::telemetry::metrics::labels::ActorKind;
 
 use super::ctx::Ctx;
 use super::household::{Household, HouseholdMsg, Whose, abandon};
+use super::measured::measured;
 use super::slot::Slot;
 use super::supervisor::{Children, Fate, Kind};
 
@@ -178,7 +180,8 @@ impl UsersState {
             return;
         }
         let args = (Arc::clone(&self.ctx), Whose::User);
-        match Actor::spawn_linked(None, Household, args, myself.get_cell()).await {
+        let actor = measured(&self.ctx.metrics, ActorKind::User, Household);
+        match Actor::spawn_linked(None, actor, args, myself.get_cell()).await {
             Ok((household, _)) => {
                 self.ctx
                     .tree
@@ -218,6 +221,7 @@ impl UsersState {
         let now = Instant::now();
         self.given_up.retain(|_, at| now - *at <= INTENSITY_PERIOD);
         self.given_up.insert(user.clone(), now);
+        self.ctx.metrics.given_up(ActorKind::User);
         tracing::error!(user.id = %user, "gave up on a user's supervisor; the next call starts it anew");
         for slot in self.ctx.slots_of(Some(user)) {
             abandon(&slot);

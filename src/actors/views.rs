@@ -120,6 +120,21 @@ pub struct AuditView {
     pub queued: u64,
     /// Whether the last write failed.
     pub failing: bool,
+    /// What the disk said then.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Records lost to a full queue in this life.
+    #[serde(default)]
+    pub lost: u64,
+    /// The last record.
+    #[serde(default)]
+    pub seq: u64,
+    /// Records that are not in the index yet.
+    #[serde(default)]
+    pub index_lag: u64,
+    /// What the last check in this life found; none before the first.
+    #[serde(default)]
+    pub chain_ok: Option<bool>,
 }
 
 /// The database.
@@ -184,6 +199,8 @@ pub struct Status {
     pub kill_journal_failing: bool,
     /// What clients connect to.
     pub client_url: String,
+    /// Where health and metrics are; empty if that is switched off.
+    pub ops_url: String,
     /// Processes under our cgroups that no slot owns; 0 when all is well.
     pub unowned_processes: u64,
 }
@@ -204,7 +221,13 @@ impl Status {
             why.push(format!("the store is away: {cause}"));
         }
         if self.audit.failing {
-            why.push("the audit log cannot be written".to_owned());
+            why.push(match &self.audit.why {
+                Some(disk) => format!("the audit log cannot be written: {disk}"),
+                None => "the audit log cannot be written".to_owned(),
+            });
+        }
+        if self.audit.chain_ok == Some(false) {
+            why.push("the audit log is not whole: legation audit verify".to_owned());
         }
         if self.kill_journal_failing {
             why.push("the journal of kill switches cannot be written".to_owned());

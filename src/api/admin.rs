@@ -17,8 +17,10 @@ mod permit;
 #[cfg(test)]
 mod suite;
 
+pub mod audit;
 pub mod calls;
 pub mod config;
+pub mod credentials;
 pub mod groups;
 pub mod isolates;
 pub mod keys;
@@ -92,7 +94,9 @@ pub fn router(control: Control, about: About) -> Router {
     Router::new()
         .merge(overview::routes())
         .merge(watch::routes())
+        .merge(audit::routes())
         .merge(config::routes())
+        .merge(credentials::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())
         .merge(users::routes())

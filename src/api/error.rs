@@ -75,9 +75,11 @@ impl IntoResponse for Error {
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::Usage | Code::ConfigInvalid => StatusCode::BAD_REQUEST,
-        Code::Unauthorized | Code::SessionExpired | Code::SessionSuspended | Code::KeyUnknown => {
-            StatusCode::UNAUTHORIZED
-        }
+        Code::Unauthorized
+        | Code::OpsUnauthorized
+        | Code::SessionExpired
+        | Code::SessionSuspended
+        | Code::KeyUnknown => StatusCode::UNAUTHORIZED,
         Code::Denied
         | Code::NotSubscribed
         | Code::McpDisabled
@@ -95,7 +97,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // The request was understood; what it names cannot be run.
-        Code::CommandNotFound | Code::SandboxRefused => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::CommandNotFound | Code::SandboxRefused | Code::CredentialMissing => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Code::RateLimited | Code::SessionsMax | Code::IsolatesMax => StatusCode::TOO_MANY_REQUESTS,
         // `partly_done` names what failed; a 2xx would hide it from scripts.
         Code::Internal
@@ -108,6 +112,8 @@ pub fn status(code: Code) -> StatusCode {
         | Code::OutputFailed
         | Code::StartFailed
         | Code::TreeGaveUp
+        | Code::AuditBroken
+        | Code::AuditUnreadable
         | Code::Declined => StatusCode::INTERNAL_SERVER_ERROR,
         Code::ServerError
         | Code::RunEnded
@@ -124,6 +130,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreUnavailable
         | Code::KillJournalUnavailable
         | Code::AuditUnavailable
+        | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
     }

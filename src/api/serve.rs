@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::limits;
+use crate::telemetry::metrics::http::HttpMeter;
 
 use super::peer::{PeerAddress, PeerCred};
 use super::tls::Tls;
@@ -56,6 +57,7 @@ pub struct Bounds {
 pub struct Bound {
     socket: Socket,
     address: Address,
+    meter: Option<Arc<HttpMeter>>,
 }
 
 /// Where a listener listens.
@@ -109,6 +111,7 @@ pub async fn bind_tcp(asked: SocketAddr, other: OtherPort) -> Result<Bound, Bind
     Ok(Bound {
         socket: Socket::Tcp(listener),
         address: Address::Tcp(address),
+        meter: None,
     })
 }
 
@@ -121,6 +124,7 @@ pub fn bind_unix(path: &Path, mode: SocketMode) -> Result<Bound, BindError> {
     Ok(Bound {
         socket: Socket::Unix(listener, place),
         address: Address::Unix(path.to_owned()),
+        meter: None,
     })
 }
 
@@ -158,6 +162,12 @@ impl Bound {
         }
     }
 
+    /// Counts its requests and connections there.
+    #[must_use]
+    pub fn measured(self, meter: Option<Arc<HttpMeter>>) -> Self {
+        Self { meter, ..self }
+    }
+
     /// Serves `router` until `stop` is cancelled and the connections are drained. `tls` is for
     /// ports; a Unix socket has none.
     #[must_use]
@@ -168,7 +178,11 @@ impl Bound {
         bounds: Bounds,
         stop: CancellationToken,
     ) -> Listener {
-        let Self { socket, address } = self;
+        let Self {
+            socket,
+            address,
+            meter,
+        } = self;
         let join = tokio::spawn(async move {
             let watch = async {
                 match &tls {
@@ -177,7 +191,9 @@ impl Bound {
                 }
             };
             tokio::select! {
-                drained = accept_loop(socket, router, tls.clone(), bounds, stop) => drained,
+                drained = accept_loop(socket, router, tls.clone(), Shared::new(bounds, meter), stop) => {
+                    drained
+                }
                 never = watch => match never {},
             }
         });
@@ -230,11 +246,11 @@ async fn accept_loop(
     socket: Socket,
     router: Router,
     tls: Option<Arc<Tls>>,
-    bounds: Bounds,
+    shared: Shared,
     stop: CancellationToken,
 ) -> Drained {
-    let slots = Arc::new(Semaphore::new(bounds.connections));
-    let shared = Arc::new(Shared::new(bounds));
+    let slots = Arc::new(Semaphore::new(shared.bounds.connections));
+    let shared = Arc::new(shared);
     let mut connections = JoinSet::new();
     let mut full = false;
     loop {
@@ -263,9 +279,10 @@ async fn accept_loop(
             continue;
         };
         full = false;
+        let counted = shared.meter.clone().map(Counted::new);
         let one = serve_one(stream, tls.clone(), Arc::clone(&shared), router.clone());
         connections.spawn(async move {
-            let _slot = slot;
+            let (_slot, _counted) = (slot, counted);
             one.await;
         });
     }
@@ -286,6 +303,22 @@ async fn accept_loop(
                 return Drained { dropped };
             }
         }
+    }
+}
+
+/// A connection that is counted for as long as this lives.
+struct Counted(Arc<HttpMeter>);
+
+impl Counted {
+    fn new(meter: Arc<HttpMeter>) -> Self {
+        meter.connected();
+        Self(meter)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.disconnected();
     }
 }
 

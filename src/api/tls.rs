@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
@@ -107,6 +109,8 @@ pub enum Refreshed {
 /// The certificate in use. New handshakes take the newest; connections keep theirs.
 pub struct Tls {
     source: Source,
+    /// Whose certificates clients must show, if they must.
+    client_ca: Option<PathBuf>,
     now: WallClock,
     current: ArcSwap<Loaded>,
     /// What the files looked like when they were last read, whether that went well or not.
@@ -122,7 +126,7 @@ struct Loaded {
 
 /// Changes whenever a file is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen([(i64, i64, u64, u64); 2]);
+struct Seen([(i64, i64, u64, u64); 3]);
 
 // === impl Tls ===
 
@@ -133,11 +137,24 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], which names the file and the reason.
     pub fn load(source: Source, now: WallClock) -> Result<Arc<Self>, TlsError> {
-        let loaded = prepare(&source, now())?;
-        let seen = Seen::of(&source);
+        Self::load_trusting(source, None, now)
+    }
+
+    /// The same for clients who must show a certificate of these authorities.
+    ///
+    /// # Errors
+    /// As [`Tls::load`].
+    pub fn load_trusting(
+        source: Source,
+        client_ca: Option<PathBuf>,
+        now: WallClock,
+    ) -> Result<Arc<Self>, TlsError> {
+        let loaded = prepare(&source, client_ca.as_deref(), now())?;
+        let seen = Seen::of(&source, client_ca.as_deref());
         let current = ArcSwap::from_pointee(loaded);
         Ok(Arc::new(Self {
             source,
+            client_ca,
             now,
             current,
             seen: Mutex::new(seen),
@@ -176,16 +193,17 @@ impl Tls {
     pub fn refresh(&self) -> Result<Refreshed, TlsError> {
         let now = (self.now)();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let looks = Seen::of(&self.source);
+        let client_ca = self.client_ca.as_deref();
+        let looks = Seen::of(&self.source, client_ca);
         let ending = matches!(self.source, Source::Own { .. })
             && self.not_after().is_some_and(|end| own::is_ending(end, now));
         if looks == *seen && !ending {
             return Ok(Refreshed::Same);
         }
         *seen = looks;
-        let loaded = prepare(&self.source, now)?;
+        let loaded = prepare(&self.source, client_ca, now)?;
         // Making a certificate changes the files.
-        *seen = Seen::of(&self.source);
+        *seen = Seen::of(&self.source, client_ca);
         self.current.store(Arc::new(loaded));
         Ok(Refreshed::Exchanged)
     }
@@ -234,25 +252,29 @@ impl Source {
 
 impl Seen {
     /// `None` while a file is missing.
-    fn of(source: &Source) -> Option<Self> {
+    fn of(source: &Source, client_ca: Option<&Path>) -> Option<Self> {
         let look = |path: &Path| {
             let found = fs::metadata(path).ok()?;
             Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
         };
         let (cert, key) = source.paths();
-        Some(Self([look(&cert)?, look(&key)?]))
+        let ca = match client_ca {
+            Some(file) => look(file)?,
+            None => (0, 0, 0, 0),
+        };
+        Some(Self([look(&cert)?, look(&key)?, ca]))
     }
 }
 
-fn prepare(source: &Source, now: Millis) -> Result<Loaded, TlsError> {
+fn prepare(source: &Source, client_ca: Option<&Path>, now: Millis) -> Result<Loaded, TlsError> {
     if let Source::Own { dir, names } = source {
         own::ensure(dir, names, now)?;
     }
     let (cert, key) = source.paths();
-    load(&cert, &key)
+    load(&cert, &key, client_ca)
 }
 
-fn load(cert: &Path, key: &Path) -> Result<Loaded, TlsError> {
+fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Loaded, TlsError> {
     let chain = read_chain(cert)?;
     let private = read_key(key)?;
     let Some(leaf) = chain.first() else {
@@ -264,12 +286,17 @@ fn load(cert: &Path, key: &Path) -> Result<Loaded, TlsError> {
     let fingerprint = fingerprint(leaf);
     let not_after = validity::not_after(leaf);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = client_ca
+        .map(|file| verifier(file, &provider))
+        .transpose()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| {
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, private)
+            match clients {
+                Some(clients) => builder.with_client_cert_verifier(clients),
+                None => builder.with_no_client_auth(),
+            }
+            .with_single_cert(chain, private)
         })
         .map_err(|source| TlsError::Pair {
             cert: cert.into(),
@@ -282,6 +309,22 @@ fn load(cert: &Path, key: &Path) -> Result<Loaded, TlsError> {
         fingerprint,
         not_after,
     })
+}
+
+/// Lets in only who has a certificate of the authorities in this file.
+fn verifier(
+    file: &Path,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in read_chain(file)? {
+        roots
+            .add(authority)
+            .map_err(|error| content(file, format!("it holds no authority: {error}")))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| content(file, format!("it holds no authority to trust: {error}")))
 }
 
 fn content(path: &Path, reason: impl Into<String>) -> TlsError {

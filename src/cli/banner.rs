@@ -27,6 +27,10 @@ pub(super) struct Facts {
     pub(super) client_url: String,
     /// The port that was asked for and taken, if it is another one now.
     pub(super) taken_port: Option<u16>,
+    /// Where health and metrics are, if anywhere.
+    pub(super) ops_url: Option<String>,
+    /// The port of that which was asked for and taken.
+    pub(super) ops_taken_port: Option<u16>,
     /// SHA-256 and file of a self-signed certificate.
     pub(super) certificate: Option<(String, PathBuf)>,
     /// Where everything is kept.
@@ -44,14 +48,16 @@ pub(super) fn plain(facts: &Facts) -> String {
         // A String takes every write.
         _ = writeln!(out, "  {title:<13} {text}");
     };
-    let url = match facts.taken_port {
-        Some(port) => format!(
-            "{} (port {port} is taken, so another free one)",
-            facts.client_url
-        ),
-        None => facts.client_url.clone(),
+    let url = |url: &str, taken: Option<u16>| match taken {
+        Some(port) => format!("{url} (port {port} is taken, so another free one)"),
+        None => url.to_owned(),
     };
-    line("clients", &url);
+    line("clients", &url(&facts.client_url, facts.taken_port));
+    if let Some(ops) = &facts.ops_url {
+        let metrics = format!("{ops}/metrics");
+        line("ops", &url(&metrics, facts.ops_taken_port));
+        line("", &format!("{ops}/readyz?verbose"));
+    }
     if let Some((fingerprint, file)) = &facts.certificate {
         line("certificate", &format!("self-signed, {}", file.display()));
         line("", &format!("sha256 {fingerprint}"));
@@ -145,6 +151,8 @@ mod tests {
             program: "legation".into(),
             client_url: "https://localhost:41443".into(),
             taken_port: Some(8443),
+            ops_url: Some("http://localhost:9464".into()),
+            ops_taken_port: None,
             certificate: Some(("4F:19".into(), "/d/tls/cert.pem".into())),
             data_dir: "/d".into(),
             found_by: String::new(),
@@ -166,6 +174,8 @@ mod tests {
         legation 0.1.0
 
           clients       https://localhost:41443 (port 8443 is taken, so another free one)
+          ops           http://localhost:9464/metrics
+                        http://localhost:9464/readyz?verbose
           certificate   self-signed, /d/tls/cert.pem
                         sha256 4F:19
           data          /d

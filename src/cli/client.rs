@@ -1,21 +1,24 @@
 //! The command line's half of the admin API: one request, one connection, one bounded answer.
 
+mod lines;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use lines::Lines;
 
 use super::error::CliError;
 use crate::api::admin::Problem;
@@ -96,46 +99,6 @@ impl Client {
         }
     }
 
-    /// Opens a stream of JSON lines. `quiet_max` is how long the server may say nothing.
-    pub(super) async fn open(&self, path: &str, quiet_max: Duration) -> Result<Stream, CliError> {
-        let asked = format!("GET {path}");
-        let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
-        let stream = self.connect().await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broke)?;
-        let moving = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = request(&Method::GET, path, NOTHING).map_err(|detail| {
-            let asked = asked.clone();
-            CliError::StrangeAnswer { asked, detail }
-        })?;
-        let answer = timeout(self.patience, sender.send_request(request));
-        let answer = answer
-            .await
-            .map_err(|_| CliError::NoAnswer(self.patience))?;
-        let answer = answer.map_err(broke)?;
-        let mut stream = Stream {
-            asked,
-            quiet_max,
-            heard: Instant::now(),
-            status: answer.status(),
-            body: answer.into_body(),
-            lines: Lines::default(),
-            _moving: moving,
-        };
-        if stream.status.is_success() {
-            return Ok(stream);
-        }
-        while stream.more().await? {}
-        match serde_json::from_slice::<Problem>(&stream.lines.bytes) {
-            Ok(problem) => Err(CliError::Refused(Box::new(problem))),
-            Err(_) => {
-                let detail = format!("status {} without a problem document", stream.status);
-                Err(stream.strange(detail))
-            }
-        }
-    }
-
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CliError> {
         let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
         let stream = self.connect().await?;
@@ -166,6 +129,46 @@ impl Client {
         }
     }
 
+    /// Asks for an answer that comes line by line, and may never end.
+    pub(super) async fn stream(&self, path: &str) -> Result<Lines, CliError> {
+        let broke = |error: hyper::Error| CliError::BrokenAnswer(error.to_string());
+        let strange = |detail: String| CliError::StrangeAnswer {
+            asked: format!("GET {path}"),
+            detail,
+        };
+        let request = request(&Method::GET, path, NOTHING).map_err(strange)?;
+        let begin = async {
+            let stream = self.connect().await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(broke)?;
+            let moving = AbortOnDropHandle::new(tokio::spawn(async move {
+                // Its end shows in the body.
+                _ = connection.await;
+            }));
+            let answer = sender.send_request(request).await.map_err(broke)?;
+            Ok((answer, moving))
+        };
+        let (answer, moving) = timeout(self.patience, begin)
+            .await
+            .map_err(|_| CliError::NoAnswer(self.patience))??;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Lines::new(answer.into_body(), moving));
+        }
+        let body = Limited::new(answer.into_body(), limits::ADMIN_BODY_BYTES_MAX);
+        let bytes = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
+        match serde_json::from_slice::<Problem>(&bytes.unwrap_or_default()) {
+            Ok(problem) => Err(CliError::Refused(Box::new(problem))),
+            Err(_) => Err(strange(format!(
+                "status {status} without a problem document"
+            ))),
+        }
+    }
+
     async fn connect(&self) -> Result<UnixStream, CliError> {
         let unreachable = |cause: String| CliError::Unreachable {
             socket: self.socket.clone(),
@@ -183,82 +186,6 @@ impl Client {
             }),
             Err(_) => Err(unreachable("it does not accept".to_owned())),
         }
-    }
-}
-
-/// An open stream of JSON lines.
-#[derive(Debug)]
-pub(super) struct Stream {
-    asked: String,
-    quiet_max: Duration,
-    heard: Instant,
-    status: StatusCode,
-    body: Incoming,
-    lines: Lines,
-    /// Moves the bytes; ends with this.
-    _moving: AbortOnDropHandle<hyper::Result<()>>,
-}
-
-impl Stream {
-    /// The next line; `None` at the end. Dropping the future loses nothing.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CliError> {
-        loop {
-            if let Some(line) = self.lines.next() {
-                let item = serde_json::from_slice(&line);
-                return item.map(Some).map_err(|e| self.strange(e.to_string()));
-            }
-            if !self.more().await? {
-                return Ok(None);
-            }
-        }
-    }
-
-    async fn more(&mut self) -> Result<bool, CliError> {
-        let frame = timeout_at(self.heard + self.quiet_max, self.body.frame()).await;
-        let frame = frame.map_err(|_| CliError::NoAnswer(self.quiet_max))?;
-        self.heard = Instant::now();
-        let Some(frame) = frame else { return Ok(false) };
-        let frame = frame.map_err(|error| CliError::BrokenAnswer(error.to_string()))?;
-        if let Ok(bytes) = frame.into_data() {
-            self.lines.push(&bytes)?;
-        }
-        Ok(true)
-    }
-
-    fn strange(&self, detail: String) -> CliError {
-        let asked = self.asked.clone();
-        CliError::StrangeAnswer { asked, detail }
-    }
-}
-
-/// Bytes as they come, lines as they are whole; a line is bounded as an answer is.
-#[derive(Debug, Default)]
-struct Lines {
-    bytes: BytesMut,
-    /// How far there is no line break.
-    seen: usize,
-}
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() > limits::ADMIN_ANSWER_BYTES_MAX {
-            let most = limits::ADMIN_ANSWER_BYTES_MAX;
-            let why = format!("a line of it has more than {most} bytes");
-            return Err(CliError::BrokenAnswer(why));
-        }
-        Ok(())
-    }
-
-    fn next(&mut self) -> Option<BytesMut> {
-        let unseen = self.bytes.get(self.seen..).unwrap_or_default();
-        let Some(at) = memchr::memchr(b'\n', unseen) else {
-            self.seen = self.bytes.len();
-            return None;
-        };
-        let line = self.bytes.split_to(self.seen + at + 1);
-        self.seen = 0;
-        Some(line)
     }
 }
 
@@ -356,20 +283,6 @@ mod tests {
             let error = client.get::<Value>(strange).await.unwrap_err();
             assert!(matches!(error, CliError::StrangeAnswer { .. }), "{error:?}");
         }
-    }
-
-    #[test]
-    fn lines_are_whole_however_they_come() {
-        let mut lines = Lines::default();
-        let mut got = Vec::new();
-        for piece in [&b"{\"a\":1}\n{\"a\""[..], b":2", b"}", b"\n\n", b"rest"] {
-            lines.push(piece).unwrap();
-            while let Some(line) = lines.next() {
-                got.push(String::from_utf8(line.to_vec()).unwrap());
-            }
-        }
-        assert_eq!(got, ["{\"a\":1}\n", "{\"a\":2}\n", "\n"]);
-        assert_eq!(&lines.bytes[..], b"rest");
     }
 
     #[tokio::test]

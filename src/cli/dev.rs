@@ -84,6 +84,8 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             limits: mcps::LimitsChange::default(),
             times: mcps::TimesChange::default(),
             confinement: mcps::ConfinementChange::default(),
+            audit_arguments: Default::default(),
+            credentials: Default::default(),
         };
         mcps::add(control, wanted, usual).await?;
     } else {

@@ -148,6 +148,10 @@ pub(super) enum CliError {
         message: String,
         next: Option<String>,
     },
+    #[error("the audit log is broken: {0}")]
+    AuditBroken(String),
+    #[error("{0}")]
+    AuditUnreadable(String),
     #[error("the supervision tree gave up: {0}")]
     GaveUp(String),
 }
@@ -169,6 +173,8 @@ impl CliError {
             Self::NotStarted { code, .. } => *code,
             Self::DataDir { .. } | Self::Runtime(_) => Code::StartFailed,
             Self::GaveUp(_) => Code::TreeGaveUp,
+            Self::AuditBroken(_) => Code::AuditBroken,
+            Self::AuditUnreadable(_) => Code::AuditUnreadable,
         })
     }
 

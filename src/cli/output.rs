@@ -95,8 +95,13 @@ impl Out {
 
     /// Data as it is.
     pub(super) fn raw(&mut self, text: &str) -> Result<(), CliError> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes());
+        let written = stdout.write_all(bytes);
         written
             .and_then(|()| stdout.flush())
             .map_err(CliError::Output)

@@ -6,6 +6,7 @@
 
 mod datadir;
 mod doors;
+mod ops;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use crate::domain::limits;
 
 use datadir::DataDir;
 use doors::HouseDoors;
+use ops::OpsDoor;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -51,6 +53,7 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done {
     let port_given = args.listen.is_some();
+    let ops_given = args.set.iter().any(|(key, _)| key == "ops.listen");
     let (config, origins) = load(&sources(args, data_dir)?)?;
     check_dev(&config)?;
     logging::start(&config.log)?;
@@ -69,6 +72,7 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
         about: About::of(&config, &origins),
         // A port somebody asked for is taken or refused, never exchanged.
         any_port: config.server.dev && !port_given,
+        any_ops_port: config.server.dev && !ops_given,
         config,
         clock,
         launcher: Arc::new(jail),
@@ -116,16 +120,23 @@ fn sources(args: ServeArgs, data_dir: Option<PathBuf>) -> Result<Sources, CliErr
 
 /// A demo with a known user must not be on a network.
 fn check_dev(config: &Config) -> Result<(), CliError> {
-    let listen = config.client.listen;
-    if config.server.dev && !listen.ip().to_canonical().is_loopback() {
-        let text = format!(
-            "client.listen is {listen}, but --dev serves on loopback only; listen on 127.0.0.1, or \
-             serve without --dev"
-        );
-        return Err(CliError::Config {
-            text,
-            unreadable: false,
-        });
+    let ops = config.ops.listen.address();
+    let addresses = [
+        ("client.listen", Some(config.client.listen)),
+        ("ops.listen", ops),
+    ];
+    for (key, listen) in addresses {
+        let open = listen.filter(|listen| !listen.ip().to_canonical().is_loopback());
+        if let (true, Some(listen)) = (config.server.dev, open) {
+            let text = format!(
+                "{key} is {listen}, but --dev serves on loopback only; listen on 127.0.0.1, or \
+                 serve without --dev"
+            );
+            return Err(CliError::Config {
+                text,
+                unreadable: false,
+            });
+        }
     }
     Ok(())
 }
@@ -166,6 +177,7 @@ struct House {
     config: Config,
     about: About,
     any_port: bool,
+    any_ops_port: bool,
     clock: Arc<dyn Clock>,
     launcher: Arc<dyn Launcher>,
     out: Out,
@@ -179,6 +191,7 @@ impl House {
             &self.config,
             self.about.clone(),
             self.any_port,
+            self.any_ops_port,
             &self.clock,
         )?);
         let starting = System::start(
@@ -195,6 +208,7 @@ impl House {
         })?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;
+            close(&doors).await;
             return Err(error);
         }
         let gave_up = tokio::select! {
@@ -212,6 +226,7 @@ impl House {
                 return Ok(Exit::Failed);
             }
         };
+        close(&doors).await;
         match gave_up {
             Some(why) => Err(CliError::GaveUp(why)),
             None if orderly => Ok(Exit::Ok),
@@ -231,6 +246,8 @@ impl House {
             program: program(),
             client_url: status.client_url,
             taken_port: doors.taken_port(),
+            ops_url: Some(status.ops_url).filter(|url| !url.is_empty()),
+            ops_taken_port: doors.ops().and_then(OpsDoor::taken_port),
             certificate: doors.certificate(),
             data_dir: self.config.server.data_dir.clone(),
             found_by: found_by(&self.config),
@@ -253,6 +270,13 @@ impl House {
         };
         self.out
             .raw(&banner::dev(&facts, &key, furnished.published))
+    }
+}
+
+/// The last door: whoever watches the house sees it drain.
+async fn close(doors: &HouseDoors) {
+    if let Some(ops) = doors.ops() {
+        ops.close().await;
     }
 }
 

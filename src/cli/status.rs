@@ -43,6 +43,9 @@ fn screen(status: &Status) -> Table {
         },
     );
     line("clients", status.client_url.as_str().into());
+    if !status.ops_url.is_empty() {
+        line("ops", status.ops_url.as_str().into());
+    }
     line("limits", status.enforcement.summary.as_str().into());
     line("isolates", counts(status).into());
     line(
@@ -74,6 +77,13 @@ fn screen(status: &Status) -> Table {
         "audit",
         match audit.failing {
             true => Cell::styled(format!("FAILING, {} queued", audit.queued), Style::Bad),
+            false if audit.lost > 0 => Cell::styled(
+                format!(
+                    "{}, {} queued, {} LOST",
+                    audit.durability, audit.queued, audit.lost
+                ),
+                Style::Warn,
+            ),
             false => format!("{}, {} queued", audit.durability, audit.queued).into(),
         },
     );
@@ -122,6 +132,7 @@ mod tests {
             pid: 7,
             not_ready: vec!["store".into()],
             client_url: "https://localhost:8443".into(),
+            ops_url: "http://localhost:9464".into(),
             sessions: 3,
             users_active: 2,
             calls_total: 9,
@@ -144,6 +155,7 @@ mod tests {
         up         2h14m, pid 7
         ready      no: store
         clients    https://localhost:8443
+        ops        http://localhost:9464
         limits     cgroup v2
         isolates   1 backoff, 2 ready
         sessions   3 of 2 active users

@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
         problems: Vec::new(),
     };
     check.tls();
+    check.ops();
     check.sums();
     check.times();
     check.paths();
@@ -75,6 +76,42 @@ impl Check<'_> {
             let what = "\"off\" would send keys in clear text over the network; listen on loopback, \
                         or list the proxy that ends TLS in client.trusted_proxies";
             self.problem("client.tls", what);
+        }
+    }
+
+    fn ops(&mut self) {
+        let ops = &self.config.ops;
+        let files = [
+            ("ops.cert_file", ops.cert_file.is_some()),
+            ("ops.key_file", ops.key_file.is_some()),
+        ];
+        for (key, set) in files {
+            match (ops.tls, set) {
+                (Tls::Files, false) => {
+                    self.problem(key, "is not set, but ops.tls is \"files\"; name the file");
+                }
+                (Tls::SelfSigned | Tls::Off, true) => {
+                    let what = "is set, but ops.tls is not \"files\"; set that, or leave this out";
+                    self.problem(key, what);
+                }
+                _ => {}
+            }
+        }
+        if ops.client_ca_file.is_some() && ops.tls == Tls::Off {
+            let what = "is set, but ops.tls is \"off\", so no client can show a certificate; set \
+                        ops.tls to \"files\" or \"self\"";
+            self.problem("ops.client_ca_file", what);
+        }
+        let Some(listen) = ops.listen.address() else {
+            return;
+        };
+        let open = !listen.ip().to_canonical().is_loopback();
+        if open && ops.token_file.is_none() && ops.client_ca_file.is_none() {
+            let what = format!(
+                "{listen} is not loopback, so anybody could read the metrics; set ops.token_file or \
+                 ops.client_ca_file, or listen on 127.0.0.1"
+            );
+            self.problem("ops.listen", what);
         }
     }
 
@@ -160,7 +197,10 @@ impl Check<'_> {
         ];
         let Some(dsn) = &storage.url else {
             for (key, _) in files.into_iter().filter(|(_, set)| *set) {
-                self.problem(key, "is set, but storage.url is not, so it means nothing");
+                self.problem(
+                    key,
+                    "is set, but there is no (right) storage.url, so it means nothing",
+                );
             }
             return;
         };

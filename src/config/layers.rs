@@ -220,13 +220,19 @@ impl Merge<'_> {
             self.problem(&dotted, origin, &what);
             return;
         }
-        let given = given(key, &value);
+        // A URL may hold a password, so it is not repeated.
+        let hidden = super::show::is_secret(key) || key.name.ends_with("url");
+        let given = value.to_string();
         match self.config.set(key, value) {
             Ok(()) => {
                 self.origins.0.insert(dotted, origin);
             }
             Err(error) => {
-                let mut what = format!("{given}: {}", error.message().trim());
+                let why = error.message().trim();
+                let mut what = match hidden {
+                    true => why.to_owned(),
+                    false => format!("{given}: {why}"),
+                };
                 if let Some(example) = Config::default().get(key).filter(toml::Value::is_str) {
                     what.push_str(&format!("; the built-in value is {example}"));
                 }
@@ -264,15 +270,6 @@ impl Merge<'_> {
             origin,
             what: what.to_owned(),
         });
-    }
-}
-
-/// A refused value, for the message; a URL may hold a password, so it is not repeated.
-fn given(key: &Key, value: &toml::Value) -> String {
-    if super::show::is_secret(key) || key.name.ends_with("url") {
-        "the value".to_owned()
-    } else {
-        value.to_string()
     }
 }
 

@@ -158,7 +158,7 @@ legation.toml:2: calls.deadline: there is no such key; did you mean calls.deadli
 legation.toml:5: client.idle_ms: there is no such key; did you mean isolates.idle_ms?
 legation.toml:6: client.banana: there is no such key; legation config show lists them all
 legation.toml:7: clients: there is no such section; did you mean [client]?
-legation.toml:9: zebra: there is no such section; there are admin, audit, calls, client, isolates, log, restart, sandbox, server, sessions, storage
+legation.toml:9: zebra: there is no such section; there are admin, audit, calls, client, isolates, log, ops, restart, sandbox, server, sessions, storage
 "#);
     assert_eq!(
         flag_problem("calls.dedline_ms", "5"),
@@ -299,4 +299,41 @@ fn the_example_loads() {
     let (config, origins) = Config::load(&sources).unwrap();
     assert_eq!(config.client.tls, Tls::Files);
     assert_ne!(origins.of("isolates.per_user_max"), Origin::BuiltIn);
+}
+
+#[test]
+fn a_databases_url_is_checked_and_its_password_never_repeated() {
+    let problems = problems_of(
+        "[storage]\nurl = \"postgres://house:hunter2@db.example.org/house\"\n\
+         password_file = \"/p\"\npool_max = 1\n",
+    );
+    insta::assert_snapshot!(problems.join("\n"), @r#"
+legation.toml:2: storage.url: goes over a network and does not say how it is protected; add ?sslmode=verify-full (with storage.ca_file for a private authority), or ?sslmode=disable if that network is trusted
+legation.toml:4: storage.pool_max: must be from 2 to 256, not 1
+legation.toml:3: storage.password_file: is set, but there is no (right) storage.url, so it means nothing
+"#);
+    let problems = problems_of(
+        "[storage]\nurl = \"postgres://house:hunter2@localhost/house\"\n\
+         password_file = \"/p\"\nca_file = \"/c\"\n",
+    );
+    insta::assert_snapshot!(problems.join("\n"), @r#"
+legation.toml:3: storage.password_file: is set, and storage.url holds a password too; take that out
+legation.toml:4: storage.ca_file: is set, but storage.url does not say sslmode=verify-full or verify-ca, so no certificate would be checked
+"#);
+    for url in [
+        "mysql://a:hunter2@h/d",
+        "hunter2",
+        "postgres://a:hunter2@h/d?sslmod=x",
+    ] {
+        let problem = flag_problem("storage.url", url);
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+    let sources = Sources {
+        flags: pairs(&[("storage.url", "postgres://house:hunter2@localhost/house")]),
+        ..Sources::default()
+    };
+    let (config, origins) = Config::load(&sources).unwrap();
+    let shown = render(&config, &origins);
+    assert!(shown.contains("postgres://house:<set>@localhost:5432/house"));
+    assert!(!format!("{config:?}{shown}").contains("hunter2"));
 }

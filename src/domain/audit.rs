@@ -125,4 +125,32 @@ mod tests {
         let some: Required = [Category::Call, Category::Kill].into_iter().collect();
         assert!(some.has(Category::Kill) && !some.has(Category::Auth));
     }
+
+    #[test]
+    fn the_example_for_auditors_is_right() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|l| l.starts_with("{\"seq\":"))
+            .collect();
+        let mut walk = check::Walk::new(None, Vec::new());
+        walk.segment(&check::segment_name(1)).unwrap();
+        for line in &lines {
+            walk.line(line.as_bytes()).unwrap();
+        }
+        let last = walk.tip().unwrap();
+        assert_eq!((lines.len(), last.seq), (2, 2));
+        // The calculation by hand is of the same record.
+        let prev = chain::Line::parse(lines[0].as_bytes()).unwrap().hash;
+        let body = text
+            .lines()
+            .find_map(|line| line.strip_prefix("body='"))
+            .unwrap();
+        let body = body.strip_suffix('\'').unwrap();
+        assert!(text.contains(&format!("prev={prev}\n")));
+        let by_hand = chain::Hash::of_bytes(format!("{prev}{body}").as_bytes());
+        assert_eq!(by_hand, last.hash);
+        assert!(text.contains(&format!("# {}", last.hash)));
+    }
 }

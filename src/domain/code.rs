@@ -178,7 +178,6 @@ codes! {
     "E0308" ServerError "server_error" Failed Never
         "The mcp server itself answered with an error.";
         "Read its message; it is about this call's arguments or the server's own trouble.";
-
     "E0310" KillSwitchActive "kill_switch_active" Denied Never
         "A kill switch is on for the tool, the mcp, the user, the client or everything.";
         "Read the reason the answer gives; an administrator lifts it: legation kill-switch list.";
@@ -244,12 +243,27 @@ codes! {
     "E0506" StoreIncompatible "store_incompatible" Failed Never
         "The database was written by another version.";
         "Start the version that wrote it, or a newer one.";
+    "E0520" AuditBroken "audit_broken" Failed Never
+        "The audit log is not what was written: a record was changed, removed, added or moved.";
+        "Keep the files as they are, find out who could write them, and compare with a copy.";
+    "E0521" AuditUnreadable "audit_unreadable" Failed Never
+        "The audit log, its key or a checkpoint cannot be read.";
+        "Check that it is there and readable; nothing is said about whether it is whole.";
+    "E0530" CredentialMissing "credential_missing" Failed Never
+        "The mcp needs a credential that is not set.";
+        "Set it, as the message says: legation credential set. The next call starts the server.";
     "E0540" StoreHeld "store_held" Conflict Never
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";
     "E0541" StoreUnfit "store_unfit" Failed Never
         "The database is of a kind or version this server cannot stand on.";
         "Do what the message names; docs/postgres.md says what is needed.";
+    "E0550" ScrapeBusy "scrape_busy" Failed Later
+        "Another scrape is being answered, or reading the numbers hangs.";
+        "Scrape less often; if it stays, look why the kernel does not answer.";
+    "E0551" OpsUnauthorized "ops_unauthorized" Denied Never
+        "The request to the ops listener carries no valid bearer token.";
+        "Send the token of ops.token_file as Authorization: Bearer.";
 
     "E0601" Usage "usage" Usage Never
         "The command line is wrong.";

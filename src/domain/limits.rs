@@ -365,7 +365,51 @@ pub const AUDIT_INDEX_WAIT: Duration = Duration::from_millis(500);
 pub const AUDIT_PAGE_MAX: usize = 1_000;
 /// Calls without an end that an export with filters keeps in mind.
 pub const AUDIT_OPEN_CALLS_MAX: usize = 100_000;
-/// Lines waiting for the reader of one audit stream.
-pub const AUDIT_STREAM_LINES: usize = 64;
-/// Readers of audit streams at once.
+/// Bytes of one chunk of an audit stream, but for its last line.
+pub const AUDIT_STREAM_BYTES: usize = 64 << 10;
+/// Chunks waiting for the reader of one audit stream.
+pub const AUDIT_STREAM_CHUNKS: usize = 4;
+/// Readers of the audit log at once.
 pub const AUDIT_STREAMS_MAX: usize = 16;
+/// Names of mcps that have metrics of their own; those beyond it are counted together.
+pub const METRIC_MCPS_MAX: usize = 100;
+/// Isolates with series of their own on `/metrics/isolates`, however many there are.
+pub const ISOLATE_SERIES_MAX: usize = 2000;
+/// Isolates on that page by default, the largest first; those that are not ready come on top.
+pub const ISOLATES_TOP: usize = 50;
+/// An isolate that was on that page stays for this long, so that series do not flap.
+pub const ISOLATES_TOP_STAY: Duration = Duration::from_secs(300);
+/// Certificates whose end is a metric.
+pub const METRIC_CERTIFICATES_MAX: usize = 2;
+/// Between two clean-ups of what the metrics collected.
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
+/// The timer whose lateness is the scheduler's lag.
+pub const SCHEDULER_PROBE: Duration = Duration::from_millis(100);
+/// Connections the ops listener serves at once.
+pub const OPS_CONNECTIONS_MAX: usize = 64;
+/// How long a scrape waits for the one before it.
+pub const SCRAPE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two signs of life of the root supervisor.
+pub const ROOT_BEAT: Duration = Duration::from_secs(1);
+/// Without a sign of life of the root for this long, the server is not ready.
+pub const ROOT_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a file with a bearer token.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;
+/// Characters a bearer token must have.
+pub const TOKEN_CHARS_MIN: usize = 16;
+/// Between two looks at the token file.
+pub const TOKEN_RELOAD_EVERY: Duration = Duration::from_secs(5);
+/// Characters of a credential's name.
+pub const CREDENTIAL_NAME_CHARS_MAX: usize = 64;
+/// Characters of a variable that a credential is put into.
+pub const VARIABLE_CHARS_MAX: usize = 128;
+/// Credentials one mcp may declare.
+pub const CREDENTIALS_PER_MCP_MAX: usize = 16;
+/// Bytes of one credential that is put into a variable.
+pub const CREDENTIAL_BYTES_MAX: usize = SEALED_BYTES_MAX;
+/// Bytes of a credential below which it is not looked for in what servers write.
+pub const REDACT_BYTES_MIN: usize = 4;
+/// The same for one line of a credential that has several.
+pub const REDACT_LINE_BYTES_MIN: usize = 8;
+/// Bytes of a line that are searched for credentials; what is longer is cut first.
+pub const REDACT_TEXT_BYTES_MAX: usize = STDERR_LINE_BYTES_MAX;

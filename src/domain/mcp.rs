@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::confinement::Confinement;
+use super::credential::CredentialSlots;
 use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
@@ -46,6 +47,19 @@ pub enum Sharing {
     PerSession,
     /// One instance for everybody; the operator vouches that the server keeps principals apart.
     Shared,
+}
+
+/// What the audit log keeps of a call's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// Their size.
+    None,
+    /// Their size and SHA-256 (the default).
+    #[default]
+    Digest,
+    /// Their text as well, without known secrets and up to a bound.
+    Full,
 }
 
 /// The program of a stdio server. Arguments and environment may hold `{home}`, `{user.name}`
@@ -143,11 +157,17 @@ pub struct Mcp {
     /// Its walls.
     #[serde(default)]
     pub confinement: Confinement,
+    /// What the audit log keeps of a call's arguments. A running isolate does not differ by it.
+    #[serde(default)]
+    pub audit_arguments: Capture,
+    /// The credentials its server is given.
+    #[serde(default)]
+    pub credentials: CredentialSlots,
 }
 
 impl Mcp {
     /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
-    /// times, walls.
+    /// times, walls, credential slots (not their values).
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
@@ -160,6 +180,10 @@ impl Mcp {
             &self.confinement,
         );
         hasher.update(serde_json::to_vec(&view).unwrap_or_default());
+        // Definitions without credentials keep the hash they had before there were any.
+        if !self.credentials.is_empty() {
+            hasher.update(serde_json::to_vec(&self.credentials).unwrap_or_default());
+        }
         hasher
             .finalize()
             .iter()
@@ -230,6 +254,8 @@ mod tests {
             limits: Limits::default(),
             times: Times::default(),
             confinement: Confinement::default(),
+            audit_arguments: Capture::default(),
+            credentials: CredentialSlots::new(),
         }
     }
 
@@ -238,6 +264,7 @@ mod tests {
         let one = sample();
         let mut two = sample();
         two.description = "other".into();
+        two.audit_arguments = Capture::Full;
         assert_eq!(one.config_hash(), two.config_hash());
         two.times.idle_ms = None;
         assert_ne!(one.config_hash(), two.config_hash());
@@ -248,6 +275,9 @@ mod tests {
         two.confinement = one.confinement.clone();
         two.program.args.push("-u".into());
         assert_ne!(one.config_hash(), two.config_hash());
+        let mut three = sample();
+        three.credentials = serde_json::from_str(r#"{"TOKEN":{"to":{"env":"T"}}}"#).unwrap();
+        assert_ne!(one.config_hash(), three.config_hash());
     }
 
     #[test]

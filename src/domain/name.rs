@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{NAME_CHARS_MAX, TOOL_NAME_CHARS_MAX};
+use super::limits::{
+    CREDENTIAL_NAME_CHARS_MAX, NAME_CHARS_MAX, TOOL_NAME_CHARS_MAX, VARIABLE_CHARS_MAX,
+};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +100,30 @@ names! {
                 && text
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        }
+    );
+    /// The name of a credential slot.
+    CredentialName(
+        "credential name",
+        "1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', starting with a letter",
+        |text| {
+            text.len() <= CREDENTIAL_NAME_CHARS_MAX
+                && text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        }
+    );
+    /// A variable of a server's environment that a credential is put into.
+    Variable(
+        "variable",
+        "1 to 128 of A-Z, a-z, 0-9, '_', not starting with a digit",
+        |text| {
+            text.len() <= VARIABLE_CHARS_MAX
+                && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_')
         }
     );
 }

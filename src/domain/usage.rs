@@ -19,8 +19,12 @@ pub struct Usage {
     pub cpu_micros: Option<u64>,
     /// What the CPU limit did.
     pub throttling: Option<Throttling>,
-    /// Time lost to waiting (PSI).
-    pub pressure: Option<Pressure>,
+    /// Time lost waiting for a core (PSI).
+    pub cpu_stall: Option<Stall>,
+    /// For memory.
+    pub memory_stall: Option<Stall>,
+    /// For disks.
+    pub io_stall: Option<Stall>,
 }
 
 /// Memory now.
@@ -57,7 +61,7 @@ pub struct Throttling {
 }
 
 /// Pressure stall information of the three resources.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// CPU.
     pub cpu: Stall,
@@ -99,7 +103,8 @@ impl Usage {
         let grew = |now: Option<u64>, then: Option<u64>| {
             now.unwrap_or(0).saturating_sub(then.unwrap_or(0))
         };
-        let (now, then) = (self.throttling(), before.throttling());
+        let now = self.throttling.unwrap_or_default();
+        let then = before.throttling.unwrap_or_default();
         let throttling = Throttling {
             periods: now.periods.saturating_sub(then.periods),
             throttled_periods: now.throttled_periods.saturating_sub(then.throttled_periods),
@@ -113,27 +118,24 @@ impl Usage {
             oom: now.oom.saturating_sub(then.oom),
             oom_kill: now.oom_kill.saturating_sub(then.oom_kill),
         };
-        let now = self.pressure.unwrap_or_default();
-        let then = before.pressure.unwrap_or_default();
+        let stalled = |now: Option<Stall>, then: Option<Stall>| {
+            now.unwrap_or_default().since(then.unwrap_or_default())
+        };
         Spent {
             cpu_micros: grew(self.cpu_micros, before.cpu_micros),
             throttling,
             memory_events,
             pids_refused: grew(self.pids_refused, before.pids_refused),
             pressure: Pressure {
-                cpu: now.cpu.since(then.cpu),
-                memory: now.memory.since(then.memory),
-                io: now.io.since(then.io),
+                cpu: stalled(self.cpu_stall, before.cpu_stall),
+                memory: stalled(self.memory_stall, before.memory_stall),
+                io: stalled(self.io_stall, before.io_stall),
             },
         }
     }
 
-    fn throttling(&self) -> Throttling {
-        self.throttling.unwrap_or_default()
-    }
-
-    /// The same with the counters that only an earlier reading of the same run has: a group that
-    /// is being removed loses its files one by one, and what it had spent is spent.
+    /// The same with the counters that only an earlier reading of the same run has: a sweep reads
+    /// some of them in turn, and a group that is being removed loses its files one by one.
     #[must_use]
     pub fn or_earlier(self, before: &Self) -> Self {
         Self {
@@ -142,7 +144,9 @@ impl Usage {
             pids_refused: self.pids_refused.or(before.pids_refused),
             cpu_micros: self.cpu_micros.or(before.cpu_micros),
             throttling: self.throttling.or(before.throttling),
-            pressure: self.pressure.or(before.pressure),
+            cpu_stall: self.cpu_stall.or(before.cpu_stall),
+            memory_stall: self.memory_stall.or(before.memory_stall),
+            io_stall: self.io_stall.or(before.io_stall),
             ..self
         }
     }

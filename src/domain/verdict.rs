@@ -59,6 +59,13 @@ pub enum Verdict {
         /// Why, with what, and what to do.
         detail: String,
     },
+    /// Credentials that it needs are not set.
+    CredentialMissing {
+        /// Their names.
+        names: String,
+        /// The commands that set them.
+        commands: String,
+    },
     /// An administrator, a kill switch or a suspension ended it.
     Killed {
         /// The reason given.
@@ -73,6 +80,8 @@ pub enum Verdict {
     Idle,
     /// The definition changed.
     Replaced,
+    /// One of its credentials was set or removed.
+    CredentialChanged,
     /// The server is stopping.
     Shutdown,
     /// Our own code failed; never the server's fault.
@@ -100,11 +109,14 @@ impl Verdict {
         match self {
             Self::Idle
             | Self::Replaced
+            | Self::CredentialChanged
             | Self::Shutdown
             | Self::Killed { .. }
             | Self::Recycled { .. } => Weight::Wanted,
             Self::OutOfMemory { .. } => Weight::Failure(2),
-            Self::NotStarted { .. } | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
+            Self::NotStarted { .. }
+            | Self::CredentialMissing { .. }
+            | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
             Self::Exited { .. }
             | Self::Signaled { .. }
             | Self::Handshake { .. }
@@ -114,7 +126,26 @@ impl Verdict {
         }
     }
 
-    /// One word for tables, metrics and filters.
+    /// All words of [`Verdict::kind`].
+    pub const KINDS: [&'static str; 15] = [
+        "exited",
+        "signaled",
+        "out_of_memory",
+        "handshake",
+        "ping",
+        "protocol",
+        "not_started",
+        "credential_missing",
+        "killed",
+        "recycled",
+        "idle",
+        "replaced",
+        "credential_changed",
+        "shutdown",
+        "internal",
+    ];
+
+    /// One word for tables, metrics and filters; one of [`Verdict::KINDS`].
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -125,10 +156,12 @@ impl Verdict {
             Self::Ping { .. } => "ping",
             Self::Protocol { .. } => "protocol",
             Self::NotStarted { .. } => "not_started",
+            Self::CredentialMissing { .. } => "credential_missing",
             Self::Killed { .. } => "killed",
             Self::Recycled { .. } => "recycled",
             Self::Idle => "idle",
             Self::Replaced => "replaced",
+            Self::CredentialChanged => "credential_changed",
             Self::Shutdown => "shutdown",
             Self::Internal { .. } => "internal",
         }
@@ -156,10 +189,14 @@ impl fmt::Display for Verdict {
             Self::Ping { missed } => write!(f, "missed {missed} pings in a row"),
             Self::Protocol { detail } => write!(f, "broke the protocol: {detail}"),
             Self::NotStarted { step, detail } => write!(f, "not started, at {step}: {detail}"),
+            Self::CredentialMissing { names, commands } => {
+                write!(f, "not started: {names} not set; run: {commands}")
+            }
             Self::Killed { reason } => write!(f, "killed: {reason}"),
             Self::Recycled { reason } => write!(f, "recycled after a cancelled call: {reason}"),
             Self::Idle => f.write_str("stopped: idle"),
             Self::Replaced => f.write_str("stopped: the definition changed"),
+            Self::CredentialChanged => f.write_str("stopped: a credential changed"),
             Self::Shutdown => f.write_str("stopped: the gateway is stopping"),
             Self::Internal { detail } => write!(f, "internal error: {detail}"),
         }
@@ -169,6 +206,15 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_is_in_the_list() {
+        let source = include_str!("verdict.rs");
+        let body = source.split("pub const fn kind(&self)").nth(1).unwrap();
+        let body = body.split("\n    }\n").next().unwrap();
+        let words: Vec<&str> = body.split('"').skip(1).step_by(2).collect();
+        assert_eq!(words, Verdict::KINDS);
+    }
 
     #[test]
     fn oom_counts_double_and_names_the_limit() {

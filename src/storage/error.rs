@@ -284,6 +284,19 @@ impl StoreError {
         }
     }
 
+    /// Whether the database is away as a whole, which its keeper has said already: each request
+    /// that is refused for it need not say so again.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable {
+                fault: Fault::Away | Fault::Held | Fault::Closed,
+                ..
+            }
+        )
+    }
+
     pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
         Self::NotFound {
             kind,

@@ -234,10 +234,14 @@ impl<S: Source> Drop for Tx<S> {
             return;
         }
         let mut bound = Bound::<S>::new(lent);
-        tokio::spawn(async move {
+        let rollback = async move {
             // If there is nothing to roll back, so much the better.
             let _ = bound.run(("ROLLBACK".into_sql_str(), None)).await;
-        });
+        };
+        // Without a runtime the process is ending, and the database rolls back by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(rollback);
+        }
     }
 }
 

@@ -8,19 +8,23 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, confinement, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)";
+    times, audit_arguments, credentials, confinement, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
-    limits = $6, times = $7, confinement = $8, updated_at = $9 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    limits = $6, times = $7, audit_arguments = $8, credentials = $9, confinement = $10, \
+    updated_at = $11 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    confinement FROM mcps WHERE name = $1 \
+    audit_arguments, credentials, confinement \
+    FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
 const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    confinement FROM mcps WHERE id = $1";
+    audit_arguments, credentials, confinement \
+    FROM mcps WHERE id = $1";
 const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    confinement FROM mcps ORDER BY name, created_at, id";
+    audit_arguments, credentials, confinement \
+    FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -32,6 +36,8 @@ struct Row {
     program: String,
     limits: String,
     times: String,
+    audit_arguments: String,
+    credentials: String,
     confinement: String,
 }
 
@@ -47,6 +53,8 @@ impl TryFrom<Row> for Mcp {
             program: rows::json("mcps.program", &row.program)?,
             limits: rows::json("mcps.limits", &row.limits)?,
             times: rows::json("mcps.times", &row.times)?,
+            audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
+            credentials: rows::json("mcps.credentials", &row.credentials)?,
             confinement: rows::json("mcps.confinement", &row.confinement)?,
         })
     }
@@ -80,6 +88,8 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
+        let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
@@ -90,6 +100,8 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(capture)
+            .bind(credentials)
             .bind(confinement)
             .bind(at)
             .execute(&db.writer)
@@ -109,6 +121,8 @@ impl Store {
         let program = rows::to_json("mcps.program", &mcp.program)?;
         let limits = rows::to_json("mcps.limits", &mcp.limits)?;
         let times = rows::to_json("mcps.times", &mcp.times)?;
+        let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
+        let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
@@ -118,6 +132,8 @@ impl Store {
             .bind(program)
             .bind(limits)
             .bind(times)
+            .bind(capture)
+            .bind(credentials)
             .bind(confinement)
             .bind(at)
             .fetch_optional(&db.writer)

@@ -188,7 +188,7 @@ fn inode(path: &Path) -> Option<u64> {
 
 /// Makes the file readable for its owner only, before SQLite would make it by the umask; the log
 /// beside it takes the same mode.
-fn create_private(path: &Path) -> std::io::Result<()> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     match std::fs::OpenOptions::new()
         .write(true)

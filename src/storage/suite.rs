@@ -8,6 +8,7 @@ mod lifetimes;
 mod network;
 mod on_postgres;
 mod samples;
+mod schema;
 mod server;
 
 /// Declares one test for each case and store. A store's constructor returns the store and
@@ -70,4 +71,7 @@ on_every_store! {
     durability::many_writers_at_once_lose_nothing,
     durability::a_closed_store_says_so,
     durability::ping_answers,
+    durability::lists_are_in_the_order_of_bytes,
+    durability::a_transaction_that_failed_keeps_nothing_and_leaves_nothing_open,
+    durability::what_was_done_is_counted,
 }

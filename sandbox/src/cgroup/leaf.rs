@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::mounts::Kind;
+use super::stats::Rare;
 use super::{CgroupError, Counters, OomScope, Tree, Usage, attribute, stats};
 use crate::facility::Facility;
 
@@ -100,14 +101,15 @@ impl Leaf {
     pub fn usage(&self) -> Usage {
         Usage {
             memory_peak_bytes: stats::peak(&self.tree.hierarchies, &self.rel),
-            ..self.sample()
+            ..stats::read(&self.tree.hierarchies, &self.rel, Rare::All)
         }
     }
 
-    /// Resource use now, without what only the end of a run is asked for: the cheap reading.
+    /// Resource use now, the cheap reading: without the peak, and of the rare counters only a third,
+    /// another one with each turn.
     #[must_use]
-    pub fn sample(&self) -> Usage {
-        stats::read(&self.tree.hierarchies, &self.rel)
+    pub fn sample(&self, turn: u32) -> Usage {
+        stats::read(&self.tree.hierarchies, &self.rel, Rare::Turn(turn))
     }
 
     /// Whose memory limit the kernel enforced on it, if any. Read before it is removed.

@@ -1,29 +1,56 @@
 //! Statistics of a group: a few small files of each hierarchy, read into one buffer.
 //!
-//! A sweep over a thousand groups must be cheap, so each file is one `open`, one `read` and one
-//! `close` without an allocation but the path's, and a file that is not there costs one failed
-//! `open`. What a host does not count stays `None`; a group that is gone reads as nothing.
+//! A sweep over a thousand groups must be cheap, and what costs is opening: about 8 µs a file, and
+//! eleven descriptors kept for each group would be too many. So a sweep reads what changes always,
+//! and of the rare counters a third, in turn ([`Rare`]). What was not read, or is not counted on
+//! this host, is `None`; a group that is gone reads as nothing.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Hierarchy, Kind};
-use super::{Memory, MemoryEvents, Pressure, Stall, Throttling, Usage};
+use super::{Memory, MemoryEvents, Stall, Throttling, Usage};
 use crate::facility::Facility;
 
 /// The longest file is `memory.stat`, some 2 KiB; `total_inactive_file` of v1 stands in its last third.
 const BUFFER_BYTES: usize = 8 << 10;
 
+/// Which of the rare counters are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rare {
+    /// All of them.
+    All,
+    /// Those whose turn it is.
+    Turn(u32),
+}
+
+impl Rare {
+    /// Bandwidth control (v1) and events at the memory limit.
+    const LIMITS: u32 = 0;
+    /// Refused forks and waiting for a core.
+    const PIDS: u32 = 1;
+    /// Waiting for memory and disks.
+    const STALLS: u32 = 2;
+    const TURNS: u32 = 3;
+
+    fn has(self, part: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Turn(turn) => turn % Self::TURNS == part,
+        }
+    }
+}
+
 /// Reads everything but the peak.
-pub(super) fn read(hierarchies: &[Hierarchy], rel: &str) -> Usage {
+pub(super) fn read(hierarchies: &[Hierarchy], rel: &str, rare: Rare) -> Usage {
     let mut buffer = [0; BUFFER_BYTES];
     let mut usage = Usage::default();
     for hierarchy in hierarchies {
         let mut group = Group::new(&hierarchy.base, rel, &mut buffer);
         match hierarchy.kind {
-            Kind::V2 | Kind::Unified => v2(&mut group, hierarchy, &mut usage),
-            Kind::V1 => v1(&mut group, hierarchy, &mut usage),
+            Kind::V2 | Kind::Unified => v2(&mut group, hierarchy, rare, &mut usage),
+            Kind::V1 => v1(&mut group, hierarchy, rare, &mut usage),
             Kind::Freezer => {}
         }
     }
@@ -43,7 +70,7 @@ pub(super) fn peak(hierarchies: &[Hierarchy], rel: &str) -> Option<u64> {
     })
 }
 
-fn v2(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
+fn v2(group: &mut Group<'_>, hierarchy: &Hierarchy, rare: Rare, usage: &mut Usage) {
     // A v2 group counts CPU time even without the controller.
     if let Some(stat) = group.text("cpu.stat") {
         usage.cpu_micros = keyed(stat, "usage_usec");
@@ -58,24 +85,28 @@ fn v2(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
             let stat = group.text("memory.stat").unwrap_or_default();
             memory(bytes, keyed(stat, "inactive_file"))
         });
-        usage.memory_events = group.text("memory.events").map(|events| MemoryEvents {
-            high: keyed(events, "high").unwrap_or(0),
-            max: keyed(events, "max").unwrap_or(0),
-            oom: keyed(events, "oom").unwrap_or(0),
-            oom_kill: keyed(events, "oom_kill").unwrap_or(0),
-        });
+        if rare.has(Rare::LIMITS) {
+            usage.memory_events = group.text("memory.events").map(|events| MemoryEvents {
+                high: keyed(events, "high").unwrap_or(0),
+                max: keyed(events, "max").unwrap_or(0),
+                oom: keyed(events, "oom").unwrap_or(0),
+                oom_kill: keyed(events, "oom_kill").unwrap_or(0),
+            });
+        }
     }
     if hierarchy.facilities.contains(&Facility::CgroupPids) {
-        pids(group, usage);
+        pids(group, rare, usage);
     }
-    usage.pressure = stall(group, "cpu.pressure").map(|cpu| Pressure {
-        cpu,
-        memory: stall(group, "memory.pressure").unwrap_or_default(),
-        io: stall(group, "io.pressure").unwrap_or_default(),
-    });
+    if rare.has(Rare::PIDS) {
+        usage.cpu_stall = stall(group, "cpu.pressure");
+    }
+    if rare.has(Rare::STALLS) {
+        usage.memory_stall = stall(group, "memory.pressure");
+        usage.io_stall = stall(group, "io.pressure");
+    }
 }
 
-fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
+fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, rare: Rare, usage: &mut Usage) {
     for facility in &hierarchy.facilities {
         match facility {
             Facility::CgroupMemory => {
@@ -83,18 +114,20 @@ fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
                     let stat = group.text("memory.stat").unwrap_or_default();
                     memory(bytes, keyed(stat, "total_inactive_file"))
                 });
-                usage.memory_events = group.number("memory.failcnt").map(|max| MemoryEvents {
-                    high: 0,
-                    max,
-                    oom: 0,
-                    oom_kill: group
-                        .text("memory.oom_control")
-                        .and_then(|text| keyed(text, "oom_kill"))
-                        .unwrap_or(0),
-                });
+                if rare.has(Rare::LIMITS) {
+                    usage.memory_events = group.number("memory.failcnt").map(|max| MemoryEvents {
+                        high: 0,
+                        max,
+                        oom: 0,
+                        oom_kill: group
+                            .text("memory.oom_control")
+                            .and_then(|text| keyed(text, "oom_kill"))
+                            .unwrap_or(0),
+                    });
+                }
             }
-            Facility::CgroupPids => pids(group, usage),
-            Facility::CgroupCpu => {
+            Facility::CgroupPids => pids(group, rare, usage),
+            Facility::CgroupCpu if rare.has(Rare::LIMITS) || usage.cpu_micros.is_none() => {
                 usage.throttling = group.text("cpu.stat").and_then(|stat| {
                     Some(Throttling {
                         periods: keyed(stat, "nr_periods")?,
@@ -112,11 +145,13 @@ fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, usage: &mut Usage) {
     }
 }
 
-fn pids(group: &mut Group<'_>, usage: &mut Usage) {
+fn pids(group: &mut Group<'_>, rare: Rare, usage: &mut Usage) {
     usage.pids = group.number("pids.current");
-    usage.pids_refused = group
-        .text("pids.events")
-        .and_then(|events| keyed(events, "max"));
+    if rare.has(Rare::PIDS) {
+        usage.pids_refused = group
+            .text("pids.events")
+            .and_then(|events| keyed(events, "max"));
+    }
 }
 
 fn memory(bytes: u64, inactive_file: Option<u64>) -> Memory {
@@ -242,13 +277,28 @@ mod tests {
                 throttled_periods: 4,
                 throttled_micros: 50,
             }),
-            pressure: Some(Pressure {
-                cpu: stall,
-                memory: stall,
-                io: stall,
-            }),
+            cpu_stall: Some(stall),
+            memory_stall: Some(stall),
+            io_stall: Some(stall),
         };
-        assert_eq!(read(&hierarchies, "leaf"), expected);
+        assert_eq!(read(&hierarchies, "leaf", Rare::All), expected);
+        // Three turns read all of it, each what changes and a part of the rest.
+        let turns = [0, 1, 2].map(|turn| read(&hierarchies, "leaf", Rare::Turn(turn)));
+        for turn in &turns {
+            assert_eq!((turn.pids, turn.cpu_micros), (Some(5), Some(70)));
+        }
+        let parts = turns.map(|one| {
+            [
+                one.memory_events.is_some(),
+                one.pids_refused.is_some(),
+                one.cpu_stall.is_some(),
+                one.io_stall.is_some(),
+            ]
+        });
+        let [limits, pids, stalls] = parts;
+        assert_eq!(limits, [true, false, false, false]);
+        assert_eq!(pids, [false, true, true, false]);
+        assert_eq!(stalls, [false, false, false, true]);
         assert_eq!(peak(&hierarchies, "leaf"), Some(2000));
     }
 
@@ -274,12 +324,12 @@ mod tests {
             hierarchy(&memory, Kind::V1, &[Facility::CgroupMemory]),
             hierarchy(&cpu, Kind::V1, &[Facility::CgroupCpu]),
         ];
-        let usage = read(&hierarchies, "leaf");
+        let usage = read(&hierarchies, "leaf", Rare::All);
         assert_eq!(usage.cpu_micros, Some(70));
         assert_eq!(usage.throttling.unwrap().throttled_micros, 50);
         assert_eq!(usage.memory.unwrap().working_set_bytes, 700);
         assert_eq!(usage.memory_events.unwrap().oom_kill, 4);
-        assert_eq!(usage.pressure.unwrap().memory, Stall::default());
+        assert!(usage.cpu_stall.is_some() && usage.memory_stall.is_none());
         assert_eq!((usage.pids, usage.pids_refused), (None, None));
         assert_eq!(peak(&hierarchies, "leaf"), Some(2000));
     }
@@ -288,6 +338,6 @@ mod tests {
     fn a_group_that_is_gone_reads_as_nothing() {
         let dir = group(&[]);
         let hierarchies = [hierarchy(&dir, Kind::V2, &[Facility::CgroupMemory])];
-        assert_eq!(read(&hierarchies, "gone"), Usage::default());
+        assert_eq!(read(&hierarchies, "gone", Rare::All), Usage::default());
     }
 }

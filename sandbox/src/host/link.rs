@@ -1,6 +1,6 @@
 //! The gateway's end of the socket to spawnd.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,8 +10,8 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::HostError;
 use super::process::{Known, Process};
+use super::{HostError, OPENING_BYTES_MAX};
 use crate::SPAWND_ARGUMENT;
 use crate::plan::Plan;
 use crate::sys;
@@ -30,12 +30,14 @@ pub(super) struct Ends {
 pub(super) fn spawn(
     link: &Link,
     plan: &Plan,
+    opening: &[u8],
     namespaces: u64,
     ask: Ask,
     entries: &[RawFd],
 ) -> Result<(Process, Ends), HostError> {
     let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
-    let (stdin_theirs, stdin) = pipe()?;
+    let (stdin_theirs, mut stdin) = pipe()?;
+    open_with(&mut stdin, opening)?;
     let (stdout, stdout_theirs) = pipe()?;
     let (stderr, stderr_theirs) = pipe()?;
     let (status, status_theirs) = pipe()?;
@@ -64,6 +66,16 @@ pub(super) fn spawn(
         Process::new(pid, pidfd, lifeline.into(), known, alone),
         ends,
     ))
+}
+
+/// Puts the first words into a pipe that nobody reads yet.
+fn open_with(stdin: &mut io::PipeWriter, opening: &[u8]) -> Result<(), HostError> {
+    let written = if opening.len() > OPENING_BYTES_MAX {
+        Err(io::Error::from_raw_os_error(libc::E2BIG))
+    } else {
+        stdin.write_all(opening)
+    };
+    written.map_err(|e| HostError::io("write the server's first input", e))
 }
 
 /// How long spawnd may take for one clone; past it, it is killed and replaced.

@@ -234,7 +234,7 @@ fn rehearse(link: &Link, ground: &Ground, wall: &Wall) -> Result<Option<String>,
     };
     plan.check()?;
     let ask = Ask::Spawn { into_cgroup: false };
-    let (process, ends) = match link::spawn(link, &plan, namespaces, ask, &[]) {
+    let (process, ends) = match link::spawn(link, &plan, &[], namespaces, ask, &[]) {
         Ok(spawned) => spawned,
         Err(HostError::Clone(error)) => return Ok(Some(format!("clone failed: {error}"))),
         Err(other) => return Err(other),

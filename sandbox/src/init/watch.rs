@@ -2,7 +2,7 @@
 //! isolate when the server ends or the gateway is gone.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::{EXIT_FAILED, EXIT_PANIC, failed, report};
+use super::{EXIT_PANIC, failed, report};
 use crate::plan::Place;
 use crate::procfs;
-use crate::status::{Decoder, Failure, Record};
+use crate::status::{Failure, Record};
 use crate::sys::{self, Ended, Waited};
 
 /// Blocks every signal: pid 1 of a namespace is sent only what it asks for, and init asks by
@@ -28,7 +28,6 @@ pub(super) fn block_signals() -> io::Result<()> {
 /// Watches until the isolate ends; then ends with it.
 pub(super) fn run(
     server: Pid,
-    executed: File,
     lifeline: OwnedFd,
     status: File,
 ) -> Result<std::convert::Infallible, Failure> {
@@ -37,19 +36,12 @@ pub(super) fn run(
     wanted.add(Signal::SIGTERM);
     let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|e| failed(Place::Fork, "make a signalfd", &e.into()))?;
-    let mut init = Init {
-        server,
-        status,
-        executed: Some(executed),
-    };
+    let mut init = Init { server, status };
     // The descriptors stay open for good; nothing below returns.
     loop {
-        let ready = init.wait(&signals, &lifeline);
+        let ready = wait(&signals, &lifeline);
         if ready.gateway_gone {
             end(0);
-        }
-        if ready.exec_told {
-            init.read_exec();
         }
         if ready.signaled {
             while let Ok(Some(info)) = signals.read_signal() {
@@ -65,53 +57,30 @@ pub(super) fn run(
 struct Init {
     server: Pid,
     status: File,
-    /// Until the server has executed, or told why it could not.
-    executed: Option<File>,
 }
 
 struct Ready {
     gateway_gone: bool,
-    exec_told: bool,
     signaled: bool,
 }
 
+fn wait(signals: &SignalFd, lifeline: &OwnedFd) -> Ready {
+    let mut fds = [
+        PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
+        Err(_) => end(EXIT_PANIC),
+    }
+    let [gateway, signal] = fds.map(|fd| fd.any().unwrap_or(false));
+    Ready {
+        gateway_gone: gateway,
+        signaled: signal,
+    }
+}
+
 impl Init {
-    fn wait(&self, signals: &SignalFd, lifeline: &OwnedFd) -> Ready {
-        let mut fds = vec![
-            PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        if let Some(executed) = &self.executed {
-            fds.push(PollFd::new(executed.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Err(_) => end(EXIT_PANIC),
-        }
-        let any = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-        Ready {
-            gateway_gone: any(0),
-            signaled: any(1),
-            exec_told: any(2),
-        }
-    }
-
-    /// The exec pipe is ready: its end means success, a record is the failure.
-    fn read_exec(&mut self) {
-        let Some(mut executed) = self.executed.take() else {
-            return;
-        };
-        let mut bytes = Vec::new();
-        executed.read_to_end(&mut bytes).ok();
-        let told = Decoder::default().feed(&bytes).into_iter().next();
-        let failed = told.is_some();
-        let record = told.unwrap_or(Record::Started);
-        report(Some(&mut self.status), &record);
-        if failed {
-            end(EXIT_FAILED);
-        }
-    }
-
     /// Reaps whoever died; the server's death is the isolate's.
     fn reap(&mut self) {
         while let Waited::Ended(pid, how) = sys::wait_any() {
@@ -125,9 +94,6 @@ impl Init {
     }
 
     fn server_ended(&mut self, record: &Record) -> ! {
-        // Dead before exec was seen: the pipe has its end by now, and `started` or the failure
-        // must come first.
-        self.read_exec();
         report(Some(&mut self.status), record);
         end(0)
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::limits::AUDIT_REFUSALS_WINDOW;
 
 use super::super::ctx::Ctx;
+use super::index;
 
 /// The service.
 pub(in crate::actors) struct AuditKeeper;
@@ -22,7 +24,7 @@ pub(in crate::actors) enum AuditMsg {
 
 impl Actor for AuditKeeper {
     type Msg = AuditMsg;
-    type State = (Arc<Ctx>, tokio_util::task::AbortOnDropHandle<()>);
+    type State = (Arc<Ctx>, [AbortOnDropHandle<()>; 2]);
     type Arguments = Arc<Ctx>;
 
     async fn pre_start(
@@ -46,7 +48,8 @@ impl Actor for AuditKeeper {
                 }
             }
         });
-        Ok((ctx, tokio_util::task::AbortOnDropHandle::new(watcher)))
+        let indexer = tokio::spawn(index::keep(Arc::clone(&ctx)));
+        Ok((ctx, [watcher, indexer].map(AbortOnDropHandle::new)))
     }
 
     async fn post_start(

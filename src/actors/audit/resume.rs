@@ -257,10 +257,12 @@ fn scan(segment: &Segment) -> io::Result<Scan> {
         last_event: String::new(),
     };
     let mut broken = false;
-    loop {
-        let Some(bytes) = lines.next()? else { break };
+    while let Some(bytes) = lines.next()? {
         let line = Line::parse(bytes);
-        scan.last = line.map(|line| line.tip()).or(scan.last);
+        // A segment cannot hold more records than bytes: other numbers nobody ever gave.
+        let plausible =
+            |line: &Line<'_>| (segment.first..segment.first + segment.bytes).contains(&line.seq);
+        scan.last = line.filter(plausible).map(|line| line.tip()).or(scan.last);
         let before = match (scan.tip, &line) {
             _ if broken => None,
             (Some(tip), Some(line)) => (line.seq == tip.seq + 1).then_some(tip.hash),

@@ -23,9 +23,12 @@ const KEY_NAME: &str = "audit.key";
 /// The public key's file.
 pub const PUBLIC_KEY_NAME: &str = "audit.pub";
 
+/// What makes bytes durable.
+type SyncFn = dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync;
+
 /// How bytes are made durable. A value of its own, so that tests can have a disk that fails.
 #[derive(Clone)]
-pub struct Sync(Arc<dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync>);
+pub struct Sync(Arc<SyncFn>);
 
 impl Sync {
     /// With this in place of `fdatasync`.

@@ -265,7 +265,7 @@ mod tests {
             };
             assert_eq!(unknown.nearest.as_deref(), near, "{scope} {text}");
         }
-        let start = &names.keys.keys().next().unwrap().short()[..5];
+        let start = names.keys.keys().next().unwrap().short().get(..5).unwrap();
         assert!(find(&names, Scope::Client, start).is_err_and(|unknown| unknown.several));
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::kill::Kind;
 use crate::domain::limits::VERDICTS_SHOWN;
 use crate::domain::mcp::Sharing;
 
-use super::super::audit::Durability;
+use super::super::audit::{Audit, Durability};
 use super::super::record::{Facts, RunRecord};
 use super::super::slot::{Slot, SlotState};
 use super::super::views::{
@@ -25,6 +25,25 @@ const DENIES_SHOWN: usize = 5;
 
 pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn audit(log: &Audit) -> AuditView {
+    let why = log.written().borrow().failing.clone();
+    let stats = log.stats();
+    AuditView {
+        durability: match log.durability() {
+            Durability::Durable => "durable",
+            Durability::Buffered => "buffered",
+        }
+        .to_owned(),
+        queued: stats.queued,
+        failing: why.is_some(),
+        why,
+        lost: stats.dropped.iter().sum(),
+        seq: stats.seq,
+        index_lag: stats.seq.saturating_sub(stats.indexed_seq),
+        chain_ok: stats.chain_ok,
+    }
 }
 
 impl Control {
@@ -71,15 +90,6 @@ impl Control {
             calls_total: ctx.totals.calls.load(Ordering::Relaxed),
             calls_failed_total: ctx.totals.failed.load(Ordering::Relaxed),
             store: self.store_view(),
-            audit: AuditView {
-                durability: match ctx.audit.durability() {
-                    Durability::Durable => "durable",
-                    Durability::Buffered => "buffered",
-                }
-                .to_owned(),
-                queued: ctx.audit.queued(),
-                failing: ctx.audit.written().borrow().failing.is_some(),
-            },
             suspensions: denies(Kind::Suspension).count() as u64,
             kill_switches: denies(Kind::KillSwitch).count() as u64,
             denies: listing
@@ -90,7 +100,9 @@ impl Control {
                 .collect(),
             denies_not_stored: ctx.kill.unsaved(),
             kill_journal_failing: ctx.kill.is_journal_failing(),
+            audit: audit(&ctx.audit),
             client_url: ctx.client_url(),
+            ops_url: ctx.ops.url.lock().clone(),
             unowned_processes: ctx.launcher.unowned() as u64,
         }
     }

@@ -11,9 +11,10 @@ use crate::domain::kill::Caller;
 use crate::domain::limits::SESSIONS_MAX;
 use crate::domain::token::PresharedKey;
 use crate::storage::StoreError;
+use crate::telemetry::metrics::labels::{Auth, AuthMethod};
 
 use super::super::access::AccessKeys;
-use super::super::audit::Entry;
+use super::super::audit::{AuditError, Entry};
 use super::super::clock::{id_bits, random};
 use super::super::ctx::Ctx;
 use super::super::failure;
@@ -34,6 +35,15 @@ fn millis(duration: Duration) -> Millis {
 }
 
 pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+    let decided = decide(ctx, token);
+    let outcome = decided
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Session, outcome);
+    decided
+}
+
+fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
     let Some(token) = token else {
         return Err(refuse(
             Code::Unauthorized,
@@ -41,16 +51,34 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
         ));
     };
     let access = access(ctx)?;
-    let genuine = access
-        .tokens
-        .verify(token)
-        .map_err(|error| refuse(Code::Unauthorized, error.to_string()))?;
+    let genuine = access.tokens.verify(token).map_err(|error| {
+        let refusal = refuse(Code::Unauthorized, error.to_string());
+        record_refused(ctx, None, &refusal);
+        refusal
+    })?;
     let Some(session) = ctx.sessions.pin().get(&genuine.session).cloned() else {
-        return Err(refuse(
+        let refusal = refuse(
             Code::SessionExpired,
             "the session has ended; register again",
-        ));
+        );
+        record_refused(ctx, None, &refusal);
+        return Err(refusal);
     };
+    match takes(ctx, &session, genuine.signed_by_rotated) {
+        Ok(()) => Ok(session),
+        Err(refusal) => {
+            record_refused(ctx, Some(&session), &refusal);
+            Err(refusal)
+        }
+    }
+}
+
+/// Whether a known session's genuine token is still good; if so, the session lives on.
+fn takes(
+    ctx: &Ctx,
+    session: &SessionHandle,
+    signed_by_rotated: Option<Millis>,
+) -> Result<(), Refusal> {
     let now = ctx.wall_ms();
     if session.is_revoked()
         || session.is_key_expired(now)
@@ -63,9 +91,7 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
         ));
     }
     let grace = millis(ctx.settings.token_grace);
-    let rotated = genuine
-        .signed_by_rotated
-        .is_some_and(|at| at.saturating_add(grace) < now);
+    let rotated = signed_by_rotated.is_some_and(|at| at.saturating_add(grace) < now);
     if rotated || session.is_over(now, grace) {
         return Err(refuse(
             Code::SessionExpired,
@@ -73,7 +99,7 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
         ));
     }
     session.touch(now, millis(ctx.settings.session_ttl));
-    Ok(session)
+    Ok(())
 }
 
 fn access(ctx: &Ctx) -> Result<Arc<AccessKeys>, Refusal> {
@@ -98,18 +124,12 @@ pub(super) async fn register(
         ));
     }
     let result = try_register(ctx, &registration).await;
-    let entry = Entry::new("session.register", ctx.wall_ms())
-        .field("client", &registration.friendly_name)
-        .field("host_tool", &registration.host_tool);
-    let entry = match &result {
-        Ok(registered) => entry
-            .field("outcome", "ok")
-            .field("session", registered.session.as_str())
-            .field("user", registered.user.as_str()),
-        Err(refusal) => entry.field("outcome", refusal.code.as_str()),
-    };
+    let outcome = result
+        .as_ref()
+        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    ctx.metrics.auth(AuthMethod::Key, outcome);
     // Registering is an authentication decision: it counts only if it is on record.
-    match ctx.audit.commit(entry).await {
+    match record(ctx, &registration, &result).await {
         Ok(()) => result,
         Err(error) => {
             if let Ok(registered) = &result {
@@ -121,6 +141,64 @@ pub(super) async fn register(
             ))
         }
     }
+}
+
+/// Records who was let in, and who was not: of many alike the first, then how many.
+async fn record(
+    ctx: &Ctx,
+    registration: &Registration,
+    result: &Result<Registered, Refusal>,
+) -> Result<(), AuditError> {
+    use secrecy::ExposeSecret;
+    // Only a key that has the form of one has a public part; the rest is never repeated.
+    let presented = PresharedKey::parse(registration.preshared_key.expose_secret());
+    let prefix = presented.as_ref().map_or("", |key| key.public_prefix());
+    let entry = Entry::new("auth.register", ctx.wall_ms())
+        .field("client", &registration.friendly_name)
+        .field("host_tool", &registration.host_tool)
+        .field("prefix", prefix);
+    let entry = match result {
+        Ok(registered) => {
+            let id = registered.session.bits();
+            let handle = ctx.sessions.pin().get(&id).cloned();
+            let entry = entry
+                .field("outcome", "ok")
+                .field("session", registered.session.as_str());
+            match handle {
+                Some(handle) => entry
+                    .field("user", handle.user.id.as_str())
+                    .field("key", handle.key.as_str()),
+                None => entry,
+            }
+        }
+        Err(refusal) => {
+            let code = refusal.code.as_str();
+            if !ctx.refusals.is_first("register", prefix, code) {
+                return Ok(());
+            }
+            entry.field("outcome", code)
+        }
+    };
+    ctx.audit.commit(entry).await
+}
+
+/// Records a token that was not taken: of many alike the first, then how many.
+fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal) {
+    let (code, who) = (
+        refusal.code.as_str(),
+        session.map_or("", |session| session.id().as_str()),
+    );
+    if !ctx.refusals.is_first("token", who, code) {
+        return;
+    }
+    let mut entry = Entry::new("auth.refused", ctx.wall_ms()).field("outcome", code);
+    if let Some(session) = session {
+        entry = entry
+            .field("session", who)
+            .field("user", session.user.id.as_str())
+            .field("key", session.key.as_str());
+    }
+    ctx.audit.post(entry);
 }
 
 /// Ends a session that nobody was told of, so that it takes no room from its key.
@@ -269,7 +347,11 @@ fn room(ctx: &Ctx, key: &Key) -> Result<(), Refusal> {
 }
 
 fn store_away(error: &StoreError) -> Refusal {
-    tracing::error!("a registration failed: {error}");
+    if error.is_away() {
+        tracing::debug!("a registration was refused: {error}");
+    } else {
+        tracing::error!("a registration failed: {error}");
+    }
     Refusal {
         code: Code::StoreUnavailable,
         message: "the gateway's store does not answer; try again in a moment".to_owned(),

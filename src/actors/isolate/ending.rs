@@ -7,6 +7,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use crate::domain::limits::KILL_WAIT;
 use crate::domain::restart::Next;
 use crate::domain::verdict::{Verdict, Weight};
+use crate::telemetry::metrics::labels::StartCause;
 
 use super::super::clock::jitter;
 use super::super::handle::RunEnd;
@@ -57,6 +58,12 @@ impl IsolateState {
                 "processes outlived the kill; the slot stays shut until they are gone"
             );
             let survivors = remains.survivors;
+            let pids: Vec<String> = survivors.iter().map(ToString::to_string).collect();
+            let entry = self.ctx.about("isolate.stuck", &self.slot);
+            let entry = entry
+                .number("epoch", epoch)
+                .field("survivors", &pids.join(" "));
+            self.ctx.audit.post(entry);
             self.slot.enter(
                 SlotState::Stuck { survivors },
                 "processes outlived the kill",
@@ -81,7 +88,7 @@ impl IsolateState {
         let again = std::mem::take(&mut self.again);
         if again && self.leaving.is_none() {
             self.slot.policy(|policy, _| policy.pardon());
-            return self.start(myself, "restarted by an administrator").await;
+            return self.start(myself, StartCause::Admin).await;
         }
         match next {
             Next::Rest => self.rest(myself, cause).await?,
@@ -99,6 +106,13 @@ impl IsolateState {
             }
             Next::Quarantine { until: at } => {
                 let until = self.slot.instant(at);
+                let entry = self.ctx.about("isolate.quarantined", &self.slot);
+                self.ctx.audit.post(
+                    entry
+                        .field("verdict", end.verdict.kind())
+                        .field("detail", &cause),
+                );
+                self.meter().quarantined();
                 self.slot
                     .enter(SlotState::Quarantined { until, end }, cause);
                 self.wait(myself, at);
@@ -110,7 +124,8 @@ impl IsolateState {
     /// The final verdict of a run, now that the counters are read.
     fn judge(&self, run: &Occupant, remains: &Remains) -> Arc<RunEnd> {
         let mut kept = None;
-        run.record.counted(remains.usage);
+        let spent = run.record.counted(remains.usage);
+        self.meter().spend(&spent);
         run.record.learn(|facts| {
             let told = || run.handle.ended().map(|end| end.verdict.clone());
             let verdict = facts

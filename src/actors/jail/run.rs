@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sandbox::cgroup::{Leaf, OomScope as KernelOom, Stall as KernelStall, Usage as KernelUsage};
+use sandbox::cgroup::{Leaf, OomScope as KernelOom, Usage as KernelUsage};
 use sandbox::host::{Process, Spawned};
 use sandbox::status::Decoder;
 use tokio::io::Interest;
@@ -20,9 +20,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stage::Stage;
+use super::usage::usage;
 use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
 use crate::domain::limits::KILL_WAIT;
-use crate::domain::usage::{Memory, MemoryEvents, Pressure, Stall, Throttling};
 use crate::domain::verdict::OomScope;
 
 /// First and longest pause between looks at a cgroup that is dying.
@@ -365,7 +365,7 @@ impl JailScope {
         self.remains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, how: fn(&Leaf) -> KernelUsage) -> Usage {
+    fn read(&self, how: impl Fn(&Leaf) -> KernelUsage) -> Usage {
         self.run
             .leaf()
             .as_ref()
@@ -378,9 +378,11 @@ impl JailScope {
             return remains;
         }
         if !self.run.end(wait).await {
+            // Parted: the leaf's lock must be given back before `survivors` takes it again.
+            let oom = self.run.leaf().as_ref().and_then(Leaf::oom).map(oom);
             return Remains {
                 usage: self.usage(),
-                oom: self.run.leaf().as_ref().and_then(Leaf::oom).map(oom),
+                oom,
                 survivors: self.run.survivors(),
             };
         }
@@ -415,8 +417,8 @@ impl Scope for JailScope {
         self.read(Leaf::usage)
     }
 
-    fn sample(&self) -> Usage {
-        self.read(Leaf::sample)
+    fn sample(&self, turn: u32) -> Usage {
+        self.read(|leaf| leaf.sample(turn))
     }
 }
 
@@ -433,39 +435,6 @@ impl Drop for JailScope {
         {
             runtime.spawn(Arc::clone(&self.run).end_abandoned());
         }
-    }
-}
-
-fn usage(usage: KernelUsage) -> Usage {
-    let stall = |stall: KernelStall| Stall {
-        some_micros: stall.some_micros,
-        full_micros: stall.full_micros,
-    };
-    Usage {
-        memory: usage.memory.map(|memory| Memory {
-            bytes: memory.bytes,
-            working_set_bytes: memory.working_set_bytes,
-        }),
-        memory_peak_bytes: usage.memory_peak_bytes,
-        memory_events: usage.memory_events.map(|events| MemoryEvents {
-            high: events.high,
-            max: events.max,
-            oom: events.oom,
-            oom_kill: events.oom_kill,
-        }),
-        pids: usage.pids,
-        pids_refused: usage.pids_refused,
-        cpu_micros: usage.cpu_micros,
-        throttling: usage.throttling.map(|throttling| Throttling {
-            periods: throttling.periods,
-            throttled_periods: throttling.throttled_periods,
-            throttled_micros: throttling.throttled_micros,
-        }),
-        pressure: usage.pressure.map(|pressure| Pressure {
-            cpu: stall(pressure.cpu),
-            memory: stall(pressure.memory),
-            io: stall(pressure.io),
-        }),
     }
 }
 

@@ -102,6 +102,7 @@ impl Walls {
                 args: launch.args,
                 env: launch.env,
             },
+            opening: launch.opening.to_vec(),
         })
     }
 

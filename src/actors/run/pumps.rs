@@ -109,7 +109,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
         }
         // An id that long is no id: we would only echo the server's own flood.
         Some(Incoming::Request { id, .. }) if id.len() > REQUEST_ID_BYTES_MAX => {
-            record.noise.push(&line);
+            record.keep_noise(&line);
         }
         Some(Incoming::Request { id, method }) => {
             record.learn(|facts| facts.asked += 1);
@@ -122,7 +122,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
         Some(Incoming::Notification { .. }) => {}
         Some(Incoming::Stray) => record.learn(|facts| facts.strays += 1),
         None if line.is_empty() => {}
-        None => record.noise.push(&line),
+        None => record.keep_noise(&line),
     }
 }
 
@@ -151,12 +151,12 @@ pub(super) async fn keep_stderr(
                 while matches!(line.last(), Some(b'\n' | b'\r')) {
                     line.pop();
                 }
-                record.stderr.push(&line);
+                record.keep_stderr(&line);
                 line = Vec::new();
             }
         }
     }
     if !line.is_empty() {
-        record.stderr.push(&line);
+        record.keep_stderr(&line);
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ractor::ActorRef;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +20,7 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 use crate::protocol::handshake;
 
-use super::super::handle::{CallError, Handle, Reply};
+use super::super::handle::{CallError, Handle, Posed, Reply};
 use super::super::launcher::{LaunchError, Launched, Scope};
 use super::super::plan;
 use super::super::slot::Order;
@@ -47,12 +48,17 @@ pub(super) async fn start(
     // From here on the warden hears orders; a launch under way is not given up, so that there is
     // never a process tree that no slot knows.
     let deadline = Instant::now() + args.deadline;
-    launch(&mut args, myself, tasks, deadline).await?;
+    let handle = Arc::clone(&args.occupant.handle);
+    // The first question is in the server's stdin when it begins; a tool call never is, that waits
+    // until the run is ready.
+    let (opening, initialize) = handle
+        .pose("initialize", &handshake::initialize_params())
+        .map_err(|error| verdict_on(&args, &handle, "initialize", error))?;
+    launch(&mut args, opening, myself, tasks, deadline).await?;
     if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
         return Err(verdict_of(order));
     }
-    let handle = Arc::clone(&args.occupant.handle);
-    shake_hands(&args, &handle, deadline).await?;
+    shake_hands(&args, &handle, initialize, deadline).await?;
     let record = &args.occupant.record;
     record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
     Ok(())
@@ -73,13 +79,14 @@ async fn ordered(orders: &mut tokio::sync::watch::Receiver<Order>) -> Verdict {
 
 async fn launch(
     args: &mut RunArgs,
+    opening: Bytes,
     myself: &ActorRef<RunMsg>,
     tasks: &mut Tasks,
     deadline: Instant,
 ) -> Result<(), Verdict> {
     // No process exists yet: what hangs here, say on a dead network disk, may be left behind.
     let planned = tokio::time::timeout_at(deadline, plan::launch(&args.ctx, &args.slot)).await;
-    let launch = planned.unwrap_or_else(|_| {
+    let (mut launch, redactor) = planned.unwrap_or_else(|_| {
         let seconds = args.deadline.as_secs_f32();
         Err(Verdict::Handshake {
             detail: format!(
@@ -88,6 +95,8 @@ async fn launch(
             ),
         })
     })?;
+    args.occupant.record.redact_with(redactor);
+    launch.opening = opening;
     let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(LaunchError::Refused { step, detail })) => {
@@ -146,12 +155,13 @@ fn carry(args: &mut RunArgs, launched: Launched, myself: &ActorRef<RunMsg>, task
 async fn shake_hands(
     args: &RunArgs,
     handle: &Arc<Handle>,
+    initialize: Posed,
     deadline: Instant,
 ) -> Result<(), Verdict> {
     let record = &args.occupant.record;
     let since = Instant::now();
-    let params = handshake::initialize_params();
-    let reply = ask(args, handle, "initialize", &params, deadline).await?;
+    let answered = initialize.answer(deadline).await;
+    let reply = answered.map_err(|error| verdict_on(args, handle, "initialize", error))?;
     let server = body(&reply)
         .and_then(handshake::read_initialize)
         .map_err(|detail| Verdict::Handshake { detail })?;
@@ -219,17 +229,22 @@ async fn ask(
     params: &[u8],
     deadline: Instant,
 ) -> Result<Reply, Verdict> {
-    match handle.ask(method, params, deadline).await {
-        Ok(reply) => Ok(reply),
-        Err(CallError::Ended(end)) => Err(end.verdict.clone()),
-        Err(CallError::TimedOut) => Err(too_slow(method, args.deadline)),
+    let answered = handle.ask(method, params, deadline).await;
+    answered.map_err(|error| verdict_on(args, handle, method, error))
+}
+
+/// What a question without an answer says of the run.
+fn verdict_on(args: &RunArgs, handle: &Handle, method: &str, error: CallError) -> Verdict {
+    match error {
+        CallError::Ended(end) => end.verdict.clone(),
+        CallError::TimedOut => too_slow(method, args.deadline),
         // Nobody cancels a question of our own.
-        Err(CallError::NotSent | CallError::Busy { .. } | CallError::Cancelled(_)) => {
+        CallError::NotSent | CallError::Busy { .. } | CallError::Cancelled(_) => {
             match handle.ended() {
-                Some(end) => Err(end.verdict.clone()),
-                None => Err(Verdict::Handshake {
+                Some(end) => end.verdict.clone(),
+                None => Verdict::Handshake {
                     detail: format!("{method} could not be sent"),
-                }),
+                },
             }
         }
     }

@@ -130,7 +130,9 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict { .. } => Self::new(Code::Conflict, error.to_string()),
             // The text names the fault; the driver's own words stay in the log.
             StoreError::Unavailable { .. } | StoreError::Open { .. } => {
-                tracing::error!(error = ?error, "the store did not do what an admin asked");
+                if !error.is_away() {
+                    tracing::error!(error = ?error, "the store did not do what an admin asked");
+                }
                 Self::new(Code::StoreUnavailable, error.to_string())
             }
             StoreError::Corrupt { .. } => Self::new(Code::StoreDamaged, error.to_string()),

@@ -117,7 +117,8 @@ impl Launcher for Script {
 
     fn launch(&self, launch: Launch) -> BoxFuture<'_, Result<Launched, LaunchError>> {
         Box::pin(async move {
-            let (stdin, theirs_in) = duplex(64 << 10);
+            let (mut stdin, theirs_in) = duplex(64 << 10);
+            stdin.write_all(&launch.opening).await.unwrap();
             let (stdout, theirs_out) = duplex(64 << 10);
             let (stderr, mut theirs_err) = duplex(4 << 10);
             let end = CancellationToken::new();

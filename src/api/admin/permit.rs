@@ -12,6 +12,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 
 use super::{About, ApiError};
+use crate::actors::control::Control;
 use crate::api::peer::PeerCred;
 use crate::domain::code::Code;
 
@@ -48,6 +49,7 @@ impl<S> FromRequestParts<S> for Admin
 where
     S: Send + Sync,
     Arc<About>: FromRef<S>,
+    Control: FromRef<S>,
 {
     type Rejection = ApiError;
 
@@ -65,6 +67,7 @@ where
                 path = parts.uri.path(),
                 "admin socket: denied"
             );
+            Control::from_ref(state).denied(&format!("uid:{}", peer.uid));
             let text = format!("uid {} may not administer this server", peer.uid);
             ApiError::new(Code::Denied, text).next(match group {
                 Some(group) => format!("run it as root or as a member of the group `{group}`"),

@@ -12,6 +12,7 @@ use crate::domain::account::Millis;
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
 use crate::domain::name::Name;
+use crate::telemetry::metrics::labels::Outcome;
 
 /// Room for everything in an answer but the result.
 const FRAME_BYTES: usize = 256;
@@ -36,7 +37,10 @@ pub(super) fn answered(answer: &Answer, at: Millis, max: usize) -> Bytes {
     let result = answer.line.get(answer.result.clone()).unwrap_or_default();
     let parsed: ToolResult<'_> = match serde_json::from_slice(result) {
         Ok(parsed) if result.first() == Some(&b'{') => parsed,
-        _ => return not_a_result(answer, at),
+        _ => {
+            answer.meter.ended(Outcome::RpcError);
+            return not_a_result(answer, at);
+        }
     };
     let mut out = BytesMut::with_capacity(result.len() + FRAME_BYTES);
     out.put_slice(b"{\"result\":");
@@ -56,6 +60,9 @@ pub(super) fn answered(answer: &Answer, at: Millis, max: usize) -> Bytes {
     put_number(&mut out, millis(answer.took));
     put_mcp(&mut out, &answer.mcp);
     let is_error = parsed.is_error.is_some_and(|flag| flag.get() == "true");
+    if is_error {
+        answer.meter.ended(Outcome::ToolError);
+    }
     out.put_slice(if is_error {
         b",\"is_error\":true}}"
     } else {
@@ -64,6 +71,7 @@ pub(super) fn answered(answer: &Answer, at: Millis, max: usize) -> Bytes {
     if fits(&out, max) {
         out.freeze()
     } else {
+        answer.meter.ended(Outcome::TooLarge);
         too_large(answer, out.len(), at, max)
     }
 }
@@ -186,7 +194,11 @@ fn mebibytes(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
+
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::metrics::mcp::CallMeter;
 
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -196,7 +208,9 @@ mod tests {
     fn answer(result: &str) -> Answer {
         let line = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{result}}}"#);
         let from = line.len() - result.len() - 1;
+        let meter = CallMeter::begin(Arc::clone(Metrics::new().no_mcp()), 0);
         Answer {
+            meter,
             call: CallId::from_random([3; 10]),
             mcp: Name::parse("notes").unwrap(),
             result: from..line.len() - 1,

@@ -24,6 +24,7 @@ use tower::Service;
 use super::Bounds;
 use super::pulse::{Guard, Pulse, Serving, Watched};
 use crate::api::peer::{PeerAddress, PeerCred};
+use crate::telemetry::metrics::http::HttpMeter;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,7 @@ pub(super) enum Who {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) bounds: Bounds,
+    pub(super) meter: Option<Arc<HttpMeter>>,
     /// Set before `wake` is cancelled. Polling the token takes a lock that all connections share,
     /// so a connection polls it once to be woken and reads this after.
     draining: AtomicBool,
@@ -56,9 +58,10 @@ pub(super) enum Ended {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds, meter: Option<Arc<HttpMeter>>) -> Self {
         Self {
             bounds,
+            meter,
             draining: AtomicBool::new(false),
             wake: CancellationToken::new(),
         }
@@ -88,7 +91,9 @@ where
     let pulse = Arc::new(Pulse::default());
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
     let serving = Arc::clone(&pulse);
-    let service = service_fn(move |request| answer(request, who, &serving, &router));
+    let meter = shared.meter.clone();
+    let service =
+        service_fn(move |request| answer(request, who, &serving, &router, meter.as_ref()));
     let mut http = http1::Builder::new();
     http.half_close(false)
         .header_read_timeout(None)
@@ -131,16 +136,24 @@ fn answer(
     who: Who,
     pulse: &Arc<Pulse>,
     router: &Router,
+    meter: Option<&Arc<HttpMeter>>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
     match who {
         Who::Address(address) => drop(request.extensions_mut().insert(address)),
         Who::Cred(cred) => drop(request.extensions_mut().insert(cred)),
     }
     let serving = Serving::begin(pulse);
+    let counted = meter.map(|meter| {
+        let route = meter.route(request.uri().path());
+        (Arc::clone(meter), route, Instant::now())
+    });
     // A router is one reference count; axum's is always ready.
     let answered = router.clone().call(request);
     async move {
         let response = answered.await?;
+        if let Some((meter, route, began)) = counted {
+            meter.answered(route, response.status().as_u16(), began.elapsed());
+        }
         // A body of known size is written from here on; a stream is a request still served.
         if response.body().size_hint().exact().is_some() {
             return Ok(response);

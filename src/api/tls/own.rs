@@ -78,7 +78,7 @@ pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), Tl
 
 /// Whether the certificate is there, belongs to the key and is not near its end.
 fn is_good(cert: &Path, key: &Path, now: Millis) -> bool {
-    match super::load(cert, key) {
+    match super::load(cert, key, None) {
         Ok(loaded) => loaded.not_after.is_some_and(|end| !is_ending(end, now)),
         Err(TlsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => false,
         Err(error) => {

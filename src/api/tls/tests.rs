@@ -139,3 +139,105 @@ fn errors_name_the_file_and_the_reason() {
         assert!(text.contains(word), "{text}");
     }
 }
+
+/// The wall time of a handshake, so that no certificate is too new or too old.
+#[derive(Debug)]
+struct Fixed;
+
+impl rustls::time_provider::TimeProvider for Fixed {
+    fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
+        let since = std::time::Duration::from_secs(1_795_000_000);
+        Some(rustls_pki_types::UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// An authority, and a certificate of its own for somebody.
+struct Authority {
+    pem: String,
+    client: (CertificateDer<'static>, PrivateKeyDer<'static>),
+}
+
+fn authority(name: &str) -> Authority {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::from_params(&params, &key);
+    let own = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec!["scraper".to_owned()]).unwrap();
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let cert = leaf.signed_by(&own, &issuer).unwrap();
+    Authority {
+        pem,
+        client: (
+            cert.der().clone(),
+            PrivateKeyDer::try_from(own.serialize_der()).unwrap(),
+        ),
+    }
+}
+
+/// Whether a client gets in, with this certificate or none.
+fn gets_in(server: &Tls, shows: Option<&Authority>) -> bool {
+    let mut roots = RootCertStore::empty();
+    let chain = read_chain(&server.cert_path()).unwrap();
+    roots.add(chain.first().unwrap().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_details(provider, Arc::new(Fixed))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match shows {
+        Some(authority) => {
+            let (cert, key) = &authority.client;
+            let shown = config.with_client_auth_cert(vec![cert.clone()], key.clone_key());
+            shown.unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut server = rustls::ServerConnection::new(server.server_config()).unwrap();
+    for _ in 0..10 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        if server.process_new_packets().is_err() {
+            return false;
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    !server.is_handshaking()
+}
+
+#[test]
+fn only_who_shows_a_certificate_of_the_authority_gets_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, &ours.pem).unwrap();
+    let open = Tls::load(own(dir.path()), clock(START).0).unwrap();
+    assert!(gets_in(&open, None));
+    let guarded = Tls::load_trusting(own(dir.path()), Some(file.clone()), clock(START).0).unwrap();
+    assert!(!gets_in(&guarded, None));
+    assert!(!gets_in(&guarded, Some(&theirs)));
+    assert!(gets_in(&guarded, Some(&ours)));
+    // Another authority from now on.
+    fs::write(&file, format!("{}\n", theirs.pem)).unwrap();
+    assert_eq!(guarded.refresh().unwrap(), Refreshed::Exchanged);
+    assert!(!gets_in(&guarded, Some(&ours)) && gets_in(&guarded, Some(&theirs)));
+    fs::write(&file, "nonsense").unwrap();
+    assert!(guarded.refresh().is_err());
+    assert!(gets_in(&guarded, Some(&theirs)), "the last good one stays");
+    let nothing = Tls::load_trusting(own(dir.path()), Some(file), clock(START).0);
+    assert!(nothing.unwrap_err().to_string().contains("ca.pem"));
+}

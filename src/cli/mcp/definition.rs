@@ -13,8 +13,9 @@ use crate::api::admin::mcps::{
     AddMcp, ConfinementChange, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
 };
 use crate::domain::confinement::{Network, Profile};
-use crate::domain::mcp::{Program, Sharing};
-use crate::domain::name::Name;
+use crate::domain::credential::{CredentialSlot, parse_slot};
+use crate::domain::mcp::{Capture, Program, Sharing};
+use crate::domain::name::{CredentialName, Name};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -84,6 +85,26 @@ impl From<NetworkArg> for Network {
     }
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CaptureArg {
+    /// Their size
+    None,
+    /// Their size and SHA-256
+    Digest,
+    /// Their text as well, without known secrets
+    Full,
+}
+
+impl From<CaptureArg> for Capture {
+    fn from(arg: CaptureArg) -> Self {
+        match arg {
+            CaptureArg::None => Self::None,
+            CaptureArg::Digest => Self::Digest,
+            CaptureArg::Full => Self::Full,
+        }
+    }
+}
+
 /// What may be said of a server besides its command.
 #[derive(Debug, Args)]
 struct Traits {
@@ -93,6 +114,9 @@ struct Traits {
     /// A variable of its environment; may be repeated
     #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
     env: Vec<(String, String)>,
+    /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
+    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE")]
+    credentials: Vec<(CredentialName, CredentialSlot)>,
     /// Memory of one isolate, like 512MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     memory: Option<u64>,
@@ -123,6 +147,9 @@ struct Traits {
     /// The same, and may be written to as far as the isolate's uid may
     #[arg(long, value_name = "PATH")]
     write: Vec<PathBuf>,
+    /// What the audit log keeps of a call's arguments [default: digest]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    audit_arguments: Option<CaptureArg>,
     /// One line for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -151,6 +178,9 @@ pub(in crate::cli) struct UpdateArgs {
     /// Remove a variable; may be repeated
     #[arg(long, value_name = "NAME")]
     unset_env: Vec<String>,
+    /// Take a credential back; may be repeated. Values that are set stay until they are removed
+    #[arg(long, value_parser = CredentialName::parse, value_name = "NAME")]
+    remove_credential: Vec<CredentialName>,
     /// Another command with all its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -226,6 +256,12 @@ impl AddArgs {
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
+            audit_arguments: self
+                .traits
+                .audit_arguments
+                .map(Capture::from)
+                .unwrap_or_default(),
+            credentials: self.traits.credentials.iter().cloned().collect(),
         })
     }
 }
@@ -237,6 +273,9 @@ impl UpdateArgs {
         let env: BTreeMap<_, _> = removed
             .chain(set.map(|(name, value)| (name, Some(value))))
             .collect();
+        let taken = self.remove_credential.iter();
+        let taken = taken.map(|name| (name.clone(), None));
+        let given = self.traits.credentials.iter().cloned();
         let command = self.command.split_first();
         let wanted = UpdateMcp {
             description: self.traits.description.clone(),
@@ -249,6 +288,10 @@ impl UpdateArgs {
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
+            audit_arguments: self.traits.audit_arguments.map(Capture::from),
+            credentials: taken
+                .chain(given.map(|(name, slot)| (name, Some(slot))))
+                .collect(),
         };
         if wanted == UpdateMcp::default() {
             let text = format!("nothing to change was given for mcp {}", self.name);

@@ -13,12 +13,17 @@ use crate::actors::launcher::BoxFuture;
 use crate::actors::listeners::{DoorError, Doors, OpenDoors};
 use crate::api::admin::{self, About};
 use crate::api::client::{self, Options};
-use crate::api::serve::{BindError, Bounds, Listener, OtherPort, SocketMode, bind_tcp, bind_unix};
+use crate::api::serve::{
+    BindError, Bounds, Listener as Serving, OtherPort, SocketMode, bind_tcp, bind_unix,
+};
 use crate::api::tls::{Source, Tls, TlsError, local_names};
 use crate::cli::error::CliError;
 use crate::config::Config;
 use crate::config::client::Tls as Wanted;
 use crate::domain::code::Code;
+use crate::telemetry::metrics::labels::Listener;
+
+use super::ops::OpsDoor;
 
 /// What the tree's listeners service opens.
 pub(super) struct HouseDoors {
@@ -32,6 +37,7 @@ pub(super) struct HouseDoors {
     own_certificate: bool,
     options: Options,
     about: About,
+    ops: Option<Arc<OpsDoor>>,
 }
 
 // === impl HouseDoors ===
@@ -45,6 +51,7 @@ impl HouseDoors {
         config: &Config,
         about: About,
         any_port: bool,
+        any_ops_port: bool,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, CliError> {
         let tls = match source(config)? {
@@ -74,6 +81,7 @@ impl HouseDoors {
                 trusted_proxies: config.client.trusted_proxies.clone(),
             },
             about,
+            ops: OpsDoor::new(config, any_ops_port, clock)?.map(Arc::new),
         })
     }
 
@@ -82,6 +90,11 @@ impl HouseDoors {
         let bound = self.bound.get()?;
         let other = self.asked.port() != 0 && self.asked.port() != bound.port();
         other.then(|| self.asked.port())
+    }
+
+    /// The ops door, if there is one.
+    pub(super) fn ops(&self) -> Option<&OpsDoor> {
+        self.ops.as_deref()
     }
 
     /// Fingerprint and file of our own certificate.
@@ -116,6 +129,12 @@ impl HouseDoors {
         let clients = bind_tcp(address, other).await.map_err(|e| shut(&e))?;
         let bound = clients.tcp().unwrap_or(address);
         let client_url = self.url(*self.bound.get_or_init(|| bound));
+        let ops = control.ops();
+        let clients = clients.measured(ops.http(Listener::Client));
+        let admin = admin.measured(ops.http(Listener::Admin));
+        if let Some(door) = &self.ops {
+            door.open(ops, self.tls.clone()).await?;
+        }
         let admin = admin.serve(
             admin::router(control, self.about.clone()),
             None,
@@ -130,7 +149,7 @@ impl HouseDoors {
         );
         Ok(OpenDoors {
             client_url,
-            closed: Box::pin(closed(clients, admin, stop)),
+            closed: Box::pin(closed(clients, admin, self.ops.clone(), stop)),
         })
     }
 }
@@ -167,7 +186,7 @@ fn source(config: &Config) -> Result<Option<Source>, CliError> {
     }
 }
 
-fn no_certificate(error: &TlsError) -> CliError {
+pub(super) fn no_certificate(error: &TlsError) -> CliError {
     CliError::NotStarted {
         code: Code::StartFailed,
         message: chain(error),
@@ -175,7 +194,7 @@ fn no_certificate(error: &TlsError) -> CliError {
     }
 }
 
-fn shut(error: &BindError) -> DoorError {
+pub(super) fn shut(error: &BindError) -> DoorError {
     let code = match error {
         BindError::InUse { .. } | BindError::Answers { .. } => Code::PortTaken,
         _ => Code::StartFailed,
@@ -187,7 +206,7 @@ fn shut(error: &BindError) -> DoorError {
 }
 
 /// An error with what is behind it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -197,10 +216,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+async fn broken(ops: Option<&OpsDoor>) -> DoorError {
+    match ops {
+        Some(ops) => ops.broken().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Resolves when both have drained after `stop`, or when one of them ended without it.
 async fn closed(
-    mut clients: Listener,
-    mut admin: Listener,
+    mut clients: Serving,
+    mut admin: Serving,
+    ops: Option<Arc<OpsDoor>>,
     stop: CancellationToken,
 ) -> Result<(), DoorError> {
     let broke = |message: String| DoorError {
@@ -218,6 +245,7 @@ async fn closed(
         }
         ended = clients.stopped() => ("client port", ended),
         ended = admin.stopped() => ("admin socket", ended),
+        broken = broken(ops.as_deref()) => return Err(broken),
     };
     match first {
         (name, Ok(_)) => Err(broke(format!("the {name} stopped by itself"))),

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Desk;
-use super::super::client::Stream;
+use super::super::client::Lines;
 use super::super::error::{CliError, Done, Exit};
 use super::super::output::Out;
 use super::super::table::Style;
@@ -29,10 +29,7 @@ pub(super) async fn run(depth: usize, mut desk: Desk) -> Done {
     let living = desk.out.on_terminal() && !desk.out.is_json();
     let mut met = false;
     loop {
-        let opened = desk
-            .client
-            .open("/v1/watch", FOLLOW_BEAT * BEATS_MISSED)
-            .await;
+        let opened = desk.client.stream("/v1/watch").await.map(Stream::new);
         let followed = match opened {
             Ok(stream) if living => picture(stream, depth, &mut desk.out, &mut met).await,
             Ok(stream) => return lines(stream, &mut desk.out).await,
@@ -46,6 +43,32 @@ pub(super) async fn run(depth: usize, mut desk: Desk) -> Done {
                 sleep(AGAIN).await;
             }
         }
+    }
+}
+
+/// The news as they come.
+struct Stream {
+    lines: Lines,
+    heard: Instant,
+}
+
+impl Stream {
+    fn new(lines: Lines) -> Self {
+        let heard = Instant::now();
+        Self { lines, heard }
+    }
+
+    /// The next news; `None` at the end. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Option<News>, CliError> {
+        let quiet = FOLLOW_BEAT * BEATS_MISSED;
+        let line = timeout_at(self.heard + quiet, self.lines.next()).await;
+        let line = line.map_err(|_| CliError::NoAnswer(quiet))??;
+        self.heard = Instant::now();
+        let news = line.map(|line| serde_json::from_slice(&line)).transpose();
+        news.map_err(|error| CliError::StrangeAnswer {
+            asked: "GET /v1/watch".to_owned(),
+            detail: error.to_string(),
+        })
     }
 }
 
@@ -70,7 +93,7 @@ async fn picture(
         let news = tokio::select! {
             biased;
             () = tokio::time::sleep_until(draw_at), if *met => None,
-            news = stream.next::<News>() => match news? {
+            news = stream.next() => match news? {
                 None | Some(News::End { .. }) => return Ok(()),
                 news => news,
             },
@@ -130,7 +153,7 @@ fn redraw(picture: &Picture, depth: usize, out: &mut Out) -> Result<(), CliError
 }
 
 async fn lines(mut stream: Stream, out: &mut Out) -> Done {
-    while let Some(news) = stream.next::<News>().await? {
+    while let Some(news) = stream.next().await? {
         if out.is_json() {
             out.json_line(&news)?;
             continue;

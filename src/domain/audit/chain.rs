@@ -15,6 +15,8 @@ use crate::domain::account::Millis;
 
 /// Characters of a hash as text.
 pub const HASH_CHARS: usize = 64;
+/// No record of ours ever has this number: what is beyond it need not be counted with care.
+pub const NUMBER_MAX: u64 = 1 << 62;
 /// What a line begins with.
 const HEAD: &[u8] = b"{\"seq\":";
 /// What stands before the hash.
@@ -224,8 +226,8 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     if digits.is_empty() || (length > 1 && digits.starts_with(b"0")) {
         return None;
     }
-    let value = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some((value, rest))
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (value < NUMBER_MAX).then_some((value, rest))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::{Hash, Line, Tip};
+use super::chain::{Hash, Line, NUMBER_MAX, Tip};
 use super::checkpoint::{Checkpoint, PublicKey};
 use crate::domain::account::Millis;
 
@@ -448,7 +448,8 @@ pub fn segment_name(first: u64) -> String {
 pub fn first_seq(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".jsonl")?;
     let ours = digits.len() == NAME_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ours.then(|| digits.parse().ok()).flatten()
+    let number: u64 = ours.then(|| digits.parse().ok()).flatten()?;
+    (number < NUMBER_MAX).then_some(number)
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut session: PgConnection) {
             }
         };
         drop(session);
-        shared.lost(lost.into());
+        shared.lost(lost);
         let (taken, epoch) = tokio::select! {
             taken = retake(&shared) => taken,
             () = shared.closing() => return,

@@ -32,8 +32,11 @@ const BLIP: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(in super::super) struct Pool {
     shared: Arc<Shared>,
-    keeper: Arc<Mutex<Option<JoinHandle<()>>>>,
+    keeper: Arc<Keeper>,
 }
+
+/// The task that keeps the lock; it ends with the last handle of the pool.
+struct Keeper(Mutex<Option<JoinHandle<()>>>);
 
 /// What borrowers and the keeper share.
 pub(super) struct Shared {
@@ -101,7 +104,7 @@ impl Pool {
         let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), session));
         Self {
             shared,
-            keeper: Arc::new(Mutex::new(Some(keeper))),
+            keeper: Arc::new(Keeper(Mutex::new(Some(keeper)))),
         }
     }
 
@@ -116,10 +119,7 @@ impl Pool {
         drop(all);
         let idle = std::mem::take(&mut *shared.idle());
         drop(idle);
-        let keeper = {
-            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-            keeper.take()
-        };
+        let keeper = self.keeper.take();
         if let Some(keeper) = keeper {
             // It closes the lock's session within a bound of its own.
             let _ = keeper.await;
@@ -131,6 +131,20 @@ impl Pool {
             max: self.shared.max,
             open: self.shared.open.load(Ordering::Relaxed),
             idle: u32::try_from(self.shared.idle().len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Keeper {
+    fn take(&self) -> Option<JoinHandle<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(task) = self.take() {
+            task.abort();
         }
     }
 }

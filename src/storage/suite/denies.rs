@@ -15,7 +15,7 @@ fn deny(n: u8, kind: Kind, target: Target) -> Deny {
         reason: format!("reason {n}"),
         author: "root".into(),
         created_at: i64::from(n),
-        expires_at: (n % 2 == 0).then_some(1000),
+        expires_at: n.is_multiple_of(2).then_some(1000),
         lifted: None,
     }
 }

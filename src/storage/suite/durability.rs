@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::samples::{group, keyed, mcp, name, session, sqlite, tool, tool_name, user};
 use crate::storage::pools::Pools;
+use crate::storage::stats::Class;
 use crate::storage::{Fault, Store, StoreError};
 
 pub(super) async fn deleting_takes_what_depends_along(store: Store) {
@@ -91,6 +92,69 @@ pub(super) async fn a_closed_store_says_so(store: Store) {
 pub(super) async fn ping_answers(store: Store) {
     store.ping().await.unwrap();
     store.ping().await.unwrap();
+}
+
+pub(super) async fn lists_are_in_the_order_of_bytes(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let demo = mcp(1, "demo");
+    store.create_mcp(&demo, 1).await.unwrap();
+    // A dictionary's order would mix cases and look past the signs.
+    let sorted = ["Mid", "Zeta", "a-b", "a.b", "aB", "a_b", "ab"];
+    let names = sorted.map(|name| (tool_name(name), name.to_owned()));
+    let shuffled: Vec<_> = names.iter().rev().cloned().collect();
+    store
+        .subscribe(&key.id, &demo.id, 1, &shuffled)
+        .await
+        .unwrap();
+    let exposed = store.exposed_to(&key.id).await.unwrap();
+    let exposed: Vec<_> = exposed.into_iter().map(|one| one.exposed).collect();
+    assert_eq!(exposed, sorted);
+}
+
+pub(super) async fn a_transaction_that_failed_keeps_nothing_and_leaves_nothing_open(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let (one, two) = (mcp(1, "one"), mcp(2, "two"));
+    for each in [&one, &two] {
+        store.create_mcp(each, 1).await.unwrap();
+    }
+    let name = |tool: &str| [(tool_name(tool), "same".to_owned())];
+    store
+        .subscribe(&key.id, &one.id, 1, &name("a"))
+        .await
+        .unwrap();
+    // More often than there are connections.
+    for _ in 0..20 {
+        let taken = store.subscribe(&key.id, &two.id, 1, &name("b")).await;
+        assert!(
+            matches!(taken, Err(StoreError::Conflict { .. })),
+            "{taken:?}"
+        );
+    }
+    assert_eq!(store.subscriptions(None).await.unwrap().len(), 1);
+    store.ping().await.unwrap();
+}
+
+pub(super) async fn what_was_done_is_counted(store: Store) {
+    let before = Class::ALL.map(|class| store.stats().of(class).count());
+    store.create_user(&user(1, "ada")).await.unwrap();
+    store.create_user(&user(2, "ada")).await.unwrap_err();
+    store.users().await.unwrap();
+    store.views().await.unwrap();
+    store.ping().await.unwrap();
+    let after = Class::ALL.map(|class| store.stats().of(class).count());
+    let done: Vec<u64> = before.iter().zip(after).map(|(b, a)| a - b).collect();
+    assert_eq!(done, [2, 2, 1], "reads, writes, transactions");
+    assert_eq!(store.stats().of(Class::Write).failed, 1);
+    assert_eq!(
+        store.stats().of(Class::Tx).failed,
+        0,
+        "a rollback by order is none"
+    );
+    let connections = store.connections();
+    assert!(
+        (1..=connections.max).contains(&connections.open),
+        "{connections:?}"
+    );
 }
 
 fn fault(error: &StoreError) -> Option<Fault> {

@@ -34,7 +34,7 @@ mod pending;
 
 use gate::{Gate, Position};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use loom::thread;
 use pending::Pending;
 
@@ -132,5 +132,82 @@ fn an_answer_and_a_death_reach_a_waiter_once() {
         }
         reader.join().unwrap();
         assert_eq!(answered.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// A deny that hits some calls of a run that goes on: published first, then whoever is registered
+/// is told. A call registers first, then looks whether it is denied.
+#[test]
+fn a_call_that_races_a_deny_is_told_or_sees_it() {
+    loom::model(|| {
+        let denied = Arc::new(AtomicBool::new(false));
+        let pending: Arc<Pending<Waiter, &'static str>> = Arc::new(Pending::new());
+        let told = Arc::new(AtomicUsize::new(0));
+        let deny = {
+            let (denied, pending) = (Arc::clone(&denied), Arc::clone(&pending));
+            thread::spawn(move || {
+                denied.store(true, Ordering::Release);
+                for (_, Waiter(told)) in pending.take_where(|_| true) {
+                    told.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        let registered = pending.insert(1, Waiter(Arc::clone(&told))).is_ok();
+        let sent = registered && !denied.load(Ordering::Acquire);
+        deny.join().unwrap();
+        assert!(
+            !sent || told.load(Ordering::SeqCst) == 1,
+            "sent to the server, and nobody told"
+        );
+    });
+}
+
+/// A deny of whole processes and a run that starts: one publishes and then looks into the slot,
+/// the other moves in and then looks whether it is denied; a fence on both sides.
+#[test]
+fn a_run_that_races_a_deny_is_found_or_sees_it() {
+    loom::model(|| {
+        let denied = Arc::new(AtomicBool::new(false));
+        let occupied = Arc::new(AtomicBool::new(false));
+        let deny = {
+            let (denied, occupied) = (Arc::clone(&denied), Arc::clone(&occupied));
+            thread::spawn(move || {
+                denied.store(true, Ordering::Release);
+                fence(Ordering::SeqCst);
+                occupied.load(Ordering::Acquire)
+            })
+        };
+        occupied.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let seen = denied.load(Ordering::Acquire);
+        let found = deny.join().unwrap();
+        assert!(seen || found, "it runs, and nobody knows that it may not");
+    });
+}
+
+/// Whoever cancels a call puts a watcher in its place: the answer reaches one of the two, once.
+#[test]
+fn an_answer_that_races_a_cancel_reaches_one_of_the_two() {
+    loom::model(|| {
+        let pending: Arc<Pending<Waiter, &'static str>> = Arc::new(Pending::new());
+        let (caller, watcher) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        pending.insert(1, Waiter(Arc::clone(&caller))).unwrap();
+        let reader = {
+            let pending = Arc::clone(&pending);
+            thread::spawn(move || {
+                if let Some(Waiter(answered)) = pending.take(1) {
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        let swapped = pending
+            .swap(|_| true, Waiter(Arc::clone(&watcher)))
+            .is_some();
+        reader.join().unwrap();
+        let seen = (
+            caller.load(Ordering::SeqCst),
+            watcher.load(Ordering::SeqCst),
+        );
+        assert_eq!(seen, if swapped { (0, 1) } else { (1, 0) });
     });
 }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::super::ApiError;
 use crate::config::Config;
 use crate::domain::confinement::{Confinement, Network, Profile};
+use crate::domain::credential::{self, CredentialSlot, CredentialSlots};
 use crate::domain::ids::McpId;
 use crate::domain::limits;
-use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times};
-use crate::domain::name::Name;
+use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
+use crate::domain::name::{CredentialName, Name};
 
 /// A new definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub struct AddMcp {
     /// Its walls, where they are not the usual ones.
     #[serde(default)]
     pub confinement: ConfinementChange,
+    /// What the audit log keeps of a call's arguments.
+    #[serde(default)]
+    pub audit_arguments: Capture,
+    /// The credentials its server is given.
+    #[serde(default)]
+    pub credentials: CredentialSlots,
 }
 
 /// What a definition has that does not say otherwise: as the operator configured it.
@@ -84,6 +91,11 @@ pub struct UpdateMcp {
     pub limits: LimitsChange,
     /// Deadlines and idle time.
     pub times: TimesChange,
+    /// What the audit log keeps of a call's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_arguments: Option<Capture>,
+    /// Credential slots to declare, or to take back where the value is null.
+    pub credentials: BTreeMap<CredentialName, Option<CredentialSlot>>,
     /// Its walls.
     pub confinement: ConfinementChange,
 }
@@ -186,6 +198,8 @@ impl AddMcp {
             limits,
             times,
             confinement,
+            audit_arguments: self.audit_arguments,
+            credentials: self.credentials,
         })
     }
 }
@@ -240,6 +254,13 @@ impl UpdateMcp {
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
         self.confinement.apply(&mut mcp.confinement);
+        put(&mut mcp.audit_arguments, self.audit_arguments);
+        for (name, slot) in self.credentials {
+            match slot {
+                Some(slot) => mcp.credentials.insert(name, slot),
+                None => mcp.credentials.remove(&name),
+            };
+        }
         checked(mcp)
     }
 }
@@ -253,6 +274,9 @@ fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         kernel(&mcp.limits),
         times(&mcp.times),
         mcp.confinement.problem(),
+        credential::check(&mcp.credentials, &mcp.program.env)
+            .err()
+            .map(|wrong| wrong.to_string()),
     ];
     match broken.into_iter().flatten().next() {
         Some(text) => Err(ApiError::invalid(format!("mcp `{}`: {text}", mcp.name))),

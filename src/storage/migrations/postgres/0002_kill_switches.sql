@@ -1,18 +1,18 @@
 -- Kill switches and suspensions. The target has no reference: a deny may come before what it
 -- denies, and its history outlives it. `label` is what people called the target then.
 CREATE TABLE denies (
-    id TEXT PRIMARY KEY NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('kill_switch', 'suspension')),
-    scope TEXT NOT NULL CHECK (scope IN ('tool', 'mcp', 'user', 'client', 'all')),
-    target TEXT NOT NULL,
-    label TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    author TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('kill_switch', 'suspension')),
+    scope TEXT COLLATE "C" NOT NULL CHECK (scope IN ('tool', 'mcp', 'user', 'client', 'all')),
+    target TEXT COLLATE "C" NOT NULL,
+    label TEXT COLLATE "C" NOT NULL,
+    reason TEXT COLLATE "C" NOT NULL,
+    author TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
     expires_at BIGINT,
     lifted_at BIGINT,
-    lifted_by TEXT,
-    lifted_how TEXT
+    lifted_by TEXT COLLATE "C",
+    lifted_how TEXT COLLATE "C"
 );
 CREATE UNIQUE INDEX denies_active ON denies (kind, scope, target) WHERE lifted_at IS NULL;
 CREATE INDEX denies_by_time ON denies (created_at);

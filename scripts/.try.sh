@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs format, lints, every test, docs and the house's own
+# checks. Stops at the first failure. Works on a clean clone; what it installs goes to
+# target/tools (or through apt-get, when root).
+#
+#   scripts/test.sh                 everything
+#   scripts/test.sh --tools         only install the tools and print where they are
+#
+# Tests that cannot run somewhere append a line `skipped: <what>: <why>` to the file named by
+# LEGATION_SKIPS. A full run (CI=true, root) accepts only those of tests/skips-allowed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+tools="$root/target/tools"
+logs="$root/target/test-logs"
+postgres="$root/target/test-postgres"
+export LEGATION_TEST_TOOLS="$tools"
+export LEGATION_SKIPS="$logs/skips"
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+mkdir -p "$tools" "$logs"
+: >"$LEGATION_SKIPS"
+: >"$logs/tests"
+
+full=no
+if [[ ${CI:-} == true && $(id -u) == 0 ]]; then full=yes; fi
+
+# --- stages -----------------------------------------------------------------
+
+sum() { # sum WORD: adds up the numbers before WORD in the results of the test binaries
+    { grep -hoE "[0-9]+ $1" "$logs/tests" || true; } | awk '{ n += $1 } END { print n + 0 }'
+}
+
+close() { # close FAILED: the closing line
+    local failed skips
+    failed=$(sum failed)
+    skips=$(grep -c '^skipped:' "$LEGATION_SKIPS" || true)
+    if ((failed < $1)); then failed=$1; fi
+    echo "$(sum passed) passed, $failed failed, $((skips + $(sum ignored))) skipped"
+}
+
+stage() { # stage NAME COMMAND...: runs it, names it, times it; the first failure ends the run
+    local name=$1 began=$SECONDS
+    shift
+    echo "== $name"
+    # Not `if "$@"`: that would switch errexit off inside the function.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    local status=$?
+    set -e
+    echo "== $name: $((SECONDS - began)) s"
+    if ((status != 0)); then
+        echo "FAILED: $name (status $status)"
+        close 1
+        exit 1
+    fi
+}
+
+# --- tools ------------------------------------------------------------------
+
+debian_packages() {
+    local want=()
+    command -v cc >/dev/null || want+=(build-essential)
+    command -v node >/dev/null || want+=(nodejs)
+    command -v npm >/dev/null || want+=(npm)
+    command -v git >/dev/null || want+=(git)
+    command -v setsid >/dev/null || want+=(util-linux)
+    command -v newuidmap >/dev/null || want+=(uidmap)
+    scripts/postgres.sh bin >/dev/null || want+=(postgresql)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
+    if ((${#want[@]} == 0)); then return 0; fi
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        echo "missing: ${want[*]}; the tests that need them are skipped"
+        return 0
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    # Its programs are wanted, not a server of the system's.
+    if [[ ! -e /etc/postgresql-common/createcluster.conf ]]; then
+        mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+    fi
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${want[@]}"
+}
+
+# installed NAME FILES...: whether NAME was installed from exactly these files; else remembers
+# that it will be.
+installed() {
+    local stamp="$tools/$1.stamp" now
+    shift
+    now=$(cat "$@" | cksum)
+    [[ -f $stamp && $(<"$stamp") == "$now" ]] && return 0
+    rm -f "$stamp"
+    echo "$now" >"$stamp.new"
+    return 1
+}
+
+npm_servers() {
+    if ! command -v npm >/dev/null; then return 0; fi
+    if ! installed npm tests/servers/npm/package-lock.json; then
+        mkdir -p "$tools/npm"
+        cp tests/servers/npm/package.json tests/servers/npm/package-lock.json "$tools/npm/"
+        (cd "$tools/npm" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+        mv "$tools/npm.stamp.new" "$tools/npm.stamp"
+    fi
+    ls "$tools/npm/node_modules/.bin" | grep '^mcp-server-'
+}
+
+python_servers() {
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then return 0; fi
+    if ! installed venv tests/servers/requirements.txt; then
+        rm -rf "$tools/venv"
+        python3 -m venv "$tools/venv"
+        "$tools/venv/bin/pip" -q install --disable-pip-version-check --no-input \
+            --requirement tests/servers/requirements.txt
+        mv "$tools/venv.stamp.new" "$tools/venv.stamp"
+    fi
+    ls "$tools/venv/bin/mcp-server-time" | xargs -n1 basename
+}
+
+# A server for the storage suite, of this run's own and gone with it.
+postgres() {
+    if ! scripts/postgres.sh bin >/dev/null; then
+        echo "PostgreSQL is not installed; its tests are skipped"
+        return 0
+    fi
+    scripts/postgres.sh start "$postgres" >"$logs/postgres-url"
+    "$(scripts/postgres.sh bin)/postgres" --version
+}
+
+# --- checks of our own ------------------------------------------------------
+
+# Lines of each source file before its tests.
+file_sizes() {
+    local over=0 file lines
+    while IFS= read -r file; do
+        lines=$(awk '/^#\[cfg\(test\)\]/ { exit } { n++ } END { print n + 0 }' "$file")
+        if ((lines > 500)); then
+            echo "$file: $lines lines without its tests; 500 is the most, split it by idea"
+            over=1
+        fi
+    done < <(git ls-files 'src/*.rs' 'sandbox/*.rs' 'benches/*.rs')
+    return "$over"
+}
+
+# The character classes keep the patterns from finding themselves.
+foreign_names() {
+    local found=0
+    if git grep -nE '(registry[.]npmjs|crates[.]io/|pypi[.]org|pythonhosted[.]org|deb[.]debian)' \
+        -- . ':!Cargo.lock'; then
+        echo "a package registry is named by its host: use the client's own configuration"
+        found=1
+    fi
+    if git grep -nE '([/]work/(shared|main|[.])|[/]tmp/wt|[/]root/[.a-z]|[/]farm/)' -- .; then
+        echo "a path of one machine is in a tracked file"
+        found=1
+    fi
+    return "$found"
+}
+
+every_test() {
+    cargo test --workspace --no-fail-fast 2>&1 | tee -a "$logs/tests"
+}
+
+# The models of the concurrent core: a package of its own, with a target directory of its own
+# because the flag would rebuild everything.
+loom_models() {
+    if [[ ! -f tests/loom/Cargo.toml ]]; then
+        echo "no loom models yet"
+        return 0
+    fi
+    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$root/target/loom" \
+        cargo test --release --package loom-models 2>&1 | tee -a "$logs/tests"
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --quiet
+}
+
+dependencies() {
+    if [[ ! -f deny.toml ]] || ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is not installed"
+        return 0
+    fi
+    cargo deny --offline check bans licenses sources
+}
+
+enough_tests() {
+    local least passed
+    least=$(<tests/executed-min)
+    passed=$(sum passed)
+    if ((passed < least)); then
+        echo "$passed tests passed; tests/executed-min wants at least $least"
+        return 1
+    fi
+    echo "$passed tests passed (at least $least)"
+}
+
+skips() {
+    sort "$LEGATION_SKIPS" | uniq -c
+    if [[ $full == no ]]; then return 0; fi
+    local line allowed bad=0
+    while IFS= read -r line; do
+        [[ $line == skipped:* ]] || continue
+        allowed=no
+        while IFS= read -r prefix; do
+            if [[ $prefix == skipped:* && $line == "$prefix"* ]]; then allowed=yes; fi
+        done <tests/skips-allowed
+        if [[ $allowed == no ]]; then
+            echo "not allowed in a full run: $line"
+            bad=1
+        fi
+    done <"$LEGATION_SKIPS"
+    return "$bad"
+}
+
+# --- the run ----------------------------------------------------------------
+
+stage "Debian packages" debian_packages
+stage "MCP servers of npm" npm_servers
+stage "MCP servers of PyPI" python_servers
+if [[ ${1:-} == --tools ]]; then
+    echo "LEGATION_TEST_TOOLS=$tools"
+    exit 0
+fi
+trap 'scripts/postgres.sh stop "$postgres"' EXIT
+scripts/postgres.sh stop "$postgres"
+rm -f "$logs/postgres-url"
+stage "PostgreSQL" postgres
+if [[ -f $logs/postgres-url ]]; then
+    LEGATION_TEST_POSTGRES=$(<"$logs/postgres-url")
+    export LEGATION_TEST_POSTGRES
+fi
+echo "URL=$LEGATION_TEST_POSTGRES"; psql "${LEGATION_TEST_POSTGRES/@\//@/}" -c "select 1" | head -3; ls target/test-postgres

@@ -1,0 +1,161 @@
+//! Setting and removing credentials: sealed and stored, published, then the isolates that were
+//! started with the old value are replaced, after their calls in flight.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::nearest;
+use crate::domain::code::Code;
+use crate::domain::credential::{Holder, Stored};
+use crate::domain::limits::CREDENTIAL_BYTES_MAX;
+use crate::domain::mcp::Mcp;
+use crate::domain::name::CredentialName;
+use crate::domain::verdict::Verdict;
+
+use super::super::audit::Entry;
+use super::super::credentials;
+use super::super::isolate::IsolateMsg;
+use super::super::slot::Principal;
+use super::{Control, ControlError};
+
+impl Control {
+    /// Everything that is set; values are not shown.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<Stored> {
+        self.ctx.credentials.all()
+    }
+
+    /// Sets a value. The next start is given it; isolates that run are replaced as soon as their
+    /// calls in flight are done. Gives the value's version and how many isolates are replaced.
+    ///
+    /// # Errors
+    /// The mcp declares no such credential, the value cannot be given to a server, or the store is
+    /// away: then nothing was changed.
+    pub async fn set_credential(
+        &self,
+        holder: &Holder,
+        mcp: &Mcp,
+        name: &CredentialName,
+        value: &SecretString,
+        author: &str,
+    ) -> Result<(Stored, u64), ControlError> {
+        declared(mcp, name)?;
+        fits(name, value)?;
+        let access = self.ctx.access.load_full().ok_or_else(|| {
+            let text = "the keys are not loaded yet; try again in a moment";
+            ControlError::new(Code::Starting, text)
+        })?;
+        let id = holder.id();
+        let sealed = credentials::seal(&access.master, &id, &mcp.id, name, value)
+            .map_err(|error| ControlError::new(Code::InvalidRequest, error.to_string()))?;
+        let mut stored = Stored {
+            holder: id,
+            mcp: mcp.id.clone(),
+            name: name.clone(),
+            sealed,
+            version: 0,
+            set_at: self.now_ms(),
+            set_by: author.to_owned(),
+        };
+        stored.version = self.ctx.store.set_credential(&stored).await?;
+        self.ctx
+            .credentials
+            .changed(&stored.holder, &mcp.id, name, Some(&stored));
+        self.note("credential.set", &stored, author);
+        let replaced = self.replace(holder, mcp);
+        Ok((stored, replaced))
+    }
+
+    /// Removes a value; `None` if there was none, else how many isolates are replaced.
+    ///
+    /// # Errors
+    /// The store is away: then nothing was changed.
+    pub async fn remove_credential(
+        &self,
+        holder: &Holder,
+        mcp: &Mcp,
+        name: &CredentialName,
+        author: &str,
+    ) -> Result<Option<u64>, ControlError> {
+        let id = holder.id();
+        if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
+            return Ok(None);
+        }
+        let set = self.ctx.credentials.of(&id, &mcp.id);
+        self.ctx.credentials.changed(&id, &mcp.id, name, None);
+        if let Some(stored) = set.iter().find(|one| one.name == *name) {
+            self.note("credential.removed", stored, author);
+        }
+        Ok(Some(self.replace(holder, mcp)))
+    }
+
+    fn note(&self, event: &'static str, stored: &Stored, author: &str) {
+        let version = u64::try_from(stored.version).unwrap_or(0);
+        self.ctx.audit.post(
+            Entry::new(event, self.ctx.wall_ms())
+                .field("user", stored.holder.as_str())
+                .field("mcp", stored.mcp.as_str())
+                .field("credential", stored.name.as_str())
+                .field("actor", author)
+                .number("version", version),
+        );
+    }
+
+    /// Lets the isolates of a holder leave: they finish what is inside. What failed for want of a
+    /// value is forgiven. Nobody else's are touched.
+    fn replace(&self, holder: &Holder, mcp: &Mcp) -> u64 {
+        let slots: Vec<_> = self
+            .ctx
+            .slots
+            .pin()
+            .values()
+            .filter(|slot| slot.key.mcp == mcp.id && !slot.key.is_probe())
+            .filter(|slot| match holder {
+                Holder::User(user) => slot.key.principal.user() == Some(user),
+                Holder::Shared => slot.key.principal == Principal::Shared,
+            })
+            .cloned()
+            .collect();
+        let mut replaced = 0;
+        for slot in slots {
+            slot.policy(|policy, _| policy.pardon());
+            replaced += u64::from(slot.occupant().is_some());
+            if let Some(isolate) = slot.actor() {
+                // One that is ending by itself starts with the new value anyway.
+                let _ = isolate.cast(IsolateMsg::Leave(Verdict::CredentialChanged));
+            }
+        }
+        replaced
+    }
+}
+
+fn declared(mcp: &Mcp, name: &CredentialName) -> Result<(), ControlError> {
+    if credentials::has(mcp, name) {
+        return Ok(());
+    }
+    let words: Vec<&str> = mcp.credentials.keys().map(CredentialName::as_str).collect();
+    let message = format!("mcp `{}` declares no credential `{name}`", mcp.name);
+    let error = ControlError::new(Code::NotFound, message);
+    Err(match nearest::word(&words, name.as_str()) {
+        Some(near) => error.next(format!("did you mean {near}?")),
+        None => error.next(format!(
+            "declare it: legation mcp update {} --credential {name}=env:VARIABLE",
+            mcp.name
+        )),
+    })
+}
+
+/// Whether a value can be put into a variable.
+fn fits(name: &CredentialName, value: &SecretString) -> Result<(), ControlError> {
+    let text = value.expose_secret();
+    let why = if text.is_empty() {
+        "it is empty".to_owned()
+    } else if text.contains('\0') {
+        "it holds a zero byte, which no variable can".to_owned()
+    } else if text.len() > CREDENTIAL_BYTES_MAX {
+        format!("it is larger than {CREDENTIAL_BYTES_MAX} bytes")
+    } else {
+        return Ok(());
+    };
+    let message = format!("the value of `{name}` cannot be given to a server: {why}");
+    Err(ControlError::new(Code::InvalidRequest, message))
+}

@@ -1,0 +1,256 @@
+//! Credentials on their way to a start: a snapshot of sealed values, opened only for a run that is
+//! given them. A start asks no database, so isolates start while it is away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::credential::{Delivery, Holder, Need, Stored};
+use crate::domain::ids::{McpId, UserId};
+use crate::domain::mcp::{Mcp, Sharing};
+use crate::domain::name::CredentialName;
+use crate::domain::redact::Redactor;
+use crate::domain::seal::{MasterKey, Place, SealError, Sealed};
+use crate::domain::verdict::Verdict;
+use crate::storage::StoreError;
+
+use super::ctx::{Ctx, KnownSecrets};
+use super::slot::Slot;
+
+/// Sealed values by whose and for what.
+type Sets = HashMap<(UserId, McpId), Vec<Stored>>;
+
+/// The snapshot; empty until it was loaded once.
+#[derive(Debug, Default)]
+pub struct Credentials(ArcSwapOption<Sets>);
+
+impl Credentials {
+    /// What is set for a holder and an mcp.
+    #[must_use]
+    pub fn of(&self, holder: &UserId, mcp: &McpId) -> Vec<Stored> {
+        let sets = self.0.load();
+        let key = (holder.clone(), mcp.clone());
+        let found = sets.as_ref().and_then(|sets| sets.get(&key));
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Everything that is set.
+    #[must_use]
+    pub fn all(&self) -> Vec<Stored> {
+        let sets = self.0.load();
+        let mut all: Vec<Stored> = sets
+            .as_ref()
+            .map(|sets| sets.values().flatten().cloned().collect())
+            .unwrap_or_default();
+        all.sort_by(|a, b| (&a.holder, &a.mcp, &a.name).cmp(&(&b.holder, &b.mcp, &b.name)));
+        all
+    }
+
+    /// A value was set, or removed.
+    pub(super) fn changed(
+        &self,
+        holder: &UserId,
+        mcp: &McpId,
+        name: &CredentialName,
+        now: Option<&Stored>,
+    ) {
+        self.0.rcu(|sets| {
+            let mut sets = sets.as_deref().cloned().unwrap_or_default();
+            let set = sets.entry((holder.clone(), mcp.clone())).or_default();
+            set.retain(|one| one.name != *name);
+            set.extend(now.cloned());
+            Some(Arc::new(sets))
+        });
+    }
+}
+
+/// Loads the snapshot. Later, while the store is away, the last one stands.
+pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
+    match ctx.store.credentials().await {
+        Ok(all) => {
+            let mut sets = Sets::new();
+            for one in all {
+                let key = (one.holder.clone(), one.mcp.clone());
+                sets.entry(key).or_default().push(one);
+            }
+            ctx.credentials.0.store(Some(Arc::new(sets)));
+            Ok(())
+        }
+        Err(error) if ctx.credentials.0.load().is_some() => {
+            tracing::warn!("the credentials are as they were last read: {error}");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a run is given.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    /// Variables of its environment.
+    pub(super) env: BTreeMap<String, SecretString>,
+    /// Takes the values out of what its server writes.
+    pub(super) redactor: Option<Arc<Redactor>>,
+}
+
+/// Opens what a slot's run is to be given.
+///
+/// # Errors
+/// [`Verdict::CredentialMissing`] with the commands that set what is missing; an internal one, if
+/// a value does not open.
+pub(super) fn given(ctx: &Ctx, slot: &Slot) -> Result<Given, Verdict> {
+    let mcp = &slot.mcp;
+    if mcp.credentials.is_empty() {
+        return Ok(Given::default());
+    }
+    let holder = holder_of(slot);
+    let stored = ctx.credentials.of(&holder.id(), &mcp.id);
+    let missing: Vec<&CredentialName> = mcp
+        .credentials
+        .iter()
+        .filter(|(_, wanted)| wanted.need == Need::Required)
+        .map(|(name, _)| name)
+        .filter(|name| !stored.iter().any(|one| one.name == **name))
+        .collect();
+    if !missing.is_empty() {
+        return Err(not_set(slot, &holder, &missing));
+    }
+    let failed = |detail: String| Verdict::Internal { detail };
+    let access = ctx.access.load_full();
+    let access = access.ok_or_else(|| failed("the keys are not loaded yet".to_owned()))?;
+    let mut given = Given::default();
+    let mut values: Vec<(&CredentialName, SecretString)> = Vec::new();
+    for (name, wanted) in &mcp.credentials {
+        let Some(one) = stored.iter().find(|one| one.name == *name) else {
+            continue;
+        };
+        let value = open(&access.master, one)
+            .map_err(|error| failed(format!("credential {name} cannot be opened: {error}")))?;
+        let Delivery::Env(variable) = &wanted.delivery;
+        given.env.insert(variable.to_string(), value.clone());
+        values.push((name, value));
+    }
+    let texts = values
+        .iter()
+        .map(|(name, value)| (*name, value.expose_secret().as_bytes()));
+    given.redactor = Redactor::new(texts).map(Arc::new);
+    Ok(given)
+}
+
+/// Whose values a slot's runs are given. A run that only discovers has no user.
+fn holder_of(slot: &Slot) -> Holder {
+    match slot.key.principal.user() {
+        Some(user) if slot.mcp.sharing != Sharing::Shared => Holder::User(user.clone()),
+        _ => Holder::Shared,
+    }
+}
+
+fn not_set(slot: &Slot, holder: &Holder, missing: &[&CredentialName]) -> Verdict {
+    let whose = match (holder, &slot.owner) {
+        (Holder::User(_), Some(owner)) => format!("--user {}", owner.name),
+        (Holder::User(user), None) => format!("--user {user}"),
+        (Holder::Shared, _) => "--shared".to_owned(),
+    };
+    let names: Vec<_> = missing.iter().map(|name| name.as_str()).collect();
+    let commands: Vec<_> = names
+        .iter()
+        .map(|name| {
+            format!(
+                "legation credential set {whose} --mcp {} {name}",
+                slot.mcp.name
+            )
+        })
+        .collect();
+    Verdict::CredentialMissing {
+        names: names.join(", "),
+        commands: commands.join("; "),
+    }
+}
+
+/// Seals a value for its place.
+pub(super) fn seal(
+    master: &MasterKey,
+    holder: &UserId,
+    mcp: &McpId,
+    name: &CredentialName,
+    value: &SecretString,
+) -> Result<String, SealError> {
+    let place = Place {
+        user: holder,
+        mcp,
+        field: name.as_str(),
+    };
+    let bytes = value.expose_secret().as_bytes();
+    Ok(master.seal(place, super::clock::random(), bytes)?.to_text())
+}
+
+fn open(master: &MasterKey, stored: &Stored) -> Result<SecretString, SealError> {
+    let place = Place {
+        user: &stored.holder,
+        mcp: &stored.mcp,
+        field: stored.name.as_str(),
+    };
+    let bytes = master.open(place, &Sealed::parse(&stored.sealed)?)?;
+    let text = std::str::from_utf8(bytes.expose_secret()).map_err(|_| SealError::Refused)?;
+    Ok(SecretString::from(text))
+}
+
+/// For the audit log's capture of arguments: the values that a user's runs of an mcp are given.
+pub(super) struct Known(pub(super) std::sync::Weak<Ctx>);
+
+impl KnownSecrets for Known {
+    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString> {
+        let Some(ctx) = self.0.upgrade() else {
+            return Vec::new();
+        };
+        let Some(access) = ctx.access.load_full() else {
+            return Vec::new();
+        };
+        let shared = Holder::Shared.id();
+        [user, &shared]
+            .into_iter()
+            .flat_map(|holder| ctx.credentials.of(holder, mcp))
+            .filter_map(|stored: Stored| open(&access.master, &stored).ok())
+            .collect()
+    }
+}
+
+/// Whether a definition has a slot of that name.
+pub(super) fn has(mcp: &Mcp, name: &CredentialName) -> bool {
+    mcp.credentials.contains_key(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+    use secrecy::SecretBox;
+
+    #[test]
+    fn a_value_opens_only_in_its_place() {
+        let master = MasterKey::new(1, SecretBox::new(Box::new([7; 32])));
+        let (ada, eve) = (
+            UserId::from_random([1; ID_BYTES]),
+            UserId::from_random([2; ID_BYTES]),
+        );
+        let mcp = McpId::from_random([3; ID_BYTES]);
+        let name = CredentialName::parse("TOKEN").unwrap();
+        let value = SecretString::from("s3cret ü");
+        let sealed = seal(&master, &ada, &mcp, &name, &value).unwrap();
+        assert!(!sealed.contains("s3cret"));
+        let mut stored = Stored {
+            holder: ada,
+            mcp,
+            name,
+            sealed,
+            version: 1,
+            set_at: 0,
+            set_by: String::new(),
+        };
+        assert_eq!(open(&master, &stored).unwrap().expose_secret(), "s3cret ü");
+        stored.holder = eve;
+        assert!(open(&master, &stored).is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! While the store is away, a service that fails comes up again: the database's absence is never
+//! what ends the server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+use super::clock::HostClock;
+use super::control::Control;
+use super::front::Front;
+use super::launcher::BoxFuture;
+use super::listeners::{DoorError, Doors, OpenDoors};
+use super::scripted::Scripted;
+use super::system::System;
+use super::views::TreeNode;
+
+/// How long anything may take before a test calls it stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Listeners that need no port.
+struct NoDoors;
+
+impl Doors for NoDoors {
+    fn open(
+        &self,
+        _front: Front,
+        _control: Control,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
+        Box::pin(async {
+            Ok(OpenDoors {
+                client_url: String::new(),
+                closed: Box::pin(async move {
+                    stop.cancelled().await;
+                    Ok(())
+                }),
+            })
+        })
+    }
+}
+
+fn rename(folder: &Path, from: &str, to: &str) {
+    for end in ["", "-wal", "-shm"] {
+        let at = |name: &str| folder.join(format!("{name}{end}"));
+        // The log may not be there at the moment.
+        let _ = std::fs::rename(at(from), at(to));
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn every_service_comes_up_again_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.server.data_dir = folder.path().to_owned();
+    let launcher = Arc::new(Scripted::default());
+    let starting = System::start(config, Arc::new(HostClock), launcher, Arc::new(NoDoors));
+    let system = starting.await.unwrap();
+    let control = system.control();
+    let gates = || control.status().not_ready;
+    assert!(gates().is_empty());
+
+    rename(folder.path(), "legation.db", "away.db");
+    let store = control.store().clone();
+    store.ping().await.unwrap_err();
+    let services = system.services();
+    assert_eq!(services.len(), 12);
+    // Twice each, which is less than too often.
+    for round in 1..=2 {
+        for service in system.services() {
+            service.kill();
+        }
+        until("all are up again", || {
+            let tree = control.tree();
+            let again = |one: &&TreeNode| one.state == "up" && one.restarts >= round;
+            gates() == ["store"] && tree.children.iter().filter(again).count() == 12
+        })
+        .await;
+    }
+    let status = control.status();
+    let why = status.store.away.unwrap();
+    assert!(why.contains("cannot be opened"), "{why}");
+
+    rename(folder.path(), "away.db", "legation.db");
+    until("it is ready again", || gates().is_empty()).await;
+    store.ping().await.unwrap();
+    let gave_up = tokio::time::timeout(Duration::ZERO, system.gave_up()).await;
+    assert!(gave_up.is_err(), "it gave up: {gave_up:?}");
+    assert!(system.stop().await);
+}

@@ -1,0 +1,229 @@
+//! `/v1/credentials`: the secrets that users' servers are started with. They come in and never go
+//! out.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use axum::extract::{Path, State};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::audited::audited;
+use super::error::{Asked, Body};
+use super::{Admin, ApiError, Shared, mcps, users};
+use crate::actors::control::Control;
+use crate::domain::account::Millis;
+use crate::domain::credential::{Holder, Need};
+use crate::domain::ids::{McpId, UserId};
+use crate::domain::name::{CredentialName, Name};
+
+/// Whose value: a user's, or everybody's where no user is named.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Whose {
+    /// The user's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// A value to set.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetCredential {
+    /// The user's name; everybody's value if absent: for `shared` mcps and for discovering.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The mcp's name.
+    pub mcp: Name,
+    /// Which of its credentials.
+    pub name: CredentialName,
+    /// The value.
+    pub value: String,
+}
+
+impl fmt::Debug for SetCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetCredential")
+            .field("mcp", &self.mcp)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of one credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialView {
+    /// The user's name; `None`: everybody's.
+    pub user: Option<String>,
+    /// The mcp's name.
+    pub mcp: String,
+    /// Which.
+    pub name: CredentialName,
+    /// `set`, `missing` (declared, needed and not set) or `undeclared` (set, and no longer wanted).
+    pub state: String,
+    /// Where it goes.
+    pub to: Option<String>,
+    /// How often it was set.
+    pub version: Option<i64>,
+    /// When it was last set, milliseconds since the epoch.
+    pub set_at: Option<Millis>,
+    /// By whom.
+    pub set_by: Option<String>,
+}
+
+/// What setting or removing a value did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CredentialChanged {
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The value's version, if it is set now.
+    pub version: Option<i64>,
+    /// Isolates that are replaced, each after its calls in flight.
+    pub isolates_replaced: u64,
+}
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/credentials", get(status).post(set))
+        .route("/v1/credentials/{mcp}/{name}", delete(remove))
+}
+
+async fn holder(control: &Control, user: Option<&str>) -> Result<Holder, ApiError> {
+    match user {
+        Some(name) => Ok(Holder::User(users::by_name(control, name).await?.id)),
+        None => Ok(Holder::Shared),
+    }
+}
+
+// === operations ===
+
+/// What is set, and what is missing for users who have an mcp in sight.
+///
+/// # Errors
+/// The store, which knows the names, is away.
+pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView>, ApiError> {
+    let users: HashMap<UserId, String> = control
+        .store()
+        .users()
+        .await?
+        .into_iter()
+        .map(|user| (user.id, user.name.to_string()))
+        .collect();
+    let mcps: HashMap<McpId, _> = control
+        .store()
+        .mcps()
+        .await?
+        .into_iter()
+        .map(|mcp| (mcp.id.clone(), mcp))
+        .collect();
+    let stored = control.credentials();
+    let mut views = Vec::new();
+    for one in &stored {
+        let mcp = mcps.get(&one.mcp);
+        let slot = mcp.and_then(|mcp| mcp.credentials.get(&one.name));
+        views.push(CredentialView {
+            user: users.get(&one.holder).cloned(),
+            mcp: mcp.map_or_else(|| one.mcp.to_string(), |mcp| mcp.name.to_string()),
+            name: one.name.clone(),
+            state: if slot.is_some() { "set" } else { "undeclared" }.to_owned(),
+            to: slot.map(|slot| slot.delivery.to_string()),
+            version: Some(one.version),
+            set_at: Some(one.set_at),
+            set_by: Some(one.set_by.clone()),
+        });
+    }
+    for (id, name) in &users {
+        for granted in control.store().grants_of_user(id).await? {
+            let Some(mcp) = mcps.get(&granted) else {
+                continue;
+            };
+            let missing = mcp.credentials.iter().filter(|(slot, wanted)| {
+                wanted.need == Need::Required
+                    && mcp.sharing != crate::domain::mcp::Sharing::Shared
+                    && !stored
+                        .iter()
+                        .any(|one| one.holder == *id && one.mcp == mcp.id && one.name == **slot)
+            });
+            views.extend(missing.map(|(slot, wanted)| CredentialView {
+                user: Some(name.clone()),
+                mcp: mcp.name.to_string(),
+                name: slot.clone(),
+                state: "missing".to_owned(),
+                to: Some(wanted.delivery.to_string()),
+                version: None,
+                set_at: None,
+                set_by: None,
+            }));
+        }
+    }
+    if let Some(wanted) = &whose.user {
+        views.retain(|view| view.user.as_ref() == Some(wanted));
+    }
+    views.sort_by(|a, b| (&a.user, &a.mcp, &a.name).cmp(&(&b.user, &b.mcp, &b.name)));
+    Ok(views)
+}
+
+// === handlers ===
+
+async fn status(
+    _: Admin,
+    State(control): State<Control>,
+    Asked(whose): Asked<Whose>,
+) -> Result<Json<Vec<CredentialView>>, ApiError> {
+    Ok(Json(list(&control, &whose).await?))
+}
+
+async fn set(
+    admin: Admin,
+    State(control): State<Control>,
+    Body(wanted): Body<SetCredential>,
+) -> Result<Json<CredentialChanged>, ApiError> {
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = format!(
+        "{}/{}/{}",
+        wanted.user.as_deref().unwrap_or("shared"),
+        wanted.mcp,
+        wanted.name
+    );
+    let change = async move {
+        let holder = holder(&tree, wanted.user.as_deref()).await?;
+        let mcp = mcps::by_name(&tree, wanted.mcp.as_str()).await?;
+        let value = SecretString::from(wanted.value);
+        let (stored, replaced) = tree
+            .set_credential(&holder, &mcp, &wanted.name, &value, &author)
+            .await?;
+        Ok(CredentialChanged {
+            changed: true,
+            version: Some(stored.version),
+            isolates_replaced: replaced,
+        })
+    };
+    audited(&control, &admin, "credential.set", target, change).await
+}
+
+async fn remove(
+    admin: Admin,
+    State(control): State<Control>,
+    Path((mcp, name)): Path<(String, String)>,
+    Asked(whose): Asked<Whose>,
+) -> Result<Json<CredentialChanged>, ApiError> {
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = format!("{}/{mcp}/{name}", whose.user.as_deref().unwrap_or("shared"));
+    let change = async move {
+        let holder = holder(&tree, whose.user.as_deref()).await?;
+        let mcp = mcps::by_name(&tree, &mcp).await?;
+        let name =
+            CredentialName::parse(&name).map_err(|wrong| ApiError::invalid(wrong.to_string()))?;
+        let removed = tree
+            .remove_credential(&holder, &mcp, &name, &author)
+            .await?;
+        Ok(CredentialChanged {
+            changed: removed.is_some(),
+            version: None,
+            isolates_replaced: removed.unwrap_or(0),
+        })
+    };
+    audited(&control, &admin, "credential.remove", target, change).await
+}

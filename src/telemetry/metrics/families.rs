@@ -1,0 +1,291 @@
+//! The table: every family there is. A new metric begins here; `docs/metrics.md` and the tests
+//! that scrape a running server read it.
+
+use super::family::{Family, Kind, Label, Shown, Values};
+use super::http::ROUTES;
+use super::labels::{
+    ActorEnd, ActorKind, Auth, AuthMethod, Class, Controller, Direction, Listener, MemoryEvent,
+    Outcome, Phase, Resource, Scope, SessionEnd, SessionKind, SlotWord, StartCause,
+};
+use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
+use crate::domain::verdict::Verdict;
+
+const MCP: Label = Label {
+    name: "mcp",
+    values: Values::Mcp,
+};
+const ROUTE: Label = Label {
+    name: "route",
+    values: Values::Of(ROUTES),
+};
+const EXIT: Label = Label {
+    name: "reason",
+    values: Values::Of(&Verdict::KINDS),
+};
+const DROPPED: Label = Label {
+    name: "family",
+    values: Values::Of(&["mcp", "isolate"]),
+};
+const ISOLATE: Label = Label {
+    name: "isolate",
+    values: Values::Few(ISOLATE_SERIES_MAX, "the isolate's id, which is random"),
+};
+
+const fn few(name: &'static str, most: usize, what: &'static str) -> Label {
+    Label {
+        name,
+        values: Values::Few(most, what),
+    }
+}
+
+/// From a cached answer to the deadline.
+const CALL: Kind = Kind::Histogram(&[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0,
+]);
+/// Mostly nothing, or a start.
+const QUEUE: Kind = Kind::Histogram(&[
+    0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+]);
+const START: Kind = Kind::Histogram(&[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+]);
+const PHASE: Kind = Kind::Histogram(&[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+]);
+/// A handler awaits nothing: over 5 ms is slow.
+const HANDLER: Kind =
+    Kind::Histogram(&[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
+const LAG: Kind = Kind::Histogram(&[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]);
+const HTTP: Kind = Kind::Histogram(&[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0,
+]);
+const SWEEP: Kind = Kind::Histogram(&[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]);
+
+use Kind::{Counter, Gauge};
+use Shown::{Exporter, Isolates, Page};
+
+macro_rules! families {
+    ($($const:ident $name:literal $kind:ident $shown:ident [$($label:expr),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub static $const: Family = Family {
+                name: concat!("legation_", $name),
+                kind: $kind,
+                help: $help,
+                labels: &[$($label),*],
+                shown: $shown,
+            };
+        )+
+
+        /// Every family, in the order of the reference.
+        pub static ALL: &[&Family] = &[$(&$const),+];
+    };
+}
+
+families! {
+    BUILD_INFO "build_info" Gauge Exporter
+        [few("version", 1, "the version of the gateway"), few("revision", 1, "the commit it was built from")]
+        "Always 1; what runs is in the labels.";
+    READY "ready" Gauge Exporter []
+        "1 while /readyz says 200.";
+    GATE "gate_open" Gauge Exporter
+        [Label { name: "gate", values: Values::Of(&["spawn", "store", "audit", "kill", "vault", "catalog", "listeners"]) }]
+        "1 while what calls depend on is up.";
+    STARTED "start_time_seconds" Gauge Exporter []
+        "When the gateway started, in Unix time.";
+    CONFIG_OK "config_last_reload_successful" Gauge Exporter []
+        "Always 1: the configuration is read at the start, and a wrong one does not start.";
+    CONFIG_AT "config_last_reload_success_timestamp_seconds" Gauge Exporter []
+        "When the configuration in force was read, in Unix time.";
+    LIMITS_ENFORCED "limits_enforced" Gauge Exporter [Controller::LABEL]
+        "1 if the kernel enforces this limit for isolates on this host.";
+
+    ACTORS "actors" Gauge Exporter [ActorKind::LABEL]
+        "Actors that live now.";
+    ACTOR_EXITS "actor_exits_total" Counter Exporter [ActorKind::LABEL, ActorEnd::LABEL]
+        "Actors that ended. An error or a panic is a bug of ours, whatever servers did.";
+    GIVEN_UP "supervisor_intensity_exceeded_total" Counter Exporter [ActorKind::LABEL]
+        "Actors that failed too often in a minute, so that their supervisor gave up on them.";
+    ACTOR_HANDLER "actor_handler_seconds" HANDLER Exporter [ActorKind::LABEL]
+        "Time in the handlers of messages. They await nothing, so over 5 ms is slow.";
+
+    ISOLATES "isolates" Gauge Exporter [MCP, SlotWord::LABEL]
+        "Isolates and shared instances by state.";
+    ISOLATES_LIMIT "isolates_per_user_limit" Gauge Exporter []
+        "Isolates one user may have at once.";
+    STARTS_WAITING "isolate_starts_waiting" Gauge Exporter []
+        "Starts that wait for a permit.";
+    ISOLATE_STARTS "isolate_starts_total" Counter Exporter [MCP, StartCause::LABEL]
+        "Runs begun.";
+    ISOLATE_EXITS "isolate_exits_total" Counter Exporter [MCP, EXIT]
+        "Runs ended, by the kind of their verdict.";
+    ISOLATE_RESTARTS "isolate_restarts_total" Counter Exporter [MCP]
+        "Runs begun because the one before failed.";
+    ISOLATE_QUARANTINES "isolate_quarantines_total" Counter Exporter [MCP]
+        "Slots that failed too often, or cannot heal by themselves.";
+    ISOLATE_BACKOFF "isolate_backoff_max_seconds" Gauge Exporter [MCP]
+        "The longest wait until a next start that is left now.";
+    ISOLATE_READY "isolate_ready_duration_seconds" START Exporter [MCP]
+        "From the decision to start to ready.";
+    ISOLATE_PHASE "isolate_spawn_phase_seconds" PHASE Exporter [Phase::LABEL]
+        "Steps of starts that became ready.";
+    STDOUT_NOISE "stdout_noise_lines_total" Counter Exporter [MCP]
+        "Lines on stdout that were no JSON-RPC, counted when a run ends.";
+    ORPHANS_REAPED "orphans_reaped_total" Counter Exporter []
+        "Cgroups of an earlier life of the gateway that were cleared away.";
+    UNOWNED "unowned_processes" Gauge Exporter []
+        "Processes under the gateway's cgroups that no slot owns; 0 when all is well.";
+    SURVIVORS "stuck_processes" Gauge Exporter []
+        "Processes that outlived a kill; their slots are shut.";
+
+    CGROUP_CPU "cgroup_cpu_seconds_total" Counter Page [MCP]
+        "CPU time of isolates, those that ended included.";
+    CGROUP_CPU_THROTTLED "cgroup_cpu_throttled_seconds_total" Counter Page [MCP]
+        "Time isolates were held back at their CPU limit.";
+    CGROUP_PERIODS "cgroup_cpu_periods_total" Counter Exporter [MCP]
+        "Periods of the CPU limit in which isolates wanted to run.";
+    CGROUP_THROTTLED_PERIODS "cgroup_cpu_throttled_periods_total" Counter Exporter [MCP]
+        "Periods in which they were held back.";
+    CGROUP_MEMORY "cgroup_memory_working_set_bytes" Gauge Exporter [MCP]
+        "Memory of running isolates without the page cache that could be given back at once.";
+    CGROUP_MEMORY_LIMIT "cgroup_memory_limit_bytes" Gauge Exporter [MCP]
+        "The memory limits of running isolates, added up.";
+    CGROUP_PROCESSES "cgroup_processes" Gauge Exporter [MCP]
+        "Processes and threads of running isolates.";
+    CGROUP_MEMORY_EVENTS "cgroup_memory_events_total" Counter Exporter [MCP, MemoryEvent::LABEL]
+        "Events at the memory limit. On cgroup v1, high and oom are not told by the kernel.";
+    CGROUP_PIDS_REFUSED "cgroup_pids_limit_hits_total" Counter Exporter [MCP]
+        "Forks refused at the process limit.";
+    CGROUP_WAITING "cgroup_pressure_waiting_seconds_total" Counter Page [MCP, Resource::LABEL]
+        "Time in which some task of an isolate waited (PSI some); cgroup v2 or hybrid.";
+    CGROUP_STALLED "cgroup_pressure_stalled_seconds_total" Counter Page [MCP, Resource::LABEL]
+        "Time in which all tasks of an isolate waited (PSI full); cgroup v2 or hybrid.";
+    SWEEP_DURATION "isolate_sweep_seconds" SWEEP Exporter []
+        "Reading the counters of all running isolates once.";
+
+    CALLS "calls_total" Counter Exporter [MCP, Outcome::LABEL]
+        "Tool calls that ended. Denied, cancelled and rate_limited ones are the caller's, and spend no error budget.";
+    CALL_DURATION "call_duration_seconds" CALL Page [MCP]
+        "From admission to the answer, however it ended.";
+    CALL_QUEUE "call_queue_seconds" QUEUE Page [MCP]
+        "From admission to the run: records, waiting for a start.";
+    CALL_SERVER "call_server_seconds" CALL Page [MCP]
+        "From the run's queue to its answer.";
+    CALLS_IN_FLIGHT "calls_in_flight" Gauge Exporter [MCP]
+        "Calls admitted and not answered.";
+    CALL_BYTES "call_bytes_total" Counter Exporter [MCP, Direction::LABEL]
+        "Bytes of arguments and of results.";
+
+    AUTH_ATTEMPTS "auth_attempts_total" Counter Exporter [AuthMethod::LABEL, Auth::LABEL]
+        "Decisions who somebody is.";
+    SESSIONS "sessions" Gauge Exporter [SessionKind::LABEL]
+        "Live sessions.";
+    SESSION_ENDS "session_ends_total" Counter Exporter [SessionEnd::LABEL]
+        "Sessions that ended.";
+    KILL_SWITCHES "kill_switches_active" Gauge Exporter [Scope::LABEL]
+        "Kill switches and suspensions in force.";
+
+    AUDIT_QUEUE "audit_queue_events" Gauge Exporter []
+        "Audit records that wait for the disk.";
+    AUDIT_DROPPED "audit_dropped_total" Counter Exporter []
+        "Audit records lost to a full queue; what they record was refused where it could be.";
+    AUDIT_FAILING "audit_failing" Gauge Exporter []
+        "1 while the audit log cannot be written and calls are refused.";
+    AUDIT_WRITTEN "audit_written_total" Counter Exporter []
+        "The number of the last audit record that is written; it goes on over restarts.";
+
+    HTTP_REQUESTS "http_requests_total" Counter Exporter [Listener::LABEL, ROUTE, Class::LABEL]
+        "Requests answered.";
+    HTTP_REQUEST_DURATION "http_request_duration_seconds" HTTP Page [Listener::LABEL, ROUTE]
+        "From a request's headers to its answer.";
+    HTTP_CONNECTIONS "http_connections" Gauge Exporter [Listener::LABEL]
+        "Open connections.";
+    TLS_EXPIRY "tls_certificate_expiry_timestamp_seconds" Gauge Exporter
+        [Label { name: "listener", values: Values::Few(METRIC_CERTIFICATES_MAX, "client and ops, where they have a certificate") }]
+        "When the certificate in use ends, in Unix time.";
+
+    TOKIO_WORKERS "tokio_workers" Gauge Exporter []
+        "Worker threads of the runtime.";
+    TOKIO_TASKS "tokio_tasks" Gauge Exporter []
+        "Tasks that live.";
+    TOKIO_QUEUE "tokio_global_queue_depth" Gauge Exporter []
+        "Tasks that wait in the queue all workers share.";
+    TOKIO_BUSY "tokio_busy_seconds_total" Counter Page []
+        "Time the workers were busy, added up.";
+    SCHEDULER_LAG "scheduler_lag_seconds" LAG Exporter []
+        "How late a timer of 100 ms came: what a call waits for a worker.";
+    DB_SIZE "db_size_bytes" Gauge Exporter []
+        "Bytes of the embedded database with its log.";
+
+    PROCESS_CPU "process_cpu_seconds_total" Counter Page []
+        "CPU time of the gateway's own process.";
+    PROCESS_RESIDENT "process_resident_memory_bytes" Gauge Exporter []
+        "Resident memory of the gateway's own process.";
+    PROCESS_VIRTUAL "process_virtual_memory_bytes" Gauge Exporter []
+        "Address space of the gateway's own process.";
+    PROCESS_THREADS "process_threads" Gauge Exporter []
+        "Threads of the gateway's own process.";
+    PROCESS_FDS "process_open_fds" Gauge Exporter []
+        "Open files of the gateway's own process.";
+    PROCESS_FDS_MAX "process_max_fds" Gauge Exporter []
+        "Files it may have open.";
+
+    SERIES_DROPPED "metrics_series_dropped_total" Counter Exporter [DROPPED]
+        "Names beyond the bound: mcps that are counted as other, isolates left off their page.";
+    RENDER_DURATION "metrics_render_duration_seconds" Gauge Exporter []
+        "How long writing the page before this one took.";
+    SERIES "metrics_series" Gauge Page []
+        "Series on this page, this one included.";
+
+    I_INFO "isolate_info" Gauge Isolates
+        [ISOLATE, MCP, few("user_ref", ISOLATE_SERIES_MAX, "a keyed hash of the user's id; empty for shared instances"), few("generation", ISOLATE_SERIES_MAX, "the number of the run")]
+        "Always 1; joins an isolate's series with what it is.";
+    I_READY "isolate_ready" Gauge Isolates [ISOLATE]
+        "1 while it serves.";
+    I_MEMORY "isolate_memory_working_set_bytes" Gauge Isolates [ISOLATE]
+        "Memory without the page cache that could be given back at once.";
+    I_MEMORY_LIMIT "isolate_memory_limit_bytes" Gauge Isolates [ISOLATE]
+        "Its memory limit.";
+    I_PROCESSES "isolate_processes" Gauge Isolates [ISOLATE]
+        "Its processes and threads.";
+    I_CPU "isolate_cpu_seconds_total" Counter Isolates [ISOLATE]
+        "CPU time of this run.";
+    I_RUNS "isolate_runs_restarted_total" Counter Isolates [ISOLATE]
+        "Restarts after failures.";
+    I_OOM "isolate_oom_kills_total" Counter Isolates [ISOLATE]
+        "Processes of this run the kernel killed for memory.";
+    I_START "isolate_start_time_seconds" Gauge Isolates [ISOLATE]
+        "When this run began, in Unix time.";
+    I_CALLS "isolate_calls_total" Counter Isolates [ISOLATE]
+        "Calls carried by all its runs.";
+    I_SERIES "metrics_isolates_series" Gauge Isolates []
+        "Series on this page, this one included.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_bounds_rise() {
+        let mut seen = HashSet::new();
+        for family in ALL {
+            assert!(seen.insert(family.name), "{} is there twice", family.name);
+            let name = family.name;
+            let counter = family.kind == Counter;
+            assert_eq!(counter, name.ends_with("_total"), "{name}");
+            assert!(family.help.ends_with('.'), "{name}: {}", family.help);
+            assert!(!family.help.contains(['\n', '\\']), "{name}");
+            if let Kind::Histogram(bounds) = family.kind {
+                assert!(!bounds.is_empty() && bounds.is_sorted(), "{name}");
+                assert!(name.ends_with("_seconds"), "{name}");
+            }
+            let labels: HashSet<_> = family.labels.iter().map(|label| label.name).collect();
+            assert_eq!(labels.len(), family.labels.len(), "{name}");
+        }
+    }
+}

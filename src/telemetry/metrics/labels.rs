@@ -1,0 +1,351 @@
+//! The sets of label values, as enums: what is not in one cannot be a label.
+
+use super::family::{Label, Values};
+use crate::domain::code::Code;
+
+/// An enum whose values are a label's.
+pub trait Labelled: Copy + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+    /// All values.
+    const ALL: &'static [Self];
+    /// The value.
+    fn as_str(self) -> &'static str;
+    /// Its place in `ALL`.
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($($(#[doc = $doc:literal])+ $name:ident $label:literal { $($(#[doc = $what:literal])+ $value:ident $text:literal,)+ })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[doc = $what])+ $value,)+
+        }
+
+        impl $name {
+            /// The label with its set.
+            pub const LABEL: Label = Label {
+                name: $label,
+                values: Values::Of(&[$($text,)+]),
+            };
+        }
+
+        impl Labelled for $name {
+            const NAME: &'static str = $label;
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// How a call ended.
+    Outcome "outcome" {
+        /// The tool answered.
+        Ok "ok",
+        /// The tool answered that it failed (`isError`).
+        ToolError "tool_error",
+        /// The server answered with a JSON-RPC error.
+        RpcError "rpc_error",
+        /// No answer before the deadline.
+        Timeout "timeout",
+        /// The caller left.
+        Cancelled "cancelled",
+        /// Not allowed, or nothing of that name.
+        Denied "denied",
+        /// Somebody ended the server, or the call, while it was in flight.
+        Killed "killed",
+        /// Too many at once.
+        RateLimited "rate_limited",
+        /// The server died, backs off, is quarantined, or we could not.
+        Unavailable "unavailable",
+        /// The answer was larger than the client takes.
+        TooLarge "too_large",
+    }
+
+    /// Which way bytes went.
+    Direction "direction" {
+        /// Arguments, to the server.
+        In "in",
+        /// Results, to the client.
+        Out "out",
+    }
+
+    /// Why a run was started.
+    StartCause "cause" {
+        /// A call wanted it.
+        Demand "demand",
+        /// The last one failed.
+        Restart "restart",
+        /// One try after a quarantine.
+        HalfOpen "half_open",
+        /// An administrator.
+        Admin "admin",
+        /// To see what tools a server has.
+        Discovery "discovery",
+    }
+
+    /// A step of a start.
+    Phase "phase" {
+        /// Waiting for a start permit.
+        Permit "permit",
+        /// Cgroup, clone, exec.
+        Spawn "spawn",
+        /// The MCP handshake.
+        Initialize "initialize",
+        /// Reading the tools.
+        ListTools "list_tools",
+        /// A round trip, for servers without tools.
+        Ping "ping",
+    }
+
+    /// Where a slot is.
+    SlotWord "state" {
+        /// No run, and none wanted.
+        Resting "resting",
+        /// On its way to ready.
+        Starting "starting",
+        /// Serves.
+        Ready "ready",
+        /// Being cleared away.
+        Stopping "stopping",
+        /// Waits after a failure.
+        Backoff "backoff",
+        /// Failed too often.
+        Quarantined "quarantined",
+        /// Its processes do not die.
+        Stuck "stuck",
+    }
+
+    /// An event of the memory controller.
+    MemoryEvent "event" {
+        /// Throttled above the soft limit.
+        High "high",
+        /// The limit was hit.
+        Max "max",
+        /// Nothing could be freed.
+        Oom "oom",
+        /// A process was killed.
+        OomKill "oom_kill",
+    }
+
+    /// What is waited for.
+    Resource "resource" {
+        /// A core.
+        Cpu "cpu",
+        /// Memory.
+        Memory "memory",
+        /// A disk.
+        Io "io",
+    }
+
+    /// What the kernel limits.
+    Controller "controller" {
+        /// Bandwidth.
+        Cpu "cpu",
+        /// Bytes.
+        Memory "memory",
+        /// Processes and threads.
+        Pids "pids",
+    }
+
+    /// A kind of actor.
+    ActorKind "kind" {
+        /// The root supervisor.
+        Root "root",
+        /// The link to spawnd.
+        Spawner "spawner",
+        /// The store's keeper.
+        Store "store",
+        /// The audit log's keeper.
+        Audit "audit",
+        /// The deny table.
+        KillSwitch "killswitch",
+        /// The keys.
+        Vault "vault",
+        /// The routes.
+        Catalog "catalog",
+        /// The boot sweep.
+        Reaper "reaper",
+        /// The supervisor of shared instances.
+        Shared "shared",
+        /// The supervisor of users.
+        Users "users",
+        /// The supervisor of sessions.
+        Sessions "sessions",
+        /// Pings and sweeps.
+        Health "health",
+        /// The doors.
+        Listeners "listeners",
+        /// One user's supervisor.
+        User "user",
+        /// The supervisor of one slot.
+        Isolate "isolate",
+        /// One run.
+        Run "run",
+        /// One registered client.
+        Session "session",
+    }
+
+    /// How an actor ended.
+    ActorEnd "reason" {
+        /// It stopped.
+        Normal "normal",
+        /// A handler failed.
+        Error "error",
+        /// A handler panicked.
+        Panic "panic",
+        /// Its supervisor killed it.
+        Killed "killed",
+    }
+
+    /// What was presented.
+    AuthMethod "method" {
+        /// A preshared key, at registration.
+        Key "key",
+        /// A session token, with every other request.
+        Session "session",
+    }
+
+    /// What was decided.
+    Auth "outcome" {
+        /// Let in.
+        Ok "ok",
+        /// Unknown or malformed.
+        Invalid "invalid",
+        /// Too old.
+        Expired "expired",
+        /// Revoked or suspended.
+        Revoked "revoked",
+        /// Too many failures.
+        RateLimited "rate_limited",
+        /// It could not be decided.
+        Unavailable "unavailable",
+    }
+
+    /// Why a session ended.
+    SessionEnd "reason" {
+        /// By age.
+        Expired "expired",
+        /// Its key or user was revoked or suspended.
+        Revoked "revoked",
+        /// Its actor failed.
+        Failed "failed",
+    }
+
+    /// A kind of session.
+    SessionKind "kind" {
+        /// A registered standard client.
+        Standard "standard",
+    }
+
+    /// A listener.
+    Listener "listener" {
+        /// The client port.
+        Client "client",
+        /// The admin socket.
+        Admin "admin",
+        /// The ops listener.
+        Ops "ops",
+    }
+
+    /// The class of an HTTP status.
+    Class "class" {
+        /// Done.
+        Success "2xx",
+        /// Elsewhere.
+        Redirect "3xx",
+        /// The client's fault.
+        Client "4xx",
+        /// Ours.
+        Server "5xx",
+    }
+
+    /// What a kill switch stops.
+    Scope "scope" {
+        /// An mcp.
+        Mcp "mcp",
+        /// A user.
+        User "user",
+    }
+}
+
+impl Outcome {
+    /// How a call that failed with this code counts.
+    #[must_use]
+    pub const fn of(code: Code) -> Self {
+        match code {
+            Code::ServerError => Self::RpcError,
+            Code::CallTimeout => Self::Timeout,
+            Code::Cancelled => Self::Killed,
+            Code::Busy | Code::RateLimited | Code::IsolatesMax => Self::RateLimited,
+            Code::ResultTooLarge => Self::TooLarge,
+            Code::ToolUnknown
+            | Code::NotSubscribed
+            | Code::McpDisabled
+            | Code::UserDisabled
+            | Code::SessionSuspended
+            | Code::SessionExpired
+            | Code::Denied => Self::Denied,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl Auth {
+    /// How a refusal with this code counts.
+    #[must_use]
+    pub const fn of(code: Code) -> Self {
+        match code {
+            Code::Unauthorized | Code::KeyUnknown | Code::InvalidRequest => Self::Invalid,
+            Code::SessionExpired => Self::Expired,
+            Code::SessionSuspended | Code::UserDisabled => Self::Revoked,
+            Code::RateLimited | Code::SessionsMax => Self::RateLimited,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl Class {
+    /// The class of a status.
+    #[must_use]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            300..=399 => Self::Redirect,
+            400..=499 => Self::Client,
+            500.. => Self::Server,
+            _ => Self::Success,
+        }
+    }
+}
+
+/// The label value of a text that is meant to be in a set.
+#[must_use]
+pub fn known<L: Labelled>(text: &str) -> Option<L> {
+    L::ALL.iter().copied().find(|one| one.as_str() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_what_their_caller_can_do() {
+        assert_eq!(Outcome::of(Code::ToolUnknown), Outcome::Denied);
+        assert_eq!(Outcome::of(Code::OutOfMemory), Outcome::Unavailable);
+        assert_eq!(Auth::of(Code::KeyUnknown), Auth::Invalid);
+        assert_eq!(Auth::of(Code::StoreUnavailable), Auth::Unavailable);
+        assert_eq!(Class::of(204), Class::Success);
+        assert_eq!(Class::of(503), Class::Server);
+        assert_eq!(known::<Phase>("list_tools"), Some(Phase::ListTools));
+        assert_eq!(known::<Phase>("lunch"), None);
+    }
+}
