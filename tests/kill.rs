@@ -2,7 +2,7 @@
 //! acknowledged holds, and nobody else loses anything.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -728,15 +728,24 @@ fn an_administrator_who_hangs_up_leaves_no_half_switch() {
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
+    // Its answer waits for the store, so there is a middle to leave in.
+    let thief = Thief::locks(&world);
     let mut socket = UnixStream::connect(world.data_dir().join("admin.sock")).unwrap();
     socket.write_all(request.as_bytes()).unwrap();
-    socket.shutdown(std::net::Shutdown::Write).unwrap();
-    // Not read, only gone: at whatever point it is then.
-    let _ = socket.read(&mut [0; 1]);
-    drop(socket);
     world.until("it is on", |world| {
         let list = world.cli(&["kill-switch", "list"]);
-        (list[0]["reason"] == "hung up" && list[0]["stored"] == true).then_some(())
+        (list[0]["reason"] == "hung up").then_some(())
+    });
+    drop(socket);
+    thief.gives_back();
+    world.until("the rest of it is done as well", |world| {
+        let list = world.cli(&["kill-switch", "list"]);
+        let log = audit(world);
+        let recorded = |name: &str, value: &str| log.iter().any(|record| record[name] == value);
+        (list[0]["stored"] == true
+            && recorded("event", "kill.on")
+            && recorded("action", "kill_switch.on"))
+        .then_some(())
     });
     world.until("nothing of it runs", |world| {
         world.processes().is_empty().then_some(())

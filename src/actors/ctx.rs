@@ -3,17 +3,17 @@
 //! Snapshots are replaced whole, watches are read, gates are flags. Nothing here waits and nothing
 //! here is an actor; a service that fails leaves its last snapshot standing while it restarts.
 
+mod gates;
+mod settings;
+
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::domain::account::{Millis, User};
@@ -21,11 +21,13 @@ use crate::domain::audit::Category;
 use crate::domain::ids::{IsolateId, KeyId, McpId, SessionId, UserId};
 use crate::domain::kill::{Caller, Deny};
 use crate::domain::limits::AUDIT_STREAMS_MAX;
-use crate::domain::mcp::{Limits, Mcp, Sharing};
+use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
-use crate::domain::restart;
 use crate::storage::Store;
 use crate::telemetry::metrics::Metrics;
+
+pub use gates::{Flag, Gates, Heart};
+pub use settings::Settings;
 
 use super::access::AccessKeys;
 use super::audit::{Audit, Entry, Index, Refusals};
@@ -48,129 +50,6 @@ use super::system::settings;
 use super::throttle::{Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
-
-/// The numbers the actors go by; `cli` fills them in from the configuration.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where everything is kept.
-    pub data_dir: PathBuf,
-    /// Where homes are: `<homes>/<user>/<mcp>`.
-    pub homes: PathBuf,
-    /// `PATH` of isolates; where bare commands are found.
-    pub path: String,
-    /// Bytes of one line from a server.
-    pub line_bytes_max: usize,
-    /// Calls in flight on one isolate.
-    pub in_flight_max: usize,
-    /// When a kill that is not done leaves the slot stuck.
-    pub kill_wait: Duration,
-    /// Isolates one user may have.
-    pub per_user_max: usize,
-    /// Starts at once.
-    pub start_parallel: usize,
-    /// The restart policy.
-    pub restart: restart::Settings,
-    /// Restarts per second, host-wide.
-    pub restarts_per_second: u32,
-    /// The limits of all isolates of a user.
-    pub user_limits: Limits,
-    /// A session without activity ends after this.
-    pub session_ttl: Duration,
-    /// A token past its age, or signed by a rotated key, works this long.
-    pub token_grace: Duration,
-    /// Live sessions of one key.
-    pub sessions_per_key_max: usize,
-    /// Failed registrations of one key prefix in the window.
-    pub failed_tries_max: u32,
-    /// That window.
-    pub failed_window: Duration,
-}
-
-/// What must be up before calls, starts or registrations are let through. Readiness is all of it.
-#[derive(Debug, Default)]
-pub struct Gates {
-    /// Processes can be started.
-    pub spawn: Flag,
-    /// The store answers.
-    pub store: Flag,
-    /// Audit records can be written.
-    pub audit: Flag,
-    /// The deny table is loaded.
-    pub kill: Flag,
-    /// Keys are loaded.
-    pub vault: Flag,
-    /// Routes are published.
-    pub catalog: Flag,
-    /// Listeners accept.
-    pub listeners: Flag,
-}
-
-/// One gate's flag.
-#[derive(Debug, Default)]
-pub struct Flag(AtomicBool);
-
-impl Flag {
-    /// Whether it is open.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Opens or shuts it.
-    pub fn set(&self, open: bool) {
-        self.0.store(open, Ordering::Release);
-    }
-}
-
-impl Gates {
-    /// The gates that are shut, by name.
-    #[must_use]
-    pub fn shut(&self) -> Vec<&'static str> {
-        [
-            ("spawn", &self.spawn),
-            ("store", &self.store),
-            ("audit", &self.audit),
-            ("kill", &self.kill),
-            ("vault", &self.vault),
-            ("catalog", &self.catalog),
-            ("listeners", &self.listeners),
-        ]
-        .into_iter()
-        .filter(|(_, flag)| !flag.is_open())
-        .map(|(name, _)| name)
-        .collect()
-    }
-}
-
-/// When the root supervisor last answered: it does so every second, unless it hangs.
-#[derive(Debug)]
-pub struct Heart {
-    born: Instant,
-    beat_ms: AtomicU64,
-}
-
-impl Default for Heart {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            beat_ms: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Heart {
-    pub(super) fn beat(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat_ms.store(now, Ordering::Relaxed);
-    }
-
-    /// For how long nothing was heard.
-    #[must_use]
-    pub fn silent_for(&self) -> Duration {
-        let last = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
-        self.born.elapsed().saturating_sub(last)
-    }
-}
 
 /// Totals since the start.
 #[derive(Debug, Default)]

@@ -124,6 +124,8 @@ pub struct Handle {
     heard_ms: AtomicU64,
     calls: AtomicU64,
     pulse: Pulse,
+    /// Entries in `pending` that are questions on their way without the writer.
+    posed: AtomicUsize,
 }
 
 impl Handle {
@@ -144,6 +146,7 @@ impl Handle {
             heard_ms: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pulse: Pulse::default(),
+            posed: AtomicUsize::new(0),
         };
         (Arc::new(handle), frames)
     }
@@ -160,10 +163,11 @@ impl Handle {
         self.gate.is_open()
     }
 
-    /// Calls in flight.
+    /// Calls in flight; the question a run is started with is none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.pending.len()
+        let posed = self.posed.load(Ordering::Relaxed);
+        self.pending.len().saturating_sub(posed)
     }
 
     /// Calls carried so far.
@@ -627,6 +631,7 @@ mod tests {
         );
         assert_eq!(posed.answer(soon()).await.unwrap().line, "x");
         let (_, posed) = handle.pose("initialize", b"{}").unwrap();
+        assert_eq!(handle.in_flight(), 0, "it is nobody's call");
         assert_eq!(posed.answer(soon()).await.unwrap_err(), CallError::TimedOut);
         assert!(!handle.deliver(2, reply));
         let (_, posed) = handle.pose("initialize", b"{}").unwrap();

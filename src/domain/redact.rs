@@ -256,7 +256,7 @@ mod tests {
             ("B", b"bbbbcccccc"),
             ("C", b"aaaabbbbcc"),
         ]);
-        assert_eq!(whole(&redactor, "xaaaabbbbcccccc y"), "x[redacted:B] y");
+        assert_eq!(whole(&redactor, "xaaaabbbbcccccc y"), "x[redacted:C] y");
         assert_eq!(
             whole(&redactor, "aaaabbbbaaaabbbb"),
             "[redacted:A][redacted:A]"
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(whole(&redactor, "ZZZZZZZZZ=="), "[redacted:K]");
         assert_eq!(whole(&redactor, "short"), "short", "too short to tell");
         let json = serde_json::to_string(std::str::from_utf8(pem).unwrap()).unwrap();
-        assert_eq!(whole(&redactor, &json), "\"[redacted:K]\"");
+        assert_eq!(whole(&redactor, &json), "\"[redacted:K]\\n\"");
     }
 
     #[test]
@@ -316,6 +316,8 @@ mod tests {
             value in proptest::collection::vec(any::<u8>(), 4..60),
             before in ".{0,20}", after in ".{0,20}",
         ) {
+            // A line break at its end is not looked for: a log line would not show it either.
+            prop_assume!(!matches!(value.last(), Some(b'\n' | b'\r')));
             let redactor = redactor(&[("V", &value)]);
             let text = [before.as_bytes(), &value, after.as_bytes()].concat();
             let said = redactor.redact(&text, Extent::Whole);

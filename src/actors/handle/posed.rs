@@ -36,6 +36,7 @@ impl Handle {
         if self.pending.insert(id, Waiter { tell, role }).is_err() {
             return Err(CallError::NotSent);
         }
+        self.posed.fetch_add(1, Ordering::Relaxed);
         let posed = Posed {
             handle: Arc::clone(self),
             id,
@@ -59,5 +60,6 @@ impl Drop for Posed {
     fn drop(&mut self) {
         // `initialize` must not be cancelled (MCP, cancellation), so nothing is said of it.
         self.handle.pending.take(self.id);
+        self.handle.posed.fetch_sub(1, Ordering::Relaxed);
     }
 }

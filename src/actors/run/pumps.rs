@@ -126,11 +126,12 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
     }
 }
 
-/// Keeps the last of stderr. Never waits for anything but the pipe, so a server that floods it is
+/// Keeps the last of stderr until it ends, then says so. Never waits for anything but the pipe, so a server that floods it is
 /// neither blocked nor believed; overlong lines are cut.
 pub(super) async fn keep_stderr(
     mut stderr: Box<dyn AsyncRead + Send + Unpin>,
     record: Arc<RunRecord>,
+    done: oneshot::Sender<()>,
 ) {
     let mut chunk = [0u8; 1024];
     let mut line: Vec<u8> = Vec::new();
@@ -159,4 +160,6 @@ pub(super) async fn keep_stderr(
     if !line.is_empty() {
         record.keep_stderr(&line);
     }
+    // Nobody listens if the run is being ended for another reason.
+    let _ = done.send(());
 }

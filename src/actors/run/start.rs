@@ -135,13 +135,16 @@ fn carry(args: &mut RunArgs, launched: Launched, myself: &ActorRef<RunMsg>, task
     let writer = tasks.spawn(pumps::write(stdin, frames, occupant.clone()));
     let (read_done, stdout_ended) = tokio::sync::oneshot::channel();
     tasks.spawn(pumps::read(stdout, line_max, occupant.clone(), read_done));
-    tasks.spawn(pumps::keep_stderr(stderr, Arc::clone(&occupant.record)));
+    let (stderr_done, stderr_ended) = tokio::sync::oneshot::channel();
+    let record = Arc::clone(&occupant.record);
+    tasks.spawn(pumps::keep_stderr(stderr, record, stderr_done));
     let warden = warden::Warden {
         slot: Arc::clone(&args.slot),
         occupant,
         scope,
         writer,
         stdout_ended,
+        stderr_ended,
         stop_within: args.slot.mcp.call_deadline(),
     };
     let myself = myself.clone();

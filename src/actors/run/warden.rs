@@ -21,6 +21,7 @@ pub(super) struct Warden {
     pub(super) scope: Arc<dyn Scope>,
     pub(super) writer: AbortHandle,
     pub(super) stdout_ended: oneshot::Receiver<()>,
+    pub(super) stderr_ended: oneshot::Receiver<()>,
     pub(super) stop_within: Duration,
 }
 
@@ -57,7 +58,11 @@ impl Warden {
     async fn died(&mut self, exit: Exit) {
         // A descendant may hold stdout open and the cgroup occupied.
         self.scope.kill();
-        let _ = timeout(LAST_WORDS, &mut self.stdout_ended).await;
+        let pipes = async {
+            let _ = (&mut self.stdout_ended).await;
+            let _ = (&mut self.stderr_ended).await;
+        };
+        let _ = timeout(LAST_WORDS, pipes).await;
         let verdict = self.verdict(exit);
         self.end(verdict);
     }
@@ -66,6 +71,7 @@ impl Warden {
     async fn half_closed(&mut self, mut exit: BoxFuture<'static, Exit>) {
         if let Ok(exit) = timeout(HALF_CLOSED_MAX, &mut exit).await {
             self.scope.kill();
+            let _ = timeout(LAST_WORDS, &mut self.stderr_ended).await;
             let verdict = self.verdict(exit);
             self.end(verdict);
             return;
