@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn what_everybody_sees_needs_nothing() {
         let tree = Tree::new(&[]);
-        assert_eq!(tree.reads(Path::new("/bin/sh"), &[]), [PathBuf::new(); 0]);
+        assert!(tree.reads(Path::new("/bin/sh"), &[]).is_empty());
     }
 
     #[test]
