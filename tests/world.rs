@@ -88,17 +88,14 @@ impl World {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
-        let degrade = match &self.uids {
-            Some(slice) => format!("uid_base = {}\nuid_count = {}\n", slice.base, uids::COUNT),
-            None => "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\", \"user_range\"]\n".to_owned(),
-        };
+        let degrade = sandbox(self.uids.as_ref());
         let base = format!("[client]\n{}", self.client);
         let ops = if self.config.contains("[ops]") {
             ""
         } else {
             "[ops]\nlisten = \"127.0.0.1:0\"\n"
         };
-        let text = format!("{base}[sandbox]\n{degrade}{ops}{}", self.config);
+        let text = format!("{base}{degrade}{ops}{}", self.config);
         std::fs::write(&file, text).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -381,6 +378,18 @@ impl World {
         let leaves = self.leaves();
         assert!(leaves.is_empty(), "cgroups are left: {leaves:?}");
     }
+}
+
+/// The section `[sandbox]` of a test's gateway.
+pub(crate) fn sandbox(uids: Option<&Slice>) -> String {
+    let own = match uids {
+        Some(slice) => format!("uid_base = {}\nuid_count = {}\n", slice.base, uids::COUNT),
+        None => "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \
+                 \"cgroup_kill\", \"pid_namespace\", \"user_range\"]\n"
+            .to_owned(),
+    };
+    // Tests' servers lie where the build puts them.
+    format!("[sandbox]\npath_roots = [\"/\"]\n{own}")
 }
 
 impl Drop for World {

@@ -10,8 +10,10 @@
     reason = "tests fail by panicking, and print for a harness that is not there"
 )]
 
+mod attacks;
 mod confinement;
 mod endings;
+mod languages;
 mod limits;
 mod probe;
 mod spawner;
@@ -32,8 +34,10 @@ fn main() -> ExitCode {
         return probe::run(&args[1..]);
     }
     let tests: Vec<Test> = [
+        attacks::TESTS,
         confinement::TESTS,
         endings::TESTS,
+        languages::TESTS,
         limits::TESTS,
         spawner::TESTS,
         walls::TESTS,

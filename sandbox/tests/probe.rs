@@ -16,6 +16,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.as_slice() {
         ["descriptors"] => descriptors(),
         ["walls"] => walls(),
+        ["attacks", pid, port, folder, name] => crate::attacks::run(pid, port, folder, name),
         ["network", port] => network(port.parse().unwrap()),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),

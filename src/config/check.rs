@@ -238,9 +238,9 @@ impl Check<'_> {
             self.problem("sandbox.allow_degraded", what);
         }
         let sandbox = &self.config.sandbox;
-        let relative = |root: &&String| !root.starts_with('/') || root.len() < 2;
+        let relative = |root: &&String| !root.starts_with('/');
         if let Some(bad) = sandbox.path_roots.iter().find(relative) {
-            let what = format!("`{bad}` is not an absolute path beneath /");
+            let what = format!("`{bad}` is not an absolute path");
             self.problem("sandbox.path_roots", what);
         }
     }
