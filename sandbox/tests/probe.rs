@@ -16,7 +16,9 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.as_slice() {
         ["descriptors"] => descriptors(),
         ["walls"] => walls(),
-        ["attacks", pid, port, folder, name] => crate::attacks::run(pid, port, folder, name),
+        ["attacks", pid, port, folder, name, profile] => {
+            crate::attacks::run(pid, port, folder, name, profile);
+        }
         ["network", port] => network(port.parse().unwrap()),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
