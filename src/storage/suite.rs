@@ -2,6 +2,7 @@
 
 mod accounts;
 mod catalog;
+mod credentials;
 mod denies;
 mod durability;
 mod lifetimes;
@@ -67,6 +68,7 @@ on_every_store! {
     denies::saving_replaces_and_one_is_active_per_target,
     denies::a_suspension_ends_the_sessions_there_were,
     denies::the_newest_history_is_kept,
+    credentials::a_value_is_set_counted_and_forgotten,
     durability::deleting_takes_what_depends_along,
     durability::many_writers_at_once_lose_nothing,
     durability::a_closed_store_says_so,

@@ -21,7 +21,7 @@ type PgForeign = (String, String, String, Vec<String>, Vec<String>);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Table {
     /// In order: name, kind, whether it must have a value.
-    columns: Vec<(String, &'static str, bool)>,
+    columns: Vec<(String, &'static str, bool, Option<String>)>,
     primary: Vec<String>,
     /// Columns, and the words of the condition of a partial one.
     uniques: BTreeSet<(Vec<String>, Vec<String>)>,
@@ -75,15 +75,15 @@ async fn of_sqlite(db: &mut SqliteConnection) -> Schema {
     for (name, sql) in tables {
         assert!(sql.ends_with("STRICT"), "{name}");
         let mut table = Table::default();
-        let columns: Vec<(String, String, bool, i64)> = sqlx::query_as(
-            "SELECT name, type, \"notnull\", pk FROM pragma_table_info($1) ORDER BY cid",
+        let columns: Vec<(String, String, bool, i64, Option<String>)> = sqlx::query_as(
+            "SELECT name, type, \"notnull\", pk, dflt_value FROM pragma_table_info($1) ORDER BY cid",
         )
         .bind(&name)
         .fetch_all(&mut *db)
         .await
         .unwrap();
         let mut primary = Vec::new();
-        for (column, kind, must, pk) in columns {
+        for (column, kind, must, pk, default) in columns {
             let kind = match kind.as_str() {
                 "TEXT" => "text",
                 "INTEGER" => "integer",
@@ -93,7 +93,7 @@ async fn of_sqlite(db: &mut SqliteConnection) -> Schema {
             if pk > 0 {
                 primary.push((pk, column.clone()));
             }
-            table.columns.push((column, kind, must));
+            table.columns.push((column, kind, must, default));
         }
         primary.sort();
         table.primary = primary.into_iter().map(|(_, column)| column).collect();
@@ -213,8 +213,9 @@ async fn of_postgres(db: &mut PgConnection) -> Schema {
                 "bytea" => "bytes",
                 other => panic!("{name}.{column} is {other}"),
             };
-            assert_eq!(default, None, "{name}.{column}");
-            table.columns.push((column, kind, must));
+            // As PostgreSQL writes a text.
+            let default = default.map(|text| text.trim_end_matches("::text").to_owned());
+            table.columns.push((column, kind, must, default));
         }
         let indexes: Vec<(String, bool, bool, bool, Vec<String>, String)> =
             sqlx::query_as(PG_INDEXES)

@@ -1,2 +1,2 @@
 -- What the audit log keeps of a call's arguments: JSON, like the definition's other small parts.
-ALTER TABLE mcps ADD COLUMN audit_arguments TEXT NOT NULL DEFAULT '"digest"';
+ALTER TABLE mcps ADD COLUMN audit_arguments TEXT COLLATE "C" NOT NULL DEFAULT '"digest"';
