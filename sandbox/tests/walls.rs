@@ -300,6 +300,15 @@ fn setup_cost_of_each_profile() -> Outcome {
     let host = host()?;
     let home = Home::new();
     for profile in Profile::ALL {
+        let mut sleeper = Run::start(&host, &within(shell("sleep 100"), profile, &home.path()));
+        sleeper.until_started();
+        let rollup = format!("/proc/{}/smaps_rollup", sleeper.process.pid());
+        let rollup = std::fs::read_to_string(rollup).unwrap_or_default();
+        let dirty = rollup
+            .lines()
+            .find(|line| line.starts_with("Private_Dirty"));
+        println!("    {profile}: init {}", dirty.unwrap_or("cannot be read"));
+        drop(sleeper);
         let spec = within(shell("exit 0"), profile, &home.path());
         let mut took = Vec::new();
         for _ in 0..RUNS {

@@ -29,7 +29,7 @@ pub(super) fn attack(name: &str, host: &Host<'_>) -> Tried {
         "file_of_another" => read(host.folder.join("secret")),
         "gateway_environment" => read(format!("/proc/{}/environ", host.pid)),
         "gateway_memory" => read(format!("/proc/{}/maps", host.pid)),
-        "init_root" => read("/proc/1/root/etc/hostname"),
+        "init_root" => read("/proc/1/root//etc/hostname"),
         "init_memory" => read("/proc/1/maps"),
         "kernel_memory" => read("/dev/mem"),
         "kernel_log" => read("/dev/kmsg"),
