@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use crate::domain::account::Millis;
 use crate::telemetry::metrics::families as f;
-use crate::telemetry::metrics::labels::{
-    Controller, Labelled, SessionKind, SlotWord, known,
-};
+use crate::telemetry::metrics::labels::{Controller, Labelled, SessionKind, SlotWord, known};
 use crate::telemetry::metrics::mcp::{LABEL, McpMeter};
 use crate::telemetry::metrics::page::Page;
 use crate::telemetry::process;

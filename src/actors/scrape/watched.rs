@@ -86,8 +86,9 @@ pub(in crate::actors) fn propagations(ctx: &Ctx) {
 fn audit(ctx: &Ctx) -> SyncTimes {
     let metrics = &ctx.metrics;
     let stats = ctx.audit.stats();
-    for (category, (taken, lost)) in
-        Category::ALL.iter().zip(stats.events.iter().zip(stats.dropped))
+    for (category, (taken, lost)) in Category::ALL
+        .iter()
+        .zip(stats.events.iter().zip(stats.dropped))
     {
         let of = [(Category::NAME, category.as_str())];
         metrics.counted(&f::AUDIT_EVENTS, &of, *taken);
@@ -101,7 +102,11 @@ fn audit(ctx: &Ctx) -> SyncTimes {
     metrics.counted(&f::AUDIT_WRITTEN, &[], stats.seq);
     let behind = stats.seq.saturating_sub(stats.indexed_seq);
     metrics.set(&f::AUDIT_INDEX_LAG, &[], float(behind));
-    metrics.set(&f::AUDIT_CHAIN_OK, &[], stats.chain_ok.map_or(f64::NAN, flag));
+    metrics.set(
+        &f::AUDIT_CHAIN_OK,
+        &[],
+        stats.chain_ok.map_or(f64::NAN, flag),
+    );
     let at = |at: Option<Millis>| at.map_or(f64::NAN, seconds);
     metrics.set(&f::AUDIT_CHECKPOINT, &[], at(stats.checkpoint_at));
     metrics.set(&f::AUDIT_BYTES, &[], float(stats.bytes));
@@ -153,7 +158,11 @@ mod tests {
 
     fn bounds(family: &Family) -> Vec<Duration> {
         match family.kind {
-            Type::Histogram(bounds) => bounds.iter().copied().map(Duration::from_secs_f64).collect(),
+            Type::Histogram(bounds) => bounds
+                .iter()
+                .copied()
+                .map(Duration::from_secs_f64)
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -170,7 +179,10 @@ mod tests {
             (words(&f::DB_QUERY, 0), classes),
             (words(&f::KILL_CHANGES, 1), actions),
         ] {
-            assert!(matches!(is, Values::Of(is) if is == wanted), "{is:?} {wanted:?}");
+            assert!(
+                matches!(is, Values::Of(is) if is == wanted),
+                "{is:?} {wanted:?}"
+            );
         }
     }
 }

@@ -403,7 +403,11 @@ mod tests {
             (Code::SessionSuspended, Outcome::Denied, Outcome::Killed),
             (Code::Cancelled, Outcome::Killed, Outcome::Killed),
             (Code::RunEnded, Outcome::Unavailable, Outcome::Unavailable),
-            (Code::CredentialMissing, Outcome::Unavailable, Outcome::Unavailable),
+            (
+                Code::CredentialMissing,
+                Outcome::Unavailable,
+                Outcome::Unavailable,
+            ),
         ] {
             assert_eq!(Outcome::of(code, Stage::Admission), refused, "{code}");
             assert_eq!(Outcome::of(code, Stage::UnderWay), failed, "{code}");
