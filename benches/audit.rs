@@ -20,12 +20,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use legation::actors::audit::{Audit, Durability, Entry, Setup, Verify};
 use legation::domain::audit::chain::Tip;
 use rig::load::{self, Sample};
 use rig::report::{self, median};
 use rig::target::{Scenario, Target, default_product};
+use rig::words;
 use rig::{disk, proc};
 use serde::Serialize;
 
@@ -80,24 +81,18 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("audit", |word, value| {
+        match word {
             "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.seconds = value()?.parse()?,
             "--dir" => options.dir = Some(value()?.into()),
             "--no-calls" => options.calls = false,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/audit.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 

@@ -20,11 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rig::ours::{Client, Gateway, Reply, Settings};
 use rig::proc;
 use rig::report::{self, median};
 use rig::target::default_product;
+use rig::words;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -86,22 +87,16 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("crash", |word, value| {
+        match word {
             "--crashes" => options.crashes = value()?.parse()?,
             "--callers" => options.callers = value()?.parse()?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/crash.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 

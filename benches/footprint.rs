@@ -21,11 +21,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rig::ours::{Client, Gateway, Settings};
 use rig::proc::{self, Memory};
 use rig::report::{self, median};
 use rig::target::{Running, default_product, free_port};
+use rig::words;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -78,23 +79,17 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("footprint", |word, value| {
+        match word {
             "--repeats" => options.repeats = value()?.parse()?,
             "--isolates" => options.isolates = range(&value()?)?,
             "--sessions" => options.sessions = range(&value()?)?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/footprint.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 

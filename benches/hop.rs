@@ -31,6 +31,7 @@ use rig::load::Sample;
 use rig::peers::Peer;
 use rig::report::{Cell, Row};
 use rig::target::{Running, Scenario, Target, default_product};
+use rig::words;
 use rig::{bare, disk, gates, load, pipe, proc, report};
 
 /// The product's allocator: the bare hop gets the same one, or the comparison is of allocators.
@@ -89,16 +90,8 @@ fn options() -> Result<Options> {
         awake: false,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("hop", |word, value| {
+        match word {
             "--role" => options.role = Some(value()?),
             "--c" => options.connections = Some(value()?.parse()?),
             "--isolates" => options.isolates = value()?.parse()?,
@@ -112,9 +105,10 @@ fn options() -> Result<Options> {
             "--product" => options.product = value()?.into(),
             "--awake" => options.awake = true,
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/hop.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 

@@ -24,12 +24,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rig::ours::{Client, Gateway, Settings};
 use rig::proc;
 use rig::report::{self, median};
 use rig::target::default_product;
+use rig::words;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -102,23 +103,17 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("kill", |word, value| {
+        match word {
             "--rounds" => options.rounds = value()?.parse()?,
             "--isolates" => options.isolates = value()?.parse()?,
             "--calls" => options.calls = value()?.parse()?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/kill.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     ensure!(
         options.rounds > 0 && options.isolates > 0,
         "nothing to measure"

@@ -12,3 +12,4 @@ pub(crate) mod pipe;
 pub(crate) mod proc;
 pub(crate) mod report;
 pub(crate) mod target;
+pub(crate) mod words;

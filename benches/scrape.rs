@@ -21,11 +21,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rig::http::{Connection, Endpoint};
 use rig::ours::{Gateway, Settings};
 use rig::report::{self, median};
 use rig::target::default_product;
+use rig::words;
 use sandbox::cgroup::{LeafName, Limits};
 use sandbox::plan::Program;
 use sandbox::{Facility, Host, HostConfig, SpawnSpec, Spawned};
@@ -89,24 +90,18 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("scrape", |word, value| {
+        match word {
             "--rounds" => options.rounds = value()?.parse()?,
             "--isolates" => options.isolates = value()?.parse()?,
             "--leaves" => options.leaves = value()?.parse()?,
             "--mcps" => options.mcps = value()?.parse()?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/scrape.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     ensure!(
         options.isolates.is_multiple_of(options.mcps),
         "isolates must divide by mcps"

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use legation::actors::jail::{Degrade, Jail, JailConfig};
 use legation::actors::launcher::{Launch, Launcher};
@@ -31,6 +31,7 @@ use nix::sched::{CloneFlags, unshare};
 use rig::proc;
 use rig::report::{self, median};
 use rig::target::default_product;
+use rig::words;
 use tokio::io::AsyncBufReadExt;
 
 #[global_allocator]
@@ -109,22 +110,16 @@ fn options() -> Result<Options> {
         product: default_product()?,
         out: None,
     };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || {
-            let next = words.next();
-            next.with_context(|| format!("{word} needs a value"))
-        };
-        match word.as_str() {
-            // Cargo says this to every bench.
-            "--bench" => {}
+    words::read("spawn", |word, value| {
+        match word {
             "--rounds" => options.rounds = value()?.parse()?,
             "--heap-mib" => options.heap_mib = value()?.parse()?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
-            other => bail!("no option {other}; the head of benches/spawn.rs lists them"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 

@@ -21,6 +21,8 @@ pub mod control;
 pub mod credentials;
 pub mod ctx;
 mod failure;
+#[cfg(test)]
+mod fragile;
 pub mod front;
 pub mod gate;
 pub mod handle;

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::credential::{Delivery, Holder, Need, Stored};
 use crate::domain::ids::{McpId, UserId};
-use crate::domain::mcp::{Mcp, Sharing};
+use crate::domain::mcp::Sharing;
 use crate::domain::name::CredentialName;
 use crate::domain::redact::Redactor;
 use crate::domain::seal::{MasterKey, Place, SealError, Sealed};
@@ -24,13 +24,17 @@ type Sets = HashMap<(UserId, McpId), Vec<Stored>>;
 
 /// The snapshot; empty until it was loaded once.
 #[derive(Debug, Default)]
-pub struct Credentials(ArcSwapOption<Sets>);
+pub struct Credentials {
+    sets: ArcSwapOption<Sets>,
+    /// Held from the store's change until it is published, so that both have the same last word.
+    changing: tokio::sync::Mutex<()>,
+}
 
 impl Credentials {
     /// What is set for a holder and an mcp.
     #[must_use]
     pub fn of(&self, holder: &UserId, mcp: &McpId) -> Vec<Stored> {
-        let sets = self.0.load();
+        let sets = self.sets.load();
         let key = (holder.clone(), mcp.clone());
         let found = sets.as_ref().and_then(|sets| sets.get(&key));
         found.cloned().unwrap_or_default()
@@ -39,13 +43,18 @@ impl Credentials {
     /// Everything that is set.
     #[must_use]
     pub fn all(&self) -> Vec<Stored> {
-        let sets = self.0.load();
+        let sets = self.sets.load();
         let mut all: Vec<Stored> = sets
             .as_ref()
             .map(|sets| sets.values().flatten().cloned().collect())
             .unwrap_or_default();
         all.sort_by(|a, b| (&a.holder, &a.mcp, &a.name).cmp(&(&b.holder, &b.mcp, &b.name)));
         all
+    }
+
+    /// Whoever sets or removes a value takes turns.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// A value was set, or removed.
@@ -56,7 +65,7 @@ impl Credentials {
         name: &CredentialName,
         now: Option<&Stored>,
     ) {
-        self.0.rcu(|sets| {
+        self.sets.rcu(|sets| {
             let mut sets = sets.as_deref().cloned().unwrap_or_default();
             let set = sets.entry((holder.clone(), mcp.clone())).or_default();
             set.retain(|one| one.name != *name);
@@ -68,6 +77,7 @@ impl Credentials {
 
 /// Loads the snapshot. Later, while the store is away, the last one stands.
 pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
+    let _turn = ctx.credentials.turn().await;
     match ctx.store.credentials().await {
         Ok(all) => {
             let mut sets = Sets::new();
@@ -75,10 +85,10 @@ pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
                 let key = (one.holder.clone(), one.mcp.clone());
                 sets.entry(key).or_default().push(one);
             }
-            ctx.credentials.0.store(Some(Arc::new(sets)));
+            ctx.credentials.sets.store(Some(Arc::new(sets)));
             Ok(())
         }
-        Err(error) if ctx.credentials.0.load().is_some() => {
+        Err(error) if ctx.credentials.sets.load().is_some() => {
             tracing::warn!("the credentials are as they were last read: {error}");
             Ok(())
         }
@@ -215,11 +225,6 @@ impl KnownSecrets for Known {
             .filter_map(|stored: Stored| open(&access.master, &stored).ok())
             .collect()
     }
-}
-
-/// Whether a definition has a slot of that name.
-pub(super) fn has(mcp: &Mcp, name: &CredentialName) -> bool {
-    mcp.credentials.contains_key(name)
 }
 
 #[cfg(test)]

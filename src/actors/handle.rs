@@ -7,6 +7,7 @@
 //! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
 //! clients' equal ids never meet.
 
+mod found;
 mod posed;
 
 use std::ops::Range;
@@ -17,7 +18,6 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::domain::ids::CallId;
 use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
@@ -48,9 +48,6 @@ pub struct Reply {
     /// Where the `result` or `error` value is.
     pub body: Range<usize>,
 }
-
-/// What a server hears when a call is cut off.
-const BY_ADMIN: &str = "cancelled by an administrator";
 
 /// Why a waiter gets no reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -344,60 +341,6 @@ impl Handle {
             let _ = waiter.tell.send(Err(Cut::Ended(Arc::clone(end))));
         }
         told
-    }
-
-    /// Cuts off the calls that are meant, and tells the server to stop working on them. Gives how
-    /// many there were.
-    pub(super) fn cancel_where(&self, meant: impl Fn(&Tag) -> bool, why: &Why) -> usize {
-        let of_call = |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if meant(tag));
-        let hit = self.pending.take_where(of_call);
-        let count = hit.len();
-        for (id, waiter) in hit {
-            let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
-            // The reason is for people; the server is told no more than it must know.
-            self.post(envelope::cancelled(id, BY_ADMIN));
-        }
-        count
-    }
-
-    /// Cuts off one call and tells the server. What comes back resolves when the server answers
-    /// all the same; it breaks off if the call had never reached the server.
-    pub(super) fn cancel_one(&self, call: &CallId, why: &Why) -> Option<oneshot::Receiver<Told>> {
-        let (tell, answered) = oneshot::channel();
-        let of_call =
-            |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if tag.call == *call);
-        let watch = Waiter {
-            tell,
-            role: Role::Watch,
-        };
-        let (id, waiter) = self.pending.swap(of_call, watch)?;
-        let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
-        self.post(envelope::cancelled(id, BY_ADMIN));
-        Some(answered)
-    }
-
-    /// Nobody waits any more for what [`Handle::cancel_one`] watches.
-    pub(super) fn unwatch(&self) {
-        self.pending
-            .take_where(|waiter| waiter.tell.is_closed() && matches!(waiter.role, Role::Watch));
-    }
-
-    /// The calls in flight.
-    #[must_use]
-    pub fn tags(&self) -> Vec<Tag> {
-        self.pending.see(|waiter| match &waiter.role {
-            Role::Call(tag) => Some(tag.clone()),
-            Role::Ours | Role::Watch => None,
-        })
-    }
-
-    /// How many calls in flight are meant.
-    #[must_use]
-    pub fn count(&self, meant: impl Fn(&Tag) -> bool) -> usize {
-        let of_call = |waiter: &Waiter| matches!(&waiter.role, Role::Call(tag) if meant(tag));
-        self.pending
-            .see(|waiter| of_call(waiter).then_some(()))
-            .len()
     }
 
     /// Why the run ended for its callers, if it did.

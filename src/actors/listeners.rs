@@ -155,3 +155,27 @@ impl Drop for ListenersState {
         self.stop.cancel();
     }
 }
+
+/// Listeners that need no port, for tests.
+#[cfg(test)]
+pub(crate) struct NoDoors;
+
+#[cfg(test)]
+impl Doors for NoDoors {
+    fn open(
+        &self,
+        _front: Front,
+        _control: Control,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
+        Box::pin(async {
+            Ok(OpenDoors {
+                client_url: "https://localhost:8443".to_owned(),
+                closed: Box::pin(async move {
+                    stop.cancelled().await;
+                    Ok(())
+                }),
+            })
+        })
+    }
+}

@@ -137,39 +137,8 @@ impl<A> Drop for Measured<A> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fragile::Fragile;
     use super::*;
-
-    struct Fragile;
-
-    impl Actor for Fragile {
-        type Msg = &'static str;
-        type State = ();
-        type Arguments = ();
-
-        async fn pre_start(
-            &self,
-            _: ActorRef<&'static str>,
-            (): (),
-        ) -> Result<(), ActorProcessingErr> {
-            Ok(())
-        }
-
-        async fn handle(
-            &self,
-            me: ActorRef<&'static str>,
-            message: &'static str,
-            (): &mut (),
-        ) -> Result<(), ActorProcessingErr> {
-            match message {
-                "panic" => panic!("as told"),
-                "err" => Err("as told".into()),
-                _ => {
-                    me.stop(None);
-                    Ok(())
-                }
-            }
-        }
-    }
 
     #[tokio::test]
     async fn every_end_is_counted_by_its_reason() {

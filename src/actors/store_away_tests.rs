@@ -5,43 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::config::Config;
 
 use super::clock::HostClock;
-use super::control::Control;
-use super::front::Front;
-use super::launcher::BoxFuture;
-use super::listeners::{DoorError, Doors, OpenDoors};
+use super::listeners::NoDoors;
 use super::scripted::Scripted;
 use super::system::System;
 use super::views::TreeNode;
 
 /// How long anything may take before a test calls it stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Listeners that need no port.
-struct NoDoors;
-
-impl Doors for NoDoors {
-    fn open(
-        &self,
-        _front: Front,
-        _control: Control,
-        stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
-        Box::pin(async {
-            Ok(OpenDoors {
-                client_url: String::new(),
-                closed: Box::pin(async move {
-                    stop.cancelled().await;
-                    Ok(())
-                }),
-            })
-        })
-    }
-}
 
 fn rename(folder: &Path, from: &str, to: &str) {
     for end in ["", "-wal", "-shm"] {

@@ -213,39 +213,8 @@ mod tests {
     use ractor::{Actor, ActorProcessingErr, ActorRef};
     use tokio::sync::mpsc;
 
+    use super::super::fragile::Fragile;
     use super::*;
-
-    struct Fragile;
-
-    impl Actor for Fragile {
-        type Msg = &'static str;
-        type State = ();
-        type Arguments = ();
-
-        async fn pre_start(
-            &self,
-            _: ActorRef<&'static str>,
-            (): (),
-        ) -> Result<(), ActorProcessingErr> {
-            Ok(())
-        }
-
-        async fn handle(
-            &self,
-            me: ActorRef<&'static str>,
-            message: &'static str,
-            (): &mut (),
-        ) -> Result<(), ActorProcessingErr> {
-            match message {
-                "panic" => panic!("as told"),
-                "err" => Err("as told".into()),
-                _ => {
-                    me.stop(None);
-                    Ok(())
-                }
-            }
-        }
-    }
 
     struct Parent;
 

@@ -56,10 +56,13 @@ impl Control {
             set_at: self.now_ms(),
             set_by: author.to_owned(),
         };
-        stored.version = self.ctx.store.set_credential(&stored).await?;
-        self.ctx
-            .credentials
-            .changed(&stored.holder, &mcp.id, name, Some(&stored));
+        {
+            let _turn = self.ctx.credentials.turn().await;
+            stored.version = self.ctx.store.set_credential(&stored).await?;
+            self.ctx
+                .credentials
+                .changed(&stored.holder, &mcp.id, name, Some(&stored));
+        }
         self.note("credential.set", &stored, author);
         let replaced = self.replace(holder, mcp);
         Ok((stored, replaced))
@@ -77,11 +80,15 @@ impl Control {
         author: &str,
     ) -> Result<Option<u64>, ControlError> {
         let id = holder.id();
-        if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
-            return Ok(None);
-        }
-        let set = self.ctx.credentials.of(&id, &mcp.id);
-        self.ctx.credentials.changed(&id, &mcp.id, name, None);
+        let set = {
+            let _turn = self.ctx.credentials.turn().await;
+            if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
+                return Ok(None);
+            }
+            let set = self.ctx.credentials.of(&id, &mcp.id);
+            self.ctx.credentials.changed(&id, &mcp.id, name, None);
+            set
+        };
         if let Some(stored) = set.iter().find(|one| one.name == *name) {
             self.note("credential.removed", stored, author);
         }
@@ -129,7 +136,7 @@ impl Control {
 }
 
 fn declared(mcp: &Mcp, name: &CredentialName) -> Result<(), ControlError> {
-    if credentials::has(mcp, name) {
+    if mcp.credentials.contains_key(name) {
         return Ok(());
     }
     let words: Vec<&str> = mcp.credentials.keys().map(CredentialName::as_str).collect();

@@ -1,7 +1,7 @@
 //! `/v1/credentials`: the secrets that users' servers are started with. They come in and never go
 //! out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use axum::extract::{Path, State};
@@ -134,11 +134,23 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
             set_by: Some(one.set_by.clone()),
         });
     }
-    for (id, name) in &users {
-        for granted in control.store().grants_of_user(id).await? {
-            let Some(mcp) = mcps.get(&granted) else {
-                continue;
+    let granted: BTreeSet<(UserId, McpId)> = control
+        .store()
+        .groups()
+        .await?
+        .iter()
+        .flat_map(|view| {
+            let pairs = move |user: &UserId| {
+                let user = user.clone();
+                view.grants
+                    .iter()
+                    .map(move |mcp| (user.clone(), mcp.clone()))
             };
+            view.members.iter().flat_map(pairs)
+        })
+        .collect();
+    for (id, mcp) in &granted {
+        if let (Some(name), Some(mcp)) = (users.get(id), mcps.get(mcp)) {
             let missing = mcp.credentials.iter().filter(|(slot, wanted)| {
                 wanted.need == Need::Required
                     && mcp.sharing != crate::domain::mcp::Sharing::Shared

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::actors::audit::reading;
 use crate::actors::clock::HostClock;
 use crate::actors::control::Control;
-use crate::actors::front::{Front, Registration};
+use crate::actors::front::Registration;
 use crate::actors::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
 };
-use crate::actors::listeners::{DoorError, Doors, OpenDoors};
+use crate::actors::listeners::NoDoors;
 use crate::actors::system::System;
 use crate::config::Config;
 use crate::domain::ids::UserId;
@@ -82,28 +82,6 @@ impl TestHouse {
                     .join(" ")
             })
             .collect()
-    }
-}
-
-/// Listeners that need no port: the tests call the router.
-struct NoDoors;
-
-impl Doors for NoDoors {
-    fn open(
-        &self,
-        _front: Front,
-        _control: Control,
-        stop: CancellationToken,
-    ) -> BoxFuture<'_, Result<OpenDoors, DoorError>> {
-        Box::pin(async {
-            Ok(OpenDoors {
-                client_url: "https://localhost:8443".to_owned(),
-                closed: Box::pin(async move {
-                    stop.cancelled().await;
-                    Ok(())
-                }),
-            })
-        })
     }
 }
 
