@@ -28,8 +28,9 @@ use rig::report::{self, median};
 use rig::target::default_product;
 use rig::words;
 use sandbox::cgroup::{LeafName, Limits};
-use sandbox::plan::Program;
-use sandbox::{Facility, Host, HostConfig, SpawnSpec, Spawned};
+use sandbox::plan::{Identity, Program};
+use sandbox::reach::Declared;
+use sandbox::{Facility, Host, HostConfig, Network, Profile, SpawnSpec, Spawned};
 use serde_json::json;
 
 #[global_allocator]
@@ -163,6 +164,7 @@ fn on_cpu() -> f64 {
 fn sweeps(options: &Options) -> Result<Vec<(f64, f64)>> {
     let mut config = HostConfig::new(&format!("{:012x}", std::process::id()));
     config.allow_degraded = Facility::ALL.to_vec();
+    config.probe_identity = somebody();
     let host = Host::start(config)?;
     let mut leaves = Leaves(Vec::new());
     for number in 0..options.leaves {
@@ -188,6 +190,14 @@ fn sweeps(options: &Options) -> Result<Vec<(f64, f64)>> {
     Ok(times)
 }
 
+/// Whom sleepers run as: under root nobody runs as root.
+fn somebody() -> Option<Identity> {
+    let id = 1_400_000_000;
+    rustix::process::geteuid()
+        .is_root()
+        .then_some(Identity { uid: id, gid: id })
+}
+
 fn sleeper(number: usize) -> SpawnSpec {
     let limits = |memory_bytes, pids| Limits {
         memory_bytes,
@@ -205,6 +215,10 @@ fn sleeper(number: usize) -> SpawnSpec {
             env: BTreeMap::new(),
         },
         workdir: "/".into(),
+        profile: Profile::None,
+        network: Network::None,
+        identity: somebody(),
+        declared: Declared::default(),
         opening: Vec::new(),
         limits: limits(64 << 20, 32),
         user_limits: limits(1 << 30, 512),

@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use legation::actors::jail::{Degrade, Jail, JailConfig};
+use legation::actors::jail::{Degrade, Jail, JailConfig, Walls};
 use legation::actors::launcher::{Launch, Launcher};
+use legation::config::Config;
+use legation::domain::confinement::Confinement;
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
 use nix::sched::{CloneFlags, unshare};
@@ -76,11 +78,17 @@ fn main() -> Result<()> {
         eprintln!("skipped: pid namespaces and cgroups need root");
         return Ok(());
     }
+    let homes = tempfile::tempdir()?;
     let jail = Jail::start(JailConfig {
         executable: None,
         installation_id: format!("{:012x}", std::process::id()),
         degrade: Degrade::Anything,
         cgroup_root: None,
+        homes: homes.path().join("homes"),
+        walls: Walls {
+            any_range: true,
+            ..Walls::of(&Config::default())
+        },
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -89,6 +97,7 @@ fn main() -> Result<()> {
         product: options.product.clone(),
         user: UserId::from_random([9; 10]),
         next: 0,
+        home: homes.path().canonicalize()?.join("homes/ada/demo"),
         jail,
         runtime,
         executed: Vec::new(),
@@ -127,6 +136,7 @@ struct Bench {
     product: PathBuf,
     user: UserId,
     next: u32,
+    home: PathBuf,
     jail: Jail,
     runtime: tokio::runtime::Runtime,
     /// Milliseconds of ours until the program was executed.
@@ -300,7 +310,8 @@ impl Bench {
             program: self.product.clone(),
             args: vec!["demo-mcp".to_owned(), "--echo".to_owned()],
             env: BTreeMap::new(),
-            home: "/".into(),
+            home: self.home.clone(),
+            confinement: Confinement::default(),
             limits: Limits::default(),
             user_limits: Limits {
                 memory_bytes: 1 << 30,

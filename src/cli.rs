@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod credential;
 mod dev;
+mod doctor;
 mod error;
 mod group;
 mod isolate;
@@ -123,6 +124,8 @@ enum Command {
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
+    /// Try what this host offers to isolates; exit 0 all well, 1 warnings, 2 failures
+    Doctor(doctor::DoctorArgs),
     /// Look into the audit log, and check that it is whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -183,6 +186,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
+        Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
         Command::Audit(audit::AuditCommand::Verify(args)) => audit::verify(&args, cli.global, out),
         command => ask_server(command, cli.global, out),
     };
@@ -227,7 +231,9 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
         Command::Audit(command) => audit::run(command, desk).await,
-        Command::Serve(_) | Command::Config(_) | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
+        Command::Serve(_) | Command::Config(_) | Command::Doctor(_) | Command::DemoMcp { .. } => {
+            Ok(error::Exit::Usage)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod audit;
 #[cfg(test)]
 pub(crate) mod bless;
 pub mod code;
+pub mod confinement;
 pub mod credential;
 pub mod dsn;
 pub mod expose;

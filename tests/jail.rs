@@ -16,12 +16,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use legation::actors::jail::{Degrade, Facility, Jail, JailConfig};
+use legation::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use legation::actors::launcher::{Exit, Launch, LaunchError, Launched, Launcher, Usage};
+use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
 use legation::domain::verdict::OomScope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[path = "world/uids.rs"]
+mod uids;
+
+use uids::Slice;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -107,6 +113,9 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 struct Bench {
     jail: Jail,
     user: UserId,
+    /// Holds the homes, and the claim on uids.
+    dir: tempfile::TempDir,
+    _uids: Option<Slice>,
 }
 
 /// Runs a test on a runtime and a jail of its own; afterwards no child may be left, not even dead.
@@ -142,22 +151,39 @@ fn on<F: Future<Output = Outcome>>(test: impl FnOnce(Arc<Bench>) -> F) -> Outcom
     outcome
 }
 
+fn walls(base: Option<u32>) -> Walls {
+    Walls {
+        profile: Profile::Strict,
+        allow_network_host: false,
+        path_roots: vec!["/".into()],
+        uid_base: base.unwrap_or(1_000_000_000),
+        uid_count: uids::COUNT,
+        any_range: false,
+    }
+}
+
 fn bench() -> Bench {
     let installation_id = format!(
         "{:08x}{:04x}",
         std::process::id(),
         0x8000 + NEXT.fetch_add(1, Ordering::Relaxed)
     );
+    let dir = tempfile::tempdir().unwrap();
+    let uids = rustix::process::geteuid().is_root().then(Slice::take);
     let jail = Jail::start(JailConfig {
         executable: None,
         installation_id,
         degrade: Degrade::Anything,
         cgroup_root: None,
+        homes: dir.path().join("homes"),
+        walls: walls(uids.as_ref().map(|slice| slice.base)),
     })
     .unwrap();
     Bench {
         jail,
         user: UserId::from_random([7; 10]),
+        dir,
+        _uids: uids,
     }
 }
 
@@ -174,6 +200,10 @@ impl Bench {
         }
     }
 
+    fn home(&self) -> std::path::PathBuf {
+        self.dir.path().join("homes/ada/mcp")
+    }
+
     fn program(&self, program: &str, args: &[&str]) -> Launch {
         let mut bits = [0; 10];
         let [.., a, b, c, d] = &mut bits;
@@ -184,7 +214,8 @@ impl Bench {
             program: program.into(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-            home: "/".into(),
+            home: self.home(),
+            confinement: Confinement::default(),
             limits: Limits {
                 memory_bytes: 64 << 20,
                 ..Limits::default()
@@ -315,7 +346,7 @@ async fn refusals(bench: Arc<Bench>) -> Outcome {
     let mut homeless = bench.shell("exit 0");
     homeless.home = "/no/such/home".into();
     match bench.jail.launch(homeless).await {
-        Err(LaunchError::Refused { step, .. }) => assert_eq!(step, "workdir"),
+        Err(LaunchError::Refused { step, .. }) => assert_eq!(step, "home"),
         other => panic!("{other:?}"),
     }
     let relative = bench.program("sh", &[]);
@@ -378,7 +409,9 @@ async fn late_drop(bench: Arc<Bench>) -> Outcome {
 async fn child_oom(bench: Arc<Bench>) -> Outcome {
     bench.needs(Facility::CgroupMemory)?;
     let script = format!("{} eat 256; echo limping on; sleep 1000", own());
-    let mut run = bench.run(bench.shell(&script)).await;
+    let mut launch = bench.shell(&script);
+    launch.confinement.read = vec![own().into()];
+    let mut run = bench.run(launch).await;
     assert_eq!(exit(&mut run).await, Exit::Signal(9));
     let remains = run.scope.reap(PATIENCE).await;
     assert_eq!(remains.oom, Some(OomScope::Isolate));
@@ -556,6 +589,8 @@ fn ordinary() -> ExitCode {
         installation_id: "0123456789ab".to_owned(),
         degrade: Degrade::Named(Vec::new()),
         cgroup_root: None,
+        homes: "/tmp/never-made".into(),
+        walls: walls(None),
     });
     match refused {
         Err(LaunchError::Refused { step, detail }) => {
@@ -565,8 +600,7 @@ fn ordinary() -> ExitCode {
         other => panic!("cgroups without root: {other:?}"),
     }
     let outcome = on(async |bench| {
-        let mut launch = bench.shell("setsid sleep 1000 & echo up; read x; exit 4");
-        launch.home = "/tmp".into();
+        let launch = bench.shell("setsid sleep 1000 & echo up; read x; exit 4");
         let mut run = bench.run(launch).await;
         assert_eq!(line(&mut run).await, "up");
         assert!(run.degraded.contains(&"cgroup_memory".to_owned()));

@@ -26,4 +26,5 @@ mod tokens;
 mod tools;
 mod tree;
 mod vault;
+mod walls;
 mod world;

@@ -131,11 +131,8 @@ fn problem(stderr: &str) -> Value {
 fn refused(config: &str, data: &Path) -> (i32, Value) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("legation.toml");
-    let degrade = if crate::world::am_root() {
-        ""
-    } else {
-        "[sandbox]\nallow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n"
-    };
+    let uids = crate::world::am_root().then(crate::world::uids::Slice::take);
+    let degrade = crate::world::sandbox(uids.as_ref());
     let text = format!("[client]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\n{degrade}{config}");
     std::fs::write(&file, text).unwrap();
     let ran = Command::new(LEGATION)

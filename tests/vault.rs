@@ -20,6 +20,8 @@ fn careless(world: &World, name: &str) {
         name,
         "--credential",
         "TOKEN=env:TOKEN",
+        "--read",
+        LEGATION,
         "--",
         "/bin/sh",
         "-c",

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use self::uids::Slice;
+
 pub(crate) mod client;
+pub(crate) mod uids;
 
 pub(crate) use client::{Answer, Http, Session};
 
@@ -24,6 +27,8 @@ pub(crate) struct World {
     client: String,
     config: String,
     pub(crate) url: String,
+    /// Kept over restarts; none is needed without root.
+    uids: Option<Slice>,
     /// Health and metrics.
     pub(crate) ops_url: String,
 }
@@ -41,7 +46,8 @@ impl World {
         Self::with("")
     }
 
-    /// The same with more configuration: whole sections, not `[client]` and not `[sandbox]`.
+    /// The same with more configuration: whole sections, not `[client]`; `[sandbox]`'s own lines may
+    /// come first.
     pub(crate) fn with(config: &str) -> Self {
         Self::with_client("tls = \"off\"\n", config)
     }
@@ -67,6 +73,7 @@ impl World {
             client: client.to_owned(),
             config: config.to_owned(),
             url: String::new(),
+            uids: am_root().then(Slice::take),
             ops_url: String::new(),
         };
         world.start();
@@ -81,18 +88,14 @@ impl World {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
-        let degrade = if am_root() {
-            ""
-        } else {
-            "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \"cgroup_kill\", \"pid_namespace\"]\n"
-        };
+        let degrade = sandbox(self.uids.as_ref());
         let base = format!("[client]\n{}", self.client);
         let ops = if self.config.contains("[ops]") {
             ""
         } else {
             "[ops]\nlisten = \"127.0.0.1:0\"\n"
         };
-        let text = format!("{base}[sandbox]\n{degrade}{ops}{}", self.config);
+        let text = format!("{base}{degrade}{ops}{}", self.config);
         std::fs::write(&file, text).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -375,6 +378,18 @@ impl World {
         let leaves = self.leaves();
         assert!(leaves.is_empty(), "cgroups are left: {leaves:?}");
     }
+}
+
+/// The section `[sandbox]` of a test's gateway.
+pub(crate) fn sandbox(uids: Option<&Slice>) -> String {
+    let own = match uids {
+        Some(slice) => format!("uid_base = {}\nuid_count = {}\n", slice.base, uids::COUNT),
+        None => "allow_degraded = [\"cgroup_memory\", \"cgroup_pids\", \"cgroup_cpu\", \
+                 \"cgroup_kill\", \"pid_namespace\", \"user_range\"]\n"
+            .to_owned(),
+    };
+    // Tests' servers lie where the build puts them.
+    format!("[sandbox]\npath_roots = [\"/\"]\n{own}")
 }
 
 impl Drop for World {

@@ -290,9 +290,12 @@ fn configuration(data: &Path, addr: SocketAddr, settings: &Settings) -> String {
         more,
     } = settings;
     let tls = if *tls { "self" } else { "off" };
+    // Servers of one host never share uids; nor do they share ports.
+    let uids = 1_300_000_000 + u32::from(addr.port()) * 1000;
     format!(
         "[server]\ndata_dir = {data:?}\n\n[client]\nlisten = \"{addr}\"\ntls = \"{tls}\"\n\n\
          [audit]\ndurability = \"{durability}\"\n\n[log]\nlevel = \"warn\"\n\n\
+         [sandbox]\nuid_base = {uids}\nuid_count = 1000\n\n\
          [ops]\nlisten = \"127.0.0.1:0\"\n\n{more}"
     )
 }

@@ -19,24 +19,60 @@ pub enum Facility {
     CgroupKill,
     /// An own pid namespace: a sure kill and no orphans.
     PidNamespace,
+    /// An own mount namespace with a view built in it (`open_tree`, `mount_setattr`, kernel 5.12).
+    MountNamespace,
+    /// An own network namespace.
+    NetworkNamespace,
+    /// Own System V and POSIX message queues.
+    IpcNamespace,
+    /// An own host name.
+    UtsNamespace,
+    /// Own cgroup as the root of what can be seen.
+    CgroupNamespace,
+    /// A uid of its own for each user.
+    UserRange,
+    /// The system call filter.
+    Seccomp,
+    /// Landlock rules on files.
+    Landlock,
 }
 
 /// A text that names no facility.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a facility; known are cgroup_memory, cgroup_pids, cgroup_cpu, cgroup_kill, pid_namespace"
-)]
+#[error("`{0}` is not a facility; known are {known}", known = Facility::names())]
 pub struct UnknownFacility(pub String);
 
 impl Facility {
     /// Every facility, in the order they are shown.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 13] = [
+        Self::CgroupMemory,
+        Self::CgroupPids,
+        Self::CgroupCpu,
+        Self::CgroupKill,
+        Self::PidNamespace,
+        Self::MountNamespace,
+        Self::NetworkNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::UserRange,
+        Self::Seccomp,
+        Self::Landlock,
+    ];
+
+    /// Those every profile stands on.
+    pub const GROUND: [Self; 5] = [
         Self::CgroupMemory,
         Self::CgroupPids,
         Self::CgroupCpu,
         Self::CgroupKill,
         Self::PidNamespace,
     ];
+
+    /// All names, for people.
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
 
     /// The name used in `allow_degraded`, in status and in metrics.
     #[must_use]
@@ -47,6 +83,34 @@ impl Facility {
             Self::CgroupCpu => "cgroup_cpu",
             Self::CgroupKill => "cgroup_kill",
             Self::PidNamespace => "pid_namespace",
+            Self::MountNamespace => "mount_namespace",
+            Self::NetworkNamespace => "network_namespace",
+            Self::IpcNamespace => "ipc_namespace",
+            Self::UtsNamespace => "uts_namespace",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::UserRange => "user_range",
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+        }
+    }
+
+    /// What the probe did, where it is there.
+    #[must_use]
+    pub const fn evidence(self) -> &'static str {
+        match self {
+            Self::CgroupMemory => "made a cgroup with a limit of memory",
+            Self::CgroupPids => "made a cgroup with a limit of processes",
+            Self::CgroupCpu => "made a cgroup with a limit of CPU time",
+            Self::CgroupKill => "made a cgroup with a cgroup.kill",
+            Self::PidNamespace => "cloned into a new pid namespace",
+            Self::MountNamespace => "built a read-only view and entered it",
+            Self::NetworkNamespace => "set up `lo` in a new network namespace",
+            Self::IpcNamespace => "cloned into a new ipc namespace",
+            Self::UtsNamespace => "set the name of a new uts namespace",
+            Self::CgroupNamespace => "entered a new cgroup namespace",
+            Self::UserRange => "became a uid of the range, without capabilities",
+            Self::Seccomp => "loaded the system call filter",
+            Self::Landlock => "restricted a process with landlock",
         }
     }
 
@@ -62,9 +126,21 @@ impl Facility {
                 "needs kernel 5.14 and cgroup2, mounted as the whole tree or at \
                  /sys/fs/cgroup/unified, writable for us"
             }
-            Self::PidNamespace => {
+            Self::PidNamespace
+            | Self::MountNamespace
+            | Self::NetworkNamespace
+            | Self::IpcNamespace
+            | Self::UtsNamespace
+            | Self::CgroupNamespace => {
                 "run as root, or allow user namespaces (user.max_user_namespaces > 0 and, where \
                  the distribution has it, kernel.unprivileged_userns_clone = 1)"
+            }
+            Self::UserRange => {
+                "run as root with a free range of uids (sandbox.uid_base, sandbox.uid_count)"
+            }
+            Self::Seccomp => "needs a kernel with CONFIG_SECCOMP_FILTER",
+            Self::Landlock => {
+                "needs kernel 5.13 with CONFIG_SECURITY_LANDLOCK, and landlock in the list of lsm="
             }
         }
     }
@@ -123,7 +199,11 @@ mod tests {
         for facility in Facility::ALL {
             assert_eq!(facility.name().parse(), Ok(facility));
         }
-        assert!("landlock".parse::<Facility>().is_err());
+        let unknown = "everything".parse::<Facility>().unwrap_err().to_string();
+        assert!(
+            unknown.contains("pid_namespace, mount_namespace"),
+            "{unknown}"
+        );
         let missing = Missing {
             facility: Facility::CgroupKill,
             why: "no cgroup.kill in /x".to_owned(),

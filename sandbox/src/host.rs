@@ -5,10 +5,11 @@
 //! is allowed.
 
 mod link;
+mod probe;
 mod process;
 
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,19 +17,17 @@ use std::time::{Duration, Instant};
 pub use process::{End, Process};
 
 use crate::cgroup::{CgroupError, Leaf, LeafName, Limits, Tree};
-use crate::facility::{Capabilities, Facility, Missing};
-use crate::plan::{Plan, PlanError, Program, Rlimits, Step};
+use crate::facility::{Capabilities, Facility};
+use crate::plan::build::{Built, Ground, Order, Own, Refused};
+use crate::plan::{Identity, PlanError, Program};
+use crate::profile::{Network, Profile};
+use crate::reach::{self, Declared};
 use crate::sys;
-use crate::wire::{Ask, Request};
-use link::Link;
-use process::Known;
+use crate::wire::Ask;
+use link::{Ends, Link};
 
 /// Hex digits of the installation's id in the name of its cgroup.
 const INSTALLATION_DIGITS: usize = 12;
-/// Isolates go before the gateway when the host runs out of memory.
-const OOM_SCORE: i32 = 500;
-/// Bytes a process may lock in memory.
-const LOCKED_BYTES: u64 = 64 << 10;
 /// Bytes of [`SpawnSpec::opening`]: what an empty pipe takes at once on any kernel, so that the
 /// write of it never waits for a reader that is not there yet.
 pub const OPENING_BYTES_MAX: usize = 4096;
@@ -40,6 +39,10 @@ pub struct HostConfig {
     pub executable: PathBuf,
     /// The installation's id: at least twelve lower-case hex digits, of which twelve name its cgroup.
     pub installation_id: String,
+    /// The profile that must be had here, or nothing starts.
+    pub profile: Profile,
+    /// Whom the probe becomes, under root: the first of the range of isolates.
+    pub probe_identity: Option<Identity>,
     /// Facilities that may be missing.
     pub allow_degraded: Vec<Facility>,
     /// A path inside every cgroup hierarchy under which to build; our own group if not given.
@@ -55,6 +58,8 @@ impl HostConfig {
         Self {
             executable: "/proc/self/exe".into(),
             installation_id: installation_id.to_owned(),
+            profile: Profile::None,
+            probe_identity: None,
             allow_degraded: Vec::new(),
             cgroup_root: None,
             without: Vec::new(),
@@ -71,11 +76,8 @@ pub enum HostError {
     )]
     Installation(String),
     /// A facility is missing and was not allowed to be.
-    #[error("{missing}; or name it in allow_degraded to run without")]
-    Unavailable {
-        /// The first of them.
-        missing: Missing,
-    },
+    #[error(transparent)]
+    Unavailable(#[from] Refused),
     /// spawnd is not there.
     #[error("the spawner is away ({0}); it is started again by itself")]
     SpawnerLost(String),
@@ -114,8 +116,16 @@ pub struct SpawnSpec {
     pub leaf: LeafName,
     /// What is run.
     pub program: Program,
-    /// Its working directory.
+    /// Its home and working directory, the one place of the host it may write to.
     pub workdir: PathBuf,
+    /// How thick its walls are.
+    pub profile: Profile,
+    /// What it may reach.
+    pub network: Network,
+    /// Whom it runs as; under root it must be given.
+    pub identity: Option<Identity>,
+    /// What its definition declares beyond the program.
+    pub declared: Declared,
     /// The kernel's limits of the isolate.
     pub limits: Limits,
     /// The kernel's limits of all isolates of the user.
@@ -143,6 +153,8 @@ pub struct Spawned {
     pub stderr: OwnedFd,
     /// Read end of the status pipe; see [`crate::status`].
     pub status: OwnedFd,
+    /// What its profile asks for and it runs without.
+    pub degraded: Vec<Facility>,
     /// Time to make the cgroup and write its limits.
     pub cgroup_took: Duration,
     /// Time for everything else: pipes, the plan, the clone.
@@ -158,7 +170,7 @@ struct Inner {
     config: HostConfig,
     tree: Arc<Tree>,
     capabilities: Capabilities,
-    namespaces: u64,
+    ground: Ground,
     link: Mutex<Link>,
 }
 
@@ -174,36 +186,33 @@ impl Host {
         let (tree, mut missing) =
             Tree::open(installation, config.cgroup_root.as_deref(), &config.without);
         let link = Link::start(&config.executable)?;
-        let namespaces = probe_namespaces(&link, &config)?;
-        let namespaces = namespaces.unwrap_or_else(|why| {
-            missing.push(Missing {
-                facility: Facility::PidNamespace,
-                why,
-            });
-            0
-        });
-        if let Some(lack) = missing
-            .iter()
-            .find(|lack| !config.allow_degraded.contains(&lack.facility))
-        {
-            return Err(HostError::Unavailable {
-                missing: lack.clone(),
-            });
-        }
+        let user_namespace = probe::namespaces(&link, &config, &mut missing)?;
+        let mut ground = Ground {
+            own: Own {
+                uid: nix::unistd::geteuid().as_raw(),
+                gid: nix::unistd::getegid().as_raw(),
+            },
+            user_namespace,
+            missing,
+            allowed: config.allow_degraded.clone(),
+        };
+        let lacks = probe::walls(&link, &config, &ground)?;
+        ground.missing.extend(lacks);
+        ground.check(config.profile)?;
         let enforced = Facility::ALL
             .into_iter()
-            .filter(|facility| missing.iter().all(|lack| lack.facility != *facility))
+            .filter(|facility| ground.missing.iter().all(|lack| lack.facility != *facility))
             .collect();
         let capabilities = Capabilities {
-            summary: summary(&tree, namespaces),
+            summary: summary(&tree, &ground),
             enforced,
-            missing,
+            missing: ground.missing.clone(),
         };
         Ok(Self(Arc::new(Inner {
             config,
             tree: Arc::new(tree),
             capabilities,
-            namespaces,
+            ground,
             link: Mutex::new(link),
         })))
     }
@@ -220,14 +229,14 @@ impl Host {
     /// [`HostError`]; nothing is left behind.
     pub fn spawn(&self, spec: &SpawnSpec) -> Result<Spawned, HostError> {
         let began = Instant::now();
-        let plan = self.plan(spec);
-        plan.check()?;
+        let built = self.order(spec)?;
+        built.plan.check()?;
         let leaf = self
             .0
             .tree
             .create(&spec.leaf, &spec.limits, &spec.user_limits)?;
         let cgroup_took = began.elapsed();
-        match self.spawn_in(&plan, &spec.opening, &leaf) {
+        match self.spawn_in(&built, &spec.opening, &leaf) {
             Ok((process, ends)) => Ok(Spawned {
                 process,
                 leaf,
@@ -235,6 +244,7 @@ impl Host {
                 stdout: ends.stdout,
                 stderr: ends.stderr,
                 status: ends.status,
+                degraded: built.degraded,
                 cgroup_took,
                 clone_took: began.elapsed().saturating_sub(cgroup_took),
             }),
@@ -249,82 +259,33 @@ impl Host {
 
     fn spawn_in(
         &self,
-        plan: &Plan,
+        built: &Built,
         opening: &[u8],
         leaf: &Leaf,
     ) -> Result<(Process, Ends), HostError> {
-        let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
-        let (stdin_theirs, mut stdin) = pipe()?;
-        open_with(&mut stdin, opening)?;
-        let (stdout, stdout_theirs) = pipe()?;
-        let (stderr, stderr_theirs) = pipe()?;
-        let (status, status_theirs) = pipe()?;
-        let (lifeline_theirs, lifeline) = pipe()?;
-        let plan = plan.seal().map_err(|e| HostError::io("seal the plan", e))?;
         let entry = leaf.entry()?;
-        // The order is the wire's: stdio, plan, status, lifeline, v2 directory, tasks.
-        let mut fds = vec![
-            stdin_theirs.as_raw_fd(),
-            stdout_theirs.as_raw_fd(),
-            stderr_theirs.as_raw_fd(),
-            plan.as_raw_fd(),
-            status_theirs.as_raw_fd(),
-            lifeline_theirs.as_raw_fd(),
-        ];
-        fds.extend(entry.dir.iter().map(AsRawFd::as_raw_fd));
-        fds.extend(entry.tasks.iter().map(AsRawFd::as_raw_fd));
-        let request = Request {
-            ask: Ask::Spawn {
-                into_cgroup: entry.dir.is_some(),
-            },
-            namespaces: self.0.namespaces,
+        let mut entries: Vec<RawFd> = entry.dir.iter().map(AsRawFd::as_raw_fd).collect();
+        entries.extend(entry.tasks.iter().map(AsRawFd::as_raw_fd));
+        let ask = Ask::Spawn {
+            into_cgroup: entry.dir.is_some(),
         };
-        // Known before the link is free for a `heal` to look for strays.
-        let (pid, pidfd, known) = {
-            let link = self.link();
-            let (pid, pidfd) = link.ask(request, &fds)?;
-            (pid, pidfd, Known::new(pid))
-        };
-        let ends = Ends {
-            stdin: stdin.into(),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            status: status.into(),
-        };
-        let alone = self.0.namespaces & sys::CLONE_NEWPID == 0;
-        Ok((
-            Process::new(pid, pidfd, lifeline.into(), known, alone),
-            ends,
-        ))
+        let link = self.link();
+        link::spawn(&link, &built.plan, opening, built.namespaces, ask, &entries)
     }
 
-    fn plan(&self, spec: &SpawnSpec) -> Plan {
-        let mut steps = Vec::new();
-        if self.0.namespaces & sys::CLONE_NEWUSER != 0 {
-            steps.push(Step::UserMap {
-                uid: nix::unistd::geteuid().as_raw(),
-                gid: nix::unistd::getegid().as_raw(),
-            });
-        }
-        steps.push(Step::Session);
-        if self.0.namespaces & sys::CLONE_NEWPID == 0 {
-            steps.push(Step::Subreaper);
-        }
-        steps.extend([
-            Step::OomScore(OOM_SCORE),
-            Step::Rlimits(Rlimits {
-                open_files: spec.open_files,
-                file_bytes: spec.file_bytes,
-                locked_bytes: LOCKED_BYTES,
-                message_queue_bytes: 0,
-            }),
-            Step::NoNewPrivs,
-            Step::Workdir(spec.workdir.clone()),
-        ]);
-        Plan {
-            steps,
-            program: spec.program.clone(),
-        }
+    fn order(&self, spec: &SpawnSpec) -> Result<Built, HostError> {
+        let needs = reach::needs(&spec.program, &spec.workdir, &spec.declared);
+        let order = Order {
+            profile: spec.profile,
+            network: spec.network,
+            identity: spec.identity,
+            home: &spec.workdir,
+            needs: &needs,
+            open_files: spec.open_files,
+            file_bytes: spec.file_bytes,
+            program: &spec.program,
+        };
+        Ok(order.build(&self.0.ground)?)
     }
 
     /// A pidfd of spawnd, readable once it has ended; `None` if it is known to be gone.
@@ -377,24 +338,6 @@ impl Host {
     }
 }
 
-/// The gateway's ends of a run's pipes.
-struct Ends {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    status: OwnedFd,
-}
-
-/// Puts the first words into a pipe that nobody reads yet.
-fn open_with(stdin: &mut io::PipeWriter, opening: &[u8]) -> Result<(), HostError> {
-    let written = if opening.len() > OPENING_BYTES_MAX {
-        Err(io::Error::from_raw_os_error(libc::E2BIG))
-    } else {
-        stdin.write_all(opening)
-    };
-    written.map_err(|e| HostError::io("write the server's first input", e))
-}
-
 fn installation(id: &str) -> Result<&str, HostError> {
     id.get(..INSTALLATION_DIGITS)
         .filter(|digits| {
@@ -405,49 +348,15 @@ fn installation(id: &str) -> Result<&str, HostError> {
         .ok_or_else(|| HostError::Installation(id.chars().take(64).collect()))
 }
 
-fn summary(tree: &Tree, namespaces: u64) -> String {
-    let pid = match (
-        namespaces & sys::CLONE_NEWPID != 0,
-        namespaces & sys::CLONE_NEWUSER != 0,
-    ) {
+fn summary(tree: &Tree, ground: &Ground) -> String {
+    let has = |facility| ground.missing.iter().all(|lack| lack.facility != facility);
+    let pid = match (has(Facility::PidNamespace), ground.user_namespace) {
         (true, true) => "pid and user namespace",
         (true, false) => "pid namespace",
         _ => "no pid namespace",
     };
-    format!("cgroup {}, {pid}", tree.kind())
-}
-
-/// Which namespaces can be had: a pid namespace as we are, else inside a user namespace. The
-/// inner error says why neither.
-fn probe_namespaces(link: &Link, config: &HostConfig) -> Result<Result<u64, String>, HostError> {
-    if config.without.contains(&Facility::PidNamespace) {
-        return Ok(Err("left out by the configuration".to_owned()));
-    }
-    let mut why = String::new();
-    for (namespaces, name) in [
-        (sys::CLONE_NEWPID, "clone(CLONE_NEWPID)"),
-        (
-            sys::CLONE_NEWPID | sys::CLONE_NEWUSER,
-            "clone(CLONE_NEWPID|CLONE_NEWUSER)",
-        ),
-    ] {
-        let request = Request {
-            ask: Ask::Probe,
-            namespaces,
-        };
-        let refused = match link.ask(request, &[]) {
-            Ok((_, pidfd)) => match process::wait_blocking(pidfd.as_fd())? {
-                sys::Ended::Code(0) => return Ok(Ok(namespaces)),
-                sys::Ended::Code(errno) => io::Error::from_raw_os_error(errno),
-                sys::Ended::Signal(signal) => io::Error::other(format!("signal {signal}")),
-            },
-            Err(HostError::Clone(error)) => error,
-            Err(other) => return Err(other),
-        };
-        if !why.is_empty() {
-            why.push_str(", ");
-        }
-        why.push_str(&format!("{name} failed: {refused}"));
-    }
-    Ok(Err(why))
+    let strict = Profile::Strict.required().iter();
+    let walls = strict.filter(|facility| has(**facility)).count();
+    let of = Profile::Strict.required().len();
+    format!("cgroup {}, {pid}, {walls} of {of} walls", tree.kind())
 }

@@ -5,8 +5,10 @@
 //! but its own list. Nothing returns from here; a panic ends the process with 125, a step that
 //! failed with 126 and a record on the status pipe.
 
+mod landlock;
 mod server;
 mod steps;
+mod view;
 mod watch;
 
 use std::convert::Infallible;
@@ -85,7 +87,7 @@ fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failu
     }
     watch::block_signals().map_err(|e| failed(Place::Fork, "block signals", &e))?;
     spawnd::set_name(spawnd::INIT_NAME);
-    let server = server::start(&after, &plan.program)?;
+    let server = server::start(&after, plan.program.as_ref())?;
     report(status.as_mut(), &Record::Started);
     // The server's stdio must be the server's alone, or its end would never be seen.
     sys::close_stdio();

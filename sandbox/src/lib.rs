@@ -16,18 +16,25 @@
 //! * [`host`]: the gateway's half: facilities, spawn, sweep.
 //! * [`cgroup`]: the tree of limits, on v2, hybrid and v1 hosts.
 //! * [`facility`]: what a host must offer, and what it means when it does not.
+//! * [`profile`]: how thick the walls are.
+//! * [`reach`]: what of the host's files a program needs to see.
 //! * [`status`]: what init tells the gateway.
 //!
 //! This crate is the only place with `unsafe`; it knows no async runtime.
 
 pub mod cgroup;
 pub mod facility;
+pub mod homes;
 pub mod host;
 pub mod plan;
+pub mod profile;
+pub mod reach;
 pub mod status;
+pub mod uids;
 
 mod init;
 mod procfs;
+mod seccomp;
 mod spawnd;
 mod sys;
 mod wire;
@@ -36,6 +43,7 @@ use std::ffi::OsStr;
 
 pub use facility::{Facility, Missing};
 pub use host::{Host, HostConfig, HostError, Process, SpawnSpec, Spawned};
+pub use profile::{Network, Profile};
 
 /// The hidden first argument that makes the product binary the spawner.
 pub const SPAWND_ARGUMENT: &str = "--sandbox-role=spawnd";

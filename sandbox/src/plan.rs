@@ -4,6 +4,9 @@
 //! The invariant: steps stand in the order of [`Place`], each at most once. That order was tested
 //! against a kernel; a wall that comes later takes the place that waits for it here.
 
+pub mod build;
+pub mod view;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -14,6 +17,8 @@ use std::path::PathBuf;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+
+use view::View;
 
 /// Bytes of a plan; arguments and environment have their own, smaller bound in the kernel (2 MiB).
 pub const PLAN_BYTES_MAX: u64 = 4 << 20;
@@ -30,27 +35,31 @@ pub enum Place {
     Plan,
     /// Our own uid in a new user namespace, where we are not root.
     UserMap,
-    /// Waits for its wall: an own cgroup namespace.
+    /// An own cgroup namespace, after the cgroup was entered: then it is the root of all it sees.
     CgroupNamespace,
-    /// Waits for its wall: loopback and the listeners of the egress proxy.
+    /// Loopback; the listeners of the egress proxy will come here too.
     Network,
-    /// An own session; a host name comes here too.
+    /// An own session.
     Session,
+    /// A name that tells nothing of the host's.
+    HostName,
     /// Adopts orphans where there is no pid namespace.
     Subreaper,
     /// Before the gateway in the eyes of the host's OOM killer.
     OomScore,
-    /// Waits for its wall: private mounts, tmpfs root, binds, proc, `pivot_root`.
+    /// Private mounts, tmpfs root, binds, proc, `pivot_root`.
     Mounts,
+    /// Waits for the vault: a tmpfs with the credentials that are files.
+    Secrets,
     /// Resource limits of one process.
     Rlimits,
-    /// Waits for its wall: the bounding set emptied.
+    /// The bounding and ambient sets emptied.
     Capabilities,
-    /// Waits for its wall: groups, gid, uid; the parent-death signal again.
+    /// Groups, gid, uid; then no capabilities.
     User,
     /// No program can give back what was taken away.
     NoNewPrivs,
-    /// Waits for its wall: landlock rules.
+    /// Landlock rules.
     Landlock,
     /// Init stays behind as pid 1; what follows happens in the server's process.
     Fork,
@@ -58,7 +67,7 @@ pub enum Place {
     ServerSession,
     /// Into the home directory.
     Workdir,
-    /// Waits for its wall: the system call filter.
+    /// The system call filter.
     Seccomp,
     /// The program.
     Exec,
@@ -76,9 +85,11 @@ impl Place {
             Self::CgroupNamespace => "cgroup_namespace",
             Self::Network => "network",
             Self::Session => "session",
+            Self::HostName => "host_name",
             Self::Subreaper => "subreaper",
             Self::OomScore => "oom_score",
             Self::Mounts => "mounts",
+            Self::Secrets => "secrets",
             Self::Rlimits => "rlimits",
             Self::Capabilities => "capabilities",
             Self::User => "user",
@@ -104,16 +115,36 @@ pub enum Step {
         /// The gateway's gid.
         gid: u32,
     },
+    /// `unshare(CLONE_NEWCGROUP)`.
+    CgroupNamespace,
+    /// `lo` goes up.
+    Loopback,
     /// `setsid`: signals from the gateway's terminal do not reach the isolate.
     Session,
+    /// `sethostname`.
+    HostName(String),
     /// `PR_SET_CHILD_SUBREAPER`: stands in for the pid namespace.
     Subreaper,
     /// `oom_score_adj`.
     OomScore(i32),
+    /// What it sees of the file system.
+    Mounts(View),
     /// `setrlimit`, soft and hard.
     Rlimits(Rlimits),
+    /// No capability may be gained any more.
+    DropBounding,
+    /// The isolate's own uid and gid, no other groups, no capabilities.
+    Become(Identity),
     /// `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivs,
+    /// Files are written beneath these only; scoped signals and abstract sockets where the kernel
+    /// has them.
+    Landlock {
+        /// Directories of the view.
+        writable: Vec<PathBuf>,
+    },
+    /// System calls no server needs are refused.
+    Seccomp,
     /// `chdir`, in the server's process.
     Workdir(PathBuf),
 }
@@ -124,14 +155,31 @@ impl Step {
     pub const fn place(&self) -> Place {
         match self {
             Self::UserMap { .. } => Place::UserMap,
+            Self::CgroupNamespace => Place::CgroupNamespace,
+            Self::Loopback => Place::Network,
             Self::Session => Place::Session,
+            Self::HostName(_) => Place::HostName,
             Self::Subreaper => Place::Subreaper,
             Self::OomScore(_) => Place::OomScore,
+            Self::Mounts(_) => Place::Mounts,
             Self::Rlimits(_) => Place::Rlimits,
+            Self::DropBounding => Place::Capabilities,
+            Self::Become(_) => Place::User,
             Self::NoNewPrivs => Place::NoNewPrivs,
+            Self::Landlock { .. } => Place::Landlock,
+            Self::Seccomp => Place::Seccomp,
             Self::Workdir(_) => Place::Workdir,
         }
     }
+}
+
+/// Whom an isolate runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its uid; never 0.
+    pub uid: u32,
+    /// Its gid; never 0.
+    pub gid: u32,
 }
 
 /// Limits of one process. There is no limit on processes per uid here: it would count the whole
@@ -168,13 +216,33 @@ impl fmt::Debug for Program {
     }
 }
 
+impl Program {
+    fn check(&self) -> Result<(), PlanError> {
+        if !self.path.is_absolute() {
+            return Err(PlanError::Relative(self.path.clone()));
+        }
+        if self.args.iter().any(|arg| arg.contains('\0')) {
+            return Err(PlanError::ZeroByte("an argument"));
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(PlanError::EnvName(name.chars().take(64).collect()));
+            }
+            if value.contains('\0') {
+                return Err(PlanError::ZeroByte("an environment variable"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What init does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order of [`Place`].
     pub steps: Vec<Step>,
-    /// At the end of them.
-    pub program: Program,
+    /// At the end of them; `None` is a rehearsal, which ends well where a program would begin.
+    pub program: Option<Program>,
 }
 
 /// Why a plan is none.
@@ -197,6 +265,17 @@ pub enum PlanError {
     /// A name in the environment is empty or holds `=`.
     #[error("`{0}` is no name of an environment variable")]
     EnvName(String),
+    /// Root is nobody an isolate may be.
+    #[error("an isolate never runs as uid or gid 0")]
+    Root,
+    /// A path of the view is not plain, or stands beneath one it could be moved from.
+    #[error("the view cannot hold `{path}`: {why}", path = path.display())]
+    View {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
 }
 
 impl Plan {
@@ -215,21 +294,16 @@ impl Plan {
                 });
             }
         }
-        if !self.program.path.is_absolute() {
-            return Err(PlanError::Relative(self.program.path.clone()));
-        }
-        if self.program.args.iter().any(|arg| arg.contains('\0')) {
-            return Err(PlanError::ZeroByte("an argument"));
-        }
-        for (name, value) in &self.program.env {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(PlanError::EnvName(name.chars().take(64).collect()));
-            }
-            if value.contains('\0') {
-                return Err(PlanError::ZeroByte("an environment variable"));
+        for step in &self.steps {
+            match step {
+                Step::Become(identity) if identity.uid == 0 || identity.gid == 0 => {
+                    return Err(PlanError::Root);
+                }
+                Step::Mounts(view) => view.check()?,
+                _ => {}
             }
         }
-        Ok(())
+        self.program.as_ref().map_or(Ok(()), Program::check)
     }
 
     /// Writes the plan into a sealed memfd: from here on nobody can change it.
@@ -277,11 +351,15 @@ mod tests {
     fn plan(steps: Vec<Step>) -> Plan {
         Plan {
             steps,
-            program: Program {
-                path: "/bin/true".into(),
-                args: vec!["ä b".to_owned(), String::new()],
-                env: BTreeMap::from([("HOME".to_owned(), "/x=y".to_owned())]),
-            },
+            program: Some(program()),
+        }
+    }
+
+    fn program() -> Program {
+        Program {
+            path: "/bin/true".into(),
+            args: vec!["ä b".to_owned(), String::new()],
+            env: BTreeMap::from([("HOME".to_owned(), "/x=y".to_owned())]),
         }
     }
 
@@ -314,15 +392,23 @@ mod tests {
 
     #[test]
     fn texts_the_kernel_cannot_take_are_refused_by_name() {
-        let mut relative = plan(Vec::new());
-        relative.program.path = "true".into();
+        let mut relative = program();
+        relative.path = "true".into();
         assert!(matches!(relative.check(), Err(PlanError::Relative(_))));
-        let mut zero = plan(Vec::new());
-        zero.program.args.push("a\0b".to_owned());
+        let mut zero = program();
+        zero.args.push("a\0b".to_owned());
         assert_eq!(zero.check(), Err(PlanError::ZeroByte("an argument")));
-        let mut name = plan(Vec::new());
-        name.program.env.insert("A=B".to_owned(), String::new());
+        let mut name = program();
+        name.env.insert("A=B".to_owned(), String::new());
         assert_eq!(name.check(), Err(PlanError::EnvName("A=B".to_owned())));
         assert!(!format!("{name:?}").contains("/x=y"));
+    }
+
+    #[test]
+    fn root_is_nobody_an_isolate_may_be() {
+        for (uid, gid) in [(0, 7), (7, 0)] {
+            let plan = plan(vec![Step::Become(Identity { uid, gid })]);
+            assert_eq!(plan.check(), Err(PlanError::Root));
+        }
     }
 }

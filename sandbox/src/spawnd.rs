@@ -12,6 +12,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::init;
+use crate::seccomp;
 use crate::sys::{self, Cloned};
 use crate::wire::{self, Ask, FIXED_FDS, Request};
 
@@ -30,6 +31,8 @@ pub(crate) fn run() -> ! {
     }
     set_name(SPAWND_NAME);
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
+    // Made once here, every init inherits them; a failure is told by the step that needs them.
+    seccomp::filters().ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);
     let mut space = wire::space();

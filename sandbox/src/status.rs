@@ -54,11 +54,21 @@ impl Failure {
             ("exec", libc::ENOENT) => {
                 "check that the command exists on this host, and the interpreter its first line names"
             }
-            ("exec", libc::EACCES) => "make the command executable for the user we run as",
+            ("exec", libc::EACCES) => {
+                "make the command, and its interpreter, readable and executable for everybody: \
+                 isolates run as users of their own"
+            }
             ("exec", libc::ENOEXEC) => {
                 "the file is no program for this machine, or a script without a `#!` line"
             }
             ("exec", libc::E2BIG) => "shorten the arguments or the environment",
+            ("mounts", libc::ENOENT) => {
+                "the path must exist on this host; declared paths are changed with \
+                 `legation mcp update`"
+            }
+            ("mounts", libc::ELOOP) => {
+                "a path that is written to may hold no symbolic link; declare where it leads"
+            }
             ("workdir", _) => "the home directory must exist and be enterable for the isolate",
             ("cgroup", libc::EAGAIN) => "the limit on processes of the user or host is reached",
             ("fork", libc::EAGAIN) => "raise the isolate's limit on processes",

@@ -6,6 +6,9 @@
     reason = "raw system calls live here and nowhere else in the workspace"
 )]
 
+pub(crate) mod mount;
+pub(crate) mod rights;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -21,9 +24,17 @@ const CLONE_PARENT: u64 = 0x8000;
 pub(crate) const CLONE_NEWPID: u64 = 0x2000_0000;
 /// A new user namespace.
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
-/// What a request may ask for; mount, ipc, uts and network come with their walls.
+/// A new mount namespace.
+pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+/// A new namespace of System V objects and POSIX message queues.
+pub(crate) const CLONE_NEWIPC: u64 = 0x0800_0000;
+/// A new host name.
+pub(crate) const CLONE_NEWUTS: u64 = 0x0400_0000;
+/// A new network.
+pub(crate) const CLONE_NEWNET: u64 = 0x4000_0000;
+/// What a request may ask for.
 pub(crate) const NAMESPACES: u64 =
-    CLONE_NEWPID | CLONE_NEWUSER | 0x0002_0000 | 0x0800_0000 | 0x0400_0000 | 0x4000_0000;
+    CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET;
 
 /// The two sides of a clone.
 pub(crate) enum Cloned {

@@ -10,11 +10,14 @@
     reason = "tests fail by panicking, and print for a harness that is not there"
 )]
 
+mod attacks;
 mod confinement;
 mod endings;
+mod languages;
 mod limits;
 mod probe;
 mod spawner;
+mod walls;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,10 +34,13 @@ fn main() -> ExitCode {
         return probe::run(&args[1..]);
     }
     let tests: Vec<Test> = [
+        attacks::TESTS,
         confinement::TESTS,
         endings::TESTS,
+        languages::TESTS,
         limits::TESTS,
         spawner::TESTS,
+        walls::TESTS,
     ]
     .concat();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);

@@ -16,6 +16,10 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.as_slice() {
         ["descriptors"] => descriptors(),
         ["walls"] => walls(),
+        ["attacks", pid, port, folder, name, profile] => {
+            crate::attacks::run(pid, port, folder, name, profile);
+        }
+        ["network", port] => network(port.parse().unwrap()),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
         ["daemon", word] => daemon(word),
@@ -40,6 +44,22 @@ fn borrow(fd: i32) -> std::os::fd::BorrowedFd<'static> {
     unsafe {
         std::os::fd::BorrowedFd::borrow_raw(fd)
     }
+}
+
+/// Its interfaces, whether it reaches itself, and a listener of the host.
+fn network(port: u16) {
+    use std::net::{TcpListener, TcpStream};
+    let told = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let names = told.lines().filter_map(|line| line.split_once(':'));
+    let names: Vec<_> = names.map(|(name, _)| name.trim()).collect();
+    println!("interfaces {}", names.join(" "));
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    let verdict = |port| match TcpStream::connect(("127.0.0.1", port)) {
+        Ok(_) => "reached",
+        Err(_) => "refused",
+    };
+    println!("self {}", verdict(own.local_addr().unwrap().port()));
+    println!("host {}", verdict(port));
 }
 
 fn walls() {
@@ -117,6 +137,7 @@ fn daemon(word: &str) {
 fn gateway(id: &str, word: &str, facilities: &str) {
     let mut config = HostConfig::new(id);
     config.allow_degraded = Facility::ALL.to_vec();
+    config.probe_identity = world::identity();
     if facilities == "none" {
         config.without = Facility::ALL.to_vec();
     }

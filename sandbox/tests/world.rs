@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sandbox::cgroup::{Leaf, LeafName, Limits};
 use sandbox::host::{End, HostConfig, Process};
-use sandbox::plan::Program;
+use sandbox::plan::{Identity, Program};
+use sandbox::reach::Declared;
 use sandbox::status::{Decoder, Record};
-use sandbox::{Facility, Host, SpawnSpec, Spawned};
+use sandbox::{Facility, Host, Network, Profile, SpawnSpec, Spawned};
 
 /// How long anything here may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,9 +32,23 @@ pub(crate) fn installation() -> String {
 
 /// A host that may lack everything, for tests that do not need it all.
 pub(crate) fn lenient() -> Host {
+    Host::start(config()).unwrap()
+}
+
+/// The configuration of a host that may lack everything.
+pub(crate) fn config() -> HostConfig {
     let mut config = HostConfig::new(&installation());
     config.allow_degraded = Facility::ALL.to_vec();
-    Host::start(config).unwrap()
+    config.probe_identity = identity();
+    config
+}
+
+/// Whom isolates run as: somebody nobody else is, if we may choose.
+pub(crate) fn identity() -> Option<Identity> {
+    let id = 1_500_000_000 + std::process::id();
+    nix::unistd::geteuid()
+        .is_root()
+        .then_some(Identity { uid: id, gid: id })
 }
 
 /// A host with these facilities, or the reason to skip.
@@ -52,8 +67,7 @@ pub(crate) fn with(needed: &[Facility]) -> Result<Host, String> {
 
 /// A host without these facilities.
 pub(crate) fn without(facilities: &[Facility]) -> Host {
-    let mut config = HostConfig::new(&installation());
-    config.allow_degraded = Facility::ALL.to_vec();
+    let mut config = config();
     config.without = facilities.to_vec();
     Host::start(config).unwrap()
 }
@@ -76,6 +90,10 @@ pub(crate) fn spec(path: &str, args: &[&str]) -> SpawnSpec {
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
         },
         workdir: "/".into(),
+        profile: Profile::None,
+        network: Network::None,
+        identity: identity(),
+        declared: Declared::default(),
         limits: LIMITS,
         user_limits: Limits {
             memory_bytes: 256 << 20,
@@ -123,6 +141,11 @@ impl Run {
         let mut bytes = Vec::new();
         read_to_end(&mut self.status, &mut bytes);
         Decoder::default().feed(&bytes)
+    }
+
+    /// Waits for the first thing init tells.
+    pub(crate) fn until_started(&mut self) {
+        wait_readable(&self.status);
     }
 
     /// The last thing init tells: how the server ended.

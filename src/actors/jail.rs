@@ -4,21 +4,25 @@
 //! (the end of a run) is a descriptor in the reactor, never a thread. Each run has one task, its
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
+mod examine;
 mod run;
 mod stage;
 mod usage;
+mod walls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox::cgroup::{CgroupError, LeafName, Limits as KernelLimits};
-use sandbox::plan::Program;
-use sandbox::{Host, HostConfig, HostError, SpawnSpec};
+use sandbox::cgroup::CgroupError;
+use sandbox::homes::Homes;
+use sandbox::{Host, HostConfig, HostError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+pub use examine::{Finding, Verdict, examine};
 pub use sandbox::Facility;
+pub use walls::Walls;
 
 use self::run::Born;
 use self::stage::{Phase, Stage};
@@ -27,7 +31,6 @@ use super::launcher::{
 };
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
-use crate::domain::mcp::Limits;
 
 /// From the clone to the server's first instruction; a program on a dead network disk takes longer.
 const EXEC_WAIT: Duration = Duration::from_secs(10);
@@ -52,13 +55,18 @@ pub struct JailConfig {
     pub degrade: Degrade,
     /// A path inside every cgroup hierarchy under which to build; our own group if `None`.
     pub cgroup_root: Option<PathBuf>,
+    /// Where homes are: `<homes>/<owner>/<mcp>`.
+    pub homes: PathBuf,
+    /// What the operator says about walls.
+    pub walls: Walls,
 }
 
 /// Starts runs in isolates of this host.
 #[derive(Debug)]
 pub struct Jail {
     host: Host,
-    degraded: Vec<String>,
+    homes: Arc<Homes>,
+    walls: Arc<Walls>,
     /// Cloned by every start while it is on the blocking pool.
     starting: Arc<()>,
 }
@@ -70,6 +78,7 @@ impl Jail {
     /// # Errors
     /// [`LaunchError::Refused`] if a facility is missing that may not be; names cause and fix.
     pub fn start(config: JailConfig) -> Result<Self, LaunchError> {
+        let claim = config.walls.claim()?;
         let mut host = HostConfig::new(&config.installation_id);
         if let Some(executable) = config.executable {
             host.executable = executable;
@@ -79,16 +88,17 @@ impl Jail {
             Degrade::Anything => Facility::ALL.to_vec(),
         };
         host.cgroup_root = config.cgroup_root;
+        host.profile = walls::profile(config.walls.profile);
+        host.probe_identity = claim.as_ref().map(|claim| claim.range().probe());
         let host = Host::start(host).map_err(|e| refusal(&e))?;
-        let degraded = host
-            .capabilities()
-            .missing
-            .iter()
-            .map(|lack| lack.facility.name().to_owned())
-            .collect();
+        let homes = Homes::open(&config.homes, claim).map_err(|error| LaunchError::Refused {
+            step: "homes".to_owned(),
+            detail: format!("cannot open {}: {error}", config.homes.display()),
+        })?;
         Ok(Self {
             host,
-            degraded,
+            homes: Arc::new(homes),
+            walls: Arc::new(config.walls),
             starting: Arc::new(()),
         })
     }
@@ -109,16 +119,19 @@ impl Jail {
     async fn start_run(&self, launch: Launch) -> Result<Launched, LaunchError> {
         let began = Instant::now();
         let host = self.host.clone();
-        let spec = spec(launch);
+        let (homes, walls) = (Arc::clone(&self.homes), Arc::clone(&self.walls));
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
         let born = spawn_blocking(move || {
             let _starting = starting;
+            let spec = walls.spec(&homes, launch)?;
             let spawned = host.spawn(&spec).map_err(|e| refusal(&e))?;
-            run::birth(spawned)
+            let degraded: Vec<String> = spawned.degraded.iter().map(ToString::to_string).collect();
+            run::birth(spawned).map(|born| (born, degraded))
         })
         .await
         .map_err(|e| LaunchError::Busy(format!("the start was cut short: {e}")))??;
+        let (born, degraded) = born;
         let Born {
             scope,
             stdin,
@@ -153,7 +166,7 @@ impl Jail {
             }),
             scope: Box::new(scope),
             took: began.elapsed(),
-            degraded: self.degraded.clone(),
+            degraded,
         })
     }
 }
@@ -227,31 +240,6 @@ async fn blocking<T: Send + 'static>(
         .map_err(|e| refusal(&e))
 }
 
-fn spec(launch: Launch) -> SpawnSpec {
-    let kernel = |limits: &Limits| KernelLimits {
-        memory_bytes: limits.memory_bytes,
-        pids: limits.pids,
-        cpu_millis: limits.cpu_millis,
-    };
-    SpawnSpec {
-        leaf: LeafName {
-            user: launch.user.as_ref().map(|user| user.short().to_owned()),
-            isolate: launch.isolate.short().to_owned(),
-        },
-        limits: kernel(&launch.limits),
-        user_limits: kernel(&launch.user_limits),
-        open_files: launch.limits.open_files,
-        file_bytes: launch.limits.file_bytes,
-        workdir: launch.home,
-        program: Program {
-            path: launch.program,
-            args: launch.args,
-            env: launch.env,
-        },
-        opening: launch.opening.to_vec(),
-    }
-}
-
 /// Waits until the server is executed; why it was not, if it was not.
 async fn problem_of(stage: &mut watch::Receiver<Stage>) -> Option<LaunchError> {
     let past = stage.wait_for(|stage| !matches!(stage.phase, Phase::Starting));
@@ -302,7 +290,7 @@ fn refusal(error: &HostError) -> LaunchError {
         HostError::SpawnerLost(_) | HostError::Cgroup(CgroupError::Occupied { .. }) => {
             return LaunchError::Busy(error.to_string());
         }
-        HostError::Unavailable { missing } => (missing.facility.name(), None),
+        HostError::Unavailable(refused) => (refused.missing.facility.name(), None),
         HostError::Installation(_) => ("installation", None),
         HostError::Plan(_) => ("plan", None),
         HostError::Clone(source) => ("clone", source.raw_os_error()),

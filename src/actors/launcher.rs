@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::domain::confinement::Confinement;
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
@@ -36,8 +37,10 @@ pub struct Launch {
     pub args: Vec<String>,
     /// The whole environment of the server, templates filled in.
     pub env: BTreeMap<String, String>,
-    /// Working directory and `HOME`; exists, mode 0700.
+    /// Working directory and `HOME`: `<homes>/<owner>/<mcp>`; the launcher makes it, mode 0700.
     pub home: PathBuf,
+    /// The walls its definition asks for.
+    pub confinement: Confinement,
     /// Kernel limits of this isolate.
     pub limits: Limits,
     /// Kernel limits of all isolates of the user.

@@ -1,8 +1,6 @@
 //! From an mcp's definition to the launch of one run: templates, environment, home, program.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,10 +115,10 @@ impl Names<'_> {
     }
 }
 
-/// The launch of the next run in a slot. Makes the home directory.
+/// The launch of the next run in a slot.
 ///
 /// # Errors
-/// A verdict: the program is not there, or the home cannot be made.
+/// A verdict: the program is not there.
 pub(super) async fn launch(
     ctx: &Arc<Ctx>,
     slot: &Arc<Slot>,
@@ -144,10 +142,6 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
         detail: format!("{error}; install it or change the definition (legation mcp update)"),
     })?;
     let home = home_of(&ctx.settings.homes, slot);
-    make_private(&home).map_err(|error| Verdict::NotStarted {
-        step: "home".to_owned(),
-        detail: format!("cannot make {}: {error}", home.display()),
-    })?;
     let home_text = home.display().to_string();
     let names = Names {
         home: &home_text,
@@ -176,6 +170,7 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
         args: args.iter().map(|arg| names.fill(arg)).collect(),
         env: all,
         home,
+        confinement: slot.mcp.confinement.clone(),
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
         opening: Bytes::new(),
@@ -183,17 +178,15 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
     Ok((launch, given.redactor))
 }
 
-/// Where a slot's home is: per user and mcp, so that it outlives runs and definitions.
+/// Where a slot's home is: per owner and mcp, so that it outlives runs and definitions. The owner
+/// of a shared instance is its mcp: it has a uid of its own, as a user has.
 fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
-    let whose = match &slot.key.principal {
+    let mcp = slot.key.mcp.as_str();
+    let owner = match &slot.key.principal {
         Principal::User(user) | Principal::Session(user, _) => user.as_str(),
-        Principal::Shared => "shared",
+        Principal::Shared => mcp,
     };
-    homes.join(whose).join(slot.key.mcp.as_str())
-}
-
-fn make_private(dir: &Path) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    homes.join(owner).join(mcp)
 }
 
 #[cfg(test)]

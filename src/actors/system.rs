@@ -1,5 +1,6 @@
 //! The whole tree from outside: start it, wait for it, stop it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,13 +73,19 @@ fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
 }
 
+/// Where homes are, without symbolic links: an isolate sees its home at that path.
+fn homes(data_dir: &Path) -> PathBuf {
+    let folder = data_dir.canonicalize();
+    folder.unwrap_or_else(|_| data_dir.to_owned()).join("homes")
+}
+
 /// The numbers the actors go by, from the configuration.
 #[must_use]
 pub fn settings(config: &Config) -> Settings {
     let (isolates, restart) = (&config.isolates, &config.restart);
     Settings {
         data_dir: config.server.data_dir.clone(),
-        homes: config.server.data_dir.join("homes"),
+        homes: homes(&config.server.data_dir),
         path: isolates.path.clone(),
         line_bytes_max: config.calls.line_bytes_max,
         in_flight_max: config.calls.in_flight_max,

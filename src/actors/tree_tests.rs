@@ -130,6 +130,7 @@ impl World {
             },
             limits: Limits::default(),
             times: Times::default(),
+            confinement: Default::default(),
             audit_arguments: Default::default(),
             credentials: Default::default(),
         };

@@ -27,6 +27,10 @@ pub(super) enum Exit {
     Ok,
     /// For `status`: it works, but not all of it.
     Degraded,
+    /// For `doctor`: all that must be there is.
+    Warnings,
+    /// For `doctor`: something that must be there is not.
+    Failures,
     /// Failed.
     Failed,
     /// The command line or a configuration is wrong.
@@ -51,8 +55,8 @@ impl Exit {
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage | Self::Degraded => 2,
+            Self::Failed | Self::Warnings => 1,
+            Self::Usage | Self::Degraded | Self::Failures => 2,
             Self::Unreachable => 3,
             Self::Denied => 4,
             Self::NotFound => 5,

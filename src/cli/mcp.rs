@@ -15,6 +15,7 @@ use super::{Desk, name};
 use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{McpDetail, McpView, PublishReport};
+use crate::domain::confinement::Profile;
 use crate::domain::mcp::{McpState, Tool};
 use crate::domain::name::Name;
 
@@ -285,6 +286,17 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
             .map_or_else(|| "never".to_owned(), age)
             .into(),
     );
+    let walls = &mcp.confinement;
+    let profile = walls
+        .profile
+        .map_or("as sandbox.profile says", Profile::as_str);
+    fact("profile", profile.into());
+    fact("network", walls.network.as_str().into());
+    for (title, paths) in [("sees", &walls.read), ("writes", &walls.write)] {
+        for path in paths {
+            fact(title, path.display().to_string().into());
+        }
+    }
     fact("hash", view.config_hash.as_str().into());
     out.table(&facts)?;
     out.raw("\n")?;

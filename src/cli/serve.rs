@@ -23,7 +23,7 @@ use super::logging;
 use super::output::Out;
 use super::socket::{DEV_DATA_DIR, SYSTEM_DATA_DIR};
 use crate::actors::clock::{Clock, HostClock};
-use crate::actors::jail::{Degrade, Facility, Jail, JailConfig};
+use crate::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use crate::actors::launcher::{LaunchError, Launcher};
 use crate::actors::system::{System, SystemError};
 use crate::api::admin::About;
@@ -159,6 +159,8 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
         installation_id,
         degrade,
         cgroup_root: None,
+        homes: config.server.data_dir.join("homes"),
+        walls: Walls::of(config),
     };
     Jail::start(wanted).map_err(|error| CliError::NotStarted {
         code: match &error {

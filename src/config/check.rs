@@ -237,5 +237,11 @@ impl Check<'_> {
             let what = format!("`{bad}` is not the name of a facility, such as user_range");
             self.problem("sandbox.allow_degraded", what);
         }
+        let sandbox = &self.config.sandbox;
+        let relative = |root: &&String| !root.starts_with('/');
+        if let Some(bad) = sandbox.path_roots.iter().find(relative) {
+            let what = format!("`{bad}` is not an absolute path");
+            self.problem("sandbox.path_roots", what);
+        }
     }
 }

@@ -62,7 +62,7 @@ macro_rules! kinded {
 kinded! {
     Text: String, PathBuf, SocketAddr,
         super::client::Tls, super::server::Durability, super::server::Level,
-        super::server::Format, crate::domain::dsn::Dsn,
+        super::server::Format, crate::domain::dsn::Dsn, crate::domain::confinement::Profile,
         super::ops::Listen, super::ops::IsolatesPage;
     Integer: u64, u32, usize;
     Boolean: bool;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{any, section, within};
 use crate::domain::audit::Category;
+use crate::domain::confinement::Profile;
 use crate::domain::limits::{self, millis};
 
 /// When an audit record of a call counts as written.
@@ -109,6 +110,17 @@ section! {
     Sandbox = "sandbox" {
         /// Facilities without which isolates start nevertheless, each named; status and audit say so.
         allow_degraded: Vec<String> = Vec::new(), any();
+        /// `none`, `standard` or `strict`: the walls of mcps that do not say otherwise.
+        profile: Profile = Profile::Strict, any();
+        /// Lets mcps ask for the host's network. They reach all it does: services on loopback and
+        /// the metadata address of a cloud included.
+        allow_network_host: bool = false, any();
+        /// Mcps may declare paths beneath these for their isolates to see.
+        path_roots: Vec<String> = vec!["/srv".into(), "/opt".into()], any();
+        /// The first of the uids (and gids) isolates run as under root; each user has one of them.
+        uid_base: u32 = limits::UID_BASE, within(10_000, 4_000_000_000);
+        /// How many there are.
+        uid_count: u32 = limits::UID_COUNT, within(2, 1 << 24);
     }
 }
 

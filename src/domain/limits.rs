@@ -74,6 +74,16 @@ pub const THREAD_STACK_BYTES: usize = 1 << 20;
 pub const RUNTIME_STOP_MAX: Duration = Duration::from_secs(1);
 /// Arguments of an mcp's program.
 pub const PROGRAM_ARGS_MAX: usize = 256;
+/// First of the uids isolates run as: above those of systemd's containers and subordinate ranges.
+pub const UID_BASE: u32 = 2_000_000_000;
+/// How many there are.
+pub const UID_COUNT: u32 = 65_536;
+/// Ranges a trial run looks through for a free one.
+pub const UID_RANGES_TRIED: u32 = 64;
+/// Paths of the host an mcp declares for its isolates.
+pub const CONFINEMENT_PATHS_MAX: usize = 32;
+/// Bytes of such a path.
+pub const CONFINEMENT_PATH_BYTES_MAX: usize = 1024;
 /// Variables an mcp adds to the environment.
 pub const PROGRAM_ENV_MAX: usize = 256;
 /// Bytes of an mcp's program, its arguments and environment together.

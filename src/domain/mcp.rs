@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::confinement::Confinement;
 use super::credential::CredentialSlots;
 use super::ids::McpId;
 use super::limits;
@@ -153,6 +154,9 @@ pub struct Mcp {
     /// Deadlines and idle time.
     #[serde(default)]
     pub times: Times,
+    /// Its walls.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// What the audit log keeps of a call's arguments. A running isolate does not differ by it.
     #[serde(default)]
     pub audit_arguments: Capture,
@@ -163,12 +167,18 @@ pub struct Mcp {
 
 impl Mcp {
     /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
-    /// times, credential slots (not their values).
+    /// times, walls, credential slots (not their values).
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
         let mut hasher = Sha256::new();
-        let view = (&self.program, &self.sharing, &self.limits, &self.times);
+        let view = (
+            &self.program,
+            &self.sharing,
+            &self.limits,
+            &self.times,
+            &self.confinement,
+        );
         hasher.update(serde_json::to_vec(&view).unwrap_or_default());
         // Definitions without credentials keep the hash they had before there were any.
         if !self.credentials.is_empty() {
@@ -243,6 +253,7 @@ mod tests {
             },
             limits: Limits::default(),
             times: Times::default(),
+            confinement: Confinement::default(),
             audit_arguments: Capture::default(),
             credentials: CredentialSlots::new(),
         }
@@ -259,6 +270,9 @@ mod tests {
         assert_ne!(one.config_hash(), two.config_hash());
         two.times = one.times;
         assert_eq!(one.config_hash(), two.config_hash());
+        two.confinement.read.push("/srv".into());
+        assert_ne!(one.config_hash(), two.config_hash());
+        two.confinement = one.confinement.clone();
         two.program.args.push("-u".into());
         assert_ne!(one.config_hash(), two.config_hash());
         let mut three = sample();

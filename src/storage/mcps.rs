@@ -8,22 +8,22 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, audit_arguments, credentials, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)";
+    times, audit_arguments, credentials, confinement, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
-    limits = $6, times = $7, audit_arguments = $8, credentials = $9, \
-    updated_at = $10 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    limits = $6, times = $7, audit_arguments = $8, credentials = $9, confinement = $10, \
+    updated_at = $11 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials \
+    audit_arguments, credentials, confinement \
     FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
 const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials \
+    audit_arguments, credentials, confinement \
     FROM mcps WHERE id = $1";
 const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials \
+    audit_arguments, credentials, confinement \
     FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
@@ -38,6 +38,7 @@ struct Row {
     times: String,
     audit_arguments: String,
     credentials: String,
+    confinement: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -54,6 +55,7 @@ impl TryFrom<Row> for Mcp {
             times: rows::json("mcps.times", &row.times)?,
             audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
             credentials: rows::json("mcps.credentials", &row.credentials)?,
+            confinement: rows::json("mcps.confinement", &row.confinement)?,
         })
     }
 }
@@ -88,6 +90,7 @@ impl Store {
         let times = rows::to_json("mcps.times", &mcp.times)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
+        let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -99,6 +102,7 @@ impl Store {
             .bind(times)
             .bind(capture)
             .bind(credentials)
+            .bind(confinement)
             .bind(at)
             .execute(&db.writer)
             .await
@@ -119,6 +123,7 @@ impl Store {
         let times = rows::to_json("mcps.times", &mcp.times)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
+        let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -129,6 +134,7 @@ impl Store {
             .bind(times)
             .bind(capture)
             .bind(credentials)
+            .bind(confinement)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

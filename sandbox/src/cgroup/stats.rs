@@ -140,7 +140,7 @@ fn v1(group: &mut Group<'_>, hierarchy: &Hierarchy, rare: Rare, usage: &mut Usag
                     usage.cpu_micros = group.number("cpuacct.usage").map(|nanos| nanos / 1000);
                 }
             }
-            Facility::CgroupCpu | Facility::CgroupKill | Facility::PidNamespace => {}
+            _ => {}
         }
     }
 }

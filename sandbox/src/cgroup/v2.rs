@@ -77,7 +77,8 @@ pub(super) fn limit(dir: &Path, facility: Facility, limits: &Limits) -> Result<(
                 (limits.cpu_millis.saturating_mul(PERIOD_MICROS) / 1000).max(QUOTA_MICROS_MIN);
             write(&dir.join("cpu.max"), &format!("{quota} {PERIOD_MICROS}"))
         }
-        Facility::CgroupKill | Facility::PidNamespace => Ok(()),
+        // What is no controller has no limit.
+        _ => Ok(()),
     }
 }
 

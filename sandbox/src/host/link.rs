@@ -1,7 +1,7 @@
 //! The gateway's end of the socket to spawnd.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,73 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::time::TimeVal;
 
-use super::HostError;
-use super::process::Known;
+use super::process::{Known, Process};
+use super::{HostError, OPENING_BYTES_MAX};
 use crate::SPAWND_ARGUMENT;
+use crate::plan::Plan;
 use crate::sys;
-use crate::wire::{self, Request};
+use crate::wire::{self, Ask, Request};
+
+/// The gateway's ends of a run's pipes.
+pub(super) struct Ends {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) status: OwnedFd,
+}
+
+/// Seals the plan and has an init made for it; `entries` are the descriptors of its cgroup.
+/// The caller holds the link's lock: the init is known before a `heal` can look for strays.
+pub(super) fn spawn(
+    link: &Link,
+    plan: &Plan,
+    opening: &[u8],
+    namespaces: u64,
+    ask: Ask,
+    entries: &[RawFd],
+) -> Result<(Process, Ends), HostError> {
+    let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
+    let (stdin_theirs, mut stdin) = pipe()?;
+    open_with(&mut stdin, opening)?;
+    let (stdout, stdout_theirs) = pipe()?;
+    let (stderr, stderr_theirs) = pipe()?;
+    let (status, status_theirs) = pipe()?;
+    let (lifeline_theirs, lifeline) = pipe()?;
+    let plan = plan.seal().map_err(|e| HostError::io("seal the plan", e))?;
+    // The order is the wire's: stdio, plan, status, lifeline, v2 directory, tasks.
+    let mut fds = vec![
+        stdin_theirs.as_raw_fd(),
+        stdout_theirs.as_raw_fd(),
+        stderr_theirs.as_raw_fd(),
+        plan.as_raw_fd(),
+        status_theirs.as_raw_fd(),
+        lifeline_theirs.as_raw_fd(),
+    ];
+    fds.extend(entries);
+    let (pid, pidfd) = link.ask(Request { ask, namespaces }, &fds)?;
+    let known = Known::new(pid);
+    let alone = namespaces & sys::CLONE_NEWPID == 0;
+    let ends = Ends {
+        stdin: stdin.into(),
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+        status: status.into(),
+    };
+    Ok((
+        Process::new(pid, pidfd, lifeline.into(), known, alone),
+        ends,
+    ))
+}
+
+/// Puts the first words into a pipe that nobody reads yet.
+fn open_with(stdin: &mut io::PipeWriter, opening: &[u8]) -> Result<(), HostError> {
+    let written = if opening.len() > OPENING_BYTES_MAX {
+        Err(io::Error::from_raw_os_error(libc::E2BIG))
+    } else {
+        stdin.write_all(opening)
+    };
+    written.map_err(|e| HostError::io("write the server's first input", e))
+}
 
 /// How long spawnd may take for one clone; past it, it is killed and replaced.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);

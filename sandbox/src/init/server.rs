@@ -27,12 +27,12 @@ struct Command<'a> {
 ///
 /// While an exec hangs, say on a dead network disk, init stands still and does not see its lifeline:
 /// the gateway ends it by its cgroup or pidfd, and a gateway that died meanwhile by the next sweep.
-pub(super) fn start(rest: &[&Step], program: &Program) -> Result<Pid, Failure> {
-    let command = Command::new(program)?;
+pub(super) fn start(rest: &[&Step], program: Option<&Program>) -> Result<Pid, Failure> {
+    let command = program.map(Command::new).transpose()?;
     let mut failure = None;
     let server = sys::spawn_sharing(&mut || {
         let _guard = ExitGuard;
-        failure = match become_program(rest, &command) {
+        failure = match become_program(rest, command.as_ref()) {
             Ok(never) => match never {},
             Err(failure) => Some(failure),
         };
@@ -65,7 +65,7 @@ impl<'a> Command<'a> {
     }
 }
 
-fn become_program(rest: &[&Step], command: &Command<'_>) -> Result<Infallible, Failure> {
+fn become_program(rest: &[&Step], command: Option<&Command<'_>>) -> Result<Infallible, Failure> {
     // An own process group, so that init can pass TERM to all of it without hitting itself.
     nix::unistd::setsid()
         .map_err(|e| failed(Place::ServerSession, "start a session", &e.into()))?;
@@ -75,6 +75,10 @@ fn become_program(rest: &[&Step], command: &Command<'_>) -> Result<Infallible, F
     for step in rest {
         steps::apply(step)?;
     }
+    let Some(command) = command else {
+        // A rehearsal: all went well.
+        sys::exit_now(0)
+    };
     nix::unistd::execve(&command.path, &command.args, &command.env).map_err(|e| {
         let what = format!("execute `{}`", command.program.path.display());
         failed(Place::Exec, &what, &e.into())

@@ -3,12 +3,15 @@
 use std::fs;
 use std::io;
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::failed;
-use crate::plan::{Rlimits, Step};
+use super::{failed, landlock, view};
+use crate::plan::{Identity, Rlimits, Step};
+use crate::seccomp;
 use crate::status::Failure;
+use crate::sys::rights;
 
 /// Does one step; never "continue anyway".
 pub(super) fn apply(step: &Step) -> Result<(), Failure> {
@@ -17,6 +20,28 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::UserMap { uid, gid } => {
             map_ids(*uid, *gid).map_err(|e| failed(place, "map our own uid and gid", &e))
         }
+        Step::CgroupNamespace => unshare(CloneFlags::CLONE_NEWCGROUP)
+            .map_err(|e| failed(place, "make a cgroup namespace", &e.into())),
+        Step::Loopback => {
+            rights::loopback_up().map_err(|e| failed(place, "set the interface `lo` up", &e))
+        }
+        Step::HostName(name) => nix::unistd::sethostname(name)
+            .map_err(|e| failed(place, "set the host name", &e.into())),
+        Step::Mounts(wanted) => view::build(wanted),
+        Step::DropBounding => rights::drop_bounding()
+            .map_err(|e| failed(place, "empty the bounding set of capabilities", &e)),
+        Step::Become(identity) => become_user(*identity).map_err(|e| {
+            let Identity { uid, gid } = identity;
+            failed(place, &format!("become uid {uid} and gid {gid}"), &e)
+        }),
+        Step::Landlock { writable } => landlock::restrict(writable),
+        Step::Seccomp => seccomp::filters()
+            .and_then(|filters| filters.load().map_err(|error| error.to_string()))
+            .map_err(|why| {
+                let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                let text = format!("cannot load the system call filter: {why}");
+                Failure::new(place.name(), errno, &text)
+            }),
         Step::Session => match nix::unistd::setsid() {
             // Already a leader: cannot be for a fresh clone, and would do no harm.
             Ok(_) | Err(nix::Error::EPERM) => Ok(()),
@@ -43,6 +68,15 @@ fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Whatever was root's is given up, and cannot be had back.
+fn become_user(Identity { uid, gid }: Identity) -> io::Result<()> {
+    let (uid, gid) = (uid.into(), gid.into());
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    rights::clear_capabilities()
 }
 
 fn set_rlimits(limits: &Rlimits) -> io::Result<()> {

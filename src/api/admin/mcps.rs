@@ -21,7 +21,9 @@ use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
-pub use change::{AddMcp, Defaults, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+pub use change::{
+    AddMcp, ConfinementChange, Defaults, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
+};
 
 /// A definition as lists show it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The options that describe a server, for `mcp add` and `mcp update`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +9,10 @@ use clap::{Args, ValueEnum};
 use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
-use crate::api::admin::mcps::{AddMcp, LimitsChange, ProgramChange, TimesChange, UpdateMcp};
+use crate::api::admin::mcps::{
+    AddMcp, ConfinementChange, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
+};
+use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
@@ -32,6 +36,51 @@ impl From<SharingArg> for Sharing {
             SharingArg::PerUser => Self::PerUser,
             SharingArg::PerSession => Self::PerSession,
             SharingArg::Shared => Self::Shared,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum ProfileArg {
+    /// Own view, network, uid and system call filter, landlock
+    Strict,
+    /// The same, but landlock only where there is one
+    Standard,
+    /// The host's files and network; for development
+    None,
+    /// What sandbox.profile says
+    Default,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum NetworkArg {
+    /// Nothing
+    None,
+    /// Itself
+    Loopback,
+    /// All the host reaches; needs sandbox.allow_network_host
+    Host,
+}
+
+impl ProfileArg {
+    const fn profile(self) -> Option<Profile> {
+        match self {
+            Self::Strict => Some(Profile::Strict),
+            Self::Standard => Some(Profile::Standard),
+            Self::None => Some(Profile::None),
+            Self::Default => None,
+        }
+    }
+}
+
+impl From<NetworkArg> for Network {
+    fn from(arg: NetworkArg) -> Self {
+        match arg {
+            NetworkArg::None => Self::None,
+            NetworkArg::Loopback => Self::Loopback,
+            NetworkArg::Host => Self::Host,
         }
     }
 }
@@ -86,6 +135,18 @@ struct Traits {
     /// How long a start may take, like 30s
     #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
     start_timeout: Option<Duration>,
+    /// How thick the walls of an isolate are [default: what sandbox.profile says]
+    #[arg(long, value_enum, value_name = "HOW")]
+    profile: Option<ProfileArg>,
+    /// What an isolate reaches [default: none]
+    #[arg(long, value_enum, value_name = "HOW")]
+    network: Option<NetworkArg>,
+    /// A path of the host that is seen, beneath sandbox.path_roots; may be repeated, `-` for none
+    #[arg(long, value_name = "PATH")]
+    read: Vec<PathBuf>,
+    /// The same, and may be written to as far as the isolate's uid may
+    #[arg(long, value_name = "PATH")]
+    write: Vec<PathBuf>,
     /// What the audit log keeps of a call's arguments [default: digest]
     #[arg(long, value_enum, value_name = "WHAT")]
     audit_arguments: Option<CaptureArg>,
@@ -158,6 +219,26 @@ impl Traits {
     }
 }
 
+impl Traits {
+    fn confinement(&self) -> ConfinementChange {
+        let paths = |given: &[PathBuf]| {
+            let none = PathBuf::from("-");
+            let listed: Vec<_> = given
+                .iter()
+                .filter(|path| **path != none)
+                .cloned()
+                .collect();
+            (!given.is_empty()).then_some(listed)
+        };
+        ConfinementChange {
+            profile: self.profile.map(ProfileArg::profile),
+            network: self.network.map(Network::from),
+            read: paths(&self.read),
+            write: paths(&self.write),
+        }
+    }
+}
+
 impl AddArgs {
     pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
         let Some((command, args)) = self.command.split_first() else {
@@ -174,6 +255,7 @@ impl AddArgs {
             },
             limits: self.traits.limits(),
             times: self.traits.times(),
+            confinement: self.traits.confinement(),
             audit_arguments: self
                 .traits
                 .audit_arguments
@@ -205,6 +287,7 @@ impl UpdateArgs {
             },
             limits: self.traits.limits(),
             times: self.traits.times(),
+            confinement: self.traits.confinement(),
             audit_arguments: self.traits.audit_arguments.map(Capture::from),
             credentials: taken
                 .chain(given.map(|(name, slot)| (name, Some(slot))))
@@ -263,6 +346,12 @@ mod tests {
             "what is not said is the server's to fill in"
         );
         assert_eq!(wanted.times.idle_ms, Some(None));
+        assert_eq!(wanted.confinement, ConfinementChange::default());
+        let walls = add("x add a --profile none --network host --read /srv/a --read /b -- c");
+        assert_eq!(walls.confinement.profile, Some(Some(Profile::None)));
+        assert_eq!(walls.confinement.network, Some(Network::Host));
+        let read = ["/srv/a", "/b"].map(PathBuf::from);
+        assert_eq!(walls.confinement.read, Some(read.to_vec()));
     }
 
     #[test]
@@ -273,6 +362,11 @@ mod tests {
         assert_eq!(wanted.program.env["B"].as_deref(), Some("1"));
         assert_eq!(wanted.limits.cpu_millis, Some(500));
         assert_eq!(wanted.times, TimesChange::default());
+        let walls = update("x update time --profile default --read -")
+            .unwrap()
+            .confinement;
+        assert_eq!(walls.profile, Some(None), "back to the operator's");
+        assert_eq!((walls.read, walls.write), (Some(Vec::new()), None));
         let nothing = update("x update time").unwrap_err();
         assert_eq!(nothing.exit().code(), 2);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::account::{Group, Key, Session, User};
+use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionId, UserId};
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
@@ -74,6 +75,12 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
         times: Times {
             idle_ms: None,
             ..Times::default()
+        },
+        confinement: Confinement {
+            profile: Some(Profile::Standard),
+            network: Network::Loopback,
+            read: vec!["/srv/a b".into()],
+            write: Vec::new(),
         },
         audit_arguments: Capture::Full,
         credentials: serde_json::from_str(r#"{"TOKEN":{"to":{"env":"TOKEN_VARIABLE"}}}"#).unwrap(),

@@ -1,11 +1,13 @@
 //! What an admin may say about a definition, and what is checked before it is believed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::ApiError;
 use crate::config::Config;
+use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::credential::{self, CredentialSlot, CredentialSlots};
 use crate::domain::ids::McpId;
 use crate::domain::limits;
@@ -32,6 +34,9 @@ pub struct AddMcp {
     /// Deadlines and idle time, where they are not the usual ones.
     #[serde(default)]
     pub times: TimesChange,
+    /// Its walls, where they are not the usual ones.
+    #[serde(default)]
+    pub confinement: ConfinementChange,
     /// What the audit log keeps of a call's arguments.
     #[serde(default)]
     pub audit_arguments: Capture,
@@ -91,6 +96,26 @@ pub struct UpdateMcp {
     pub audit_arguments: Option<Capture>,
     /// Credential slots to declare, or to take back where the value is null.
     pub credentials: BTreeMap<CredentialName, Option<CredentialSlot>>,
+    /// Its walls.
+    pub confinement: ConfinementChange,
+}
+
+/// A change of the walls. A null profile goes back to the operator's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfinementChange {
+    /// How thick they are.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Option<Profile>>,
+    /// What may be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// All paths that are seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<Vec<PathBuf>>,
+    /// All paths that may be written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write: Option<Vec<PathBuf>>,
 }
 
 /// A change of what is started.
@@ -145,8 +170,10 @@ pub struct TimesChange {
 }
 
 /// Tells a null from an absent field.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::<u64>::deserialize(from).map(Some)
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
 }
 
 // === impl AddMcp ===
@@ -159,6 +186,8 @@ impl AddMcp {
         } = *usual;
         self.limits.apply(&mut limits);
         self.times.apply(&mut times);
+        let mut confinement = Confinement::default();
+        self.confinement.apply(&mut confinement);
         checked(Mcp {
             id,
             name: self.name,
@@ -168,6 +197,7 @@ impl AddMcp {
             program: self.program,
             limits,
             times,
+            confinement,
             audit_arguments: self.audit_arguments,
             credentials: self.credentials,
         })
@@ -200,6 +230,15 @@ impl TimesChange {
     }
 }
 
+impl ConfinementChange {
+    fn apply(self, walls: &mut Confinement) {
+        put(&mut walls.profile, self.profile);
+        put(&mut walls.network, self.network);
+        put(&mut walls.read, self.read);
+        put(&mut walls.write, self.write);
+    }
+}
+
 impl UpdateMcp {
     pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
         put(&mut mcp.description, self.description);
@@ -214,6 +253,7 @@ impl UpdateMcp {
         }
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
+        self.confinement.apply(&mut mcp.confinement);
         put(&mut mcp.audit_arguments, self.audit_arguments);
         for (name, slot) in self.credentials {
             match slot {
@@ -233,6 +273,7 @@ fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         program(&mcp.program),
         kernel(&mcp.limits),
         times(&mcp.times),
+        mcp.confinement.problem(),
         credential::check(&mcp.credentials, &mcp.program.env)
             .err()
             .map(|wrong| wrong.to_string()),

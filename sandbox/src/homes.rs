@@ -1,0 +1,310 @@
+//! Homes: `<root>/<owner>/<name>`, each owner's with a uid of its own.
+//!
+//! The record of a uid is the group of the owner's directory, which stays root's: so it is kept
+//! with the home, never given to another while that is there, and moves with a backup. The
+//! invariant: we never follow a symbolic link beneath the root, and give away only what belonged to
+//! the home before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, fchown, fchownat};
+
+use crate::plan::Identity;
+use crate::uids::{Claim, Range};
+
+/// Directories in each other when a home changes its owner.
+const DEPTH_MAX: usize = 256;
+/// Bytes of a name.
+const NAME_BYTES_MAX: usize = 255;
+
+/// The homes of an installation.
+#[derive(Debug)]
+pub struct Homes {
+    root: PathBuf,
+    /// Under root.
+    uids: Option<Uids>,
+}
+
+#[derive(Debug)]
+struct Uids {
+    claim: Claim,
+    given: Mutex<BTreeMap<String, u32>>,
+}
+
+/// A home that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Where.
+    pub path: PathBuf,
+    /// Whose, where we may choose.
+    pub identity: Option<Identity>,
+}
+
+impl Homes {
+    /// Opens the homes beneath `root`, made if missing; reads who has which uid.
+    ///
+    /// # Errors
+    /// The root cannot be made or read.
+    pub fn open(root: &Path, claim: Option<Claim>) -> io::Result<Self> {
+        // Passed by all, read by nobody.
+        let mode = if claim.is_some() { 0o711 } else { 0o700 };
+        DirBuilder::new().recursive(true).mode(mode).create(root)?;
+        let root = root.canonicalize()?;
+        let uids = match claim {
+            None => None,
+            Some(claim) => {
+                fchmod(File::open(&root)?, Mode::from_bits_truncate(mode))?;
+                Some(Uids {
+                    given: Mutex::new(given(&root, claim.range())?),
+                    claim,
+                })
+            }
+        };
+        Ok(Self { root, uids })
+    }
+
+    /// Where they are, without symbolic links.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the home if it is missing, and its owner's if it is not.
+    ///
+    /// # Errors
+    /// A name is none, all uids are given, or the disk.
+    pub fn prepare(&self, owner: &str, name: &str) -> io::Result<Home> {
+        for part in [owner, name] {
+            if part.is_empty()
+                || part.len() > NAME_BYTES_MAX
+                || part.starts_with('.')
+                || part.contains(['/', '\0'])
+            {
+                return Err(io::Error::other(format!("`{part}` is no name of a home")));
+            }
+        }
+        let root = directory(nix::fcntl::AT_FDCWD, &self.root)?;
+        let path = self.root.join(owner).join(name);
+        let Some(uids) = &self.uids else {
+            let owners = made(root.as_fd(), owner, 0o700)?;
+            made(owners.as_fd(), name, 0o700)?;
+            return Ok(Home {
+                path,
+                identity: None,
+            });
+        };
+        let id = uids.of(owner)?;
+        let owners = made(root.as_fd(), owner, 0o710)?;
+        let found = fstat(&owners)?;
+        if (found.st_uid, found.st_gid) != (0, id) || found.st_mode & 0o7777 != 0o710 {
+            fchown(&owners, Some(Uid::from_raw(0)), Some(Gid::from_raw(id)))?;
+            fchmod(&owners, Mode::from_bits_truncate(0o710))?;
+        }
+        let home = made(owners.as_fd(), name, 0o700)?;
+        let was = fstat(&home)?;
+        if (was.st_uid, was.st_gid) != (id, id) {
+            give(&home, was.st_uid, id, DEPTH_MAX)?;
+            fchown(&home, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+        }
+        Ok(Home {
+            path,
+            identity: Some(Identity { uid: id, gid: id }),
+        })
+    }
+}
+
+impl Uids {
+    /// The uid of an owner: the one it has, or the lowest nobody has.
+    fn of(&self, owner: &str) -> io::Result<u32> {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = given.get(owner) {
+            return Ok(*id);
+        }
+        let taken: BTreeSet<u32> = given.values().copied().collect();
+        let range = self.claim.range();
+        // The last is the probe's.
+        let free = range
+            .ids()
+            .find(|id| !taken.contains(id) && *id != range.probe().uid);
+        let id = free.ok_or_else(|| {
+            io::Error::other(format!(
+                "all uids of {range} are given; raise sandbox.uid_count"
+            ))
+        })?;
+        given.insert(owner.to_owned(), id);
+        Ok(id)
+    }
+}
+
+/// Who has which uid, by the group of their directory. One that two have is the first one's.
+fn given(root: &Path, range: Range) -> io::Result<BTreeMap<String, u32>> {
+    let mut found = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        let id = meta.gid();
+        if meta.is_dir()
+            && meta.uid() == 0
+            && range.contains(id)
+            && let Ok(owner) = entry.file_name().into_string()
+            && taken.insert(id)
+        {
+            found.insert(owner, id);
+        }
+    }
+    Ok(found)
+}
+
+fn directory(at: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+/// The directory of this name, made if missing; a link in its place is an error.
+fn made(at: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    match mkdirat(at, name, Mode::from_bits_truncate(mode)) {
+        Ok(()) | Err(nix::Error::EEXIST) => directory(at, Path::new(name)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives what belonged to `from` in this directory, and beneath it, to `to`.
+fn give(dir: &OwnedFd, from: u32, to: u32, depth: usize) -> io::Result<()> {
+    if depth == 0 {
+        return Err(io::Error::other(format!(
+            "more than {DEPTH_MAX} directories deep"
+        )));
+    }
+    let (uid, gid) = (Uid::from_raw(to), Gid::from_raw(to));
+    for entry in std::fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
+        let entry = entry?;
+        let (name, meta) = (entry.file_name(), entry.metadata()?);
+        if meta.uid() != from {
+            continue;
+        }
+        if meta.is_dir() {
+            // Opened first: what is beneath it is reached by this very directory.
+            let inner = directory(dir.as_fd(), Path::new(&name))?;
+            give(&inner, from, to, depth - 1)?;
+            fchown(&inner, Some(uid), Some(gid))?;
+        } else if meta.nlink() == 1 {
+            // A second name may be another's file.
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            fchownat(dir, name.as_os_str(), Some(uid), Some(gid), flags)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        claims: tempfile::TempDir,
+        base: u32,
+    }
+
+    impl Place {
+        /// Only root may give files away; without, there is nothing to test.
+        fn new(base: u32) -> Option<Self> {
+            nix::unistd::geteuid().is_root().then(|| Self {
+                dir: tempfile::tempdir().unwrap(),
+                claims: tempfile::tempdir().unwrap(),
+                base,
+            })
+        }
+
+        fn homes(&self, base: u32, count: u32) -> Homes {
+            let range = Range::new(base, count).unwrap();
+            let claim = range.claim(self.claims.path()).unwrap();
+            Homes::open(&self.dir.path().join("homes"), Some(claim)).unwrap()
+        }
+    }
+
+    fn owner(path: &Path) -> (u32, u32, u32) {
+        let meta = fs::symlink_metadata(path).unwrap();
+        (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777)
+    }
+
+    #[test]
+    fn each_owner_has_a_uid_for_good() {
+        let Some(place) = Place::new(1_700_000_000) else {
+            return;
+        };
+        let homes = place.homes(place.base, 4);
+        let ada = homes.prepare("ada", "one").unwrap();
+        let bob = homes.prepare("bob", "one").unwrap();
+        assert_eq!(ada.identity.unwrap().uid, place.base);
+        assert_eq!(bob.identity.unwrap().uid, place.base + 1);
+        assert_eq!(owner(&ada.path), (place.base, place.base, 0o700));
+        assert_eq!(owner(ada.path.parent().unwrap()), (0, place.base, 0o710));
+        assert_eq!(homes.prepare("ada", "two").unwrap().identity, ada.identity);
+        drop(homes);
+        fs::remove_dir_all(ada.path.parent().unwrap()).unwrap();
+        let homes = place.homes(place.base, 4);
+        assert_eq!(homes.prepare("bob", "one").unwrap(), bob);
+        let eve = homes.prepare("eve", "one").unwrap();
+        assert_eq!(eve.identity, ada.identity, "free once the home is gone");
+        homes.prepare("mal", "one").unwrap();
+        let full = homes.prepare("zoe", "one").unwrap_err().to_string();
+        assert!(full.contains("raise sandbox.uid_count"), "{full}");
+    }
+
+    #[test]
+    fn a_home_that_moves_takes_its_own_files_and_no_others() {
+        let Some(place) = Place::new(1_700_001_000) else {
+            return;
+        };
+        let other = place.dir.path().join("others");
+        fs::write(&other, "x").unwrap();
+        let home = place
+            .homes(place.base, 4)
+            .prepare("ada", "one")
+            .unwrap()
+            .path;
+        fs::create_dir(home.join("deep")).unwrap();
+        fs::write(home.join("deep/file"), "x").unwrap();
+        fs::write(home.join("roots"), "x").unwrap();
+        symlink(&other, home.join("link")).unwrap();
+        for mine in ["deep", "deep/file"] {
+            chown(home.join(mine), Some(place.base), Some(place.base)).unwrap();
+        }
+        std::os::unix::fs::lchown(home.join("link"), Some(place.base), Some(place.base)).unwrap();
+        let moved = place.homes(place.base + 100, 4);
+        moved.prepare("ada", "one").unwrap();
+        let new = place.base + 100;
+        for mine in ["", "deep", "deep/file", "link"] {
+            assert_eq!(owner(&home.join(mine)).0, new, "{mine}");
+        }
+        assert_eq!(owner(&home.join("roots")).0, 0);
+        assert_eq!(owner(&other).0, 0, "the link was not followed");
+    }
+
+    #[test]
+    fn a_link_in_a_home_s_place_is_refused() {
+        let Some(place) = Place::new(1_700_002_000) else {
+            return;
+        };
+        let homes = place.homes(place.base, 4);
+        homes.prepare("ada", "one").unwrap();
+        symlink("/etc", homes.root().join("ada/two")).unwrap();
+        assert!(homes.prepare("ada", "two").is_err());
+        for name in ["", "..", ".hidden", "a/b", "a\0b"] {
+            assert!(homes.prepare("ada", name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! What an isolate sees of the file system, as a value.
+//!
+//! Everything stands at the path it has on the host, so that a definition's paths, a script's first
+//! line and a home in the environment mean the same on both sides. The invariant, checked by
+//! [`View::check`]: parents come before what is beneath them, and nothing is mounted beneath a place
+//! the isolate can write to, where it could put a symbolic link in our way.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::PlanError;
+use crate::profile::Network;
+
+/// Mounts of one view.
+pub const MOUNTS_MAX: usize = 256;
+/// Bytes of the isolate's `/tmp`; they count against its memory.
+const TMP_BYTES: u64 = 64 << 20;
+/// Files in it.
+const TMP_FILES: u64 = 4096;
+/// Bytes of `/dev/shm`.
+const SHM_BYTES: u64 = 16 << 20;
+/// Files in it.
+const SHM_FILES: u64 = 256;
+/// Bytes of the root, and of a closed directory's stand-in: names of mount points only.
+const ROOT_BYTES: u64 = 1 << 20;
+/// Files in either.
+const ROOT_FILES: u64 = 1024;
+/// Where credentials that are files will be.
+pub const SECRETS: &str = "/run/secrets";
+/// The host's programs; what of it is a symbolic link into `/usr` stays one.
+const PROGRAMS: [&str; 8] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix/store",
+];
+/// Of `/etc` only what programs need and what tells nothing of the host's users and keys.
+const ETC: [&str; 18] = [
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/crypto-policies",
+    "/etc/fonts",
+    "/etc/gai.conf",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/python3",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/terminfo",
+    "/etc/timezone",
+];
+const DEVICES: [&str; 5] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+];
+const LINKS: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+/// What everything is mounted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Base {
+    /// An empty, read-only root, with `pivot_root` into it.
+    Empty,
+    /// The host's root as it is (profile `none`).
+    Host,
+}
+
+/// What may be done with what is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Read and execute.
+    Read,
+    /// Write as well.
+    Write,
+    /// A device node.
+    Device,
+}
+
+/// What happens if the host does not have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// The step fails.
+    Required,
+    /// It is left out.
+    IfThere,
+}
+
+/// One thing in the view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The host's, at the same path.
+    Bind(Access, Presence),
+    /// An own tmpfs.
+    Tmpfs {
+        /// Bytes it may hold.
+        bytes: u64,
+        /// Files it may hold.
+        files: u64,
+        /// Mode of its root.
+        mode: u32,
+    },
+    /// The isolate's own processes.
+    Proc,
+    /// An empty directory.
+    Dir,
+    /// A file with this text.
+    Text(String),
+    /// A symbolic link.
+    Link(PathBuf),
+}
+
+/// One thing and its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// An absolute, plain path.
+    pub at: PathBuf,
+    /// What is there.
+    pub kind: Kind,
+}
+
+/// The whole of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// What the rest stands on.
+    pub base: Base,
+    /// Parents before what is beneath them.
+    pub mounts: Vec<Mount>,
+}
+
+/// What a run needs to see beyond what everybody does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// The program's own files and what the definition declares.
+    pub read: Vec<PathBuf>,
+    /// What the definition declares, for writing.
+    pub write: Vec<PathBuf>,
+    /// Directories of the host nobody but their owner may pass, above what is needed.
+    pub closed: Vec<PathBuf>,
+}
+
+impl View {
+    /// An empty root with what every program needs, the home, and `needs`.
+    #[must_use]
+    pub fn own(needs: &Needs, home: &Path, network: Network, accounts: Accounts) -> Self {
+        let mut mounts = Vec::new();
+        let mut put = |at: &str, kind| {
+            mounts.push(Mount {
+                at: at.into(),
+                kind,
+            });
+        };
+        let readable = Kind::Bind(Access::Read, Presence::IfThere);
+        for at in PROGRAMS.iter().chain(&ETC) {
+            put(at, readable.clone());
+        }
+        put("/etc/passwd", Kind::Text(accounts.passwd(home)));
+        put("/etc/group", Kind::Text(accounts.group()));
+        put(
+            "/etc/hosts",
+            Kind::Text("127.0.0.1 localhost isolate\n::1 localhost\n".to_owned()),
+        );
+        put(
+            "/etc/nsswitch.conf",
+            Kind::Text("passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+        );
+        if network == Network::Host {
+            put("/etc/resolv.conf", readable);
+        }
+        for at in DEVICES {
+            put(at, Kind::Bind(Access::Device, Presence::Required));
+        }
+        for (at, to) in LINKS {
+            put(at, Kind::Link(to.into()));
+        }
+        let tmpfs = |bytes, files| Kind::Tmpfs {
+            bytes,
+            files,
+            mode: 0o1777,
+        };
+        put("/dev/shm", tmpfs(SHM_BYTES, SHM_FILES));
+        put("/tmp", tmpfs(TMP_BYTES, TMP_FILES));
+        put("/proc", Kind::Proc);
+        put(SECRETS, Kind::Dir);
+        mounts.extend(binds(needs, home));
+        Self {
+            base: Base::Empty,
+            mounts: in_order(mounts),
+        }
+    }
+
+    /// The host's root, with what is needed shown through closed directories; `None` if nothing is
+    /// in the way.
+    #[must_use]
+    pub fn of_host(needs: &Needs, home: &Path) -> Option<Self> {
+        let mut mounts: Vec<Mount> = needs
+            .closed
+            .iter()
+            .map(|at| Mount {
+                at: at.clone(),
+                kind: Kind::Tmpfs {
+                    bytes: ROOT_BYTES,
+                    files: ROOT_FILES,
+                    mode: 0o755,
+                },
+            })
+            .collect();
+        if mounts.is_empty() {
+            return None;
+        }
+        let behind = |mount: &Mount| needs.closed.iter().any(|dir| mount.at.starts_with(dir));
+        mounts.extend(binds(needs, home).into_iter().filter(behind));
+        Some(Self {
+            base: Base::Host,
+            mounts: in_order(mounts),
+        })
+    }
+
+    /// The options of the tmpfs everything stands on.
+    pub(crate) fn root_options() -> String {
+        format!("mode=755,size={ROOT_BYTES},nr_inodes={ROOT_FILES}")
+    }
+
+    /// Checks that it can be built as it stands.
+    ///
+    /// # Errors
+    /// [`PlanError::View`] names the path.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let refused = |mount: &Mount, why| {
+            Err(PlanError::View {
+                path: mount.at.clone(),
+                why,
+            })
+        };
+        for (index, mount) in self.mounts.iter().enumerate() {
+            if index >= MOUNTS_MAX {
+                return refused(mount, "it holds too much already");
+            }
+            if !is_plain(&mount.at) {
+                return refused(
+                    mount,
+                    "it is not an absolute path without `.`, `..` or zero bytes",
+                );
+            }
+            for earlier in self.mounts.iter().take(index) {
+                if earlier.at == mount.at || earlier.at.starts_with(&mount.at) {
+                    return refused(mount, "it hides what stands before it");
+                }
+                let movable = matches!(
+                    earlier.kind,
+                    Kind::Bind(Access::Write, _) | Kind::Bind(Access::Device, _) | Kind::Proc
+                );
+                if movable && mount.at.starts_with(&earlier.at) {
+                    return refused(mount, "what it stands on can be written to");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where files can be written, for landlock.
+    #[must_use]
+    pub fn writable(&self) -> Vec<PathBuf> {
+        let writable = |mount: &&Mount| {
+            matches!(
+                mount.kind,
+                Kind::Tmpfs { .. } | Kind::Bind(Access::Write, _)
+            )
+        };
+        let dev = std::iter::once(PathBuf::from("/dev"));
+        dev.chain(
+            self.mounts
+                .iter()
+                .filter(writable)
+                .map(|mount| mount.at.clone()),
+        )
+        .collect()
+    }
+}
+
+/// Whose names `/etc/passwd` and `/etc/group` hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accounts {
+    /// The isolate's uid.
+    pub uid: u32,
+    /// Its gid.
+    pub gid: u32,
+}
+
+impl Accounts {
+    fn passwd(self, home: &Path) -> String {
+        let Self { uid, gid } = self;
+        // A home with a colon or a line break cannot be written there; nobody needs it there.
+        let home = home.to_str().filter(|home| !home.contains([':', '\n']));
+        let home = home.unwrap_or("/");
+        format!(
+            "root:x:0:0::/:/sbin/nologin\nisolate:x:{uid}:{gid}::{home}:/bin/sh\n\
+             nobody:x:65534:65534::/:/sbin/nologin\n"
+        )
+    }
+
+    fn group(self) -> String {
+        let gid = self.gid;
+        format!("root:x:0:\nisolate:x:{gid}:\nnogroup:x:65534:\n")
+    }
+}
+
+fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
+    let bind = |at: &Path, access| Mount {
+        at: at.to_owned(),
+        kind: Kind::Bind(access, Presence::Required),
+    };
+    let read = needs.read.iter().map(|at| bind(at, Access::Read));
+    let write = needs.write.iter().map(|at| bind(at, Access::Write));
+    std::iter::once(bind(home, Access::Write))
+        .chain(write)
+        .chain(read)
+        .collect()
+}
+
+/// Parents first; what is bound twice, or already to be seen in what is bound above, once; of two
+/// for the same place the one that may be written to.
+fn in_order(mut mounts: Vec<Mount>) -> Vec<Mount> {
+    // Stable: of equal paths the first stays first.
+    mounts.sort_by(|one, two| one.at.cmp(&two.at));
+    let mut kept: Vec<Mount> = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        let Kind::Bind(access, _) = mount.kind else {
+            kept.push(mount);
+            continue;
+        };
+        // The nearest above decides what is to be seen here.
+        let above = kept
+            .iter_mut()
+            .rev()
+            .find(|above| mount.at.starts_with(&above.at));
+        let seen = match above {
+            Some(above) if above.at == mount.at => {
+                if access == Access::Write && matches!(above.kind, Kind::Bind(Access::Read, _)) {
+                    above.kind = mount.kind.clone();
+                }
+                true
+            }
+            Some(above) => match above.kind {
+                Kind::Bind(above, _) => above == access || above == Access::Write,
+                _ => false,
+            },
+            None => false,
+        };
+        if !seen {
+            kept.push(mount);
+        }
+    }
+    kept
+}
+
+/// Whether a path is absolute and names every step of itself.
+fn is_plain(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let mut parts = path.components();
+    let rebuilt: PathBuf = path.components().collect();
+    parts.next() == Some(Component::RootDir)
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+        && path.parent().is_some()
+        && rebuilt.as_os_str() == path.as_os_str()
+        && !path.as_os_str().as_bytes().contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNTS: Accounts = Accounts {
+        uid: 200_001,
+        gid: 200_001,
+    };
+
+    fn needs(read: &[&str], write: &[&str], closed: &[&str]) -> Needs {
+        let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+        Needs {
+            read: paths(read),
+            write: paths(write),
+            closed: paths(closed),
+        }
+    }
+
+    fn own(needs: &Needs) -> View {
+        View::own(needs, Path::new("/srv/h/u/m"), Network::None, ACCOUNTS)
+    }
+
+    fn at<'a>(view: &'a View, path: &str) -> Option<&'a Kind> {
+        let found = view.mounts.iter().find(|mount| mount.at == Path::new(path));
+        found.map(|mount| &mount.kind)
+    }
+
+    #[test]
+    fn a_view_is_read_only_but_for_the_home_and_what_was_declared() {
+        let view = own(&needs(&["/opt/app"], &["/data/docs"], &["/root"]));
+        view.check().unwrap();
+        assert_eq!(view.base, Base::Empty);
+        assert_eq!(
+            view.writable(),
+            ["/dev", "/data/docs", "/dev/shm", "/srv/h/u/m", "/tmp"].map(PathBuf::from)
+        );
+        let read = Kind::Bind(Access::Read, Presence::Required);
+        assert_eq!(at(&view, "/opt/app"), Some(&read));
+        assert_eq!(at(&view, "/etc/resolv.conf"), None);
+        assert_eq!(at(&view, "/etc/shadow"), None);
+        assert_eq!(at(&view, "/root"), None, "closed directories stay away");
+        assert!(matches!(at(&view, "/etc/passwd"), Some(Kind::Text(text))
+            if text.contains("isolate:x:200001:200001::/srv/h/u/m:")));
+    }
+
+    #[test]
+    fn what_is_seen_already_is_not_mounted_again() {
+        let view = own(&needs(
+            &[
+                "/usr/local/app",
+                "/opt/a",
+                "/opt/a/b",
+                "/srv/h/u/m/bin/server",
+                "/tmp/tool",
+            ],
+            &["/usr/local/state"],
+            &[],
+        ));
+        view.check().unwrap();
+        assert_eq!(at(&view, "/usr/local/app"), None);
+        assert_eq!(at(&view, "/opt/a/b"), None);
+        assert_eq!(at(&view, "/srv/h/u/m/bin/server"), None);
+        assert!(at(&view, "/usr/local/state").is_some());
+        assert!(
+            at(&view, "/tmp/tool").is_some(),
+            "the own /tmp hides the host's"
+        );
+    }
+
+    #[test]
+    fn the_host_s_root_is_touched_only_where_a_directory_is_closed() {
+        let home = Path::new("/var/lib/x/homes/u/m");
+        assert_eq!(View::of_host(&needs(&["/opt/a"], &[], &[]), home), None);
+        let view = View::of_host(&needs(&["/opt/a"], &[], &["/var/lib/x"]), home).unwrap();
+        view.check().unwrap();
+        let paths: Vec<_> = view.mounts.iter().map(|mount| mount.at.as_path()).collect();
+        assert_eq!(paths, [Path::new("/var/lib/x"), home]);
+    }
+
+    #[test]
+    fn paths_that_could_lead_elsewhere_are_refused() {
+        for path in ["relative", "/a/../b", "/", "/a/./b", "/a/", "/tmp/\0"] {
+            let view = own(&needs(&[path], &[], &[]));
+            assert!(
+                matches!(view.check(), Err(PlanError::View { .. })),
+                "{path:?}"
+            );
+        }
+        let beneath = View {
+            base: Base::Empty,
+            mounts: vec![
+                Mount {
+                    at: "/data".into(),
+                    kind: Kind::Bind(Access::Write, Presence::Required),
+                },
+                Mount {
+                    at: "/data/x".into(),
+                    kind: Kind::Dir,
+                },
+            ],
+        };
+        assert!(beneath.check().is_err());
+    }
+}

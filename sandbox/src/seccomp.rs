@@ -1,0 +1,217 @@
+//! The system call filter: what no server needs is refused, the way a kernel without it would.
+//!
+//! Three filters, because each has one answer: a hand-written guard that kills what uses another
+//! calling convention's numbers (seccompiler knows no x32), one that says "not permitted", and one
+//! that says "not implemented" for `clone3`, so that libc falls back to `clone`, whose flags can be
+//! inspected.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+};
+
+/// The first x32 number.
+const X32: u32 = 0x4000_0000;
+/// `CLONE_NEW*`, all of them.
+const NAMESPACES: u64 = 0x7e02_0080;
+/// Personalities that only ask, or ask for the usual.
+const PERSONALITIES: [u64; 2] = [0, 0xffff_ffff];
+/// Fakes input on a terminal.
+const TIOCSTI: u64 = 0x5412;
+/// The same, on the console.
+const TIOCLINUX: u64 = 0x541c;
+
+/// Calls refused whatever their arguments.
+const REFUSED: &[libc::c_long] = &[
+    // The view.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    // Namespaces; `clone` below.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_process_madvise,
+    // Wide doors into the kernel.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_fanotify_init,
+    // The machine.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ustat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+];
+
+/// The filters in the order they are loaded.
+pub(crate) struct Filters([BpfProgram; 3]);
+
+/// The filters of this machine, made once: in spawnd before the first clone, so that every init
+/// has them for nothing.
+pub(crate) fn filters() -> Result<&'static Filters, String> {
+    static FILTERS: OnceLock<Result<Filters, String>> = OnceLock::new();
+    let made = FILTERS.get_or_init(|| Filters::new().map_err(|error| error.to_string()));
+    made.as_ref().map_err(Clone::clone)
+}
+
+impl Filters {
+    fn new() -> Result<Self, BackendError> {
+        let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+        let program = |rules, errno: i32| -> Result<BpfProgram, BackendError> {
+            let refuse = SeccompAction::Errno(errno.unsigned_abs());
+            SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
+        };
+        Ok(Self([
+            guard(),
+            program(not_permitted()?, libc::EPERM)?,
+            program(
+                BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+                libc::ENOSYS,
+            )?,
+        ]))
+    }
+
+    /// Loads them: from here on they hold for this process and all it becomes.
+    pub(crate) fn load(&self) -> Result<(), seccompiler::Error> {
+        // The last first: none of them may be what refuses to load the next.
+        self.0
+            .iter()
+            .rev()
+            .try_for_each(|filter| seccompiler::apply_filter(filter))
+    }
+}
+
+/// Kills what calls by x32 numbers, where the kernel has them.
+fn guard() -> BpfProgram {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_GE: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const NUMBER: u32 = 0;
+    const KILL_PROCESS: u32 = 0x8000_0000;
+    const ALLOW: u32 = 0x7fff_0000;
+    let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        op(LOAD_WORD, 0, 0, NUMBER),
+        op(JUMP_GE, 0, 1, X32),
+        op(RETURN, 0, 0, KILL_PROCESS),
+        op(RETURN, 0, 0, ALLOW),
+    ]
+}
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn not_permitted() -> Result<Rules, BackendError> {
+    let condition = |argument, is, value| SeccompCondition::new(argument, Width::Dword, is, value);
+    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    // Any flag of a namespace: one rule for each bit, because a mask can only be compared whole.
+    let bits = (0..32).map(|bit| 1u64 << bit);
+    let clones = bits
+        .filter(|bit| NAMESPACES & bit != 0)
+        .map(|bit| SeccompRule::new(vec![condition(0, Is::MaskedEq(bit), bit)?]))
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_clone, clones);
+    let ioctls = [TIOCSTI, TIOCLINUX]
+        .map(|number| SeccompRule::new(vec![condition(1, Is::Eq, number)?]))
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_ioctl, ioctls);
+    let odd = PERSONALITIES
+        .map(|usual| condition(0, Is::Ne, usual))
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_personality, vec![SeccompRule::new(odd)?]);
+    rules.insert(libc::SYS_socket, sockets()?);
+    Ok(rules)
+}
+
+/// Local sockets, TCP, UDP, and the one question of netlink that node asks for its interfaces.
+fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let family = |is, family: i32| {
+        SeccompCondition::new(0, Width::Dword, is, u64::from(family.unsigned_abs()))
+    };
+    let usual = [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ];
+    let others = usual
+        .map(|usual| family(Is::Ne, usual))
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    let routes = SeccompCondition::new(
+        2,
+        Width::Dword,
+        Is::Ne,
+        u64::from(libc::NETLINK_ROUTE.unsigned_abs()),
+    )?;
+    // The low bits are the type; above them stand flags.
+    let raw = |family_of: i32| -> Result<SeccompRule, BackendError> {
+        let raw = u64::from(libc::SOCK_RAW.unsigned_abs());
+        let kind = SeccompCondition::new(1, Width::Dword, Is::MaskedEq(0xf), raw)?;
+        SeccompRule::new(vec![family(Is::Eq, family_of)?, kind])
+    };
+    Ok(vec![
+        SeccompRule::new(others)?,
+        SeccompRule::new(vec![family(Is::Eq, libc::AF_NETLINK)?, routes])?,
+        raw(libc::AF_INET)?,
+        raw(libc::AF_INET6)?,
+    ])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! From a launch to what the sandbox is asked for: the home and its uid, the profile, and what an
+//! operator allows a definition to declare.
+
+use std::path::{Path, PathBuf};
+
+use sandbox::SpawnSpec;
+use sandbox::cgroup::{LeafName, Limits as KernelLimits};
+use sandbox::homes::{Home, Homes};
+use sandbox::plan::Program;
+use sandbox::reach::Declared;
+use sandbox::uids::{CLAIMS, Claim, Range, RangeError};
+
+use crate::actors::launcher::{Launch, LaunchError};
+use crate::config::Config;
+use crate::domain::confinement::{Confinement, Network, Profile};
+use crate::domain::limits::UID_RANGES_TRIED;
+use crate::domain::mcp::Limits;
+
+/// What the operator says about walls.
+#[derive(Debug, Clone)]
+pub struct Walls {
+    /// The profile of mcps that do not say otherwise.
+    pub profile: Profile,
+    /// Whether mcps may ask for the host's network.
+    pub allow_network_host: bool,
+    /// Mcps may declare paths beneath these.
+    pub path_roots: Vec<PathBuf>,
+    /// The first of the uids isolates run as.
+    pub uid_base: u32,
+    /// How many there are.
+    pub uid_count: u32,
+    /// If the range is in use, the next ones are tried (`serve --dev`).
+    pub any_range: bool,
+}
+
+impl Walls {
+    /// From a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let sandbox = &config.sandbox;
+        Self {
+            profile: sandbox.profile,
+            allow_network_host: sandbox.allow_network_host,
+            path_roots: sandbox.path_roots.iter().map(PathBuf::from).collect(),
+            uid_base: sandbox.uid_base,
+            uid_count: sandbox.uid_count,
+            any_range: config.server.dev,
+        }
+    }
+
+    /// The range of uids; `None` if we are not root and cannot choose.
+    pub(super) fn range(&self) -> Result<Option<Range>, LaunchError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let range = Range::new(self.uid_base, self.uid_count);
+        range.map(Some).map_err(refused)
+    }
+
+    /// Claims the range of uids.
+    pub(super) fn claim(&self) -> Result<Option<Claim>, LaunchError> {
+        let Some(mut range) = self.range()? else {
+            return Ok(None);
+        };
+        let tries = if self.any_range { UID_RANGES_TRIED } else { 1 };
+        for _ in 1..tries {
+            match range.claim(Path::new(CLAIMS)) {
+                Err(RangeError::Taken(_) | RangeError::Overlap { .. }) => {
+                    range = range.next().map_err(refused)?;
+                }
+                other => return other.map(Some).map_err(refused),
+            }
+        }
+        range.claim(Path::new(CLAIMS)).map(Some).map_err(refused)
+    }
+
+    /// What the sandbox is asked for. Makes the home; touches the disk.
+    pub(super) fn spec(&self, homes: &Homes, launch: Launch) -> Result<SpawnSpec, LaunchError> {
+        let home = home(homes, &launch.home)?;
+        let walls = &launch.confinement;
+        let network = self.network(walls)?;
+        let declared = Declared {
+            read: self.allowed(&walls.read)?,
+            write: self.allowed(&walls.write)?,
+        };
+        Ok(SpawnSpec {
+            leaf: LeafName {
+                user: launch.user.as_ref().map(|user| user.short().to_owned()),
+                isolate: launch.isolate.short().to_owned(),
+            },
+            limits: kernel(&launch.limits),
+            user_limits: kernel(&launch.user_limits),
+            open_files: launch.limits.open_files,
+            file_bytes: launch.limits.file_bytes,
+            workdir: home.path,
+            profile: profile(walls.profile.unwrap_or(self.profile)),
+            network,
+            identity: home.identity,
+            declared,
+            program: Program {
+                path: launch.program,
+                args: launch.args,
+                env: launch.env,
+            },
+            opening: launch.opening.to_vec(),
+        })
+    }
+
+    fn network(&self, walls: &Confinement) -> Result<sandbox::Network, LaunchError> {
+        match walls.network {
+            Network::None => Ok(sandbox::Network::None),
+            Network::Loopback => Ok(sandbox::Network::Loopback),
+            Network::Host if self.allow_network_host => Ok(sandbox::Network::Host),
+            Network::Host => Err(LaunchError::Refused {
+                step: "network".to_owned(),
+                detail: "the definition asks for the host's network, which this server does not \
+                         give; set sandbox.allow_network_host, or change it with \
+                         `legation mcp update NAME --network none`"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// The paths, if each leads beneath one of the roots.
+    fn allowed(&self, paths: &[PathBuf]) -> Result<Vec<PathBuf>, LaunchError> {
+        let roots: Vec<PathBuf> = self
+            .path_roots
+            .iter()
+            .filter_map(|root| root.canonicalize().ok())
+            .collect();
+        let refused = |path: &Path, why: String| LaunchError::Refused {
+            step: "paths".to_owned(),
+            detail: format!("the definition declares `{}`, {why}", path.display()),
+        };
+        paths
+            .iter()
+            .map(|path| {
+                let end = path
+                    .canonicalize()
+                    .map_err(|error| refused(path, format!("which cannot be opened: {error}")))?;
+                if roots.iter().any(|root| end.starts_with(root)) {
+                    // The view holds it at its own path; a link on the way is followed only to read.
+                    return Ok(path.clone());
+                }
+                let why = "which leads to none of sandbox.path_roots; add its root there, or change \
+                           it with `legation mcp update`";
+                Err(refused(path, why.to_owned()))
+            })
+            .collect()
+    }
+}
+
+fn refused(error: RangeError) -> LaunchError {
+    LaunchError::Refused {
+        step: sandbox::Facility::UserRange.name().to_owned(),
+        detail: error.to_string(),
+    }
+}
+
+/// The home of a launch, `<homes>/<owner>/<name>`.
+fn home(homes: &Homes, path: &Path) -> Result<Home, LaunchError> {
+    let refused = |why: String| LaunchError::Refused {
+        step: "home".to_owned(),
+        detail: format!("cannot make {}: {why}", path.display()),
+    };
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
+    let owner = text(path.parent().and_then(Path::file_name));
+    match (owner, text(path.file_name())) {
+        (Some(owner), Some(name)) if homes.root().join(&owner).join(&name) == path => homes
+            .prepare(&owner, &name)
+            .map_err(|error| refused(error.to_string())),
+        _ => Err(refused(format!(
+            "no home is beneath {}",
+            homes.root().display()
+        ))),
+    }
+}
+
+/// The sandbox's word for a profile.
+pub(super) const fn profile(profile: Profile) -> sandbox::Profile {
+    match profile {
+        Profile::None => sandbox::Profile::None,
+        Profile::Standard => sandbox::Profile::Standard,
+        Profile::Strict => sandbox::Profile::Strict,
+    }
+}
+
+const fn kernel(limits: &Limits) -> KernelLimits {
+    KernelLimits {
+        memory_bytes: limits.memory_bytes,
+        pids: limits.pids,
+        cpu_millis: limits.cpu_millis,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walls(root: &Path, allow_network_host: bool) -> Walls {
+        Walls {
+            profile: Profile::Strict,
+            allow_network_host,
+            path_roots: vec![root.to_owned()],
+            uid_base: 1_800_000_000,
+            uid_count: 2,
+            any_range: false,
+        }
+    }
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, LaunchError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_host_s_network_is_the_operator_s_to_give() {
+        let wanted = Confinement {
+            network: Network::Host,
+            ..Confinement::default()
+        };
+        let root = Path::new("/srv");
+        let text = refusal(walls(root, false).network(&wanted));
+        assert!(text.contains("set sandbox.allow_network_host"), "{text}");
+        let given = walls(root, true).network(&wanted).unwrap();
+        assert_eq!(given, sandbox::Network::Host);
+    }
+
+    #[test]
+    fn declared_paths_stay_beneath_the_roots_wherever_links_lead() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path().join("root");
+        std::fs::create_dir_all(root.join("docs")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
+        let walls = walls(&root, false);
+        let docs = vec![root.join("docs")];
+        assert_eq!(walls.allowed(&docs).unwrap(), docs);
+        for bad in [root.join("link"), "/etc".into(), root.join("../root-2")] {
+            let text = refusal(walls.allowed(&[bad]));
+            assert!(text.starts_with("paths: the definition declares"), "{text}");
+        }
+    }
+}
