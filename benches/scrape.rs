@@ -219,6 +219,7 @@ fn sleeper(number: usize) -> SpawnSpec {
         network: Network::None,
         identity: somebody(),
         declared: Declared::default(),
+        secrets: None,
         opening: Vec::new(),
         limits: limits(64 << 20, 32),
         user_limits: limits(1 << 30, 512),

@@ -311,6 +311,7 @@ impl Bench {
             args: vec!["demo-mcp".to_owned(), "--echo".to_owned()],
             env: BTreeMap::new(),
             home: self.home.clone(),
+            secrets: BTreeMap::new(),
             confinement: Confinement::default(),
             limits: Limits::default(),
             user_limits: Limits {

@@ -215,6 +215,7 @@ impl Bench {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             home: self.home(),
+            secrets: BTreeMap::new(),
             confinement: Confinement::default(),
             limits: Limits {
                 memory_bytes: 64 << 20,

@@ -26,5 +26,6 @@ mod tokens;
 mod tools;
 mod tree;
 mod vault;
+mod vault_files;
 mod walls;
 mod world;

@@ -35,7 +35,7 @@ fn careless(world: &World, name: &str) {
 }
 
 /// `credential set` with the value on standard input.
-fn try_set(world: &World, whose: &[&str], mcp: &str, name: &str, value: &[u8]) -> Ran {
+pub(crate) fn try_set(world: &World, whose: &[&str], mcp: &str, name: &str, value: &[u8]) -> Ran {
     let mut child = Command::new(LEGATION)
         .args(["credential", "set", "-o", "json", "--mcp", mcp, name])
         .args(whose)
@@ -290,7 +290,8 @@ fn what_cannot_be_a_value_or_a_slot_is_refused_by_name() {
     for (slot, words) in [
         ("TOKEN=env:LD_PRELOAD", "dynamic linker"),
         ("TOKEN=env:PATH", "the gateway sets it"),
-        ("TOKEN=file:x", "env:VARIABLE"),
+        ("TOKEN=file:../x", "file name"),
+        ("TOKEN=fd:3", "env:VARIABLE or file:FILENAME"),
     ] {
         let ran = world.run(&["mcp", "add", "bad", "--credential", slot, "--", "/bin/true"]);
         assert_eq!(ran.code, 2, "{slot}: {}", ran.stderr);

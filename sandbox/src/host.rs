@@ -19,6 +19,7 @@ pub use process::{End, Process};
 use crate::cgroup::{CgroupError, Leaf, LeafName, Limits, Tree};
 use crate::facility::{Capabilities, Facility};
 use crate::plan::build::{Built, Ground, Order, Own, Refused};
+use crate::plan::secret::SecretFiles;
 use crate::plan::{Identity, PlanError, Program};
 use crate::profile::{Network, Profile};
 use crate::reach::{self, Declared};
@@ -134,6 +135,8 @@ pub struct SpawnSpec {
     pub open_files: u64,
     /// Bytes of the largest file a process may write.
     pub file_bytes: u64,
+    /// Files that only it sees; brings own mounts in every profile.
+    pub secrets: Option<SecretFiles>,
     /// What waits in its stdin when it begins; at most [`OPENING_BYTES_MAX`].
     pub opening: Vec<u8>,
 }
@@ -283,6 +286,7 @@ impl Host {
             needs: &needs,
             open_files: spec.open_files,
             file_bytes: spec.file_bytes,
+            secrets: spec.secrets.as_ref(),
             program: &spec.program,
         };
         Ok(order.build(&self.0.ground)?)

@@ -6,6 +6,7 @@
 //! failed with 126 and a record on the status pipe.
 
 mod landlock;
+mod secrets;
 mod server;
 mod steps;
 mod view;

@@ -5,6 +5,7 @@
 //! against a kernel; a wall that comes later takes the place that waits for it here.
 
 pub mod build;
+pub mod secret;
 pub mod view;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,9 @@ use std::path::PathBuf;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use secret::OwnedFiles;
 use view::View;
 
 /// Bytes of a plan; arguments and environment have their own, smaller bound in the kernel (2 MiB).
@@ -49,7 +52,8 @@ pub enum Place {
     OomScore,
     /// Private mounts, tmpfs root, binds, proc, `pivot_root`.
     Mounts,
-    /// Waits for the vault: a tmpfs with the credentials that are files.
+    /// A tmpfs with the credentials that are files, after the view that has the place for it and
+    /// before the rights to mount are given up.
     Secrets,
     /// Resource limits of one process.
     Rlimits,
@@ -129,6 +133,8 @@ pub enum Step {
     OomScore(i32),
     /// What it sees of the file system.
     Mounts(View),
+    /// Files that only this isolate sees.
+    Secrets(OwnedFiles),
     /// `setrlimit`, soft and hard.
     Rlimits(Rlimits),
     /// No capability may be gained any more.
@@ -162,6 +168,7 @@ impl Step {
             Self::Subreaper => Place::Subreaper,
             Self::OomScore(_) => Place::OomScore,
             Self::Mounts(_) => Place::Mounts,
+            Self::Secrets(_) => Place::Secrets,
             Self::Rlimits(_) => Place::Rlimits,
             Self::DropBounding => Place::Capabilities,
             Self::Become(_) => Place::User,
@@ -265,6 +272,9 @@ pub enum PlanError {
     /// A name in the environment is empty or holds `=`.
     #[error("`{0}` is no name of an environment variable")]
     EnvName(String),
+    /// Secret files have no plain directory, or one of them no plain name.
+    #[error("`{0}` is no place for secret files")]
+    SecretPlace(String),
     /// Root is nobody an isolate may be.
     #[error("an isolate never runs as uid or gid 0")]
     Root,
@@ -300,6 +310,7 @@ impl Plan {
                     return Err(PlanError::Root);
                 }
                 Step::Mounts(view) => view.check()?,
+                Step::Secrets(secrets) => secrets.files.check()?,
                 _ => {}
             }
         }
@@ -315,7 +326,7 @@ impl Plan {
             c"isolate-plan",
             MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
         )?);
-        let bytes = serde_json::to_vec(self)?;
+        let bytes = Zeroizing::new(serde_json::to_vec(self)?);
         if u64::try_from(bytes.len()).is_ok_and(|length| length > PLAN_BYTES_MAX) {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));
         }
@@ -334,7 +345,7 @@ impl Plan {
     /// # Errors
     /// If it is no plan, or an unordered one.
     pub fn unseal(fd: OwnedFd) -> io::Result<Self> {
-        let mut bytes = Vec::new();
+        let mut bytes = Zeroizing::new(Vec::new());
         File::from(fd)
             .take(PLAN_BYTES_MAX)
             .read_to_end(&mut bytes)?;

@@ -16,6 +16,7 @@ mod endings;
 mod languages;
 mod limits;
 mod probe;
+mod secrets;
 mod spawner;
 mod walls;
 mod world;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         languages::TESTS,
         limits::TESTS,
+        secrets::TESTS,
         spawner::TESTS,
         walls::TESTS,
     ]

@@ -54,7 +54,7 @@ pub(crate) fn host() -> Result<Host, String> {
 }
 
 /// A home for the run, as the gateway prepares it.
-pub(crate) struct Home(tempfile::TempDir);
+pub(crate) struct Home(pub(crate) tempfile::TempDir);
 
 impl Home {
     pub(crate) fn new() -> Self {
@@ -73,7 +73,7 @@ impl Home {
     }
 }
 
-fn within(mut spec: SpawnSpec, profile: Profile, home: &Path) -> SpawnSpec {
+pub(crate) fn within(mut spec: SpawnSpec, profile: Profile, home: &Path) -> SpawnSpec {
     spec.profile = profile;
     home.clone_into(&mut spec.workdir);
     spec

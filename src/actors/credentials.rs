@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::domain::credential::{Delivery, Holder, Need, Stored};
 use crate::domain::ids::{McpId, UserId};
@@ -101,6 +101,8 @@ pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
 pub(super) struct Given {
     /// Variables of its environment.
     pub(super) env: BTreeMap<String, SecretString>,
+    /// Files that only its isolate sees.
+    pub(super) files: BTreeMap<String, SecretSlice<u8>>,
     /// Takes the values out of what its server writes.
     pub(super) redactor: Option<Arc<Redactor>>,
 }
@@ -131,20 +133,36 @@ pub(super) fn given(ctx: &Ctx, slot: &Slot) -> Result<Given, Verdict> {
     let access = ctx.access.load_full();
     let access = access.ok_or_else(|| failed("the keys are not loaded yet".to_owned()))?;
     let mut given = Given::default();
-    let mut values: Vec<(&CredentialName, SecretString)> = Vec::new();
+    let mut values: Vec<(&CredentialName, SecretSlice<u8>)> = Vec::new();
     for (name, wanted) in &mcp.credentials {
         let Some(one) = stored.iter().find(|one| one.name == *name) else {
             continue;
         };
         let value = open(&access.master, one)
             .map_err(|error| failed(format!("credential {name} cannot be opened: {error}")))?;
-        let Delivery::Env(variable) = &wanted.delivery;
-        given.env.insert(variable.to_string(), value.clone());
+        match &wanted.delivery {
+            Delivery::Env(variable) => {
+                // It was set while the slot was a file's.
+                let text = text(&value).ok_or_else(|| Verdict::NotStarted {
+                    step: "credentials".to_owned(),
+                    detail: format!(
+                        "credential {name} is no text that fits into the variable {variable}; set \
+                         another value, or hand it over as a file (legation mcp update {} \
+                         --credential {name}=file:FILENAME)",
+                        mcp.name
+                    ),
+                })?;
+                given.env.insert(variable.to_string(), text);
+            }
+            Delivery::File(file) => {
+                given.files.insert(file.to_string(), value.clone());
+            }
+        }
         values.push((name, value));
     }
     let texts = values
         .iter()
-        .map(|(name, value)| (*name, value.expose_secret().as_bytes()));
+        .map(|(name, value)| (*name, value.expose_secret()));
     given.redactor = Redactor::new(texts).map(Arc::new);
     Ok(given)
 }
@@ -185,26 +203,30 @@ pub(super) fn seal(
     holder: &UserId,
     mcp: &McpId,
     name: &CredentialName,
-    value: &SecretString,
+    value: &SecretSlice<u8>,
 ) -> Result<String, SealError> {
     let place = Place {
         user: holder,
         mcp,
         field: name.as_str(),
     };
-    let bytes = value.expose_secret().as_bytes();
+    let bytes = value.expose_secret();
     Ok(master.seal(place, super::clock::random(), bytes)?.to_text())
 }
 
-fn open(master: &MasterKey, stored: &Stored) -> Result<SecretString, SealError> {
+/// A value as text for a variable, if it is any: variables hold no zero byte.
+fn text(value: &SecretSlice<u8>) -> Option<SecretString> {
+    let text = std::str::from_utf8(value.expose_secret()).ok()?;
+    (!text.contains('\0')).then(|| SecretString::from(text))
+}
+
+fn open(master: &MasterKey, stored: &Stored) -> Result<SecretSlice<u8>, SealError> {
     let place = Place {
         user: &stored.holder,
         mcp: &stored.mcp,
         field: stored.name.as_str(),
     };
-    let bytes = master.open(place, &Sealed::parse(&stored.sealed)?)?;
-    let text = std::str::from_utf8(bytes.expose_secret()).map_err(|_| SealError::Refused)?;
-    Ok(SecretString::from(text))
+    master.open(place, &Sealed::parse(&stored.sealed)?)
 }
 
 /// For the audit log's capture of arguments: the values that a user's runs of an mcp are given.
@@ -223,6 +245,8 @@ impl KnownSecrets for Known {
             .into_iter()
             .flat_map(|holder| ctx.credentials.of(holder, mcp))
             .filter_map(|stored: Stored| open(&access.master, &stored).ok())
+            // Arguments are text: a value that is none is not in them as it is.
+            .filter_map(|value| text(&value))
             .collect()
     }
 }
@@ -242,7 +266,7 @@ mod tests {
         );
         let mcp = McpId::from_random([3; ID_BYTES]);
         let name = CredentialName::parse("TOKEN").unwrap();
-        let value = SecretString::from("s3cret ü");
+        let value = SecretSlice::from(b"s3cret \0\xff".to_vec());
         let sealed = seal(&master, &ada, &mcp, &name, &value).unwrap();
         assert!(!sealed.contains("s3cret"));
         let mut stored = Stored {
@@ -254,7 +278,9 @@ mod tests {
             set_at: 0,
             set_by: String::new(),
         };
-        assert_eq!(open(&master, &stored).unwrap().expose_secret(), "s3cret ü");
+        let opened = open(&master, &stored).unwrap();
+        assert_eq!(opened.expose_secret(), b"s3cret \0\xff");
+        assert!(text(&opened).is_none(), "it is no text");
         stored.holder = eve;
         assert!(open(&master, &stored).is_err());
     }

@@ -10,7 +10,7 @@ mod stage;
 mod usage;
 mod walls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use self::stage::{Phase, Stage};
 use super::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Scope,
 };
+use crate::domain::confinement::{Confinement, Profile};
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
 
@@ -67,6 +68,8 @@ pub struct Jail {
     host: Host,
     homes: Arc<Homes>,
     walls: Arc<Walls>,
+    /// Where profile `none`, which has the host's root, mounts secret files: an empty directory.
+    secrets: PathBuf,
     /// Cloned by every start while it is on the blocking pool.
     starting: Arc<()>,
 }
@@ -97,6 +100,7 @@ impl Jail {
         })?;
         Ok(Self {
             host,
+            secrets: walls::secrets_beside(homes.root())?,
             homes: Arc::new(homes),
             walls: Arc::new(config.walls),
             starting: Arc::new(()),
@@ -120,11 +124,12 @@ impl Jail {
         let began = Instant::now();
         let host = self.host.clone();
         let (homes, walls) = (Arc::clone(&self.homes), Arc::clone(&self.walls));
+        let secrets = self.secrets(&launch.confinement).to_owned();
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
         let born = spawn_blocking(move || {
             let _starting = starting;
-            let spec = walls.spec(&homes, launch)?;
+            let spec = walls.spec(&homes, &secrets, launch)?;
             let spawned = host.spawn(&spec).map_err(|e| refusal(&e))?;
             let degraded: Vec<String> = spawned.degraded.iter().map(ToString::to_string).collect();
             run::birth(spawned).map(|born| (born, degraded))
@@ -209,6 +214,13 @@ impl Launcher for Jail {
         }
     }
 
+    fn secrets(&self, walls: &Confinement) -> &Path {
+        match walls.profile.unwrap_or(self.walls.profile) {
+            Profile::None => &self.secrets,
+            Profile::Standard | Profile::Strict => Path::new(sandbox::plan::view::SECRETS),
+        }
+    }
+
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {
         let host = self.host.clone();
         Box::pin(blocking(move || host.heal()))
@@ -290,7 +302,7 @@ fn refusal(error: &HostError) -> LaunchError {
         HostError::SpawnerLost(_) | HostError::Cgroup(CgroupError::Occupied { .. }) => {
             return LaunchError::Busy(error.to_string());
         }
-        HostError::Unavailable(refused) => (refused.missing.facility.name(), None),
+        HostError::Unavailable(refused) => (refused.missing().facility.name(), None),
         HostError::Installation(_) => ("installation", None),
         HostError::Plan(_) => ("plan", None),
         HostError::Clone(source) => ("clone", source.raw_os_error()),

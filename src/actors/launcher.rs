@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use secrecy::SecretSlice;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -37,6 +38,8 @@ pub struct Launch {
     pub args: Vec<String>,
     /// The whole environment of the server, templates filled in.
     pub env: BTreeMap<String, String>,
+    /// Files that only this isolate sees, beneath [`Launcher::secrets`].
+    pub secrets: BTreeMap<String, SecretSlice<u8>>,
     /// Working directory and `HOME`: `<homes>/<owner>/<mcp>`; the launcher makes it, mode 0700.
     pub home: PathBuf,
     /// The walls its definition asks for.
@@ -166,6 +169,8 @@ pub trait Launcher: Send + Sync {
     fn starts_in_flight(&self) -> usize;
     /// What is enforced and what is not, one line each, for the banner and `status`.
     fn enforcement(&self) -> Enforcement;
+    /// Where an isolate with these walls sees its secret files.
+    fn secrets(&self, walls: &Confinement) -> &Path;
     /// Restarts the link to the spawner if it is gone.
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>>;
     /// Resolves when the link to the spawner is gone.

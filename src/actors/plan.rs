@@ -9,6 +9,7 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 
 use crate::domain::account::User;
+use crate::domain::credential::SECRETS_VARIABLE;
 use crate::domain::mcp::Program;
 use crate::domain::redact::Redactor;
 use crate::domain::verdict::Verdict;
@@ -80,11 +81,12 @@ pub fn find_program(command: &str, path: &str) -> Result<PathBuf, ProgramError> 
 #[derive(Debug)]
 struct Names<'a> {
     home: &'a str,
+    secrets: &'a str,
     user: Option<&'a User>,
 }
 
 impl Names<'_> {
-    /// Fills in `{home}`, `{user.name}` and `{user.id}`, once, without a shell. Other braces stay.
+    /// Fills in `{home}`, `{secrets}`, `{user.name}` and `{user.id}`, once, without a shell. Other braces stay.
     fn fill(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -93,6 +95,7 @@ impl Names<'_> {
             out.push_str(before);
             let values = [
                 ("{home}", self.home),
+                ("{secrets}", self.secrets),
                 (
                     "{user.name}",
                     self.user.map_or("shared", |user| user.name.as_str()),
@@ -143,8 +146,11 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
     })?;
     let home = home_of(&ctx.settings.homes, slot);
     let home_text = home.display().to_string();
+    let secrets = ctx.launcher.secrets(&slot.mcp.confinement);
+    let secrets = secrets.display().to_string();
     let names = Names {
         home: &home_text,
+        secrets: &secrets,
         user: slot.owner.as_ref(),
     };
     let mut all: BTreeMap<String, String> = [
@@ -161,14 +167,18 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
             .map(|(name, value)| (name.clone(), names.fill(value))),
     );
     // Last: what is given is nobody's to override, and is no template.
-    let secrets = given.env.iter();
-    all.extend(secrets.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    let variables = given.env.iter();
+    all.extend(variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    if !given.files.is_empty() {
+        all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone());
+    }
     let launch = Launch {
         isolate: slot.id.clone(),
         user: slot.key.principal.user().cloned(),
         program,
         args: args.iter().map(|arg| names.fill(arg)).collect(),
         env: all,
+        secrets: given.files,
         home,
         confinement: slot.mcp.confinement.clone(),
         limits: slot.mcp.limits,
@@ -204,6 +214,7 @@ mod tests {
         };
         let names = Names {
             home: "/h/{user.id}",
+            secrets: "/run/secrets",
             user: Some(&user),
         };
         assert_eq!(
@@ -211,6 +222,7 @@ mod tests {
             "/h/{user.id}/x",
             "values are not templates"
         );
+        assert_eq!(names.fill("{secrets}/key"), "/run/secrets/key");
         assert_eq!(
             names.fill("a{user.name}b{user.id}"),
             format!("aadab{}", user.id)

@@ -2,6 +2,7 @@
 //! in place of a program. No process, no cgroup; the paused clock drives everything.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::watch;
 
+use crate::domain::confinement::Confinement;
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::verdict::OomScope;
 
@@ -155,6 +157,10 @@ impl Launcher for Scripted {
 
     fn enforcement(&self) -> Enforcement {
         Enforcement::default()
+    }
+
+    fn secrets(&self, _walls: &Confinement) -> &Path {
+        Path::new("/run/secrets")
     }
 
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
 
@@ -11,7 +13,7 @@ use super::error::{CliError, Done, Exit};
 use super::key::time;
 use super::table::{Cell, Table};
 use super::{Desk, name};
-use crate::api::admin::credentials::{CredentialChanged, CredentialView, SetCredential};
+use crate::api::admin::credentials::{CredentialChanged, CredentialView, Encoding, SetCredential};
 use crate::domain::limits::CREDENTIAL_BYTES_MAX;
 use crate::domain::name::{CredentialName, Name};
 
@@ -49,6 +51,9 @@ pub(super) enum CredentialCommand {
         /// Only this user's
         #[arg(long, value_parser = name)]
         user: Option<Name>,
+        /// Only this mcp's
+        #[arg(long, value_parser = name)]
+        mcp: Option<Name>,
     },
     /// Forget a value; replaces the user's isolates after their calls
     Remove {
@@ -71,12 +76,14 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
             file,
             raw,
         } => {
-            let value = read(file, raw)?;
+            let bytes = read(file, raw)?;
+            let (value, encoding) = written(&bytes);
             let body = SetCredential {
                 user: holder.user.map(|user| user.to_string()),
                 mcp,
                 name: name.clone(),
-                value: value.to_string(),
+                value,
+                encoding,
             };
             let done: CredentialChanged = desk.client.post("/v1/credentials", Some(&body)).await?;
             let version = done.version.unwrap_or(0);
@@ -86,11 +93,12 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
             replaced(&done, &desk);
             Ok(Exit::Ok)
         }
-        CredentialCommand::Status { user } => {
-            let path = match &user {
-                Some(user) => format!("/v1/credentials?user={}", escape(user.as_str())),
-                None => "/v1/credentials".to_owned(),
-            };
+        CredentialCommand::Status { user, mcp } => {
+            let asked: Vec<String> = [("user", user), ("mcp", mcp)]
+                .into_iter()
+                .filter_map(|(word, name)| Some(format!("{word}={}", escape(name?.as_str()))))
+                .collect();
+            let path = format!("/v1/credentials?{}", asked.join("&"));
             let all: Vec<CredentialView> = desk.client.get(&path).await?;
             desk.out.list(&all, table, |one| {
                 let whose = one.user.as_deref().unwrap_or("shared");
@@ -127,7 +135,7 @@ fn replaced(done: &CredentialChanged, desk: &Desk) {
 }
 
 /// Reads the value; one line break at its end is the shell's, unless it is to be kept.
-fn read(file: Option<PathBuf>, raw: bool) -> Result<Zeroizing<String>, CliError> {
+fn read(file: Option<PathBuf>, raw: bool) -> Result<Zeroizing<Vec<u8>>, CliError> {
     let mut bytes = Zeroizing::new(Vec::new());
     let most = u64::try_from(CREDENTIAL_BYTES_MAX).unwrap_or(u64::MAX) + 2;
     let from = match &file {
@@ -141,13 +149,21 @@ fn read(file: Option<PathBuf>, raw: bool) -> Result<Zeroizing<String>, CliError>
         None => std::io::stdin().lock().take(most).read_to_end(&mut bytes),
     };
     read.map_err(|error| CliError::Usage(format!("cannot read the value from {from}: {error}")))?;
-    let mut text = std::str::from_utf8(&bytes)
-        .map_err(|_| CliError::Usage(format!("the value from {from} is no UTF-8 text")))?;
-    if !raw {
-        text = text.strip_suffix('\n').unwrap_or(text);
-        text = text.strip_suffix('\r').unwrap_or(text);
+    if !raw && bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
     }
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(bytes)
+}
+
+/// A value as a request carries it: text as it is, other bytes in base64.
+fn written(bytes: &[u8]) -> (String, Encoding) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), Encoding::Text),
+        Err(_) => (STANDARD.encode(bytes), Encoding::Base64),
+    }
 }
 
 fn table(all: &[CredentialView], wide: bool) -> Table {

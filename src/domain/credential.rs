@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::account::Millis;
 use super::ids::{ID_BYTES, McpId, UserId};
 use super::limits::CREDENTIALS_PER_MCP_MAX;
-use super::name::{CredentialName, NameError, Variable};
+use super::name::{CredentialName, NameError, SecretFile, Variable};
+
+/// The variable that names the directory of a server's secret files.
+pub const SECRETS_VARIABLE: &str = "LEGATION_SECRETS";
 
 /// How a value reaches the server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +21,8 @@ use super::name::{CredentialName, NameError, Variable};
 pub enum Delivery {
     /// As a variable of its environment.
     Env(Variable),
+    /// As a file in a directory of memory that only its isolate sees.
+    File(SecretFile),
 }
 
 /// Whether a server starts without the value.
@@ -146,6 +151,7 @@ impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(variable) => write!(f, "env:{variable}"),
+            Self::File(file) => write!(f, "file:{file}"),
         }
     }
 }
@@ -154,7 +160,7 @@ impl fmt::Display for Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// No known kind.
-    #[error("expected env:VARIABLE")]
+    #[error("expected env:VARIABLE or file:FILENAME")]
     Kind,
     /// The name after it.
     #[error(transparent)]
@@ -167,6 +173,7 @@ impl FromStr for Delivery {
     fn from_str(text: &str) -> Result<Self, DeliveryError> {
         match text.split_once(':') {
             Some(("env", variable)) => Ok(Self::Env(Variable::parse(variable)?)),
+            Some(("file", file)) => Ok(Self::File(SecretFile::parse(file)?)),
             _ => Err(DeliveryError::Kind),
         }
     }
@@ -195,13 +202,13 @@ impl Holder {
     }
 }
 
-/// Parses `NAME=env:VARIABLE`, with `:optional` behind it where the server starts without.
+/// Parses `NAME=env:VARIABLE` or `NAME=file:FILENAME`, with `:optional` behind it where the server starts without.
 ///
 /// # Errors
 /// What is wrong with the text, for people.
 pub fn parse_slot(text: &str) -> Result<(CredentialName, CredentialSlot), String> {
     let Some((name, to)) = text.split_once('=') else {
-        return Err("expected NAME=env:VARIABLE".to_owned());
+        return Err("expected NAME=env:VARIABLE or NAME=file:FILENAME".to_owned());
     };
     let (to, need) = match to.strip_suffix(":optional") {
         Some(to) => (to, Need::Optional),
@@ -237,7 +244,9 @@ pub fn check(slots: &CredentialSlots, env: &BTreeMap<String, String>) -> Result<
         if !places.insert(&slot.delivery) {
             return Err(SlotError::SamePlace(slot.delivery.clone()));
         }
-        let Delivery::Env(variable) = &slot.delivery;
+        let Delivery::Env(variable) = &slot.delivery else {
+            continue;
+        };
         if let Some(why) = reserved(variable) {
             return Err(SlotError::Reserved {
                 name: name.clone(),
@@ -283,13 +292,17 @@ mod tests {
     fn slots_that_cannot_stand_together_are_named() {
         let env = BTreeMap::from([("MODE".to_owned(), "x".to_owned())]);
         assert_eq!(
-            check(&slots(&[("A", "env:A"), ("B", "env:B")]), &env),
+            check(&slots(&[("A", "env:A"), ("B", "file:A")]), &env),
             Ok(())
         );
         for (all, word) in [
             (
                 &[("A", "env:T"), ("B", "env:T")][..],
                 "two credentials go to env:T",
+            ),
+            (
+                &[("A", "file:k"), ("B", "file:k")],
+                "two credentials go to file:k",
             ),
             (&[("A", "env:MODE")], "sets itself"),
             (&[("A", "env:PATH")], "the gateway sets it"),
@@ -308,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_delivery_is_read_as_it_is_written() {
-        for text in ["env:GITHUB_TOKEN", "env:_x1"] {
+        for text in ["env:GITHUB_TOKEN", "env:_x1", "file:key.json"] {
             assert_eq!(text.parse::<Delivery>().unwrap().to_string(), text);
         }
         for bad in [
@@ -316,7 +329,10 @@ mod tests {
             "env:",
             "env:A-B",
             "env:1A",
-            "file:x",
+            "file:",
+            "file:../x",
+            "file:.x",
+            "file:a/b",
             "fd:3",
         ] {
             assert!(bad.parse::<Delivery>().is_err(), "{bad}");

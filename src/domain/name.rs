@@ -126,6 +126,18 @@ names! {
                     .all(|b| b.is_ascii_alphanumeric() || b == b'_')
         }
     );
+    /// The name of a file that a credential is put into; never a path.
+    SecretFile(
+        "file name",
+        "1 to 64 of A-Z, a-z, 0-9, '_', '.', '-', starting with a letter or digit",
+        |text| {
+            text.len() <= CREDENTIAL_NAME_CHARS_MAX
+                && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        }
+    );
 }
 
 #[cfg(test)]

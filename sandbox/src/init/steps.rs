@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{failed, landlock, view};
+use super::{failed, landlock, secrets, view};
 use crate::plan::{Identity, Rlimits, Step};
 use crate::seccomp;
 use crate::status::Failure;
@@ -28,6 +28,7 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::HostName(name) => nix::unistd::sethostname(name)
             .map_err(|e| failed(place, "set the host name", &e.into())),
         Step::Mounts(wanted) => view::build(wanted),
+        Step::Secrets(wanted) => secrets::mount(wanted),
         Step::DropBounding => rights::drop_bounding()
             .map_err(|e| failed(place, "empty the bounding set of capabilities", &e)),
         Step::Become(identity) => become_user(*identity).map_err(|e| {

@@ -1,6 +1,7 @@
 //! From a profile to a plan: a pure function of the order, what the run needs, and what the host
 //! can do. What cannot be had is refused or named, never left out in silence.
 
+use super::secret::{OwnedFiles, SecretFiles};
 use super::view::{Accounts, Needs, View};
 use super::{Identity, Plan, Program, Rlimits, Step};
 use crate::facility::{Facility, Missing};
@@ -31,6 +32,8 @@ pub struct Order<'a> {
     pub open_files: u64,
     /// Bytes of the largest file a process may write.
     pub file_bytes: u64,
+    /// Files that only it sees.
+    pub secrets: Option<&'a SecretFiles>,
     /// What is run.
     pub program: &'a Program,
 }
@@ -68,17 +71,40 @@ pub struct Built {
     pub degraded: Vec<Facility>,
 }
 
-/// A facility a profile needs is not there.
+/// A facility that is needed is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "profile {profile} needs {missing}; or name it in sandbox.allow_degraded, or give the mcp a \
-     thinner profile"
-)]
-pub struct Refused {
-    /// The profile.
-    pub profile: Profile,
-    /// What is missing, why, and how to get it.
-    pub missing: Missing,
+pub enum Refused {
+    /// The profile needs it.
+    #[error(
+        "profile {profile} needs {missing}; or name it in sandbox.allow_degraded, or give the mcp a \
+         thinner profile"
+    )]
+    Profile {
+        /// The profile.
+        profile: Profile,
+        /// What is missing, why, and how to get it.
+        missing: Missing,
+    },
+    /// Secret files need it. Without it they would lie on a disk, where others see them: nobody
+    /// can allow that by naming it.
+    #[error(
+        "credentials that are files need {missing}; sandbox.allow_degraded is no help here, for \
+         without it they would lie on a disk; or hand them over as variables (env:VARIABLE)"
+    )]
+    SecretFiles {
+        /// What is missing, why, and how to get it.
+        missing: Missing,
+    },
+}
+
+impl Refused {
+    /// What is missing.
+    #[must_use]
+    pub const fn missing(&self) -> &Missing {
+        match self {
+            Self::Profile { missing, .. } | Self::SecretFiles { missing } => missing,
+        }
+    }
 }
 
 impl Ground {
@@ -116,7 +142,7 @@ impl Ground {
                 None => {}
                 Some(_) if self.may_lack(facility) => degraded.push(facility),
                 Some(missing) => {
-                    return Err(Refused {
+                    return Err(Refused::Profile {
                         profile,
                         missing: missing.clone(),
                     });
@@ -139,7 +165,7 @@ impl Order<'_> {
         let uses = |facility| self.uses(ground, facility);
         let identity = self.identity.filter(|_| ground.own.uid == 0);
         if identity.is_none() && ground.own.uid == 0 {
-            return Err(Refused {
+            return Err(Refused::Profile {
                 profile: self.profile,
                 missing: Missing {
                     facility: Facility::UserRange,
@@ -151,9 +177,25 @@ impl Order<'_> {
             uid: ground.own.uid,
             gid: ground.own.gid,
         });
+        if self.secrets.is_some()
+            && let Some(missing) = ground.lack(Facility::MountNamespace)
+        {
+            let missing = missing.clone();
+            return Err(Refused::SecretFiles { missing });
+        }
         let view = uses(Facility::MountNamespace)
             .then(|| self.view(who))
             .flatten();
+        let view = match self.secrets {
+            Some(secrets) => Some(view.unwrap_or_else(View::host).with_dir(&secrets.dir)),
+            None => view,
+        };
+        let secrets = self.secrets.map(|files| {
+            Step::Secrets(OwnedFiles {
+                files: files.clone(),
+                owner: who,
+            })
+        });
         let namespaces = self.namespaces(ground, view.is_some());
         let step = |wanted: bool, step: Step| wanted.then_some(step);
         let in_user_namespace = namespaces & sys::CLONE_NEWUSER != 0;
@@ -185,6 +227,7 @@ impl Order<'_> {
             step(namespaces & sys::CLONE_NEWPID == 0, Step::Subreaper),
             Some(Step::OomScore(OOM_SCORE)),
             view.map(Step::Mounts),
+            secrets,
             Some(Step::Rlimits(Rlimits {
                 open_files: self.open_files,
                 file_bytes: self.file_bytes,
@@ -276,6 +319,7 @@ mod tests {
             needs,
             open_files: 1,
             file_bytes: 1,
+            secrets: None,
             program,
         }
     }
@@ -359,6 +403,49 @@ mod tests {
     }
 
     #[test]
+    fn secret_files_bring_own_mounts_in_every_profile_or_are_refused() {
+        let program = Program {
+            path: "/bin/true".into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+        };
+        let secrets = SecretFiles {
+            dir: "/x/secrets".into(),
+            files: BTreeMap::new(),
+        };
+        let needs = Needs::default();
+        let with = |profile, ground: &Ground| {
+            let mut order = order(profile, Network::None, &needs, &program);
+            order.secrets = Some(&secrets);
+            order.build(ground)
+        };
+        for (profile, uid) in [(Profile::Strict, 0), (Profile::None, 0), (Profile::None, 7)] {
+            let allowed = [Facility::UserRange];
+            let lacking = lacking(if uid == 0 { &[] } else { &allowed }, &allowed, uid);
+            let built = with(profile, &lacking).unwrap();
+            built.plan.check().unwrap();
+            assert_ne!(built.namespaces & sys::CLONE_NEWNS, 0, "{profile} {uid}");
+            assert!(
+                names(&built).contains("mounts secrets rlimits"),
+                "{profile} {uid}"
+            );
+            let owner = built.plan.steps.iter().find_map(|step| match step {
+                Step::Secrets(secrets) => Some(secrets.owner.uid),
+                _ => None,
+            });
+            assert_eq!(owner, Some(if uid == 0 { 9 } else { uid }));
+        }
+        let lack = [Facility::MountNamespace];
+        for profile in Profile::ALL {
+            let refused = with(profile, &super::tests::lacking(&lack, &lack, 0)).unwrap_err();
+            assert!(
+                matches!(refused, Refused::SecretFiles { .. }),
+                "{profile}: {refused}"
+            );
+        }
+    }
+
+    #[test]
     fn the_network_of_the_host_is_had_only_by_asking() {
         let root = lacking(&[], &[], 0);
         let own = |profile, network| {
@@ -402,7 +489,7 @@ mod tests {
             assert!(plan.steps.iter().any(becomes), "{profile}");
             let lack = lacking(&[Facility::UserRange], &[Facility::UserRange], 0);
             let refused = built(profile, Network::None, &lack).unwrap_err();
-            assert_eq!(refused.missing.facility, Facility::UserRange);
+            assert_eq!(refused.missing().facility, Facility::UserRange);
         }
     }
 

@@ -26,7 +26,7 @@ const SHM_FILES: u64 = 256;
 const ROOT_BYTES: u64 = 1 << 20;
 /// Files in either.
 const ROOT_FILES: u64 = 1024;
-/// Where credentials that are files will be.
+/// Where credentials that are files are.
 pub const SECRETS: &str = "/run/secrets";
 /// The host's programs; what of it is a symbolic link into `/usr` stays one.
 const PROGRAMS: [&str; 8] = [
@@ -237,6 +237,32 @@ impl View {
         })
     }
 
+    /// The host's root as it is, but with own mounts.
+    #[must_use]
+    pub const fn host() -> Self {
+        Self {
+            base: Base::Host,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// With an empty directory for files to be mounted on, where the view hides the host's.
+    #[must_use]
+    pub fn with_dir(mut self, at: &Path) -> Self {
+        let hidden = match self.base {
+            Base::Empty => true,
+            Base::Host => self.mounts.iter().any(|mount| at.starts_with(&mount.at)),
+        };
+        if hidden && self.mounts.iter().all(|mount| mount.at != at) {
+            self.mounts.push(Mount {
+                at: at.to_owned(),
+                kind: Kind::Dir,
+            });
+            self.mounts = in_order(self.mounts);
+        }
+        self
+    }
+
     /// The options of the tmpfs everything stands on.
     pub(crate) fn root_options() -> String {
         format!("mode=755,size={ROOT_BYTES},nr_inodes={ROOT_FILES}")
@@ -376,7 +402,7 @@ fn in_order(mut mounts: Vec<Mount>) -> Vec<Mount> {
 }
 
 /// Whether a path is absolute and names every step of itself.
-fn is_plain(path: &Path) -> bool {
+pub(super) fn is_plain(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let mut parts = path.components();
     let rebuilt: PathBuf = path.components().collect();
@@ -464,6 +490,12 @@ mod tests {
         view.check().unwrap();
         let paths: Vec<_> = view.mounts.iter().map(|mount| mount.at.as_path()).collect();
         assert_eq!(paths, [Path::new("/var/lib/x"), home]);
+        // What is mounted over later has a place there; elsewhere the host's is good.
+        let view = view.with_dir(Path::new("/var/lib/x/secrets"));
+        view.check().unwrap();
+        assert_eq!(at(&view, "/var/lib/x/secrets"), Some(&Kind::Dir));
+        let view = View::host().with_dir(Path::new("/var/lib/x/secrets"));
+        assert_eq!(view, View::host());
     }
 
     #[test]

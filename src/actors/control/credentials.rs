@@ -1,11 +1,11 @@
 //! Setting and removing credentials: sealed and stored, published, then the isolates that were
 //! started with the old value are replaced, after their calls in flight.
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::config::nearest;
 use crate::domain::code::Code;
-use crate::domain::credential::{Holder, Stored};
+use crate::domain::credential::{CredentialSlot, Delivery, Holder, Stored};
 use crate::domain::limits::CREDENTIAL_BYTES_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::CredentialName;
@@ -35,11 +35,10 @@ impl Control {
         holder: &Holder,
         mcp: &Mcp,
         name: &CredentialName,
-        value: &SecretString,
+        value: &SecretSlice<u8>,
         author: &str,
     ) -> Result<(Stored, u64), ControlError> {
-        declared(mcp, name)?;
-        fits(name, value)?;
+        fits(name, &declared(mcp, name)?.delivery, value)?;
         let access = self.ctx.access.load_full().ok_or_else(|| {
             let text = "the keys are not loaded yet; try again in a moment";
             ControlError::new(Code::Starting, text)
@@ -135,9 +134,9 @@ impl Control {
     }
 }
 
-fn declared(mcp: &Mcp, name: &CredentialName) -> Result<(), ControlError> {
-    if mcp.credentials.contains_key(name) {
-        return Ok(());
+fn declared<'a>(mcp: &'a Mcp, name: &CredentialName) -> Result<&'a CredentialSlot, ControlError> {
+    if let Some(slot) = mcp.credentials.get(name) {
+        return Ok(slot);
     }
     let words: Vec<&str> = mcp.credentials.keys().map(CredentialName::as_str).collect();
     let message = format!("mcp `{}` declares no credential `{name}`", mcp.name);
@@ -151,15 +150,18 @@ fn declared(mcp: &Mcp, name: &CredentialName) -> Result<(), ControlError> {
     })
 }
 
-/// Whether a value can be put into a variable.
-fn fits(name: &CredentialName, value: &SecretString) -> Result<(), ControlError> {
-    let text = value.expose_secret();
-    let why = if text.is_empty() {
+/// Whether a value can be put where it is to go: into a file any, into a variable only text.
+fn fits(name: &CredentialName, to: &Delivery, value: &SecretSlice<u8>) -> Result<(), ControlError> {
+    let bytes = value.expose_secret();
+    let to_variable = matches!(to, Delivery::Env(_));
+    let why = if bytes.is_empty() {
         "it is empty".to_owned()
-    } else if text.contains('\0') {
-        "it holds a zero byte, which no variable can".to_owned()
-    } else if text.len() > CREDENTIAL_BYTES_MAX {
+    } else if bytes.len() > CREDENTIAL_BYTES_MAX {
         format!("it is larger than {CREDENTIAL_BYTES_MAX} bytes")
+    } else if to_variable && bytes.contains(&0) {
+        "it holds a zero byte, which a file can and no variable".to_owned()
+    } else if to_variable && std::str::from_utf8(bytes).is_err() {
+        "it is no UTF-8 text, which a file need not be and a variable must".to_owned()
     } else {
         return Ok(());
     };

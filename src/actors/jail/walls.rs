@@ -1,14 +1,19 @@
 //! From a launch to what the sandbox is asked for: the home and its uid, the profile, and what an
 //! operator allows a definition to declare.
 
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sandbox::SpawnSpec;
 use sandbox::cgroup::{LeafName, Limits as KernelLimits};
 use sandbox::homes::{Home, Homes};
 use sandbox::plan::Program;
+use sandbox::plan::secret::{Secret, SecretFiles};
 use sandbox::reach::Declared;
 use sandbox::uids::{CLAIMS, Claim, Range, RangeError};
+use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::actors::launcher::{Launch, LaunchError};
 use crate::config::Config;
@@ -75,7 +80,12 @@ impl Walls {
     }
 
     /// What the sandbox is asked for. Makes the home; touches the disk.
-    pub(super) fn spec(&self, homes: &Homes, launch: Launch) -> Result<SpawnSpec, LaunchError> {
+    pub(super) fn spec(
+        &self,
+        homes: &Homes,
+        secrets: &Path,
+        launch: Launch,
+    ) -> Result<SpawnSpec, LaunchError> {
         let home = home(homes, &launch.home)?;
         let walls = &launch.confinement;
         let network = self.network(walls)?;
@@ -102,6 +112,7 @@ impl Walls {
                 args: launch.args,
                 env: launch.env,
             },
+            secrets: files(secrets, &launch.secrets),
             opening: launch.opening.to_vec(),
         })
     }
@@ -148,6 +159,32 @@ impl Walls {
             })
             .collect()
     }
+}
+
+/// Makes the directory that profile `none` mounts secret files on, beside the homes: everybody may
+/// pass it, and it stays empty.
+pub(super) fn secrets_beside(homes: &Path) -> Result<PathBuf, LaunchError> {
+    let dir = homes.parent().unwrap_or(homes).join("secrets");
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(&dir);
+    let set = made.and_then(|()| std::fs::set_permissions(&dir, Permissions::from_mode(0o755)));
+    match set {
+        Ok(()) => Ok(dir),
+        Err(error) => Err(LaunchError::Refused {
+            step: "secrets".to_owned(),
+            detail: format!("cannot make {}: {error}", dir.display()),
+        }),
+    }
+}
+
+fn files(dir: &Path, values: &BTreeMap<String, SecretSlice<u8>>) -> Option<SecretFiles> {
+    let secret = |value: &SecretSlice<u8>| Secret::new(value.expose_secret().to_vec().into());
+    (!values.is_empty()).then(|| SecretFiles {
+        dir: dir.to_owned(),
+        files: values
+            .iter()
+            .map(|(name, value)| (name.clone(), secret(value)))
+            .collect(),
+    })
 }
 
 fn refused(error: RangeError) -> LaunchError {

@@ -7,8 +7,11 @@ use std::fmt;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
-use secrecy::SecretString;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::audited::audited;
 use super::error::{Asked, Body};
@@ -26,6 +29,20 @@ pub struct Whose {
     /// The user's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The mcp's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<String>,
+}
+
+/// How a value is written in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// As it is.
+    #[default]
+    Text,
+    /// In base64 with padding: the value may hold any bytes.
+    Base64,
 }
 
 /// A value to set.
@@ -41,6 +58,23 @@ pub struct SetCredential {
     pub name: CredentialName,
     /// The value.
     pub value: String,
+    /// How it is written.
+    #[serde(default)]
+    pub encoding: Encoding,
+}
+
+impl SetCredential {
+    fn take(&mut self) -> Result<SecretSlice<u8>, ApiError> {
+        let value = Zeroizing::new(std::mem::take(&mut self.value).into_bytes());
+        match self.encoding {
+            Encoding::Text => Ok(SecretSlice::from(value.to_vec())),
+            Encoding::Base64 => match STANDARD.decode(value.as_slice()) {
+                Ok(bytes) => Ok(SecretSlice::from(bytes)),
+                // Where it is wrong would tell what it is.
+                Err(_) => Err(ApiError::invalid("the value is no base64".to_owned())),
+            },
+        }
+    }
 }
 
 impl fmt::Debug for SetCredential {
@@ -173,6 +207,9 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
     if let Some(wanted) = &whose.user {
         views.retain(|view| view.user.as_ref() == Some(wanted));
     }
+    if let Some(wanted) = &whose.mcp {
+        views.retain(|view| view.mcp == *wanted);
+    }
     views.sort_by(|a, b| (&a.user, &a.mcp, &a.name).cmp(&(&b.user, &b.mcp, &b.name)));
     Ok(views)
 }
@@ -190,7 +227,7 @@ async fn status(
 async fn set(
     admin: Admin,
     State(control): State<Control>,
-    Body(wanted): Body<SetCredential>,
+    Body(mut wanted): Body<SetCredential>,
 ) -> Result<Json<CredentialChanged>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
     let target = format!(
@@ -202,7 +239,7 @@ async fn set(
     let change = async move {
         let holder = holder(&tree, wanted.user.as_deref()).await?;
         let mcp = mcps::by_name(&tree, wanted.mcp.as_str()).await?;
-        let value = SecretString::from(wanted.value);
+        let value = wanted.take()?;
         let (stored, replaced) = tree
             .set_credential(&holder, &mcp, &wanted.name, &value, &author)
             .await?;

@@ -21,6 +21,7 @@ use crate::actors::launcher::{
 use crate::actors::listeners::NoDoors;
 use crate::actors::system::System;
 use crate::config::Config;
+use crate::domain::confinement::Confinement;
 use crate::domain::ids::UserId;
 use crate::domain::verdict::OomScope;
 
@@ -145,6 +146,10 @@ impl Launcher for Script {
 
     fn enforcement(&self) -> Enforcement {
         Enforcement::default()
+    }
+
+    fn secrets(&self, _walls: &Confinement) -> &Path {
+        Path::new("/run/secrets")
     }
 
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {
