@@ -63,4 +63,5 @@ pub mod tree;
 #[cfg(test)]
 mod tree_tests;
 mod users;
+pub mod vault;
 pub mod views;

@@ -28,6 +28,7 @@ mod table;
 mod tree;
 mod units;
 mod user;
+mod vault;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -112,6 +113,9 @@ enum Command {
     /// Manage the secrets that users' servers are started with
     #[command(subcommand)]
     Credential(credential::CredentialCommand),
+    /// Look at the keys everything is sealed under, and rotate them
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// Manage which granted mcps a key sees
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
@@ -226,6 +230,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Group(command) => group::run(command, desk).await,
         Command::Key(command) => key::run(command, desk).await,
         Command::Credential(command) => credential::run(command, desk).await,
+        Command::Vault(command) => vault::run(command, desk).await,
         Command::Subscription(command) => subscription::run(command, desk).await,
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
@@ -300,6 +305,9 @@ mod tests {
             "subscription add key_x time",
             "subscription remove key_x time",
             "subscription list --key x",
+            "vault status",
+            "vault rotate",
+            "vault rotate-tokens -y",
             "session list",
             "credential set --user ada --mcp github TOKEN",
             "credential set --shared --mcp github TOKEN --file x --raw",

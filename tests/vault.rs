@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::world::{LEGATION, Ran, Session, World};
 
+mod keys;
+
 /// A server that keeps what it was given where the test finds it, and is careless with stderr.
 fn careless(world: &World, name: &str) {
     let script = format!(

@@ -10,6 +10,7 @@ mod isolates;
 mod kill;
 mod target;
 mod tree;
+mod vault;
 mod view;
 
 use std::path::PathBuf;

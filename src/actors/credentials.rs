@@ -12,7 +12,7 @@ use crate::domain::ids::{McpId, UserId};
 use crate::domain::mcp::Sharing;
 use crate::domain::name::CredentialName;
 use crate::domain::redact::Redactor;
-use crate::domain::seal::{MasterKey, Place, SealError, Sealed};
+use crate::domain::seal::{MasterKeys, Place, SealError, Sealed};
 use crate::domain::verdict::Verdict;
 use crate::storage::StoreError;
 
@@ -24,17 +24,13 @@ type Sets = HashMap<(UserId, McpId), Vec<Stored>>;
 
 /// The snapshot; empty until it was loaded once.
 #[derive(Debug, Default)]
-pub struct Credentials {
-    sets: ArcSwapOption<Sets>,
-    /// Held from the store's change until it is published, so that both have the same last word.
-    changing: tokio::sync::Mutex<()>,
-}
+pub struct Credentials(ArcSwapOption<Sets>);
 
 impl Credentials {
     /// What is set for a holder and an mcp.
     #[must_use]
     pub fn of(&self, holder: &UserId, mcp: &McpId) -> Vec<Stored> {
-        let sets = self.sets.load();
+        let sets = self.0.load();
         let key = (holder.clone(), mcp.clone());
         let found = sets.as_ref().and_then(|sets| sets.get(&key));
         found.cloned().unwrap_or_default()
@@ -43,7 +39,7 @@ impl Credentials {
     /// Everything that is set.
     #[must_use]
     pub fn all(&self) -> Vec<Stored> {
-        let sets = self.sets.load();
+        let sets = self.0.load();
         let mut all: Vec<Stored> = sets
             .as_ref()
             .map(|sets| sets.values().flatten().cloned().collect())
@@ -52,12 +48,8 @@ impl Credentials {
         all
     }
 
-    /// Whoever sets or removes a value takes turns.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.changing.lock().await
-    }
-
-    /// A value was set, or removed.
+    /// A value was set, or removed. Whoever calls this holds `VaultCell::sealing` since before the
+    /// store's change, so that the store and the snapshot have the same last word.
     pub(super) fn changed(
         &self,
         holder: &UserId,
@@ -65,7 +57,7 @@ impl Credentials {
         name: &CredentialName,
         now: Option<&Stored>,
     ) {
-        self.sets.rcu(|sets| {
+        self.0.rcu(|sets| {
             let mut sets = sets.as_deref().cloned().unwrap_or_default();
             let set = sets.entry((holder.clone(), mcp.clone())).or_default();
             set.retain(|one| one.name != *name);
@@ -75,9 +67,30 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Values have another seal; those that were set meanwhile stay as they are.
+    pub(super) fn resealed(&self, anew: &[(Stored, String)]) {
+        self.0.rcu(|sets| {
+            let mut sets = sets.as_deref().cloned().unwrap_or_default();
+            for (old, sealed) in anew {
+                let key = (old.holder.clone(), old.mcp.clone());
+                let set = sets.get_mut(&key).map(Vec::as_mut_slice);
+                let same = set
+                    .unwrap_or_default()
+                    .iter_mut()
+                    .find(|one| one.name == old.name && one.sealed == old.sealed);
+                if let Some(same) = same {
+                    same.sealed.clone_from(sealed);
+                }
+            }
+            Some(Arc::new(sets))
+        });
+    }
+}
+
 /// Loads the snapshot. Later, while the store is away, the last one stands.
 pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
-    let _turn = ctx.credentials.turn().await;
+    let _turn = ctx.vault.sealing().await;
     match ctx.store.credentials().await {
         Ok(all) => {
             let mut sets = Sets::new();
@@ -85,10 +98,10 @@ pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
                 let key = (one.holder.clone(), one.mcp.clone());
                 sets.entry(key).or_default().push(one);
             }
-            ctx.credentials.sets.store(Some(Arc::new(sets)));
+            ctx.credentials.0.store(Some(Arc::new(sets)));
             Ok(())
         }
-        Err(error) if ctx.credentials.sets.load().is_some() => {
+        Err(error) if ctx.credentials.0.load().is_some() => {
             tracing::warn!("the credentials are as they were last read: {error}");
             Ok(())
         }
@@ -130,16 +143,15 @@ pub(super) fn given(ctx: &Ctx, slot: &Slot) -> Result<Given, Verdict> {
         return Err(not_set(slot, &holder, &missing));
     }
     let failed = |detail: String| Verdict::Internal { detail };
-    let access = ctx.access.load_full();
-    let access = access.ok_or_else(|| failed("the keys are not loaded yet".to_owned()))?;
+    let keys = ctx.vault.keys();
+    let keys = keys.ok_or_else(|| failed("the keys are not loaded yet".to_owned()))?;
     let mut given = Given::default();
     let mut values: Vec<(&CredentialName, SecretSlice<u8>)> = Vec::new();
     for (name, wanted) in &mcp.credentials {
         let Some(one) = stored.iter().find(|one| one.name == *name) else {
             continue;
         };
-        let value = open(&access.master, one)
-            .map_err(|error| failed(format!("credential {name} cannot be opened: {error}")))?;
+        let value = open(&keys, one).map_err(|error| does_not_open(one, &error))?;
         match &wanted.delivery {
             Delivery::Env(variable) => {
                 // It was set while the slot was a file's.
@@ -175,6 +187,25 @@ fn holder_of(slot: &Slot) -> Holder {
     }
 }
 
+/// Trying again cannot help: it is damaged or was moved. Setting it ends the quarantine.
+fn does_not_open(stored: &Stored, error: &SealError) -> Verdict {
+    let (name, version) = (&stored.name, stored.version);
+    tracing::error!(
+        credential.holder = %stored.holder,
+        mcp.id = %stored.mcp,
+        credential.name = %name,
+        credential.version = version,
+        "a credential does not open: {error}"
+    );
+    Verdict::NotStarted {
+        step: "credentials".to_owned(),
+        detail: format!(
+            "the credential `{name}` (version {version}) does not open: {error}; set it again: \
+             legation credential set"
+        ),
+    }
+}
+
 fn not_set(slot: &Slot, holder: &Holder, missing: &[&CredentialName]) -> Verdict {
     let whose = match (holder, &slot.owner) {
         (Holder::User(_), Some(owner)) => format!("--user {}", owner.name),
@@ -199,7 +230,7 @@ fn not_set(slot: &Slot, holder: &Holder, missing: &[&CredentialName]) -> Verdict
 
 /// Seals a value for its place.
 pub(super) fn seal(
-    master: &MasterKey,
+    master: &MasterKeys,
     holder: &UserId,
     mcp: &McpId,
     name: &CredentialName,
@@ -220,7 +251,7 @@ fn text(value: &SecretSlice<u8>) -> Option<SecretString> {
     (!text.contains('\0')).then(|| SecretString::from(text))
 }
 
-fn open(master: &MasterKey, stored: &Stored) -> Result<SecretSlice<u8>, SealError> {
+fn open(master: &MasterKeys, stored: &Stored) -> Result<SecretSlice<u8>, SealError> {
     let place = Place {
         user: &stored.holder,
         mcp: &stored.mcp,
@@ -237,14 +268,14 @@ impl KnownSecrets for Known {
         let Some(ctx) = self.0.upgrade() else {
             return Vec::new();
         };
-        let Some(access) = ctx.access.load_full() else {
+        let Some(keys) = ctx.vault.keys() else {
             return Vec::new();
         };
         let shared = Holder::Shared.id();
         [user, &shared]
             .into_iter()
             .flat_map(|holder| ctx.credentials.of(holder, mcp))
-            .filter_map(|stored: Stored| open(&access.master, &stored).ok())
+            .filter_map(|stored: Stored| open(&keys, &stored).ok())
             // Arguments are text: a value that is none is not in them as it is.
             .filter_map(|value| text(&value))
             .collect()
@@ -259,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_value_opens_only_in_its_place() {
-        let master = MasterKey::new(1, SecretBox::new(Box::new([7; 32])));
+        let master = MasterKeys::first(SecretBox::new(Box::new([7; 32])));
         let (ada, eve) = (
             UserId::from_random([1; ID_BYTES]),
             UserId::from_random([2; ID_BYTES]),

@@ -50,6 +50,7 @@ use super::system::settings;
 use super::throttle::{Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
+use super::vault::VaultCell;
 
 /// Totals since the start.
 #[derive(Debug, Default)]
@@ -95,6 +96,8 @@ pub struct Ctx {
     pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
     pub access: ArcSwapOption<AccessKeys>,
+    /// Master keys, and who may seal with them.
+    pub vault: VaultCell,
     /// Sealed credentials, replaced whole.
     pub credentials: Credentials,
     /// All slots.
@@ -187,6 +190,7 @@ impl Ctx {
             waiting: Waiting::default(),
             published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
+            vault: VaultCell::default(),
             credentials: Credentials::default(),
             slots: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),

@@ -16,7 +16,6 @@ use crate::domain::limits::ROOT_BEAT;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::labels::ActorKind;
 
-use super::access::Vault;
 use super::audit::AuditKeeper;
 use super::catalog::Catalog;
 use super::ctx::Ctx;
@@ -29,6 +28,7 @@ use super::services::{Reaper, Spawner, StoreKeeper};
 use super::sessions::Sessions;
 use super::supervisor::{Children, Fate, Kind};
 use super::users::Users;
+use super::vault::{Vault, VaultError};
 
 /// The services, in the order they start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -268,6 +268,13 @@ impl Actor for Root {
                 // At boot somebody waits at a terminal: a port that is taken stays taken.
                 if let (true, Some(door)) = (booting, error.downcast_ref::<DoorError>()) {
                     state.give_up(service, door.code, &door.message);
+                    return Ok(());
+                }
+                // Nor does a master key that does not fit.
+                if let (true, Some(vault)) = (booting, error.downcast_ref::<VaultError>())
+                    && vault.is_lasting()
+                {
+                    state.give_up(service, vault.code(), &vault.to_string());
                     return Ok(());
                 }
                 // A damaged journal does not heal by trying again.

@@ -5,6 +5,7 @@
 //! have a `Default`, so a new field does not break who builds them.
 
 mod denies;
+mod vault;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::launcher::Enforcement;
 
 pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
+pub use vault::VaultView;
 
 use crate::domain::mcp::{Sharing, Tool};
 

@@ -29,6 +29,7 @@ pub mod mcps;
 pub mod overview;
 pub mod subscriptions;
 pub mod users;
+pub mod vault;
 pub mod watch;
 
 use std::sync::Arc;
@@ -97,6 +98,7 @@ pub fn router(control: Control, about: About) -> Router {
         .merge(audit::routes())
         .merge(config::routes())
         .merge(credentials::routes())
+        .merge(vault::routes())
         .merge(isolates::routes())
         .merge(mcps::routes())
         .merge(users::routes())

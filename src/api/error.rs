@@ -130,6 +130,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreUnavailable
         | Code::KillJournalUnavailable
         | Code::AuditUnavailable
+        | Code::VaultUnavailable
         | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,

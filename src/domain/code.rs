@@ -252,6 +252,9 @@ codes! {
     "E0530" CredentialMissing "credential_missing" Failed Never
         "The mcp needs a credential that is not set.";
         "Set it, as the message says: legation credential set. The next call starts the server.";
+    "E0531" VaultUnavailable "vault_unavailable" Failed Later
+        "The master key file cannot be read or written, or does not fit the database.";
+        "Restore the file keys/master.key that belongs to the database, or do what the message names.";
     "E0540" StoreHeld "store_held" Conflict Never
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";

@@ -413,3 +413,13 @@ pub const REDACT_BYTES_MIN: usize = 4;
 pub const REDACT_LINE_BYTES_MIN: usize = 8;
 /// Bytes of a line that are searched for credentials; what is longer is cut first.
 pub const REDACT_TEXT_BYTES_MAX: usize = STDERR_LINE_BYTES_MAX;
+/// Bytes of the master key file.
+pub const MASTER_FILE_BYTES_MAX: u64 = 4 << 10;
+/// Master keys kept at once: one seals, the others wait until nothing is sealed under them.
+pub const MASTER_KEYS_MAX: usize = 8;
+/// Credentials that a rotation of the master key seals anew in one transaction.
+pub const RESEAL_BATCH_MAX: usize = 64;
+/// How long a rotation that the store refused waits before it goes on.
+pub const RESEAL_RETRY: Duration = Duration::from_secs(2);
+/// Token keys that were rotated out and are in their grace.
+pub const TOKEN_KEYS_ROTATED_MAX: usize = 8;

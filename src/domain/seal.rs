@@ -2,6 +2,8 @@
 //! bound to the place they belong to, so that a value moved to another user, mcp or field in the
 //! database does not open.
 
+mod keys;
+
 use std::fmt;
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
@@ -16,6 +18,8 @@ use zeroize::Zeroizing;
 use super::ids::{McpId, UserId};
 use super::limits::SEALED_BYTES_MAX;
 
+pub use keys::{KeysError, MASTER_BYTES, MasterKeys};
+
 /// Bytes of a nonce; must be random for each value.
 pub const NONCE_BYTES: usize = 12;
 
@@ -27,8 +31,10 @@ const KEY_INFO: &[u8] = b"legation sealed value v1, key of user ";
 /// Why a value could not be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// Sealed under another master key.
-    #[error("the value was sealed under master key {sealed}, this is {have}; restore that key")]
+    /// Sealed under a master key that is not at hand.
+    #[error(
+        "the value was sealed under master key {sealed}, the newest here is {have}; restore that key"
+    )]
     OtherKey {
         /// The id in the sealed value.
         sealed: u32,

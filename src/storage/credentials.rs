@@ -1,5 +1,6 @@
 //! Credentials: values that are sealed before they come here and opened after they left.
 
+use super::again::again;
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::credential::Stored;
@@ -10,6 +11,8 @@ const SET: &str = "INSERT INTO credentials (holder, mcp_id, name, sealed, versio
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (holder, mcp_id, name) DO UPDATE \
     SET sealed = excluded.sealed, version = credentials.version + 1, \
     set_at = excluded.set_at, set_by = excluded.set_by RETURNING version";
+const RESEAL: &str = "UPDATE credentials SET sealed = $5 \
+    WHERE holder = $1 AND mcp_id = $2 AND name = $3 AND sealed = $4";
 const REMOVE: &str = "DELETE FROM credentials WHERE holder = $1 AND mcp_id = $2 AND name = $3";
 const LIST: &str = "SELECT holder, mcp_id, name, sealed, version, set_at, set_by \
     FROM credentials ORDER BY holder, mcp_id, name";
@@ -79,6 +82,37 @@ impl Store {
             .map(|done| done.rows_affected()))
         .map_err(doing("remove a credential"))?;
         Ok(removed > 0)
+    }
+
+    /// Puts values under another seal, all or none; what was changed since it was read stays as it
+    /// is. Neither version nor date changes: the values are the same. Gives how many were put.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn reseal_credentials(&self, anew: &[(Stored, String)]) -> Result<u64, StoreError> {
+        again(|| self.reseal_once(anew)).await
+    }
+
+    async fn reseal_once(&self, anew: &[(Stored, String)]) -> Result<u64, StoreError> {
+        const DOING: &str = "seal credentials anew";
+        on!(self, |db| {
+            let mut tx = db.begin().await.map_err(doing(DOING))?;
+            let mut put = 0;
+            for (old, sealed) in anew {
+                put += sqlx::query(RESEAL)
+                    .bind(old.holder.as_str())
+                    .bind(old.mcp.as_str())
+                    .bind(old.name.as_str())
+                    .bind(old.sealed.as_str())
+                    .bind(sealed.as_str())
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(DOING))?
+                    .rows_affected();
+            }
+            tx.commit().await.map_err(doing(DOING))?;
+            Ok(put)
+        })
     }
 
     /// All values, sealed: by holder, mcp and name.

@@ -1,5 +1,5 @@
 //! Settings the server keeps for itself: its installation id, which token keys it has. Never
-//! what an operator configures, and never a secret.
+//! what an operator configures, and never a secret that is not sealed.
 
 use super::Store;
 use super::error::{StoreError, doing};
@@ -9,6 +9,7 @@ const SET: &str = "INSERT INTO settings (name, value) VALUES ($1, $2) \
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 const INIT: &str = "INSERT INTO settings (name, value) VALUES ($1, $2) \
     ON CONFLICT (name) DO UPDATE SET value = settings.value RETURNING value";
+const SWAP: &str = "UPDATE settings SET value = $3 WHERE name = $1 AND value = $2";
 const REMOVE: &str = "DELETE FROM settings WHERE name = $1";
 
 impl Store {
@@ -51,6 +52,22 @@ impl Store {
             .fetch_one(&db.writer)
             .await)
         .map_err(doing("write a setting"))
+    }
+
+    /// Sets a value if it still is what was read; `false` if it is another by now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn swap_setting(&self, name: &str, old: &str, new: &str) -> Result<bool, StoreError> {
+        let rows = on!(self, |db| sqlx::query(SWAP)
+            .bind(name)
+            .bind(old)
+            .bind(new)
+            .execute(&db.writer)
+            .await
+            .map(|done| done.rows_affected()))
+        .map_err(doing("write a setting"))?;
+        Ok(rows > 0)
     }
 
     /// Forgets a setting; `false` if it had no value.

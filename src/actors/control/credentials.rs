@@ -39,12 +39,11 @@ impl Control {
         author: &str,
     ) -> Result<(Stored, u64), ControlError> {
         fits(name, &declared(mcp, name)?.delivery, value)?;
-        let access = self.ctx.access.load_full().ok_or_else(|| {
-            let text = "the keys are not loaded yet; try again in a moment";
-            ControlError::new(Code::Starting, text)
-        })?;
+        // Until it is stored, no master key is taken away.
+        let alone = self.ctx.vault.sealing().await;
+        let keys = self.master_keys()?;
         let id = holder.id();
-        let sealed = credentials::seal(&access.master, &id, &mcp.id, name, value)
+        let sealed = credentials::seal(&keys, &id, &mcp.id, name, value)
             .map_err(|error| ControlError::new(Code::InvalidRequest, error.to_string()))?;
         let mut stored = Stored {
             holder: id,
@@ -55,13 +54,12 @@ impl Control {
             set_at: self.now_ms(),
             set_by: author.to_owned(),
         };
-        {
-            let _turn = self.ctx.credentials.turn().await;
-            stored.version = self.ctx.store.set_credential(&stored).await?;
-            self.ctx
-                .credentials
-                .changed(&stored.holder, &mcp.id, name, Some(&stored));
-        }
+        stored.version = self.ctx.store.set_credential(&stored).await?;
+        self.ctx
+            .credentials
+            .changed(&stored.holder, &mcp.id, name, Some(&stored));
+        drop(alone);
+        self.ctx.vault.look_again();
         self.note("credential.set", &stored, author);
         let replaced = self.replace(holder, mcp);
         Ok((stored, replaced))
@@ -79,15 +77,14 @@ impl Control {
         author: &str,
     ) -> Result<Option<u64>, ControlError> {
         let id = holder.id();
-        let set = {
-            let _turn = self.ctx.credentials.turn().await;
-            if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
-                return Ok(None);
-            }
-            let set = self.ctx.credentials.of(&id, &mcp.id);
-            self.ctx.credentials.changed(&id, &mcp.id, name, None);
-            set
-        };
+        let alone = self.ctx.vault.sealing().await;
+        if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
+            return Ok(None);
+        }
+        let set = self.ctx.credentials.of(&id, &mcp.id);
+        self.ctx.credentials.changed(&id, &mcp.id, name, None);
+        drop(alone);
+        self.ctx.vault.look_again();
         if let Some(stored) = set.iter().find(|one| one.name == *name) {
             self.note("credential.removed", stored, author);
         }

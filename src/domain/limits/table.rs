@@ -234,6 +234,11 @@ table! {
     REDACT_BYTES_MIN,
     REDACT_LINE_BYTES_MIN,
     REDACT_TEXT_BYTES_MAX,
+    MASTER_FILE_BYTES_MAX,
+    MASTER_KEYS_MAX,
+    RESEAL_BATCH_MAX,
+    RESEAL_RETRY,
+    TOKEN_KEYS_ROTATED_MAX,
 }
 
 /// The doc comment above a constant.

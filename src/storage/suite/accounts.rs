@@ -181,3 +181,14 @@ pub(super) async fn settings_are_set_once_and_overwritten(store: Store) {
     assert!(store.remove_setting("a").await.unwrap());
     assert!(!store.remove_setting("a").await.unwrap());
 }
+
+pub(super) async fn a_setting_is_swapped_only_for_what_was_read(store: Store) {
+    assert!(
+        !store.swap_setting("a", "", "1").await.unwrap(),
+        "there is none"
+    );
+    store.set_setting("a", "1").await.unwrap();
+    assert!(!store.swap_setting("a", "0", "2").await.unwrap());
+    assert!(store.swap_setting("a", "1", "2").await.unwrap());
+    assert_eq!(store.setting("a").await.unwrap().as_deref(), Some("2"));
+}

@@ -34,3 +34,38 @@ pub(super) async fn a_value_is_set_counted_and_forgotten(store: Store) {
     assert!(!forget().await.unwrap());
     assert!(store.credentials().await.unwrap().is_empty());
 }
+
+pub(super) async fn a_seal_is_replaced_only_if_the_value_is_the_same(store: Store) {
+    let mcp = samples::mcp(1, "github");
+    store.create_mcp(&mcp, 1).await.unwrap();
+    let value = |name: &str, sealed: &str| Stored {
+        holder: Holder::Shared.id(),
+        mcp: mcp.id.clone(),
+        name: CredentialName::parse(name).unwrap(),
+        sealed: sealed.to_owned(),
+        version: 1,
+        set_at: 1,
+        set_by: "uid:0(root)".to_owned(),
+    };
+    let (same, other) = (value("A", "old"), value("B", "old"));
+    for one in [&same, &other] {
+        store.set_credential(one).await.unwrap();
+    }
+    // Set by somebody between the reading and the writing.
+    store.set_credential(&value("B", "set anew")).await.unwrap();
+    let anew = [
+        (same.clone(), "resealed".to_owned()),
+        (other, "resealed".to_owned()),
+        (value("C", "never there"), "resealed".to_owned()),
+    ];
+    assert_eq!(store.reseal_credentials(&anew).await.unwrap(), 1);
+    assert_eq!(store.reseal_credentials(&[]).await.unwrap(), 0);
+    let kept = store.credentials().await.unwrap();
+    let seals: Vec<&str> = kept.iter().map(|one| one.sealed.as_str()).collect();
+    assert_eq!(seals, ["resealed", "set anew"]);
+    assert_eq!(
+        (kept[0].version, kept[0].set_at),
+        (1, 1),
+        "it is the same value"
+    );
+}
