@@ -20,11 +20,11 @@ const VICTIM: &str = "LEGATION_TEST_AUDIT_VICTIM";
 /// How often it is killed.
 const KILLS: u64 = 40;
 
-fn dir(world: &World) -> PathBuf {
+pub(crate) fn dir(world: &World) -> PathBuf {
     world.data_dir().join("audit")
 }
 
-fn segments(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap();
     let mut found: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())

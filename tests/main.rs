@@ -28,4 +28,5 @@ mod tree;
 mod vault;
 mod vault_files;
 mod walls;
+mod watched;
 mod world;

@@ -91,7 +91,7 @@ fn sample(line: &str) -> Sample {
     }
 }
 
-fn get(world: &World, path: &str) -> Answer {
+pub(crate) fn get(world: &World, path: &str) -> Answer {
     Http::new(&world.ops_url).send("GET", path, None, None)
 }
 
@@ -194,7 +194,15 @@ fn the_page_is_what_the_reference_says_before_and_after_everything_happened() {
             "legation_calls_total",
             vec![("mcp", "none"), ("outcome", "denied")],
         ),
-        ("legation_audit_dropped_total", vec![]),
+        (
+            "legation_audit_dropped_total",
+            vec![("category", "isolate")],
+        ),
+        (
+            "legation_kill_switch_denied_total",
+            vec![("scope", "client")],
+        ),
+        ("legation_kill_switch_unkillable_total", vec![]),
         (
             "legation_auth_attempts_total",
             vec![("method", "key"), ("outcome", "invalid")],
@@ -482,9 +490,67 @@ fn another_address_needs_a_token_or_certificates_and_says_so() {
         "{}",
         bad.stderr
     );
-    let fine = check("[ops]\nlisten = \"0.0.0.0:9464\"\ntoken_file = \"/etc/token\"\n");
+    let fine =
+        check("[ops]\nlisten = \"0.0.0.0:9464\"\ntoken_file = \"/etc/token\"\ntls = \"off\"\n");
     assert_eq!(fine.code, 0, "{}", fine.stderr);
     assert_eq!(check("[ops]\nlisten = \"off\"\n").code, 0);
+}
+
+#[test]
+fn a_token_in_clear_text_beyond_loopback_is_served_with_a_warning() {
+    let warning = "the ops token travels in clear text";
+    let serve = |address: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "a-token-for-the-scraper\n").unwrap();
+        let config = format!(
+            "[ops]\nlisten = \"{address}\"\ntoken_file = \"{}\"\ntls = \"off\"\n",
+            file.display()
+        );
+        let world = World::with(&config);
+        assert_eq!(get(&world, "/readyz").status, 200);
+        assert_eq!(get(&world, "/metrics").status, 401);
+        world.log()
+    };
+    let log = serve("0.0.0.0:0");
+    assert!(log.contains(warning), "{log}");
+    let log = serve("127.0.0.1:0");
+    assert!(!log.contains(warning), "{log}");
+}
+
+#[test]
+fn held_connections_do_not_keep_probes_out_for_long() {
+    let world = World::new();
+    let address = world.ops_url.strip_prefix("http://").unwrap().to_owned();
+    let most = legation::domain::limits::OPS_CONNECTIONS_MAX;
+    let mut held: Vec<TcpStream> = (0..most)
+        .map(|_| TcpStream::connect(&address).unwrap())
+        .collect();
+    // Half of them were served and stay, the others never say a word.
+    for stream in held.iter_mut().step_by(2) {
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+    }
+    let alive = || {
+        let mut probe = TcpStream::connect(&address).ok()?;
+        let request = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        probe.write_all(request).ok()?;
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    };
+    assert_eq!(alive(), None, "all places are taken");
+    world.until("a probe is answered", |_| alive());
+    // Whoever holds on has lost its place too.
+    for stream in &mut held {
+        let patience = std::time::Duration::from_secs(20);
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let closed = stream.read_to_end(&mut Vec::new());
+        let late = closed.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!late, "it is still open");
+    }
 }
 
 #[test]

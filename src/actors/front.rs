@@ -23,7 +23,6 @@ use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 use crate::protocol::envelope::ReplyKind;
-use crate::telemetry::metrics::labels as metrics;
 use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::audit::{AuditError, Entry};
@@ -213,7 +212,7 @@ impl Front {
             Err(reason) => {
                 let known = routes.view(&session.key).and_then(|view| view.find(tool));
                 let meter = known.map_or(ctx.metrics.no_mcp(), |route| &route.published.meter);
-                let meter = CallMeter::begin(Arc::clone(meter), 0);
+                let meter = CallMeter::refused(Arc::clone(meter));
                 self.refused(session, &call, tool, &reason).await;
                 return self.failed(call, None, reason, admitted, &meter);
             }
@@ -286,6 +285,10 @@ impl Front {
     /// Waits like any other record: a client that floods us with refusals slows itself down, and
     /// does not fill the queue that others need.
     async fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
+        // One under way that a deny cuts off is counted by whoever set it.
+        if let Some(deny) = &reason.deny {
+            self.ctx.kill.stats.count_denied(deny.target.scope());
+        }
         let name: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX * 2).collect();
         let entry = Entry::new("call.refused", self.ctx.wall_ms())
             .field("call", call.as_str())
@@ -305,11 +308,8 @@ impl Front {
         admitted: Instant,
         meter: &CallMeter,
     ) -> Outcome {
-        meter.ended(metrics::Outcome::of(reason.code));
+        meter.failed(reason.code);
         self.ctx.totals.failed.fetch_add(1, Ordering::Relaxed);
-        if let Some(deny) = &reason.deny {
-            self.ctx.kill.stats.count_denied(deny.target.scope());
-        }
         Outcome::Failed(Failure {
             call,
             code: reason.code,

@@ -28,6 +28,8 @@ pub struct OpsState {
     pub(super) url: Mutex<String>,
     /// Which isolates were on their page.
     pub(super) shown: Shown,
+    /// The last kill whose time is in the metrics.
+    pub(super) kills_seen: Mutex<u64>,
 }
 
 impl Default for OpsState {
@@ -36,6 +38,7 @@ impl Default for OpsState {
             page: Arc::new(Semaphore::new(1)),
             url: Mutex::default(),
             shown: Shown::default(),
+            kills_seen: Mutex::default(),
         }
     }
 }
@@ -148,7 +151,10 @@ pub(super) fn readiness(ctx: &Ctx) -> Vec<Check> {
         name,
         trouble: (!well).then(why),
     };
-    let store = || "the database does not answer".to_owned();
+    let store = || match &*ctx.store_away.load() {
+        Some(why) => format!("the database does not answer: {why}"),
+        None => "the database was not asked yet".to_owned(),
+    };
     let audit = || {
         let written = ctx.audit.written();
         let written = written.borrow();

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::domain::limits::{METRICS_UPKEEP, SCHEDULER_PROBE};
 
 use super::ctx::Ctx;
+use super::scrape::watched::propagations;
 
 /// Runs until it is dropped.
 pub(super) async fn probe(ctx: Arc<Ctx>) {
@@ -27,7 +28,10 @@ pub(super) async fn probe(ctx: Arc<Ctx>) {
             cleaned = now;
             let ctx = Arc::clone(&ctx);
             // It walks all histograms. Nobody waits for it, and it cannot fail.
-            drop(spawn_blocking(move || ctx.metrics.upkeep()));
+            drop(spawn_blocking(move || {
+                propagations(&ctx);
+                ctx.metrics.upkeep();
+            }));
         }
     }
 }

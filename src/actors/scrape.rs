@@ -1,6 +1,7 @@
 //! Reads the house for a scrape: what is a state and not an event is read when somebody asks.
 
 pub(super) mod isolates;
+pub(super) mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +13,7 @@ use tokio::time::Instant;
 
 use crate::domain::account::Millis;
 use crate::telemetry::metrics::families as f;
-use crate::telemetry::metrics::labels::{
-    Controller, Labelled, Scope, SessionKind, SlotWord, known,
-};
+use crate::telemetry::metrics::labels::{Controller, Labelled, SessionKind, SlotWord, known};
 use crate::telemetry::metrics::mcp::{LABEL, McpMeter};
 use crate::telemetry::metrics::page::Page;
 use crate::telemetry::process;
@@ -43,7 +42,7 @@ struct Sum {
 pub(super) fn house(ctx: &Ctx) -> String {
     standing(ctx);
     slots(ctx);
-    records(ctx);
+    let watched = watched::read(ctx);
     let runtime = runtime(ctx);
     let process = process::read();
     if let Some(process) = &process {
@@ -60,6 +59,7 @@ pub(super) fn house(ctx: &Ctx) -> String {
         page.family(&f::PROCESS_CPU);
         let cpu = process.map_or(Duration::ZERO, |process| process.cpu);
         page.sample(&[], cpu.as_secs_f64());
+        watched.write(page);
     })
 }
 
@@ -105,14 +105,6 @@ fn standing(ctx: &Ctx) {
     let live = sessions.values().filter(|s| !s.is_revoked()).count();
     let kind = [(SessionKind::NAME, SessionKind::Standard.as_str())];
     set(&f::SESSIONS, &kind, float(live as u64));
-    let listing = ctx.kill.listing();
-    for scope in Scope::ALL {
-        let of =
-            |deny: &&Arc<crate::domain::kill::Deny>| deny.target.scope().word() == scope.as_str();
-        let count = listing.active.iter().filter(of).count();
-        let labels = [(Scope::NAME, scope.as_str())];
-        set(&f::KILL_SWITCHES, &labels, float(count as u64));
-    }
 }
 
 fn slots(ctx: &Ctx) {
@@ -169,21 +161,6 @@ impl Sum {
             _ => 0,
         }
     }
-}
-
-fn records(ctx: &Ctx) {
-    let written = ctx.audit.written();
-    let written = written.borrow();
-    let metrics = &ctx.metrics;
-    metrics.set(&f::AUDIT_QUEUE, &[], float(ctx.audit.queued()));
-    metrics.counted(&f::AUDIT_DROPPED, &[], ctx.audit.lost());
-    metrics.counted(&f::AUDIT_WRITTEN, &[], written.tip.seq);
-    metrics.set(&f::AUDIT_FAILING, &[], flag(written.failing.is_some()));
-    let file = |name: &str| {
-        std::fs::metadata(ctx.settings.data_dir.join(name)).map_or(0, |meta| meta.len())
-    };
-    let bytes = file("legation.db") + file("legation.db-wal");
-    metrics.set(&f::DB_SIZE, &[], float(bytes));
 }
 
 /// Gives for how long the workers were busy.

@@ -203,7 +203,8 @@ impl Actor for Reaper {
                 ),
             }
         }
-        myself.send_after(REAPER_LOOK, || ReaperMsg::Look);
+        // At once: what could not be cleared away is to be seen from the first second on.
+        myself.cast(ReaperMsg::Look)?;
         Ok(())
     }
 

@@ -177,7 +177,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its word in storage, audit and views.
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::KillSwitch, Self::Suspension];
+
+    /// Its word in storage, audit, metrics and views.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -189,9 +192,7 @@ impl Kind {
     /// The kind of that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::KillSwitch, Self::Suspension]
-            .into_iter()
-            .find(|kind| kind.word() == word)
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 

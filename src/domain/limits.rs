@@ -387,6 +387,10 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(1);
 pub const SCHEDULER_PROBE: Duration = Duration::from_millis(100);
 /// Connections the ops listener serves at once.
 pub const OPS_CONNECTIONS_MAX: usize = 64;
+/// How long a probe may take to send its headers; whoever holds all places must not look like death.
+pub const OPS_HEADER_READ_MAX: Duration = Duration::from_secs(3);
+/// A connection of the ops listener closes after this without a request.
+pub const OPS_IDLE_MAX: Duration = Duration::from_secs(6);
 /// How long a scrape waits for the one before it.
 pub const SCRAPE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two signs of life of the root supervisor.

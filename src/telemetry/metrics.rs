@@ -58,6 +58,8 @@ pub struct Metrics {
     pub scheduler_lag: Histogram,
     /// The last sweep of isolates' counters.
     pub sweep: Histogram,
+    /// How long kill switches took to reach the last process.
+    pub propagation: Histogram,
     /// Microseconds the last rendering of `/metrics` took.
     rendered_micros: AtomicU64,
 }
@@ -105,6 +107,7 @@ impl Metrics {
             isolates_left_off: recorder.counter(&f::SERIES_DROPPED, &[("family", "isolate")]),
             scheduler_lag: recorder.histogram(&f::SCHEDULER_LAG, &[]),
             sweep: recorder.histogram(&f::SWEEP_DURATION, &[]),
+            propagation: recorder.histogram(&f::KILL_PROPAGATION, &[]),
             rendered_micros: AtomicU64::new(0),
             recorder,
         }

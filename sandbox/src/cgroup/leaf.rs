@@ -105,7 +105,7 @@ impl Leaf {
         }
     }
 
-    /// Resource use now, the cheap reading: without the peak, and of the rare counters only a third,
+    /// Resource use now, the cheap reading: without the peak, and of the rare counters only a sixth,
     /// another one with each turn.
     #[must_use]
     pub fn sample(&self, turn: u32) -> Usage {

@@ -103,7 +103,7 @@ impl Control {
             audit: audit(&ctx.audit),
             client_url: ctx.client_url(),
             ops_url: ctx.ops.url.lock().clone(),
-            unowned_processes: ctx.launcher.unowned() as u64,
+            unowned_processes: ctx.unowned.load(Ordering::Relaxed),
         }
     }
 

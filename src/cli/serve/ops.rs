@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::config::client::Tls as Wanted;
 use crate::config::ops::IsolatesPage;
 use crate::domain::code::Code;
-use crate::domain::limits::{LAST_ANSWERS, OPS_CONNECTIONS_MAX};
+use crate::domain::limits::{LAST_ANSWERS, OPS_CONNECTIONS_MAX, OPS_HEADER_READ_MAX, OPS_IDLE_MAX};
 use crate::telemetry::metrics::labels::Listener;
 
 /// The listener for health and metrics.
@@ -109,6 +109,8 @@ impl OpsDoor {
         };
         let bounds = Bounds {
             connections: OPS_CONNECTIONS_MAX,
+            header_read: OPS_HEADER_READ_MAX,
+            idle: OPS_IDLE_MAX,
             drain: LAST_ANSWERS,
             ..Bounds::default()
         };

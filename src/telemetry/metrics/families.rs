@@ -4,8 +4,9 @@
 use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
-    ActorEnd, ActorKind, Auth, AuthMethod, Class, Controller, Direction, Listener, MemoryEvent,
-    Outcome, Phase, Resource, Scope, SessionEnd, SessionKind, SlotWord, StartCause,
+    ActorEnd, ActorKind, Auth, AuthMethod, CATEGORY, Class, Connection, Controller, DENY_KIND,
+    Direction, Listener, MemoryEvent, Outcome, Phase, Resource, SCOPE, SessionEnd, SessionKind,
+    SlotWord, StartCause,
 };
 use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
 use crate::domain::verdict::Verdict;
@@ -25,6 +26,14 @@ const EXIT: Label = Label {
 const DROPPED: Label = Label {
     name: "family",
     values: Values::Of(&["mcp", "isolate"]),
+};
+const DENY_ACTION: Label = Label {
+    name: "action",
+    values: Values::Of(&["on", "off", "expired"]),
+};
+const DB_OP: Label = Label {
+    name: "op",
+    values: Values::Of(&["read", "write", "tx"]),
 };
 const ISOLATE: Label = Label {
     name: "isolate",
@@ -60,6 +69,18 @@ const LAG: Kind = Kind::Histogram(&[0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1,
 const HTTP: Kind = Kind::Histogram(&[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0,
+]);
+/// A kill is to be over within 100 ms; what is not dead after `kill_wait` is counted elsewhere.
+const PROPAGATION: Kind = Kind::Histogram(&[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+]);
+/// Those of the audit log's own cells.
+const AUDIT_SYNCS: Kind = Kind::Histogram(&[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
+]);
+/// Those of the store's own cells.
+const QUERIES: Kind = Kind::Histogram(&[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
 ]);
 const SWEEP: Kind = Kind::Histogram(&[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]);
 
@@ -184,17 +205,66 @@ families! {
         "Live sessions.";
     SESSION_ENDS "session_ends_total" Counter Exporter [SessionEnd::LABEL]
         "Sessions that ended.";
-    KILL_SWITCHES "kill_switches_active" Gauge Exporter [Scope::LABEL]
+    KILL_SWITCHES "kill_switches_active" Gauge Exporter [DENY_KIND, SCOPE]
         "Kill switches and suspensions in force.";
+    KILL_DENIED "kill_switch_denied_total" Counter Exporter [SCOPE]
+        "Calls refused because a kill switch or suspension was in force.";
+    KILL_CHANGES "kill_switch_changes_total" Counter Exporter [SCOPE, DENY_ACTION]
+        "Kill switches and suspensions that were switched on, lifted, or expired.";
+    KILL_CANCELLED "kill_switch_cancelled_calls_total" Counter Exporter [SCOPE]
+        "Calls under way that one cut off.";
+    KILL_PROPAGATION "kill_switch_propagation_seconds" PROPAGATION Exporter []
+        "From the request to switch on to the end of the last process, or of the wait for it.";
+    KILL_UNKILLABLE "kill_switch_unkillable_total" Counter Exporter []
+        "Process trees that were still there when the wait was over.";
+    KILL_UNSAVED "kill_switches_unsaved" Gauge Exporter []
+        "Changes that are in force and in the journal, and not in the database yet.";
+    KILL_JOURNAL_FAILING "kill_switch_journal_failing" Gauge Exporter []
+        "1 if the journal could not be written when it was last tried: nothing can be switched.";
 
-    AUDIT_QUEUE "audit_queue_events" Gauge Exporter []
-        "Audit records that wait for the disk.";
-    AUDIT_DROPPED "audit_dropped_total" Counter Exporter []
+    AUDIT_EVENTS "audit_events_total" Counter Exporter [CATEGORY]
+        "Audit records taken.";
+    AUDIT_DROPPED "audit_dropped_total" Counter Exporter [CATEGORY]
         "Audit records lost to a full queue; what they record was refused where it could be.";
+    AUDIT_WRITE_ERRORS "audit_write_errors_total" Counter Exporter []
+        "Tries to write the audit log that failed; they are repeated.";
     AUDIT_FAILING "audit_failing" Gauge Exporter []
         "1 while the audit log cannot be written and calls are refused.";
+    AUDIT_QUEUE "audit_queue_events" Gauge Exporter []
+        "Audit records that wait for the disk.";
+    AUDIT_LAG "audit_lag_seconds" Gauge Exporter []
+        "Age of the oldest of them.";
+    AUDIT_SYNC "audit_sync_seconds" AUDIT_SYNCS Page []
+        "How long the disk took to make records durable.";
     AUDIT_WRITTEN "audit_written_total" Counter Exporter []
         "The number of the last audit record that is written; it goes on over restarts.";
+    AUDIT_INDEX_LAG "audit_index_lag_events" Gauge Exporter []
+        "Audit records that searches do not find by the index yet.";
+    AUDIT_CHAIN_OK "audit_chain_ok" Gauge Exporter []
+        "What legation audit verify found last: 1 whole, 0 broken, NaN if it was not asked since the start.";
+    AUDIT_CHECKPOINT "audit_checkpoint_timestamp_seconds" Gauge Exporter []
+        "When the newest signed checkpoint was made, in Unix time; NaN before the first since the start.";
+    AUDIT_BYTES "audit_bytes" Gauge Exporter []
+        "Bytes of all segments of the audit log.";
+    AUDIT_SEGMENTS "audit_segments" Gauge Exporter []
+        "Segments of the audit log.";
+    AUDIT_REMOVED "audit_segments_removed_total" Counter Exporter []
+        "Segments that retention removed.";
+
+    STORE_UP "store_up" Gauge Exporter []
+        "1 while the database answers.";
+    DB_QUERY "db_query_duration_seconds" QUERIES Page [DB_OP]
+        "Operations of the database: reads, single writes, and transactions with their wait for a connection.";
+    DB_ERRORS "db_query_errors_total" Counter Exporter [DB_OP]
+        "Operations that failed; a broken constraint counts too.";
+    DB_RETRIES "db_query_retries_total" Counter Exporter [DB_OP]
+        "Tries that were not the first: the connection was gone, or somebody else was faster.";
+    DB_CONNECTIONS "db_connections" Gauge Exporter [Connection::LABEL]
+        "Open connections to the database.";
+    DB_CONNECTIONS_MAX "db_connections_max" Gauge Exporter []
+        "Connections there may be.";
+    DB_SIZE "db_size_bytes" Gauge Exporter []
+        "Bytes of the embedded database with its log; 0 with PostgreSQL, which tells its own.";
 
     HTTP_REQUESTS "http_requests_total" Counter Exporter [Listener::LABEL, ROUTE, Class::LABEL]
         "Requests answered.";
@@ -216,8 +286,6 @@ families! {
         "Time the workers were busy, added up.";
     SCHEDULER_LAG "scheduler_lag_seconds" LAG Exporter []
         "How late a timer of 100 ms came: what a call waits for a worker.";
-    DB_SIZE "db_size_bytes" Gauge Exporter []
-        "Bytes of the embedded database with its log.";
 
     PROCESS_CPU "process_cpu_seconds_total" Counter Page []
         "CPU time of the gateway's own process.";

@@ -57,18 +57,31 @@ impl Timings {
     /// What was counted. The count is the sum of the buckets, so the two always agree.
     #[must_use]
     pub fn read(&self) -> Reading {
+        let counts = self.counts.iter().map(|one| one.load(Ordering::Relaxed));
+        let sum = Duration::from_micros(self.sum_micros.load(Ordering::Relaxed));
+        Reading::new(self.bounds, counts, sum)
+    }
+}
+
+impl Reading {
+    /// Of counts by bound, the last of what is above them all.
+    pub(super) fn new(
+        bounds: &'static [f64],
+        counts: impl Iterator<Item = u64>,
+        sum: Duration,
+    ) -> Self {
         let mut count = 0;
-        let mut cumulative = Vec::with_capacity(self.bounds.len());
-        for (at, bucket) in self.counts.iter().enumerate() {
-            count += bucket.load(Ordering::Relaxed);
-            if let Some(bound) = self.bounds.get(at) {
+        let mut cumulative = Vec::with_capacity(bounds.len());
+        for (at, bucket) in counts.enumerate() {
+            count += bucket;
+            if let Some(bound) = bounds.get(at) {
                 cumulative.push((*bound, count));
             }
         }
-        Reading {
+        Self {
             cumulative,
             count,
-            sum: Duration::from_micros(self.sum_micros.load(Ordering::Relaxed)).as_secs_f64(),
+            sum: sum.as_secs_f64(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The sets of label values, as enums: what is not in one cannot be a label.
 
 use super::family::{Label, Values};
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
+use crate::domain::kill::{Kind, Scope};
 
 /// An enum whose values are a label's.
 pub trait Labelled: Copy + 'static {
@@ -59,9 +61,9 @@ labels! {
         Timeout "timeout",
         /// The caller left.
         Cancelled "cancelled",
-        /// Not allowed, or nothing of that name.
+        /// Not allowed, switched off, or nothing of that name.
         Denied "denied",
-        /// Somebody ended the server, or the call, while it was in flight.
+        /// An administrator ended it under way: the call, its server, or what it stood on.
         Killed "killed",
         /// Too many at once.
         RateLimited "rate_limited",
@@ -247,6 +249,14 @@ labels! {
         Standard "standard",
     }
 
+    /// What a connection to the database does.
+    Connection "state" {
+        /// It works for somebody.
+        InUse "in_use",
+        /// It waits for work.
+        Idle "idle",
+    }
+
     /// A listener.
     Listener "listener" {
         /// The client port.
@@ -268,33 +278,80 @@ labels! {
         /// Ours.
         Server "5xx",
     }
+}
 
-    /// What a kill switch stops.
-    Scope "scope" {
-        /// An mcp.
-        Mcp "mcp",
-        /// A user.
-        User "user",
-    }
+/// Enums of the domain that are labels as they are.
+macro_rules! labels_of_domain {
+    ($($(#[doc = $doc:literal])+ $const:ident $type:ty, $label:literal $word:ident;)+) => {$(
+        $(#[doc = $doc])+
+        pub const $const: Label = {
+            const WORDS: [&str; <$type>::ALL.len()] = {
+                let mut words = [""; <$type>::ALL.len()];
+                let mut at = 0;
+                while at < words.len() {
+                    words[at] = <$type>::ALL[at].$word();
+                    at += 1;
+                }
+                words
+            };
+            Label { name: $label, values: Values::Of(&WORDS) }
+        };
+
+        impl Labelled for $type {
+            const NAME: &'static str = $label;
+            const ALL: &'static [Self] = &<$type>::ALL;
+
+            fn as_str(self) -> &'static str {
+                self.$word()
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )+};
+}
+
+labels_of_domain! {
+    /// How far a deny reaches.
+    SCOPE Scope, "scope" word;
+    /// Kill switch or suspension.
+    DENY_KIND Kind, "kind" word;
+    /// The kind of an audit record.
+    CATEGORY Category, "category" as_str;
+}
+
+/// How far a call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was done for it yet.
+    Admission,
+    /// It was admitted: it waited for its server, or the server had it.
+    UnderWay,
 }
 
 impl Outcome {
-    /// How a call that failed with this code counts.
+    /// How a call that was refused with this code, or failed with it after it was admitted, counts.
+    /// What an administrator takes away is denied to the next call, and kills one under way.
     #[must_use]
-    pub const fn of(code: Code) -> Self {
+    pub const fn of(code: Code, stage: Stage) -> Self {
         match code {
             Code::ServerError => Self::RpcError,
             Code::CallTimeout => Self::Timeout,
             Code::Cancelled => Self::Killed,
+            Code::KillSwitchActive | Code::UserDisabled | Code::SessionSuspended => match stage {
+                Stage::Admission => Self::Denied,
+                Stage::UnderWay => Self::Killed,
+            },
             Code::Busy | Code::RateLimited | Code::IsolatesMax => Self::RateLimited,
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
             | Code::NotSubscribed
             | Code::McpDisabled
-            | Code::UserDisabled
-            | Code::SessionSuspended
             | Code::SessionExpired
             | Code::Denied => Self::Denied,
+            // Also a credential that is not set: the mcp answers nobody who lacks it, and only an
+            // operator can mend that.
             _ => Self::Unavailable,
         }
     }
@@ -339,8 +396,22 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_what_their_caller_can_do() {
-        assert_eq!(Outcome::of(Code::ToolUnknown), Outcome::Denied);
-        assert_eq!(Outcome::of(Code::OutOfMemory), Outcome::Unavailable);
+        for (code, refused, failed) in [
+            (Code::ToolUnknown, Outcome::Denied, Outcome::Denied),
+            (Code::KillSwitchActive, Outcome::Denied, Outcome::Killed),
+            (Code::UserDisabled, Outcome::Denied, Outcome::Killed),
+            (Code::SessionSuspended, Outcome::Denied, Outcome::Killed),
+            (Code::Cancelled, Outcome::Killed, Outcome::Killed),
+            (Code::RunEnded, Outcome::Unavailable, Outcome::Unavailable),
+            (
+                Code::CredentialMissing,
+                Outcome::Unavailable,
+                Outcome::Unavailable,
+            ),
+        ] {
+            assert_eq!(Outcome::of(code, Stage::Admission), refused, "{code}");
+            assert_eq!(Outcome::of(code, Stage::UnderWay), failed, "{code}");
+        }
         assert_eq!(Auth::of(Code::KeyUnknown), Auth::Invalid);
         assert_eq!(Auth::of(Code::StoreUnavailable), Auth::Unavailable);
         assert_eq!(Class::of(204), Class::Success);

@@ -16,9 +16,10 @@ use super::actor::float;
 use super::families as f;
 use super::family::{Family, Kind};
 use super::histogram::Timings;
-use super::labels::{Direction, Labelled, MemoryEvent, Outcome, Resource, StartCause};
+use super::labels::{Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause};
 use super::page::Page;
 use super::recorder::{CounterBy, Recorder};
+use crate::domain::code::Code;
 use crate::domain::limits::METRIC_MCPS_MAX;
 use crate::domain::usage::{Spent, Stall};
 use crate::domain::verdict::Verdict;
@@ -288,6 +289,7 @@ pub(super) fn write_pressure(page: &mut Page, mcps: &[Arc<McpMeter>]) {
 pub struct CallMeter {
     mcp: Arc<McpMeter>,
     began: Instant,
+    stage: Stage,
     outcome: Cell<Outcome>,
 }
 
@@ -295,11 +297,22 @@ impl CallMeter {
     /// A call was admitted. If nothing else is told, its caller left.
     #[must_use]
     pub fn begin(mcp: Arc<McpMeter>, bytes: usize) -> Self {
-        mcp.in_flight.fetch_add(1, Ordering::Relaxed);
         mcp.bytes.increment(Direction::In, bytes as u64);
+        Self::at(Stage::UnderWay, mcp)
+    }
+
+    /// A call is not admitted.
+    #[must_use]
+    pub fn refused(mcp: Arc<McpMeter>) -> Self {
+        Self::at(Stage::Admission, mcp)
+    }
+
+    fn at(stage: Stage, mcp: Arc<McpMeter>) -> Self {
+        mcp.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             mcp,
             began: Instant::now(),
+            stage,
             outcome: Cell::new(Outcome::Cancelled),
         }
     }
@@ -308,6 +321,11 @@ impl CallMeter {
     pub fn answered(&self, bytes: usize) {
         self.mcp.bytes.increment(Direction::Out, bytes as u64);
         self.outcome.set(Outcome::Ok);
+    }
+
+    /// It has no answer, and why.
+    pub fn failed(&self, code: Code) {
+        self.outcome.set(Outcome::of(code, self.stage));
     }
 
     /// How it ended.

@@ -1,9 +1,10 @@
 //! A page in the text format of Prometheus (version 0.0.4).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::family::{Family, Kind};
-use super::histogram::Timings;
+use super::histogram::{Reading, Timings};
 
 /// The content type; Prometheus 3 refuses any other.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -37,7 +38,20 @@ impl Page {
 
     /// The samples of one histogram.
     pub fn histogram(&mut self, labels: &[(&str, &str)], timings: &Timings) {
-        let read = timings.read();
+        self.reading(labels, &timings.read());
+    }
+
+    /// The same of counts that somebody else keeps: one for each bound of the family and one for
+    /// what is above them all, not cumulative.
+    pub fn counts(&mut self, labels: &[(&str, &str)], counts: &[u64], sum: Duration) {
+        let Some(Kind::Histogram(bounds)) = self.family.map(|family| family.kind) else {
+            return;
+        };
+        debug_assert_eq!(counts.len(), bounds.len() + 1);
+        self.reading(labels, &Reading::new(bounds, counts.iter().copied(), sum));
+    }
+
+    fn reading(&mut self, labels: &[(&str, &str)], read: &Reading) {
         for (bound, count) in &read.cumulative {
             let bound = number(*bound);
             self.line("_bucket", labels, Some(&bound), &count.to_string());
@@ -98,8 +112,6 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::families as f;
     use super::*;
 
@@ -122,5 +134,23 @@ mod tests {
         assert_eq!(lines[5], format!("{name}_count{{{labels}}} 1"));
         assert_eq!(lines[8], format!("{} 5", f::SERIES.name));
         assert_eq!(number(f64::INFINITY), "+Inf");
+    }
+
+    #[test]
+    fn counts_of_others_are_added_up_below_each_bound() {
+        let mut page = Page::default();
+        page.family(&f::AUDIT_SYNC);
+        page.counts(&[], &[1; 14], Duration::from_millis(1500));
+        let text = page.finish(&f::SERIES);
+        let name = f::AUDIT_SYNC.name;
+        for line in [
+            format!("{name}_bucket{{le=\"0.00005\"}} 1"),
+            format!("{name}_bucket{{le=\"2.5\"}} 13"),
+            format!("{name}_bucket{{le=\"+Inf\"}} 14"),
+            format!("{name}_sum 1.5"),
+            format!("{name}_count 14"),
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
     }
 }
