@@ -19,13 +19,13 @@ mod rig;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rig::ours::{Client, Gateway, Settings};
 use rig::proc;
 use rig::report::{self, median};
@@ -68,6 +68,8 @@ struct Round {
     answers: Vec<f64>,
     /// When the administrator had his.
     answered: f64,
+    /// What the gateway and its spawner worked meanwhile; the rest is the kernel's dying.
+    cpu: f64,
 }
 
 /// One tree, to be killed.
@@ -155,11 +157,12 @@ async fn measure(options: &Options) -> Result<(String, f64, f64)> {
             let done = done.with_context(|| format!("round {name}"))?;
             eprintln!(
                 "{name}: gone {:.1}–{:.1} ms, answers until {:.1} ms, the administrator's after \
-                 {:.1} ms",
+                 {:.1} ms, {:.0} ms of CPU for the gateway and its spawner",
                 done.gone.first().copied().unwrap_or(f64::NAN),
                 last(&done.gone),
                 last(&done.answers),
-                done.answered
+                done.answered,
+                done.cpu,
             );
             if is_ours { &mut ours } else { &mut bare }.push(done);
         }
@@ -191,7 +194,8 @@ fn told(options: &Options, ours: &[Round], bare: &[Round]) -> (String, f64, f64)
          | request to gone, p99 | {p99:.1} | {bare_p99:.1} | ≤ {P99_RATIO_MAX} ×: {ratio:.2} × |\n\
          | slowest of a round, median of rounds | {:.1} | {:.1} | ≤ {SLOWEST_MS_MAX} ms |\n\
          | slowest caller's answer, p50 (worst) | {:.1} ({:.1}) | – | – |\n\
-         | the administrator's answer, median | {:.1} | – | – |\n",
+         | the administrator's answer, median | {:.1} | – | – |\n\
+         | CPU of gateway and spawner until then, median | {:.0} | {:.0} | – |\n",
         options.rounds,
         options.isolates,
         options.calls,
@@ -204,6 +208,8 @@ fn told(options: &Options, ours: &[Round], bare: &[Round]) -> (String, f64, f64)
         share(&answers, 0.5),
         last(&answers),
         median(ours.iter().map(|one| one.answered).collect()),
+        median(ours.iter().map(|one| one.cpu).collect()),
+        median(bare.iter().map(|one| one.cpu).collect()),
     );
     (text, ratio, slowest(ours))
 }
@@ -233,6 +239,13 @@ async fn one(
 
     // The eyes are open before the request is made.
     let watcher = std::thread::spawn(move || watch(&trees));
+    let busy = || {
+        // Its oldest child; the others are the isolates.
+        let spawner = proc::children(gateway.running.pid).first().copied();
+        let own = |pid| proc::cpu(pid).own;
+        own(gateway.running.pid) + spawner.map_or(0.0, own)
+    };
+    let before = busy();
     let request = Instant::now();
     let killer = {
         let (socket, mcp) = (socket.clone(), mcp.to_owned());
@@ -256,6 +269,7 @@ async fn one(
     let gone = watcher
         .join()
         .map_err(|_| anyhow::anyhow!("the watcher failed"))??;
+    let cpu = (busy() - before) * 1000.0;
     let mut answers = Vec::new();
     while let Some(answer) = flying.join_next().await {
         let (at, reply) = answer??;
@@ -280,6 +294,7 @@ async fn one(
         gone: sorted(gone.into_iter().map(since).collect()),
         answers: sorted(answers),
         answered: millis(answered),
+        cpu,
     })
 }
 
@@ -346,31 +361,22 @@ fn kill_file(init: i32) -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// When each tree was gone.
+/// When each tree was gone. One wait costs the same however many are left: the watcher shares two
+/// cores with what it watches.
 fn watch(trees: &[Tree]) -> Result<Vec<Instant>> {
-    let mut left: Vec<&Tree> = trees.iter().collect();
-    let mut gone = Vec::new();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    for tree in trees {
+        let once = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        epoll.add(&tree.pidfd, EpollEvent::new(once, 0))?;
+    }
+    let mut gone = Vec::with_capacity(trees.len());
     let until = Instant::now() + PATIENCE;
-    while !left.is_empty() {
-        let mut fds: Vec<PollFd<'_>> = left
-            .iter()
-            .map(|tree| PollFd::new(tree.pidfd.as_fd(), PollFlags::POLLIN))
-            .collect();
-        poll(&mut fds, PollTimeout::from(1000u16))?;
+    while gone.len() < trees.len() {
+        let mut events = [EpollEvent::empty(); 64];
+        let dead = epoll.wait(&mut events, EpollTimeout::from(1000u16))?;
         let now = Instant::now();
-        let dead: Vec<bool> = fds
-            .iter()
-            .map(|fd| fd.revents().is_some_and(|seen| !seen.is_empty()))
-            .collect();
-        let mut dead = dead.into_iter();
-        left.retain(|_| {
-            let is_dead = dead.next().unwrap_or_default();
-            if is_dead {
-                gone.push(now);
-            }
-            !is_dead
-        });
-        ensure!(now < until, "{} trees do not die", left.len());
+        gone.extend(std::iter::repeat_n(now, dead));
+        ensure!(now < until, "{} trees do not die", trees.len() - gone.len());
     }
     Ok(gone)
 }

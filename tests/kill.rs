@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 use crate::hostile::Bystander;
+use crate::lifecycle::Disk;
 use crate::processes::{inhabitants, no_zombies, pid_of};
 use crate::tools;
 use crate::world::{Answer, Http, LEGATION, Ran, Session, World, am_root};

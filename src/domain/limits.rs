@@ -305,6 +305,8 @@ pub const KILL_JOURNAL_BYTES_MAX: u64 = 64 << 20;
 pub const KILL_JOURNAL_COMPACT_BYTES: u64 = 1 << 20;
 /// Bytes of one line of `kill.journal`.
 pub const KILL_JOURNAL_LINE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of disk taken in advance for `kill.journal`, so that a full disk stops no kill switch.
+pub const KILL_JOURNAL_RESERVE_BYTES: u64 = 256 << 10;
 /// Past kill switches and suspensions kept in the store.
 pub const KILL_HISTORY_MAX: u32 = 10_000;
 /// Kill switches and suspensions one list shows.

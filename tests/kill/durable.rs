@@ -391,3 +391,51 @@ fn a_switch_with_an_end_ends_by_itself() {
 }
 
 // === what does not die ===
+
+#[test]
+fn a_kill_switch_works_with_the_data_directory_full() {
+    const WHAT: &str = "a full disk under the data directory";
+    if !am_root() {
+        return tools::skip(WHAT, "not root, so nothing can be mounted");
+    }
+    // Outlives the world, which looks into its data directory to the last.
+    let disk;
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    ada.ask("demo.echo", json!({"text": "warm"}));
+    assert_eq!(world.stop(), 0);
+    let data = world.data_dir();
+    let aside = data.with_extension("aside");
+    std::fs::rename(&data, &aside).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let Some(mounted) = Disk::mount(&data) else {
+        return tools::skip(WHAT, "mount is refused here");
+    };
+    disk = mounted;
+    let copied = Command::new("cp")
+        .args(["-a", "--"])
+        .arg(aside.join("."))
+        .arg(&data)
+        .status();
+    assert!(copied.unwrap().success());
+    world.start();
+    let ada = Session {
+        http: Http::new(&world.url),
+        ..ada
+    };
+    ada.ask("demo.echo", json!({"text": "warm again"}));
+    disk.fill();
+    let report = on(&world, "mcp", "demo", "it leaks");
+    assert_eq!(report["isolates_stopped"], 1, "{report}");
+    switched_off(
+        &ada.call("demo.echo", json!({"text": "x"})),
+        "mcp",
+        "it leaks",
+    );
+    world.kill_9();
+    disk.free();
+    world.start();
+    let list = world.cli(&["kill-switch", "list"]);
+    assert_eq!(list[0]["reason"], "it leaks", "{list}");
+}

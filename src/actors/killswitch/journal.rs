@@ -3,13 +3,15 @@
 //! One line for each change: sixteen hex digits of the SHA-256 of the rest, a space, JSON. A last
 //! line without its end was never acknowledged and is cut off; any other line that does not fit its
 //! checksum stops the start, because what it denied must not be forgotten silently. The file always
-//! holds all that is in force; it is written anew, by a rename, when most of it is past.
+//! holds all that is in force; it is written anew, by a rename, when most of it is past. Disk blocks
+//! for what comes next are taken in advance, so that a full disk does not stop a kill switch.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,6 +20,7 @@ use crate::domain::ids::DenyId;
 use crate::domain::kill::{Deny, Lifted};
 use crate::domain::limits::{
     KILL_JOURNAL_BYTES_MAX, KILL_JOURNAL_COMPACT_BYTES, KILL_JOURNAL_LINE_BYTES_MAX,
+    KILL_JOURNAL_RESERVE_BYTES,
 };
 
 /// Its name in the data directory.
@@ -112,6 +115,8 @@ pub(super) struct Journal {
     length: u64,
     /// The size after it was last written anew.
     compact: u64,
+    /// Up to where the disk has blocks for it.
+    reserved: u64,
     /// A write failed and what it left could not be cut off.
     untidy: bool,
     sync: fn(&File) -> std::io::Result<()>,
@@ -155,11 +160,13 @@ impl Journal {
             file,
             length: whole as u64,
             compact: 0,
+            reserved: 0,
             untidy: torn > 0,
             sync: File::sync_data,
             path: path.clone(),
         };
         journal.tidy().map_err(io("cut a torn line off"))?;
+        journal.reserve();
         Ok(Opened {
             journal,
             records,
@@ -189,6 +196,7 @@ impl Journal {
         match written {
             Ok(()) => {
                 self.length += bytes.len() as u64;
+                self.reserve();
                 Ok(())
             }
             Err(source) => {
@@ -235,6 +243,8 @@ impl Journal {
         self.length = bytes.len() as u64;
         self.compact = self.length;
         self.untidy = false;
+        self.reserved = 0;
+        self.reserve();
         let dir = self.path.parent().unwrap_or(Path::new("."));
         sync_dir(dir).map_err(|source| self.io("make the new", source))
     }
@@ -253,10 +263,26 @@ impl Journal {
         Ok(())
     }
 
+    /// Takes blocks for the lines to come while there are some. Where the file system has no such
+    /// thing, or the disk is full already, an append takes what it finds.
+    fn reserve(&mut self) {
+        let wanted = self.length + KILL_JOURNAL_RESERVE_BYTES;
+        if self.reserved >= self.length + KILL_JOURNAL_RESERVE_BYTES / 2 {
+            return;
+        }
+        let (from, bytes) = (self.length, KILL_JOURNAL_RESERVE_BYTES);
+        if fallocate(&self.file, FallocateFlags::KEEP_SIZE, from, bytes).is_ok() {
+            self.reserved = wanted;
+        }
+    }
+
     /// Cuts off what a failed write left.
     fn tidy(&mut self) -> std::io::Result<()> {
         if self.untidy {
             self.file.set_len(self.length)?;
+            // What was reserved behind the end went with it.
+            self.reserved = 0;
+            self.reserve();
             (self.sync)(&self.file)?;
             self.untidy = false;
         }
