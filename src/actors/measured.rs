@@ -1,4 +1,7 @@
 //! An actor whose handlers are timed and whose end is counted; otherwise the actor it wraps.
+//!
+//! Handlers are boxed: an actor's task is as large as its largest handler for as long as it lives,
+//! and thousands of actors wait for their next message at any time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -81,7 +84,7 @@ impl<A: Actor> Actor for Measured<A> {
         myself: ActorRef<A::Msg>,
         args: A::Arguments,
     ) -> Result<A::State, ActorProcessingErr> {
-        self.done(self.actor.pre_start(myself, args).await)
+        self.done(Box::pin(self.actor.pre_start(myself, args)).await)
     }
 
     // Not timed: here a run shakes hands, in its own task, and nobody waits for it.
@@ -90,7 +93,7 @@ impl<A: Actor> Actor for Measured<A> {
         myself: ActorRef<A::Msg>,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.done(self.actor.post_start(myself, state).await)
+        self.done(Box::pin(self.actor.post_start(myself, state)).await)
     }
 
     async fn post_stop(
@@ -99,7 +102,7 @@ impl<A: Actor> Actor for Measured<A> {
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         self.fate.store(NORMAL, Ordering::Relaxed);
-        self.done(self.actor.post_stop(myself, state).await)
+        self.done(Box::pin(self.actor.post_stop(myself, state)).await)
     }
 
     async fn handle(
@@ -109,7 +112,7 @@ impl<A: Actor> Actor for Measured<A> {
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         let _watch = self.watch();
-        self.done(self.actor.handle(myself, message, state).await)
+        self.done(Box::pin(self.actor.handle(myself, message, state)).await)
     }
 
     async fn handle_supervisor_evt(
@@ -119,7 +122,7 @@ impl<A: Actor> Actor for Measured<A> {
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         let _watch = self.watch();
-        self.done(self.actor.handle_supervisor_evt(myself, event, state).await)
+        self.done(Box::pin(self.actor.handle_supervisor_evt(myself, event, state)).await)
     }
 }
 

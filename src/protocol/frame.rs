@@ -7,10 +7,10 @@
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes asked for in one read.
-const READ_BYTES: usize = 8 << 10;
-/// A buffer larger than this is not kept for the next line.
-const KEEP_BYTES: usize = 64 << 10;
+/// Bytes asked for in one read: least and most. What an idle reader waits with is the least.
+const READ_BYTES: (usize, usize) = (1 << 10, 8 << 10);
+/// A buffer this many times larger than the next read is not kept for it.
+const KEEP_READS: usize = 4;
 
 /// Why there is no next line.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,8 @@ pub struct Lines<R> {
     buffer: BytesMut,
     scanned: usize,
     cap: usize,
+    /// Bytes to ask for next: more after a read that was full, less after one that was not.
+    ask: usize,
     ended: bool,
 }
 
@@ -44,6 +46,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             buffer: BytesMut::new(),
             scanned: 0,
             cap,
+            ask: READ_BYTES.0,
             ended: false,
         }
     }
@@ -73,13 +76,20 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 let rest = std::mem::take(&mut self.buffer);
                 return Ok((!rest.is_empty()).then(|| trim(rest.freeze())));
             }
-            if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES {
+            if self.buffer.is_empty() && self.buffer.capacity() > KEEP_READS * self.ask {
                 self.buffer = BytesMut::new();
             }
             // Doubling keeps a large line linear; small reads keep an idle reader small.
             self.buffer
-                .reserve(READ_BYTES.max(self.buffer.len().min(1 << 20)));
-            self.ended = self.reader.read_buf(&mut self.buffer).await? == 0;
+                .reserve(self.ask.max(self.buffer.len().min(1 << 20)));
+            let room = self.buffer.capacity() - self.buffer.len();
+            let read = self.reader.read_buf(&mut self.buffer).await?;
+            self.ask = if read == room {
+                (self.ask * 2).min(READ_BYTES.1)
+            } else {
+                (self.ask / 2).max(READ_BYTES.0)
+            };
+            self.ended = read == 0;
         }
     }
 }
@@ -151,7 +161,7 @@ mod tests {
         assert_eq!(lines.next().await.unwrap().unwrap(), "small");
         drop(feed.await.unwrap());
         assert!(lines.next().await.unwrap().is_none());
-        assert!(lines.buffer.capacity() <= KEEP_BYTES.max(2 * READ_BYTES));
+        assert!(lines.buffer.capacity() <= KEEP_READS * READ_BYTES.1);
     }
 
     proptest! {

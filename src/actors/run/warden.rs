@@ -42,9 +42,12 @@ impl Warden {
             _ = &mut self.stdout_ended => Cause::StdoutEnded,
         };
         match cause {
-            Cause::Exit(exit) => self.died(exit).await,
-            Cause::StdoutEnded => self.half_closed(exit).await,
-            Cause::Ordered(Order::Stop(verdict)) => self.stop(verdict, exit, orders).await,
+            Cause::Exit(exit) => Box::pin(self.died(exit)).await,
+            Cause::StdoutEnded => Box::pin(self.half_closed(exit)).await,
+            // Boxed, like what a run's end takes: all of its life the task would be as large.
+            Cause::Ordered(Order::Stop(verdict)) => {
+                Box::pin(self.stop(verdict, exit, orders)).await;
+            }
             Cause::Ordered(Order::Fault(verdict) | Order::Kill(verdict)) => {
                 self.end(verdict);
                 self.scope.kill();
