@@ -15,14 +15,14 @@ use sandbox::status::Decoder;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stage::Stage;
 use super::usage::usage;
 use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
-use crate::domain::limits::KILL_WAIT;
+use crate::domain::limits::{BURIALS_MAX, KILL_WAIT};
 use crate::domain::verdict::OomScope;
 
 /// First and longest pause between looks at a cgroup that is dying.
@@ -34,6 +34,10 @@ const OOM_LOOKS: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(500),
 ];
+
+/// Reading last counters and removing cgroups is as much work for the kernel as the dying itself: where
+/// hundreds die at once, whoever still has to die comes first.
+static BURIALS: Semaphore = Semaphore::const_new(BURIALS_MAX);
 
 /// What is shared by the scope, the warden and the exit future.
 #[derive(Debug)]
@@ -98,8 +102,17 @@ impl Run {
         pids
     }
 
-    /// Reads the last counters and removes the cgroup. Blocks for milliseconds.
-    fn bury(&self) -> Remains {
+    /// Reads the last counters and removes the cgroup, when it is its turn.
+    async fn bury(self: Arc<Self>) -> Remains {
+        // Never closed; and without a permit it would only be less polite.
+        let _turn = BURIALS.acquire().await;
+        spawn_blocking(move || self.bury_now())
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Blocks for milliseconds.
+    fn bury_now(&self) -> Remains {
         // Out of its place first: nobody shall wait for this lock while we wait for the kernel.
         let leaf = self.leaf().take();
         let Some(leaf) = leaf else {
@@ -120,7 +133,7 @@ impl Run {
     /// The barrier nobody waits for, after the scope was dropped.
     async fn end_abandoned(self: Arc<Self>) {
         if self.end(KILL_WAIT).await {
-            spawn_blocking(move || self.bury()).await.ok();
+            self.bury().await;
         } else {
             let survivors = self.survivors();
             tracing::error!(
@@ -386,8 +399,7 @@ impl JailScope {
                 survivors: self.run.survivors(),
             };
         }
-        let run = Arc::clone(&self.run);
-        let remains = spawn_blocking(move || run.bury()).await.unwrap_or_default();
+        let remains = Arc::clone(&self.run).bury().await;
         *self.remains() = Some(remains.clone());
         remains
     }

@@ -94,6 +94,7 @@ table! {
     INSTALL_DEADLINE,
     IDLE_AFTER,
     KILL_WAIT,
+    BURIALS_MAX,
     STOP_STDIN,
     STOP_TERM,
     PING_EVERY,
