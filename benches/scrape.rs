@@ -217,6 +217,7 @@ fn sleeper(number: usize) -> SpawnSpec {
         workdir: "/".into(),
         profile: Profile::None,
         network: Network::None,
+        ports: Vec::new(),
         identity: somebody(),
         declared: Declared::default(),
         secrets: None,

@@ -24,7 +24,7 @@ use crate::plan::{Identity, PlanError, Program};
 use crate::profile::{Network, Profile};
 use crate::reach::{self, Declared};
 use crate::sys;
-use crate::wire::Ask;
+pub use link::{Door, Doors};
 use link::{Ends, Link};
 
 /// Hex digits of the installation's id in the name of its cgroup.
@@ -123,6 +123,8 @@ pub struct SpawnSpec {
     pub profile: Profile,
     /// What it may reach.
     pub network: Network,
+    /// Ports of the hosts it may reach ([`Network::Allowlist`]); at most [`crate::plan::PORTS_MAX`].
+    pub ports: Vec<u16>,
     /// Whom it runs as; under root it must be given.
     pub identity: Option<Identity>,
     /// What its definition declares beyond the program.
@@ -156,6 +158,8 @@ pub struct Spawned {
     pub stderr: OwnedFd,
     /// Read end of the status pipe; see [`crate::status`].
     pub status: OwnedFd,
+    /// Through which its listeners come ([`Network::Allowlist`]).
+    pub door: Option<Door>,
     /// What its profile asks for and it runs without.
     pub degraded: Vec<Facility>,
     /// Time to make the cgroup and write its limits.
@@ -247,6 +251,7 @@ impl Host {
                 stdout: ends.stdout,
                 stderr: ends.stderr,
                 status: ends.status,
+                door: ends.door,
                 degraded: built.degraded,
                 cgroup_took,
                 clone_took: began.elapsed().saturating_sub(cgroup_took),
@@ -269,11 +274,9 @@ impl Host {
         let entry = leaf.entry()?;
         let mut entries: Vec<RawFd> = entry.dir.iter().map(AsRawFd::as_raw_fd).collect();
         entries.extend(entry.tasks.iter().map(AsRawFd::as_raw_fd));
-        let ask = Ask::Spawn {
-            into_cgroup: entry.dir.is_some(),
-        };
         let link = self.link();
-        link::spawn(&link, &built.plan, opening, built.namespaces, ask, &entries)
+        let into_cgroup = entry.dir.is_some();
+        link::spawn(&link, built, opening, into_cgroup, &entries)
     }
 
     fn order(&self, spec: &SpawnSpec) -> Result<Built, HostError> {
@@ -281,6 +284,7 @@ impl Host {
         let order = Order {
             profile: spec.profile,
             network: spec.network,
+            ports: &spec.ports,
             identity: spec.identity,
             home: &spec.workdir,
             needs: &needs,

@@ -5,6 +5,7 @@
 //! but its own list. Nothing returns from here; a panic ends the process with 125, a step that
 //! failed with 126 and a record on the status pipe.
 
+mod doors;
 mod landlock;
 mod secrets;
 mod server;
@@ -21,7 +22,6 @@ use crate::plan::{Place, Plan};
 use crate::spawnd;
 use crate::status::{self, Failure, Record};
 use crate::sys;
-use crate::wire::FIXED_FDS;
 
 /// Exit code of an init whose own code failed.
 const EXIT_PANIC: i32 = 125;
@@ -29,10 +29,12 @@ const EXIT_PANIC: i32 = 125;
 const EXIT_FAILED: i32 = 126;
 /// Descriptors are first moved here, out of the way of the numbers they end up at.
 const ASIDE: RawFd = 64;
-/// Where the plan, the status pipe and the lifeline end up; the stdio is below, `tasks` above.
+/// Where the plan, the status pipe, the lifeline and the door, if there is one, end up; the stdio is
+/// below, `tasks` above.
 const SEAT_PLAN: RawFd = 3;
 const SEAT_STATUS: RawFd = 4;
 const SEAT_LIFELINE: RawFd = 5;
+const SEAT_DOOR: RawFd = 6;
 
 /// Ends the process if unwinding ever gets here: a panicking init must not run spawnd's code.
 struct ExitGuard;
@@ -44,11 +46,11 @@ impl Drop for ExitGuard {
 }
 
 /// The entry of a freshly cloned init; `given` are the descriptors of the request, the v2
-/// directory taken out.
-pub(crate) fn run(given: &[RawFd]) -> ! {
+/// directory taken out; the v1 `tasks` files begin at number `tasks`.
+pub(crate) fn run(given: &[RawFd], tasks: usize) -> ! {
     let _guard = ExitGuard;
     let mut status = None;
-    let failure = match build(given, &mut status) {
+    let failure = match build(given, tasks, &mut status) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -71,10 +73,14 @@ pub(crate) fn probe(namespaces: u64) -> i32 {
     }
 }
 
-fn build(given: &[RawFd], status: &mut Option<File>) -> Result<Infallible, Failure> {
+fn build(
+    given: &[RawFd],
+    tasks: usize,
+    status: &mut Option<File>,
+) -> Result<Infallible, Failure> {
     let seats = seat(given).map_err(|e| failed(Place::Descriptors, "arrange descriptors", &e))?;
     *status = Some(File::from(sys::adopt(SEAT_STATUS)));
-    enter_v1(seats)?;
+    enter_v1(tasks, seats)?;
     let plan = Plan::unseal(sys::adopt(SEAT_PLAN))
         .map_err(|e| failed(Place::Plan, "read the plan", &e))?;
     let lifeline = sys::adopt(SEAT_LIFELINE);
@@ -115,10 +121,10 @@ fn seat(given: &[RawFd]) -> io::Result<RawFd> {
     Ok(seats)
 }
 
-/// Enters the v1 hierarchies whose `tasks` files follow the fixed descriptors. `tasks`, never
+/// Enters the v1 hierarchies whose `tasks` files follow the other descriptors. `tasks`, never
 /// `cgroup.procs`: the latter waits for a grace period of the whole host (0.05 ms against 7–11).
-fn enter_v1(seats: RawFd) -> Result<(), Failure> {
-    let first = RawFd::try_from(FIXED_FDS).unwrap_or(RawFd::MAX);
+fn enter_v1(tasks: usize, seats: RawFd) -> Result<(), Failure> {
+    let first = RawFd::try_from(tasks).unwrap_or(RawFd::MAX);
     for fd in first..seats {
         File::from(sys::adopt(fd))
             .write_all(b"0")

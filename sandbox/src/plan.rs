@@ -26,6 +26,11 @@ use view::View;
 /// Bytes of a plan; arguments and environment have their own, smaller bound in the kernel (2 MiB).
 pub const PLAN_BYTES_MAX: u64 = 4 << 20;
 
+/// Ports that hosts of one isolate are named with.
+pub const PORTS_MAX: usize = 8;
+/// Where the proxy listens inside an isolate's network.
+pub const PROXY_PORT: u16 = 3128;
+
 /// The order of things, from the clone to the server's first instruction. Places without a
 /// [`Step`] are either always done (cgroup, descriptors, fork, exec) or wait for their wall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +45,7 @@ pub enum Place {
     UserMap,
     /// An own cgroup namespace, after the cgroup was entered: then it is the root of all it sees.
     CgroupNamespace,
-    /// Loopback; the listeners of the egress proxy will come here too.
+    /// Loopback, and the listeners of the way out.
     Network,
     /// An own session.
     Session,
@@ -123,6 +128,12 @@ pub enum Step {
     CgroupNamespace,
     /// `lo` goes up.
     Loopback,
+    /// `lo` goes up, every address leads to it, and the gateway is given what listens there: a name
+    /// server's socket, a proxy's, and one for each port.
+    Doors {
+        /// Ports of the hosts that may be reached.
+        ports: Vec<u16>,
+    },
     /// `setsid`: signals from the gateway's terminal do not reach the isolate.
     Session,
     /// `sethostname`.
@@ -162,7 +173,7 @@ impl Step {
         match self {
             Self::UserMap { .. } => Place::UserMap,
             Self::CgroupNamespace => Place::CgroupNamespace,
-            Self::Loopback => Place::Network,
+            Self::Loopback | Self::Doors { .. } => Place::Network,
             Self::Session => Place::Session,
             Self::HostName(_) => Place::HostName,
             Self::Subreaper => Place::Subreaper,
@@ -275,6 +286,9 @@ pub enum PlanError {
     /// Secret files have no plain directory, or one of them no plain name.
     #[error("`{0}` is no place for secret files")]
     SecretPlace(String),
+    /// Too many ports, or one that the isolate's own name server or proxy has.
+    #[error("a way out cannot be made with these ports: {0}")]
+    Ports(&'static str),
     /// Root is nobody an isolate may be.
     #[error("an isolate never runs as uid or gid 0")]
     Root,
@@ -311,6 +325,12 @@ impl Plan {
                 }
                 Step::Mounts(view) => view.check()?,
                 Step::Secrets(secrets) => secrets.files.check()?,
+                Step::Doors { ports } if ports.len() > PORTS_MAX => {
+                    return Err(PlanError::Ports("there are too many"));
+                }
+                Step::Doors { ports } if ports.iter().any(|p| [0, PROXY_PORT].contains(p)) => {
+                    return Err(PlanError::Ports("0 and the proxy's own are none"));
+                }
                 _ => {}
             }
         }

@@ -112,13 +112,16 @@ pub enum Network {
     None,
     /// Itself, over `lo`.
     Loopback,
+    /// Itself, and what goes through the gateway's listeners inside its network: a name server, a
+    /// proxy, and a port for each that hosts are named with. The gateway decides what goes on.
+    Allowlist,
     /// All the host reaches, services of the host and metadata addresses included.
     Host,
 }
 
 impl Network {
     /// All of them, the narrowest first.
-    pub const ALL: [Self; 3] = [Self::None, Self::Loopback, Self::Host];
+    pub const ALL: [Self; 4] = [Self::None, Self::Loopback, Self::Allowlist, Self::Host];
 
     /// The word for it.
     #[must_use]
@@ -126,6 +129,7 @@ impl Network {
         match self {
             Self::None => "none",
             Self::Loopback => "loopback",
+            Self::Allowlist => "allowlist",
             Self::Host => "host",
         }
     }
@@ -144,7 +148,7 @@ impl FromStr for Network {
         Self::ALL
             .into_iter()
             .find(|network| network.name() == text)
-            .ok_or_else(|| UnknownWord::new("a network mode", "none, loopback, host", text))
+            .ok_or_else(|| UnknownWord::new("a network mode", "none, loopback, allowlist, host", text))
     }
 }
 
@@ -177,7 +181,7 @@ mod tests {
         let text = "bridge".parse::<Network>().unwrap_err().to_string();
         assert_eq!(
             text,
-            "`bridge` is not a network mode; known are none, loopback, host"
+            "`bridge` is not a network mode; known are none, loopback, allowlist, host"
         );
     }
 }

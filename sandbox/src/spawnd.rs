@@ -66,7 +66,7 @@ fn answer(socket: &OwnedFd, cloned: io::Result<(i32, OwnedFd)>) {
 }
 
 fn serve(request: Request, mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
-    let cgroup = match request.ask {
+    let (tasks, cgroup) = match request.ask {
         Ask::Probe => {
             return match sys::clone_sibling(request.namespaces, None)? {
                 Cloned::Child => sys::exit_now(init::probe(request.namespaces)),
@@ -74,17 +74,19 @@ fn serve(request: Request, mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> 
             };
         }
         // Fewer descriptors than promised: our table was full when they arrived.
-        Ask::Spawn { into_cgroup } if fds.len() < FIXED_FDS + usize::from(into_cgroup) => {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        Ask::Spawn { door, into_cgroup } => {
+            let first = FIXED_FDS + usize::from(door);
+            if fds.len() < first + usize::from(into_cgroup) {
+                return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            }
+            (first, into_cgroup.then(|| fds.remove(first)))
         }
-        Ask::Spawn { into_cgroup: true } => Some(fds.remove(FIXED_FDS)),
-        Ask::Spawn { into_cgroup: false } => None,
     };
     match sys::clone_sibling(request.namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
         Cloned::Caller { pid, pidfd } => Ok((pid, pidfd)),
         Cloned::Child => {
             let given: Vec<_> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
-            init::run(&given)
+            init::run(&given, tasks)
         }
     }
 }

@@ -12,16 +12,23 @@ use crate::sys;
 
 /// Descriptors every spawn brings: stdin, stdout, stderr, plan, status, lifeline.
 pub(crate) const FIXED_FDS: usize = 6;
-/// The v2 directory and up to this many v1 `tasks` files come after them.
-pub(crate) const FDS_MAX: usize = FIXED_FDS + 1 + 6;
+/// The door, the v2 directory and up to this many v1 `tasks` files come after them.
+pub(crate) const FDS_MAX: usize = FIXED_FDS + 2 + 6;
+/// Listeners of one isolate: the name server's, the proxy's, and one for each port.
+pub(crate) const DOORS_MAX: usize = 2 + crate::plan::PORTS_MAX;
 const REQUEST_BYTES: usize = 16;
 const ANSWER_BYTES: usize = 8;
 
 /// What is asked of spawnd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Clone an init. `into_cgroup`: the seventh descriptor is a v2 directory.
-    Spawn { into_cgroup: bool },
+    /// Clone an init.
+    Spawn {
+        /// A socket to hand listeners over follows the fixed descriptors.
+        door: bool,
+        /// A v2 directory follows them.
+        into_cgroup: bool,
+    },
     /// Clone a child that ends at once, to see whether the namespaces may be had.
     Probe,
 }
@@ -38,8 +45,9 @@ impl Request {
     fn encode(self) -> [u8; REQUEST_BYTES] {
         let op: u64 = match self.ask {
             Ask::Probe => 1,
-            Ask::Spawn { into_cgroup: false } => 2,
-            Ask::Spawn { into_cgroup: true } => 3,
+            Ask::Spawn { door, into_cgroup } => {
+                2 + u64::from(into_cgroup) + 2 * u64::from(door)
+            }
         };
         let mut out = [0; REQUEST_BYTES];
         let (head, tail) = out.split_at_mut(8);
@@ -53,8 +61,10 @@ impl Request {
         let namespaces = u64::from_le_bytes(*rest.first_chunk::<8>()?);
         let ask = match u64::from_le_bytes(*op) {
             1 => Ask::Probe,
-            2 => Ask::Spawn { into_cgroup: false },
-            3 => Ask::Spawn { into_cgroup: true },
+            op @ 2..=5 => Ask::Spawn {
+                door: op >= 4,
+                into_cgroup: op % 2 == 1,
+            },
             _ => return None,
         };
         Some(Self { ask, namespaces })
@@ -145,6 +155,18 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Hands listeners over.
+pub(crate) fn send_doors(socket: BorrowedFd<'_>, doors: &[RawFd]) -> io::Result<()> {
+    send(socket, &[0], doors)
+}
+
+/// Receives listeners.
+pub(crate) fn receive_doors(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut space = nix::cmsg_space!([RawFd; DOORS_MAX]);
+    let (_, doors) = receive(socket, &mut [0], &mut space)?;
+    Ok(doors)
+}
+
 fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
@@ -196,7 +218,10 @@ mod tests {
     fn a_request_keeps_its_header_and_descriptors() {
         let (ours, theirs) = pair();
         let request = Request {
-            ask: Ask::Spawn { into_cgroup: true },
+            ask: Ask::Spawn {
+                door: true,
+                into_cgroup: false,
+            },
             namespaces: sys::CLONE_NEWPID,
         };
         let extra = std::io::pipe().unwrap();

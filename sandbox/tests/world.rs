@@ -92,6 +92,7 @@ pub(crate) fn spec(path: &str, args: &[&str]) -> SpawnSpec {
         workdir: "/".into(),
         profile: Profile::None,
         network: Network::None,
+        ports: Vec::new(),
         identity: identity(),
         declared: Declared::default(),
         limits: LIMITS,

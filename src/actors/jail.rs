@@ -302,7 +302,7 @@ fn refusal(error: &HostError) -> LaunchError {
         HostError::SpawnerLost(_) | HostError::Cgroup(CgroupError::Occupied { .. }) => {
             return LaunchError::Busy(error.to_string());
         }
-        HostError::Unavailable(refused) => (refused.missing().facility.name(), None),
+        HostError::Unavailable(refused) => (refused.facility().name(), None),
         HostError::Installation(_) => ("installation", None),
         HostError::Plan(_) => ("plan", None),
         HostError::Clone(source) => ("clone", source.raw_os_error()),

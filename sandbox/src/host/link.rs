@@ -1,6 +1,7 @@
 //! The gateway's end of the socket to spawnd.
 
 use std::io::{self, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +14,8 @@ use nix::sys::time::TimeVal;
 use super::process::{Known, Process};
 use super::{HostError, OPENING_BYTES_MAX};
 use crate::SPAWND_ARGUMENT;
-use crate::plan::Plan;
+use crate::plan::Step;
+use crate::plan::build::Built;
 use crate::sys;
 use crate::wire::{self, Ask, Request};
 
@@ -23,18 +25,57 @@ pub(super) struct Ends {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) status: OwnedFd,
+    pub(super) door: Option<Door>,
+}
+
+/// Where the listeners of an isolate's way out arrive, once its init has made them.
+#[derive(Debug)]
+pub struct Door(OwnedFd);
+
+/// The listeners inside an isolate's network. They do not block.
+#[derive(Debug)]
+pub struct Doors {
+    /// Name queries.
+    pub names: UdpSocket,
+    /// The proxy.
+    pub proxy: TcpListener,
+    /// One for each port, in the order of the ports that were asked for.
+    pub ports: Vec<TcpListener>,
+}
+
+impl Door {
+    /// The listeners. They are there when the status pipe has told that the server was started.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn take(self) -> io::Result<Doors> {
+        let mut fds = wire::receive_doors(self.0.as_fd())?.into_iter();
+        let (Some(names), Some(proxy)) = (fds.next(), fds.next()) else {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        };
+        let doors = Doors {
+            names: names.into(),
+            proxy: proxy.into(),
+            ports: fds.map(TcpListener::from).collect(),
+        };
+        doors.names.set_nonblocking(true)?;
+        for listener in std::iter::once(&doors.proxy).chain(&doors.ports) {
+            listener.set_nonblocking(true)?;
+        }
+        Ok(doors)
+    }
 }
 
 /// Seals the plan and has an init made for it; `entries` are the descriptors of its cgroup.
 /// The caller holds the link's lock: the init is known before a `heal` can look for strays.
 pub(super) fn spawn(
     link: &Link,
-    plan: &Plan,
+    built: &Built,
     opening: &[u8],
-    namespaces: u64,
-    ask: Ask,
+    into_cgroup: bool,
     entries: &[RawFd],
 ) -> Result<(Process, Ends), HostError> {
+    let (plan, namespaces) = (&built.plan, built.namespaces);
     let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
     let (stdin_theirs, mut stdin) = pipe()?;
     open_with(&mut stdin, opening)?;
@@ -43,7 +84,15 @@ pub(super) fn spawn(
     let (status, status_theirs) = pipe()?;
     let (lifeline_theirs, lifeline) = pipe()?;
     let plan = plan.seal().map_err(|e| HostError::io("seal the plan", e))?;
-    // The order is the wire's: stdio, plan, status, lifeline, v2 directory, tasks.
+    let has_doors = |step: &Step| matches!(step, Step::Doors { .. });
+    let door = if built.plan.steps.iter().any(has_doors) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags);
+        Some(pair.map_err(|e| HostError::io("make a socket pair", e))?)
+    } else {
+        None
+    };
+    // The order is the wire's: stdio, plan, status, lifeline, door, v2 directory, tasks.
     let mut fds = vec![
         stdin_theirs.as_raw_fd(),
         stdout_theirs.as_raw_fd(),
@@ -52,7 +101,12 @@ pub(super) fn spawn(
         status_theirs.as_raw_fd(),
         lifeline_theirs.as_raw_fd(),
     ];
+    fds.extend(door.iter().map(|(_, theirs)| theirs.as_raw_fd()));
     fds.extend(entries);
+    let ask = Ask::Spawn {
+        door: door.is_some(),
+        into_cgroup,
+    };
     let (pid, pidfd) = link.ask(Request { ask, namespaces }, &fds)?;
     let known = Known::new(pid);
     let alone = namespaces & sys::CLONE_NEWPID == 0;
@@ -61,6 +115,7 @@ pub(super) fn spawn(
         stdout: stdout.into(),
         stderr: stderr.into(),
         status: status.into(),
+        door: door.map(|(ours, _)| Door(ours)),
     };
     Ok((
         Process::new(pid, pidfd, lifeline.into(), known, alone),

@@ -9,7 +9,7 @@ use super::link::{self, Link};
 use super::process::{self, Process};
 use super::{HostConfig, HostError};
 use crate::facility::{Facility, Missing};
-use crate::plan::build::Ground;
+use crate::plan::build::{Built, Ground};
 use crate::plan::view::{Accounts, Base, Kind, Mount, Needs, View};
 use crate::plan::{Identity, Plan, Step};
 use crate::profile::{Network, Profile};
@@ -233,8 +233,12 @@ fn rehearse(link: &Link, ground: &Ground, wall: &Wall) -> Result<Option<String>,
         program: None,
     };
     plan.check()?;
-    let ask = Ask::Spawn { into_cgroup: false };
-    let (process, ends) = match link::spawn(link, &plan, &[], namespaces, ask, &[]) {
+    let built = Built {
+        plan,
+        namespaces,
+        degraded: Vec::new(),
+    };
+    let (process, ends) = match link::spawn(link, &built, &[], false, &[]) {
         Ok(spawned) => spawned,
         Err(HostError::Clone(error)) => return Ok(Some(format!("clone failed: {error}"))),
         Err(other) => return Err(other),

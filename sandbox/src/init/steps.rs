@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{failed, landlock, secrets, view};
+use super::{doors, failed, landlock, secrets, view};
 use crate::plan::{Identity, Rlimits, Step};
 use crate::seccomp;
 use crate::status::Failure;
@@ -25,6 +25,7 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::Loopback => {
             rights::loopback_up().map_err(|e| failed(place, "set the interface `lo` up", &e))
         }
+        Step::Doors { ports } => doors::open(ports),
         Step::HostName(name) => nix::unistd::sethostname(name)
             .map_err(|e| failed(place, "set the host name", &e.into())),
         Step::Mounts(wanted) => view::build(wanted),

@@ -22,6 +22,8 @@ pub struct Order<'a> {
     pub profile: Profile,
     /// What it may reach.
     pub network: Network,
+    /// Ports of the hosts it may reach ([`Network::Allowlist`]).
+    pub ports: &'a [u16],
     /// Whom it runs as, where we may choose.
     pub identity: Option<Identity>,
     /// Its home and working directory.
@@ -85,6 +87,20 @@ pub enum Refused {
         /// What is missing, why, and how to get it.
         missing: Missing,
     },
+    /// An allowlist needs a network of the isolate's own.
+    #[error(
+        "network allowlist needs an own network, which {}; give the mcp profile standard or strict",
+        match missing {
+            Some(missing) => format!("cannot be had: {missing}"),
+            None => format!("profile {profile} does not have"),
+        }
+    )]
+    Allowlist {
+        /// The profile.
+        profile: Profile,
+        /// What is missing, if that is why.
+        missing: Option<Missing>,
+    },
     /// Secret files need it. Without it they would lie on a disk, where others see them: nobody
     /// can allow that by naming it.
     #[error(
@@ -98,11 +114,12 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// What is missing.
+    /// The facility that is not there, or is not used.
     #[must_use]
-    pub const fn missing(&self) -> &Missing {
+    pub const fn facility(&self) -> Facility {
         match self {
-            Self::Profile { missing, .. } | Self::SecretFiles { missing } => missing,
+            Self::Profile { missing, .. } | Self::SecretFiles { missing } => missing.facility,
+            Self::Allowlist { .. } => Facility::NetworkNamespace,
         }
     }
 }
@@ -198,6 +215,13 @@ impl Order<'_> {
         });
         let namespaces = self.namespaces(ground, view.is_some());
         let step = |wanted: bool, step: Step| wanted.then_some(step);
+        if self.network == Network::Allowlist && namespaces & sys::CLONE_NEWNET == 0 {
+            // Never in the host's network: there its route would cut the host off.
+            return Err(Refused::Allowlist {
+                profile: self.profile,
+                missing: ground.lack(Facility::NetworkNamespace).cloned(),
+            });
+        }
         let in_user_namespace = namespaces & sys::CLONE_NEWUSER != 0;
         let privileged = ground.own.uid == 0 || in_user_namespace;
         let landlock = view
@@ -215,10 +239,7 @@ impl Order<'_> {
                 },
             ),
             step(uses(Facility::CgroupNamespace), Step::CgroupNamespace),
-            step(
-                namespaces & sys::CLONE_NEWNET != 0 && self.network == Network::Loopback,
-                Step::Loopback,
-            ),
+            self.network_step(namespaces),
             Some(Step::Session),
             step(
                 namespaces & sys::CLONE_NEWUTS != 0,
@@ -249,6 +270,17 @@ impl Order<'_> {
             namespaces,
             degraded,
         })
+    }
+
+    fn network_step(&self, namespaces: u64) -> Option<Step> {
+        match self.network {
+            _ if namespaces & sys::CLONE_NEWNET == 0 => None,
+            Network::None | Network::Host => None,
+            Network::Loopback => Some(Step::Loopback),
+            Network::Allowlist => Some(Step::Doors {
+                ports: self.ports.to_vec(),
+            }),
+        }
     }
 
     /// Whether this run uses a facility: its profile asks for it and the host has it.
@@ -314,6 +346,7 @@ mod tests {
         Order {
             profile,
             network,
+            ports: &[443],
             identity: Some(Identity { uid: 9, gid: 9 }),
             home: Path::new("/h/u/m"),
             needs,
@@ -489,7 +522,7 @@ mod tests {
             assert!(plan.steps.iter().any(becomes), "{profile}");
             let lack = lacking(&[Facility::UserRange], &[Facility::UserRange], 0);
             let refused = built(profile, Network::None, &lack).unwrap_err();
-            assert_eq!(refused.missing().facility, Facility::UserRange);
+            assert_eq!(refused.facility(), Facility::UserRange);
         }
     }
 

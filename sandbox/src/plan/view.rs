@@ -39,6 +39,8 @@ const PROGRAMS: [&str; 8] = [
     "/libx32",
     "/nix/store",
 ];
+/// Names are looked up by the gateway.
+const RESOLVER: &str = "nameserver 127.0.0.1\noptions timeout:3 attempts:2\n";
 /// Of `/etc` only what programs need and what tells nothing of the host's users and keys.
 const ETC: [&str; 18] = [
     "/etc/alternatives",
@@ -185,8 +187,10 @@ impl View {
             "/etc/nsswitch.conf",
             Kind::Text("passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
         );
-        if network == Network::Host {
-            put("/etc/resolv.conf", readable);
+        match network {
+            Network::Host => put("/etc/resolv.conf", readable),
+            Network::Allowlist => put("/etc/resolv.conf", Kind::Text(RESOLVER.to_owned())),
+            Network::None | Network::Loopback => {}
         }
         for at in DEVICES {
             put(at, Kind::Bind(Access::Device, Presence::Required));
