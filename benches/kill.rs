@@ -239,9 +239,10 @@ async fn one(
 
     // The eyes are open before the request is made.
     let watcher = std::thread::spawn(move || watch(&trees));
+    let spawner = proc::children(gateway.running.pid)
+        .into_iter()
+        .find(|pid| proc::name(*pid) == "legation-spawnd");
     let busy = || {
-        // Its oldest child; the others are the isolates.
-        let spawner = proc::children(gateway.running.pid).first().copied();
         let own = |pid| proc::cpu(pid).own;
         own(gateway.running.pid) + spawner.map_or(0.0, own)
     };

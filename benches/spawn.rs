@@ -1,6 +1,10 @@
 //! What it costs to start one isolate: from the decision to the reply to `initialize`, through the
-//! product's launcher, against `posix_spawn` alone, in a new pid namespace, and with limits set by
-//! hand; and again with a large heap in the parent, where a `fork` would show.
+//! product's launcher, against `posix_spawn` alone, in new namespaces, and with limits set by hand; and
+//! again with a large heap in the parent, where a `fork` would show.
+//!
+//! Like is held against like: profile `none`, which has a pid namespace, against `posix_spawn` in one;
+//! `strict` against `posix_spawn` in all the namespaces that `strict` has. What the walls cost beyond
+//! their namespaces (view, uid, filter, landlock) has a bar of its own.
 //!
 //! ```text
 //! cargo bench --bench spawn -- [--rounds N] [--heap-mib N] [--product PATH] [--out FILE]
@@ -26,7 +30,7 @@ use bytes::Bytes;
 use legation::actors::jail::{Degrade, Jail, JailConfig, Walls};
 use legation::actors::launcher::{Launch, Launcher};
 use legation::config::Config;
-use legation::domain::confinement::Confinement;
+use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
 use nix::sched::{CloneFlags, unshare};
@@ -42,6 +46,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The bars: ours against namespaces, and ours with the heap against ours without.
 const RATIO_MAX: f64 = 1.5;
 const GROWTH_MAX: f64 = 1.5;
+/// What `strict` may take longer than a clone and exec, in milliseconds.
+const STRICT_MS_MAX: f64 = 10.0;
 const REAP_MAX: Duration = Duration::from_secs(5);
 const INITIALIZE: &[u8] = br#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"spawn","version":"0"}}}
 "#;
@@ -65,6 +71,8 @@ enum Kind {
     Namespace,
     Limited,
     Ours,
+    Namespaces,
+    Strict,
 }
 
 /// Milliseconds of each kind.
@@ -146,14 +154,31 @@ struct Bench {
 // === impl Kind ===
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Plain, Self::Namespace, Self::Limited, Self::Ours];
+    const ALL: [Self; 6] = [
+        Self::Plain,
+        Self::Namespace,
+        Self::Limited,
+        Self::Ours,
+        Self::Namespaces,
+        Self::Strict,
+    ];
+
+    /// What it is held against.
+    const fn base(self) -> Self {
+        match self {
+            Self::Namespaces | Self::Strict => Self::Namespaces,
+            _ => Self::Namespace,
+        }
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Self::Plain => "posix_spawn",
             Self::Namespace => "posix_spawn in a new pid namespace",
             Self::Limited => "the same, with three v1 cgroups and limits made by hand",
-            Self::Ours => "legation: isolate with init, cgroups and limits",
+            Self::Ours => "legation, profile none: init, cgroups, limits, own uid",
+            Self::Namespaces => "posix_spawn in all namespaces of strict",
+            Self::Strict => "legation, profile strict",
         }
     }
 }
@@ -181,21 +206,25 @@ impl Bench {
                 .get(name)
                 .map_or(f64::NAN, |times| median(times.clone()))
         };
-        let base = p50(&small, Kind::Namespace.name());
         let mut text = report::preamble();
         let _ = write!(
             text,
             "\n### Spawn to the reply to `initialize`\n\np50 of {} alternating starts; {}. The \
              parent's heap is small at first, then {} MiB with every page written. Load average \
              at the end {}.\n\n\
-             | how | p50 ms | p90 ms | × namespaces | with the heap, p50 ms | growth |\n|---|---|---|---|---|---|\n",
+             | how | p50 ms | p90 ms | × its namespaces | with the heap, p50 ms | growth |\n|---|---|---|---|---|---|\n",
             options.rounds,
             enforcement.summary,
             held >> 8,
             proc::load_average(),
         );
-        for (name, times) in &small {
+        for kind in Kind::ALL {
+            let name = kind.name();
+            let Some(times) = small.get(name) else {
+                continue;
+            };
             let (before, after) = (p50(&small, name), p50(&large, name));
+            let base = p50(&small, kind.base().name());
             let _ = writeln!(
                 text,
                 "| {name} | {before:.2} | {:.2} | {:.2} | {after:.2} | {:.2} |",
@@ -206,8 +235,8 @@ impl Bench {
         }
         let _ = writeln!(
             text,
-            "\nOf ours, {executed:.2} ms are cgroups, limits, spawner, init and everything else \
-             up to the `exec` of the server."
+            "\nOf strict, {executed:.2} ms are cgroups, limits, spawner, init, walls and everything \
+             else up to the `exec` of the server."
         );
         if !enforcement.summary.contains("cgroup v2") {
             let _ = writeln!(
@@ -222,12 +251,27 @@ impl Bench {
                 Kind::Limited.name()
             );
         }
-        let ours = p50(&small, Kind::Ours.name());
-        let (ratio, growth) = (ours / base, p50(&large, Kind::Ours.name()) / ours);
+        let is = |kind: Kind| p50(&small, kind.name());
+        let ratio = |kind: Kind| is(kind) / is(kind.base());
+        let growth = p50(&large, Kind::Strict.name()) / is(Kind::Strict);
         let mut missed = Vec::new();
         for (what, is, max) in [
-            ("× posix_spawn plus namespaces", ratio, RATIO_MAX),
-            ("growth with the heap", growth, GROWTH_MAX),
+            (
+                "profile none × posix_spawn in its namespace",
+                ratio(Kind::Ours),
+                RATIO_MAX,
+            ),
+            (
+                "strict × posix_spawn in its namespaces",
+                ratio(Kind::Strict),
+                RATIO_MAX,
+            ),
+            (
+                "strict beyond posix_spawn, ms",
+                is(Kind::Strict) - is(Kind::Plain),
+                STRICT_MS_MAX,
+            ),
+            ("growth of strict with the heap", growth, GROWTH_MAX),
         ] {
             let word = if is <= max { "held" } else { "**MISSED**" };
             let _ = writeln!(text, "\n* {what}: {is:.2}, bar ≤ {max}: {word}");
@@ -249,9 +293,11 @@ impl Bench {
                 self.next += 1;
                 let took = match kind {
                     Kind::Plain => self.plain(None),
-                    Kind::Namespace => self.in_namespace(false),
-                    Kind::Limited => self.in_namespace(true),
-                    Kind::Ours => self.ours(),
+                    Kind::Namespace => self.in_namespaces(CloneFlags::CLONE_NEWPID, false),
+                    Kind::Limited => self.in_namespaces(CloneFlags::CLONE_NEWPID, true),
+                    Kind::Ours => self.ours(Profile::None),
+                    Kind::Namespaces => self.in_namespaces(of_strict(), false),
+                    Kind::Strict => self.ours(Profile::Strict),
                 };
                 let took = took.with_context(|| kind.name())?;
                 let list = times.entry(kind.name()).or_default();
@@ -283,12 +329,12 @@ impl Bench {
     }
 
     /// A thread of its own: a thread can leave its pid namespace for a new one only once.
-    fn in_namespace(&self, limited: bool) -> Result<Duration> {
+    fn in_namespaces(&self, which: CloneFlags, limited: bool) -> Result<Duration> {
         let groups = limited.then(|| Groups::named(self.next));
         let worked = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
                 let began = Instant::now();
-                unshare(CloneFlags::CLONE_NEWPID)?;
+                unshare(which)?;
                 let unshared = began.elapsed();
                 Ok(unshared + self.plain(groups.as_ref())?)
             });
@@ -300,7 +346,7 @@ impl Bench {
         worked.map_err(|_| anyhow::anyhow!("the thread panicked"))?
     }
 
-    fn ours(&mut self) -> Result<Duration> {
+    fn ours(&mut self, profile: Profile) -> Result<Duration> {
         let mut bits = [0; 10];
         let [.., a, b, c, d] = &mut bits;
         [*a, *b, *c, *d] = self.next.to_be_bytes();
@@ -312,7 +358,10 @@ impl Bench {
             env: BTreeMap::new(),
             home: self.home.clone(),
             secrets: BTreeMap::new(),
-            confinement: Confinement::default(),
+            confinement: Confinement {
+                profile: Some(profile),
+                ..Confinement::default()
+            },
             limits: Limits::default(),
             user_limits: Limits {
                 memory_bytes: 1 << 30,
@@ -336,9 +385,20 @@ impl Bench {
             ensure!(remains.survivors.is_empty(), "{:?}", remains.survivors);
             Ok((executed, took))
         })?;
-        self.executed.push(executed.as_secs_f64() * 1000.0);
+        if profile == Profile::Strict {
+            self.executed.push(executed.as_secs_f64() * 1000.0);
+        }
         Ok(took)
     }
+}
+
+fn of_strict() -> CloneFlags {
+    CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP
 }
 
 fn initialized(child: &mut Child) -> Result<()> {

@@ -78,6 +78,12 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     found
 }
 
+/// What a process calls itself.
+pub(crate) fn name(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
 /// Memory of `pid` alone.
 pub(crate) fn memory(pid: u32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

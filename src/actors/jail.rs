@@ -4,6 +4,7 @@
 //! (the end of a run) is a descriptor in the reactor, never a thread. Each run has one task, its
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
+mod dying;
 mod examine;
 mod run;
 mod stage;

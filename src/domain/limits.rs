@@ -132,8 +132,12 @@ pub const INSTALL_DEADLINE: Duration = Duration::from_secs(120);
 pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
 /// A kill that took longer leaves the slot stuck.
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Who was killed and lives on is killed again after this.
+pub const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// Dead isolates whose cgroups are removed at the same time.
 pub const BURIALS_MAX: usize = 2;
+/// How long a cgroup stays after its isolate's end while other isolates still have to die.
+pub const BURIAL_PATIENCE: Duration = Duration::from_millis(500);
 /// First step of the stop ladder: stdin closed.
 pub const STOP_STDIN: Duration = Duration::from_secs(2);
 /// Second step of the stop ladder: SIGTERM.

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::dying::Dying;
 use super::stage::Stage;
 use super::usage::usage;
 use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
@@ -43,6 +44,7 @@ static BURIALS: Semaphore = Semaphore::const_new(BURIALS_MAX);
 #[derive(Debug)]
 struct Run {
     process: Process,
+    dying: Dying,
     /// Taken by whoever removes the cgroup.
     leaf: Mutex<Option<Leaf>>,
     stage: watch::Sender<Stage>,
@@ -56,6 +58,9 @@ impl Run {
     }
 
     fn kill(&self) {
+        if !self.dying.strike() {
+            return;
+        }
         if let Some(leaf) = self.leaf().as_ref() {
             leaf.kill();
         }
@@ -106,6 +111,7 @@ impl Run {
     async fn bury(self: Arc<Self>) -> Remains {
         // Never closed; and without a permit it would only be less polite.
         let _turn = BURIALS.acquire().await;
+        self.dying.pass_by().await;
         spawn_blocking(move || self.bury_now())
             .await
             .unwrap_or_default()
@@ -167,6 +173,7 @@ pub(super) fn birth(spawned: Spawned) -> Result<Born, LaunchError> {
     let events = spawned.leaf.oom_events();
     let run = Arc::new(Run {
         process: spawned.process,
+        dying: Dying::default(),
         leaf: Mutex::new(Some(spawned.leaf)),
         stage: watch::Sender::new(Stage::NEW),
         abandoned: AtomicBool::new(false),
@@ -211,6 +218,7 @@ fn reap_blocking(run: &Run) {
         match run.process.try_reap() {
             Ok(None) => std::thread::sleep(LOOK_AGAIN.0),
             Ok(end) => {
+                run.dying.over();
                 run.stage.send_modify(|stage| stage.reaped(end));
                 return;
             }
@@ -288,6 +296,7 @@ impl Warden {
             }
         };
         self.read_status();
+        self.run.dying.over();
         self.run.stage.send_modify(|stage| stage.reaped(end));
         let run = Arc::clone(&self.run);
         // The descriptors are of no more use, even if the scope is kept for long.
