@@ -362,6 +362,7 @@ impl Bench {
                 profile: Some(profile),
                 ..Confinement::default()
             },
+            on_denied: None,
             limits: Limits::default(),
             user_limits: Limits {
                 memory_bytes: 1 << 30,

@@ -8,6 +8,7 @@ pub mod code;
 pub mod confinement;
 pub mod credential;
 pub mod dsn;
+pub mod egress;
 pub mod expose;
 pub mod ids;
 pub mod kill;

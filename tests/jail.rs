@@ -155,6 +155,7 @@ fn walls(base: Option<u32>) -> Walls {
     Walls {
         profile: Profile::Strict,
         allow_network_host: false,
+        allow_network_private: false,
         path_roots: vec!["/".into()],
         uid_base: base.unwrap_or(1_000_000_000),
         uid_count: uids::COUNT,
@@ -217,6 +218,7 @@ impl Bench {
             home: self.home(),
             secrets: BTreeMap::new(),
             confinement: Confinement::default(),
+            on_denied: None,
             limits: Limits {
                 memory_bytes: 64 << 20,
                 ..Limits::default()

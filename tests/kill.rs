@@ -35,7 +35,7 @@ fn warm(sessions: &[&Session], mcps: &[&str]) {
 }
 
 /// All records of the audit log.
-fn audit(world: &World) -> Vec<Value> {
+pub(crate) fn audit(world: &World) -> Vec<Value> {
     let mut records = Vec::new();
     for file in std::fs::read_dir(world.data_dir().join("audit")).unwrap() {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap_or_default();

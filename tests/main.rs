@@ -9,6 +9,7 @@
 mod admin;
 mod audit;
 mod client_node;
+mod egress;
 mod failures;
 mod hostile;
 mod isolation;

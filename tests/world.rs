@@ -95,7 +95,11 @@ impl World {
         } else {
             "[ops]\nlisten = \"127.0.0.1:0\"\n"
         };
-        let text = format!("{base}{degrade}{ops}{}", self.config);
+        // More of the section that `degrade` begins, or sections of its own.
+        let text = match self.config.strip_prefix("[sandbox]\n") {
+            Some(more) => format!("{base}{degrade}{more}{ops}"),
+            None => format!("{base}{degrade}{ops}{}", self.config),
+        };
         std::fs::write(&file, text).unwrap();
         let log = std::fs::OpenOptions::new()
             .create(true)

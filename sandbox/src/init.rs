@@ -73,11 +73,7 @@ pub(crate) fn probe(namespaces: u64) -> i32 {
     }
 }
 
-fn build(
-    given: &[RawFd],
-    tasks: usize,
-    status: &mut Option<File>,
-) -> Result<Infallible, Failure> {
+fn build(given: &[RawFd], tasks: usize, status: &mut Option<File>) -> Result<Infallible, Failure> {
     let seats = seat(given).map_err(|e| failed(Place::Descriptors, "arrange descriptors", &e))?;
     *status = Some(File::from(sys::adopt(SEAT_STATUS)));
     enter_v1(tasks, seats)?;

@@ -148,7 +148,9 @@ impl FromStr for Network {
         Self::ALL
             .into_iter()
             .find(|network| network.name() == text)
-            .ok_or_else(|| UnknownWord::new("a network mode", "none, loopback, allowlist, host", text))
+            .ok_or_else(|| {
+                UnknownWord::new("a network mode", "none, loopback, allowlist, host", text)
+            })
     }
 }
 

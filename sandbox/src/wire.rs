@@ -45,9 +45,7 @@ impl Request {
     fn encode(self) -> [u8; REQUEST_BYTES] {
         let op: u64 = match self.ask {
             Ask::Probe => 1,
-            Ask::Spawn { door, into_cgroup } => {
-                2 + u64::from(into_cgroup) + 2 * u64::from(door)
-            }
+            Ask::Spawn { door, into_cgroup } => 2 + u64::from(into_cgroup) + 2 * u64::from(door),
         };
         let mut out = [0; REQUEST_BYTES];
         let (head, tail) = out.split_at_mut(8);

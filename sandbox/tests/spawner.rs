@@ -46,7 +46,7 @@ fn a_lack_refuses_unless_allowed() -> Outcome {
             .collect();
         match Host::start(config.clone()) {
             Err(HostError::Unavailable(refused)) => {
-                assert_eq!(refused.missing().facility, facility);
+                assert_eq!(refused.facility(), facility);
                 assert!(refused.to_string().contains(facility.fix()));
             }
             other => panic!("{facility}: {other:?}"),

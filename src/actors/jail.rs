@@ -5,6 +5,7 @@
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
 mod dying;
+mod egress;
 mod examine;
 mod run;
 mod stage;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::cgroup::CgroupError;
 use sandbox::homes::Homes;
+use sandbox::host::Door;
 use sandbox::{Host, HostConfig, HostError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -25,12 +27,14 @@ pub use examine::{Finding, Verdict, examine};
 pub use sandbox::Facility;
 pub use walls::Walls;
 
+use self::egress::Egress;
 use self::run::Born;
 use self::stage::{Phase, Stage};
 use super::launcher::{
-    BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Scope,
+    BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, OnDenied, Scope,
 };
-use crate::domain::confinement::{Confinement, Profile};
+use crate::domain::confinement::{Confinement, Network, Profile};
+use crate::domain::egress::Rule;
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
 
@@ -128,6 +132,7 @@ impl Jail {
         let secrets = self.secrets(&launch.confinement).to_owned();
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
+        let way_out = Out::of(&launch);
         let born = spawn_blocking(move || {
             let _starting = starting;
             let spec = walls.spec(&homes, &secrets, launch)?;
@@ -144,6 +149,7 @@ impl Jail {
             stdout,
             stderr,
             pid,
+            door,
         } = born;
 
         let mut stage = scope.subscribe();
@@ -156,6 +162,9 @@ impl Jail {
                 },
                 None => problem,
             });
+        }
+        if let (Some(door), Some(way_out)) = (door, way_out) {
+            scope.lead_out(way_out.open(door)?);
         }
         Ok(Launched {
             pid,
@@ -173,6 +182,38 @@ impl Jail {
             scope: Box::new(scope),
             took: began.elapsed(),
             degraded,
+        })
+    }
+}
+
+/// What is needed to serve a run's way out, kept from its launch.
+struct Out {
+    ports: Vec<u16>,
+    rules: Vec<Rule>,
+    on_denied: OnDenied,
+}
+
+impl Out {
+    fn of(launch: &Launch) -> Option<Self> {
+        let walls = &launch.confinement;
+        (walls.network == Network::Allowlist).then(|| Self {
+            ports: walls.ports(),
+            rules: walls.hosts.clone(),
+            on_denied: launch
+                .on_denied
+                .clone()
+                .unwrap_or_else(|| Arc::new(|_, _| {})),
+        })
+    }
+
+    fn open(self, door: Door) -> Result<Egress, LaunchError> {
+        let doors = door.take();
+        let opened =
+            doors.and_then(|doors| Egress::start(doors, &self.ports, self.rules, self.on_denied));
+        opened.map_err(|error| {
+            LaunchError::Busy(format!(
+                "the way out of the isolate was not opened: {error}"
+            ))
         })
     }
 }

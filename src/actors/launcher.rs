@@ -8,11 +8,12 @@ use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use secrecy::SecretSlice;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::domain::confinement::Confinement;
@@ -24,6 +25,24 @@ pub use crate::domain::usage::Usage;
 
 /// A boxed future, for the few calls that cross this border.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Told of an attempt to reach something that is not allowed: what, and why not.
+pub type OnDenied = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// What went out of an isolate and came back, by way of the gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressCount {
+    /// Connections open now.
+    pub open: u64,
+    /// Connections there were.
+    pub connections: u64,
+    /// Bytes out.
+    pub sent_bytes: u64,
+    /// Bytes in.
+    pub received_bytes: u64,
+    /// Attempts that were not let go.
+    pub denied: u64,
+}
 
 /// Everything needed to start one run.
 #[derive(Clone)]
@@ -44,6 +63,8 @@ pub struct Launch {
     pub home: PathBuf,
     /// The walls its definition asks for.
     pub confinement: Confinement,
+    /// Told of what it tried and may not; `None` if nobody is to know.
+    pub on_denied: Option<OnDenied>,
     /// Kernel limits of this isolate.
     pub limits: Limits,
     /// Kernel limits of all isolates of the user.
@@ -129,6 +150,10 @@ pub trait Scope: Send + Sync {
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains>;
     /// Whether, and for whose limit, the kernel killed for memory so far. A few file reads.
     fn oom(&self) -> Option<OomScope>;
+    /// What went over its way out, if it has one.
+    fn egress(&self) -> Option<EgressCount> {
+        None
+    }
     /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
     /// The cheap reading of the sweep: without the peak, and of the rare counters only those whose

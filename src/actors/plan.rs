@@ -9,14 +9,16 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 
 use crate::domain::account::User;
+use crate::domain::confinement::Network;
 use crate::domain::credential::SECRETS_VARIABLE;
+use crate::domain::limits::EGRESS_PROXY_PORT;
 use crate::domain::mcp::Program;
 use crate::domain::redact::Redactor;
 use crate::domain::verdict::Verdict;
 
 use super::credentials;
 use super::ctx::Ctx;
-use super::launcher::Launch;
+use super::launcher::{Launch, OnDenied};
 use super::slot::{Principal, Slot};
 
 /// Why a program cannot be started as it is written.
@@ -136,7 +138,7 @@ pub(super) async fn launch(
     })
 }
 
-fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
+fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
     let given = credentials::given(ctx, slot)?;
     let Program { command, args, env } = &slot.mcp.program;
     let path = &ctx.settings.path;
@@ -162,6 +164,17 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
+    if slot.mcp.confinement.network == Network::Allowlist {
+        let proxy = format!("http://127.0.0.1:{EGRESS_PROXY_PORT}");
+        for (name, value) in [
+            ("HTTPS_PROXY", proxy.as_str()),
+            ("https_proxy", proxy.as_str()),
+            ("NO_PROXY", "localhost,127.0.0.1,::1"),
+            ("no_proxy", "localhost,127.0.0.1,::1"),
+        ] {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+    }
     all.extend(
         env.iter()
             .map(|(name, value)| (name.clone(), names.fill(value))),
@@ -181,11 +194,27 @@ fn make(ctx: &Ctx, slot: &Slot) -> Result<(Launch, Option<Arc<Redactor>>), Verdi
         secrets: given.files,
         home,
         confinement: slot.mcp.confinement.clone(),
+        on_denied: on_denied(ctx, slot),
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
         opening: Bytes::new(),
     };
     Ok((launch, given.redactor))
+}
+
+/// Where what an isolate tried and may not is told: the audit log.
+fn on_denied(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Option<OnDenied> {
+    if slot.mcp.confinement.network != Network::Allowlist {
+        return None;
+    }
+    let (ctx, slot) = (Arc::downgrade(ctx), Arc::downgrade(slot));
+    Some(Arc::new(move |target, why| {
+        if let (Some(ctx), Some(slot)) = (ctx.upgrade(), slot.upgrade()) {
+            let entry = ctx.about("isolate.egress_denied", &slot);
+            ctx.audit
+                .post(entry.field("target", target).field("reason", why));
+        }
+    }))
 }
 
 /// Where a slot's home is: per owner and mcp, so that it outlives runs and definitions. The owner

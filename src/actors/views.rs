@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::launcher::Enforcement;
+use super::launcher::{EgressCount, Enforcement};
 
 pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
 pub use vault::VaultView;
@@ -357,6 +357,9 @@ pub struct RunView {
 pub struct IsolateDetail {
     /// The isolate now.
     pub view: IsolateView,
+    /// What went over its way out, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressCount>,
     /// Its runs, newest first.
     pub runs: Vec<RunView>,
 }

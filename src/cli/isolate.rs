@@ -184,6 +184,17 @@ fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
     fact("memory", memory(one).into());
     fact("processes", Cell::maybe(one.pids));
     fact("cpu time", Cell::maybe(one.cpu_micros.map(cpu_time)));
+    if let Some(out) = detail.egress {
+        let text = format!(
+            "{} connections, {} open; {} out, {} in; {} denied",
+            out.connections,
+            out.open,
+            size(out.sent_bytes),
+            size(out.received_bytes),
+            out.denied
+        );
+        fact("network", text.into());
+    }
     for missing in &one.degraded {
         fact("degraded", Cell::styled(missing.as_str(), Style::Warn));
     }

@@ -292,6 +292,9 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
         .map_or("as sandbox.profile says", Profile::as_str);
     fact("profile", profile.into());
     fact("network", walls.network.as_str().into());
+    for host in &walls.hosts {
+        fact("reaches", host.to_string().into());
+    }
     for (title, paths) in [("sees", &walls.read), ("writes", &walls.write)] {
         for path in paths {
             fact(title, path.display().to_string().into());

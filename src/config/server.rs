@@ -115,6 +115,9 @@ section! {
         /// Lets mcps ask for the host's network. They reach all it does: services on loopback and
         /// the metadata address of a cloud included.
         allow_network_host: bool = false, any();
+        /// Lets mcps name hosts with private addresses (`HOST/private`): services on loopback included,
+        /// link-local and metadata addresses never.
+        allow_network_private: bool = false, any();
         /// Mcps may declare paths beneath these for their isolates to see.
         path_roots: Vec<String> = vec!["/srv".into(), "/opt".into()], any();
         /// The first of the uids (and gids) isolates run as under root; each user has one of them.

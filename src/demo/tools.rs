@@ -1,6 +1,7 @@
 //! The table of tools. Each is a function of its arguments and the server it runs in.
 
 mod memory;
+mod network;
 mod process;
 mod talk;
 
@@ -122,6 +123,14 @@ pub(super) static TOOLS: &[Tool] = &[
         repeatable: true,
         slow: false,
         run: count,
+    },
+    Tool {
+        name: "reach",
+        description: "Connect to a host, directly or through the proxy of its environment, say something, and tell what came back.",
+        schema: r#"{"type":"object","properties":{"host":{"type":"string"},"port":{"type":"integer","minimum":1,"maximum":65535},"say":{"type":"string","description":"Sent as it is."},"hex":{"type":"boolean","description":"`say` is hexadecimal."},"proxy":{"type":"boolean","description":"Ask the proxy of HTTPS_PROXY for a tunnel first."}},"required":["host","port"],"additionalProperties":false}"#,
+        repeatable: false,
+        slow: true,
+        run: network::reach,
     },
     Tool {
         name: "crash",

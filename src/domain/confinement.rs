@@ -1,12 +1,17 @@
 //! How an mcp's isolates are confined: what its definition says about walls. What the walls are is
 //! the sandbox's business.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{CONFINEMENT_PATH_BYTES_MAX, CONFINEMENT_PATHS_MAX};
+use super::egress::Rule;
+use super::limits::{
+    CONFINEMENT_PATH_BYTES_MAX, CONFINEMENT_PATHS_MAX, EGRESS_PORTS_MAX, EGRESS_PROXY_PORT,
+    EGRESS_RULES_MAX,
+};
 
 /// How thick the walls are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -30,6 +35,8 @@ pub enum Network {
     None,
     /// Itself.
     Loopback,
+    /// Itself, and the hosts its definition names.
+    Allowlist,
     /// All the host reaches; only where `sandbox.allow_network_host` is set.
     Host,
 }
@@ -43,6 +50,9 @@ pub struct Confinement {
     pub profile: Option<Profile>,
     /// What it reaches.
     pub network: Network,
+    /// The hosts it reaches ([`Network::Allowlist`]).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Rule>,
     /// Paths of the host it sees and may not write to.
     pub read: Vec<PathBuf>,
     /// Paths of the host it sees and may write to, as far as its uid may.
@@ -84,15 +94,58 @@ impl Network {
         match self {
             Self::None => "none",
             Self::Loopback => "loopback",
+            Self::Allowlist => "allowlist",
             Self::Host => "host",
         }
     }
 }
 
 impl Confinement {
+    /// The different ports of its hosts, in order.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        let ports: BTreeSet<u16> = self.hosts.iter().map(Rule::port).collect();
+        ports.into_iter().collect()
+    }
+
+    fn network_problem(&self) -> Option<String> {
+        let has_hosts = !self.hosts.is_empty();
+        match self.network {
+            Network::Allowlist if !has_hosts => {
+                return Some("network allowlist names no host; say which with --host".to_owned());
+            }
+            Network::Allowlist if self.profile == Some(Profile::None) => {
+                return Some("profile none has the host's network, so no list holds it".to_owned());
+            }
+            Network::Allowlist => {}
+            network if has_hosts => {
+                let word = network.as_str();
+                return Some(format!(
+                    "hosts are named, but the network is {word}, not allowlist"
+                ));
+            }
+            _ => {}
+        }
+        if self.hosts.len() > EGRESS_RULES_MAX {
+            return Some(format!("more than {EGRESS_RULES_MAX} hosts are named"));
+        }
+        let ports = self.ports();
+        if ports.len() > EGRESS_PORTS_MAX {
+            return Some(format!(
+                "the hosts have more than {EGRESS_PORTS_MAX} different ports"
+            ));
+        }
+        ports
+            .contains(&EGRESS_PROXY_PORT)
+            .then(|| format!("port {EGRESS_PROXY_PORT} is the isolate's own proxy's"))
+    }
+
     /// What is wrong with it, if something is.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
+        if let Some(problem) = self.network_problem() {
+            return Some(problem);
+        }
         let paths = || self.read.iter().chain(&self.write);
         if paths().count() > CONFINEMENT_PATHS_MAX {
             return Some(format!(

@@ -226,8 +226,10 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
 /// One isolate with its past.
 pub(super) fn detail(slot: &Slot) -> IsolateDetail {
     let runs = slot.history().iter().map(|record| run(record)).collect();
+    let scope = slot.occupant().and_then(|run| run.scope);
     IsolateDetail {
         view: isolate(slot),
+        egress: scope.and_then(|scope| scope.egress()),
         runs,
     }
 }

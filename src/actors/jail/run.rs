@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sandbox::cgroup::{Leaf, OomScope as KernelOom, Usage as KernelUsage};
-use sandbox::host::{Process, Spawned};
+use sandbox::host::{Door, Process, Spawned};
 use sandbox::status::Decoder;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,9 +20,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::dying::Dying;
+use super::egress::Egress;
 use super::stage::Stage;
 use super::usage::usage;
-use crate::actors::launcher::{BoxFuture, LaunchError, Remains, Scope, Usage};
+use crate::actors::launcher::{BoxFuture, EgressCount, LaunchError, Remains, Scope, Usage};
 use crate::domain::limits::{BURIALS_MAX, KILL_WAIT};
 use crate::domain::verdict::OomScope;
 
@@ -157,6 +158,7 @@ pub(super) struct Born {
     pub(super) stdin: pipe::Sender,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
+    pub(super) door: Option<Door>,
     pub(super) scope: JailScope,
 }
 
@@ -182,6 +184,7 @@ pub(super) fn birth(spawned: Spawned) -> Result<Born, LaunchError> {
     let scope = JailScope {
         run: Arc::clone(&run),
         remains: Mutex::new(None),
+        egress: Mutex::new(None),
     };
     let pidfd = in_reactor(Pidfd(Arc::clone(&run)));
     let status = pipe::Receiver::from_owned_fd(spawned.status);
@@ -208,6 +211,7 @@ pub(super) fn birth(spawned: Spawned) -> Result<Born, LaunchError> {
         stdin: pipe::Sender::from_owned_fd(spawned.stdin).map_err(busy)?,
         stdout: pipe::Receiver::from_owned_fd(spawned.stdout).map_err(busy)?,
         stderr: pipe::Receiver::from_owned_fd(spawned.stderr).map_err(busy)?,
+        door: spawned.door,
         scope,
     })
 }
@@ -376,11 +380,22 @@ pub(super) struct JailScope {
     run: Arc<Run>,
     /// What the barrier found, once it was passed.
     remains: Mutex<Option<Remains>>,
+    /// Its way out, until it is killed.
+    egress: Mutex<Option<Egress>>,
 }
 
 impl JailScope {
     pub(super) fn subscribe(&self) -> watch::Receiver<Stage> {
         self.run.stage.subscribe()
+    }
+
+    /// Gives it a way out.
+    pub(super) fn lead_out(&self, egress: Egress) {
+        *self.egress() = Some(egress);
+    }
+
+    fn egress(&self) -> MutexGuard<'_, Option<Egress>> {
+        self.egress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remains(&self) -> MutexGuard<'_, Option<Remains>> {
@@ -420,7 +435,13 @@ impl Scope for JailScope {
     }
 
     fn kill(&self) {
+        // What is under way on the network ends with the order, not with the last process.
+        self.egress().take();
         self.run.kill();
+    }
+
+    fn egress(&self) -> Option<EgressCount> {
+        Self::egress(self).as_ref().map(Egress::count)
     }
 
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains> {

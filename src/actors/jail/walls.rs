@@ -28,6 +28,8 @@ pub struct Walls {
     pub profile: Profile,
     /// Whether mcps may ask for the host's network.
     pub allow_network_host: bool,
+    /// Whether hosts on an allowlist may have private addresses.
+    pub allow_network_private: bool,
     /// Mcps may declare paths beneath these.
     pub path_roots: Vec<PathBuf>,
     /// The first of the uids isolates run as.
@@ -46,6 +48,7 @@ impl Walls {
         Self {
             profile: sandbox.profile,
             allow_network_host: sandbox.allow_network_host,
+            allow_network_private: sandbox.allow_network_private,
             path_roots: sandbox.path_roots.iter().map(PathBuf::from).collect(),
             uid_base: sandbox.uid_base,
             uid_count: sandbox.uid_count,
@@ -105,6 +108,7 @@ impl Walls {
             workdir: home.path,
             profile: profile(walls.profile.unwrap_or(self.profile)),
             network,
+            ports: walls.ports(),
             identity: home.identity,
             declared,
             program: Program {
@@ -121,6 +125,7 @@ impl Walls {
         match walls.network {
             Network::None => Ok(sandbox::Network::None),
             Network::Loopback => Ok(sandbox::Network::Loopback),
+            Network::Allowlist => self.listed(walls),
             Network::Host if self.allow_network_host => Ok(sandbox::Network::Host),
             Network::Host => Err(LaunchError::Refused {
                 step: "network".to_owned(),
@@ -129,6 +134,21 @@ impl Walls {
                          `legation mcp update NAME --network none`"
                     .to_owned(),
             }),
+        }
+    }
+
+    fn listed(&self, walls: &Confinement) -> Result<sandbox::Network, LaunchError> {
+        let mut private = walls.hosts.iter().filter(|rule| rule.is_private());
+        match private.next() {
+            Some(rule) if !self.allow_network_private => Err(LaunchError::Refused {
+                step: "network".to_owned(),
+                detail: format!(
+                    "the definition asks for `{rule}`, and this server lets nobody reach private \
+                     addresses; set sandbox.allow_network_private, or change it with `legation \
+                     mcp update NAME --host`"
+                ),
+            }),
+            _ => Ok(sandbox::Network::Allowlist),
         }
     }
 
@@ -239,6 +259,7 @@ mod tests {
         Walls {
             profile: Profile::Strict,
             allow_network_host,
+            allow_network_private: false,
             path_roots: vec![root.to_owned()],
             uid_base: 1_800_000_000,
             uid_count: 2,
@@ -261,6 +282,31 @@ mod tests {
         assert!(text.contains("set sandbox.allow_network_host"), "{text}");
         let given = walls(root, true).network(&wanted).unwrap();
         assert_eq!(given, sandbox::Network::Host);
+    }
+
+    #[test]
+    fn private_addresses_are_the_operator_s_to_give() {
+        let wanted = |host: &str| Confinement {
+            network: Network::Allowlist,
+            hosts: vec![host.parse().unwrap()],
+            ..Confinement::default()
+        };
+        let mut walls = walls(Path::new("/srv"), false);
+        assert!(walls.network(&wanted("api.example.com")).is_ok());
+        let text = refusal(walls.network(&wanted("db.corp:5432/private")));
+        assert!(
+            text.contains("db.corp:5432/private") && text.contains("allow_network_private"),
+            "{text}"
+        );
+        walls.allow_network_private = true;
+        assert!(walls.network(&wanted("db.corp:5432/private")).is_ok());
+    }
+
+    #[test]
+    fn an_isolate_s_proxy_is_where_the_sandbox_puts_it() {
+        use crate::domain::limits::{EGRESS_PORTS_MAX, EGRESS_PROXY_PORT};
+        assert_eq!(EGRESS_PROXY_PORT, sandbox::plan::PROXY_PORT);
+        assert_eq!(EGRESS_PORTS_MAX, sandbox::plan::PORTS_MAX);
     }
 
     #[test]

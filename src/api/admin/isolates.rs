@@ -156,6 +156,7 @@ mod tests {
     fn detail(lines: &[&str], counted: u64) -> IsolateDetail {
         IsolateDetail {
             view: IsolateView::default(),
+            egress: None,
             runs: vec![RunView {
                 epoch: 7,
                 stderr_lines: counted,

@@ -14,6 +14,7 @@ use crate::api::admin::mcps::{
 };
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
+use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 
@@ -60,6 +61,8 @@ enum NetworkArg {
     None,
     /// Itself
     Loopback,
+    /// The hosts that --host names
+    Allowlist,
     /// All the host reaches; needs sandbox.allow_network_host
     Host,
 }
@@ -80,6 +83,7 @@ impl From<NetworkArg> for Network {
         match arg {
             NetworkArg::None => Self::None,
             NetworkArg::Loopback => Self::Loopback,
+            NetworkArg::Allowlist => Self::Allowlist,
             NetworkArg::Host => Self::Host,
         }
     }
@@ -138,9 +142,13 @@ struct Traits {
     /// How thick the walls of an isolate are [default: what sandbox.profile says]
     #[arg(long, value_enum, value_name = "HOW")]
     profile: Option<ProfileArg>,
-    /// What an isolate reaches [default: none]
+    /// What an isolate reaches [default: allowlist where hosts are named, else none]
     #[arg(long, value_enum, value_name = "HOW")]
     network: Option<NetworkArg>,
+    /// A host it reaches, like `api.github.com`, `*.example.com:8443`, or `db.corp:5432/private` where
+    /// private addresses are allowed; may be repeated, `-` for none
+    #[arg(long = "host", value_parser = parse_host, value_name = "HOST[:PORT]")]
+    hosts: Vec<Option<Rule>>,
     /// A path of the host that is seen, beneath sandbox.path_roots; may be repeated, `-` for none
     #[arg(long, value_name = "PATH")]
     read: Vec<PathBuf>,
@@ -184,6 +192,14 @@ pub(in crate::cli) struct UpdateArgs {
     /// Another command with all its arguments, after `--`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+fn parse_host(text: &str) -> Result<Option<Rule>, String> {
+    if text == "-" {
+        return Ok(None);
+    }
+    let rule: Result<Rule, RuleError> = text.parse();
+    rule.map(Some).map_err(|error| error.to_string())
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -235,6 +251,7 @@ impl Traits {
             network: self.network.map(Network::from),
             read: paths(&self.read),
             write: paths(&self.write),
+            hosts: (!self.hosts.is_empty()).then(|| self.hosts.iter().flatten().cloned().collect()),
         }
     }
 }

@@ -22,7 +22,7 @@ macro_rules! shown {
         $(impl Shown for $type { fn shown(&self) -> String { self.to_string() } })+
     };
 }
-shown!(u32, u64, usize, i64);
+shown!(u16, u32, u64, usize, i64);
 
 macro_rules! table {
     ($($name:ident),+ $(,)?) => {
@@ -70,6 +70,21 @@ table! {
     UID_RANGES_TRIED,
     CONFINEMENT_PATHS_MAX,
     CONFINEMENT_PATH_BYTES_MAX,
+    EGRESS_RULES_MAX,
+    EGRESS_PORTS_MAX,
+    EGRESS_PROXY_PORT,
+    EGRESS_HOST_BYTES_MAX,
+    EGRESS_CONNECTIONS_MAX,
+    EGRESS_CONNECTIONS_ALL_MAX,
+    EGRESS_BUFFER_BYTES,
+    EGRESS_HEAD_WAIT,
+    EGRESS_CONNECT_WAIT,
+    EGRESS_LOOKUPS_MAX,
+    EGRESS_LOOKUPS_ALL_MAX,
+    EGRESS_ADDRESSES_MAX,
+    EGRESS_IDLE,
+    EGRESS_NAMES_MAX,
+    EGRESS_DENIALS_TOLD,
     PROGRAM_ENV_MAX,
     PROGRAM_BYTES_MAX,
     DESCRIPTION_CHARS_MAX,

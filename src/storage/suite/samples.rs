@@ -78,7 +78,8 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
         },
         confinement: Confinement {
             profile: Some(Profile::Standard),
-            network: Network::Loopback,
+            network: Network::Allowlist,
+            hosts: vec!["*.example.com:8443/private".parse().unwrap()],
             read: vec!["/srv/a b".into()],
             write: Vec::new(),
         },

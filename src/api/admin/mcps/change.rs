@@ -9,6 +9,7 @@ use super::super::ApiError;
 use crate::config::Config;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::credential::{self, CredentialSlot, CredentialSlots};
+use crate::domain::egress::Rule;
 use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
@@ -110,6 +111,10 @@ pub struct ConfinementChange {
     /// What may be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// All hosts that are reached. Naming some makes the network an allowlist, naming none ends it,
+    /// unless the network is given as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<Rule>>,
     /// All paths that are seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read: Option<Vec<PathBuf>>,
@@ -233,6 +238,14 @@ impl TimesChange {
 impl ConfinementChange {
     fn apply(self, walls: &mut Confinement) {
         put(&mut walls.profile, self.profile);
+        if let (Some(hosts), None) = (&self.hosts, self.network) {
+            match walls.network {
+                Network::None if !hosts.is_empty() => walls.network = Network::Allowlist,
+                Network::Allowlist if hosts.is_empty() => walls.network = Network::None,
+                _ => {}
+            }
+        }
+        put(&mut walls.hosts, self.hosts);
         put(&mut walls.network, self.network);
         put(&mut walls.read, self.read);
         put(&mut walls.write, self.write);

@@ -1,0 +1,78 @@
+//! Looking a host up and connecting to it: one look, and the connection goes to what was looked at.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::Shared;
+use crate::domain::egress::{Wanted, address};
+use crate::domain::limits::{EGRESS_ADDRESSES_MAX, EGRESS_CONNECT_WAIT, EGRESS_LOOKUPS_ALL_MAX};
+
+/// Threads that look up hosts: the system's resolver blocks, and may do so for long.
+static LOOKUPS: Semaphore = Semaphore::const_new(EGRESS_LOOKUPS_ALL_MAX);
+
+/// Why a host is not reached.
+#[derive(Debug)]
+pub(super) enum Unreached {
+    /// It is not to be.
+    Denied(String),
+    /// It cannot be.
+    Failed(String),
+}
+
+/// Connects to a host that a rule allows.
+pub(super) async fn connect(
+    wanted: &Wanted,
+    port: u16,
+    shared: &Shared,
+) -> Result<TcpStream, Unreached> {
+    let late = || Unreached::Failed(format!("no connection within {EGRESS_CONNECT_WAIT:?}"));
+    let connected = timeout(EGRESS_CONNECT_WAIT, attempt(wanted, port, shared));
+    connected.await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn attempt(wanted: &Wanted, port: u16, shared: &Shared) -> Result<TcpStream, Unreached> {
+    let private = shared.may_be_private(wanted, port);
+    let mut last = Unreached::Failed("it has no address".to_owned());
+    for address in addresses(wanted, port, shared).await? {
+        if let Err(why) = address::check(address.ip(), private) {
+            last = Unreached::Denied(format!("its address is {}: {why}", address.ip()));
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Unreached::Failed(error.to_string()),
+        }
+    }
+    Err(last)
+}
+
+async fn addresses(
+    wanted: &Wanted,
+    port: u16,
+    shared: &Shared,
+) -> Result<Vec<SocketAddr>, Unreached> {
+    let name = match wanted {
+        Wanted::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
+        Wanted::Name(name) => name.clone(),
+    };
+    let failed = |why: String| Unreached::Failed(format!("it cannot be looked up: {why}"));
+    // Neither is ever closed. The thread keeps the second as long as it takes, also if we are gone.
+    let _own = shared.lookups.acquire().await;
+    let of_all = LOOKUPS.acquire().await;
+    let looked_up = spawn_blocking(move || {
+        let _of_all = of_all;
+        (name.as_str(), port).to_socket_addrs()
+    });
+    let mut found: Vec<SocketAddr> = looked_up
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))?
+        .collect();
+    found.dedup();
+    found.truncate(EGRESS_ADDRESSES_MAX);
+    Ok(found)
+}
