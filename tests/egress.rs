@@ -7,6 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::kill::audit;
+use crate::tools;
 use crate::world::{Session, World};
 
 const PRIVATE: &str = "[sandbox]\nallow_network_private = true\n";
@@ -259,4 +260,35 @@ fn a_list_is_checked_before_it_is_believed() {
     // The last host taken away is the end of the network.
     let view = world.cli(&["mcp", "update", "y", "--host", "-"]);
     assert_eq!(view["confinement"]["network"], "none", "{view}");
+}
+
+#[test]
+fn a_name_on_the_list_leads_to_its_host_without_a_proxy() {
+    // A name that the host knows and that is not in every isolate's own file.
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let name = hosts
+        .lines()
+        .filter_map(|line| line.strip_prefix("127.0.0.1"))
+        .flat_map(str::split_whitespace)
+        .find(|name| !name.contains("localhost"));
+    let Some(name) = name else {
+        return tools::skip("names on an allowlist", "/etc/hosts names localhost alone");
+    };
+    let there = host();
+    let port = there.port();
+    let (world, ada) = world(&[format!("{name}:{port}/private")]);
+    let told = reach(
+        &ada,
+        json!({"host": name.to_uppercase(), "port": port, "say": "hello"}),
+    );
+    assert_eq!(told["answer"], "you said \"hello\"", "{told}");
+    // What its name has inside is no host's address anywhere.
+    assert_eq!(told["address"], format!("198.18.0.1:{port}"));
+    // The name on another port, and the address of no name.
+    let other = host().port();
+    for (host, port) in [(name, other), ("198.18.0.9", port)] {
+        let told = reach(&ada, json!({"host": host, "port": port}));
+        assert!(told["failed"].is_string(), "{host}:{port}: {told}");
+    }
+    drop(world);
 }
