@@ -1,7 +1,8 @@
 //! Which addresses the gateway connects an isolate to.
 //!
 //! Refused whatever a rule says: what belongs to a link or to the host's cloud. Refused unless a rule
-//! says `/private`: the host itself and private networks. An address inside another (mapped,
+//! says `/private`: the host itself, private networks, and what the world does not route but a
+//! laboratory may. An address inside another (mapped,
 //! translated, tunnelled) is looked at as what it leads to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,8 +42,10 @@ fn v4_check(address: Ipv4Addr, private: bool) -> Result<(), &'static str> {
         (169, 254, _) => Err("it is link-local or a cloud's metadata address"),
         (0, ..) | (240..=255, ..) => Err("it is no address of a host"),
         (224..=239, ..) => Err("it is a multicast address"),
-        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) | (198, 18..=19, _) | (192, 88, 99) => {
-            Err("it is reserved for documentation and tests")
+        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) | (198, 18..=19, _) | (192, 88, 99)
+            if !private =>
+        {
+            Err("it is reserved for documentation and tests; a rule may say /private")
         }
         (127, ..) if !private => Err("it is the host itself; a rule may say /private"),
         (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) | (192, 0, 0)
@@ -64,7 +67,10 @@ fn v6_check(address: Ipv6Addr, private: bool) -> Result<(), &'static str> {
         0xff00..=0xffff => Err("it is a multicast address"),
         0xfc00..=0xfdff if private => Ok(()),
         0xfc00..=0xfdff => Err("it is a private address; a rule may say /private"),
-        0x2001 if second == 0 || second == 0xdb8 => Err("it is a tunnel's or reserved"),
+        0x2001 if second == 0 => Err("it is a tunnel's"),
+        0x2001 if second == 0xdb8 && !private => {
+            Err("it is reserved for documentation; a rule may say /private")
+        }
         0x2000..=0x3fff => Ok(()),
         _ => Err("it is no address of a host"),
     }
@@ -113,6 +119,9 @@ mod tests {
             "172.16.0.1",
             "192.168.1.1",
             "100.64.0.1",
+            "203.0.113.80",
+            "198.18.0.1",
+            "2001:db8::1",
             "::1",
             "fd12::1",
             "::ffff:127.0.0.1",
@@ -143,9 +152,7 @@ mod tests {
             "255.255.255.255",
             "224.0.0.1",
             "ff02::1",
-            "198.18.0.1",
             "2001::1",
-            "2001:db8::1",
             "100::1",
         ] {
             assert!(!checked(text, true), "{text}");
