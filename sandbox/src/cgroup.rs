@@ -66,8 +66,8 @@ pub struct Usage {
 pub struct Memory {
     /// All of it, page cache included: what the limit is held against.
     pub bytes: u64,
-    /// Without the page cache that could be given back at once (`inactive_file`).
-    pub working_set_bytes: u64,
+    /// Of it, page cache that could be given back at once (`inactive_file`); not in every reading.
+    pub cache_bytes: Option<u64>,
 }
 
 /// Events of the memory controller since the group was made.

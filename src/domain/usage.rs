@@ -32,8 +32,16 @@ pub struct Usage {
 pub struct Memory {
     /// Page cache included: what the limit is held against.
     pub bytes: u64,
-    /// Without the page cache that could be given back at once.
-    pub working_set_bytes: u64,
+    /// Of it, page cache that could be given back at once; not in every reading.
+    pub cache_bytes: Option<u64>,
+}
+
+impl Memory {
+    /// Without the page cache that could be given back at once, as far as it is known.
+    #[must_use]
+    pub fn working_set_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.cache_bytes.unwrap_or(0))
+    }
 }
 
 /// Events of the memory controller.
@@ -138,7 +146,14 @@ impl Usage {
     /// some of them in turn, and a group that is being removed loses its files one by one.
     #[must_use]
     pub fn or_earlier(self, before: &Self) -> Self {
+        let memory = self.memory.map(|now| Memory {
+            cache_bytes: now
+                .cache_bytes
+                .or(before.memory.and_then(|before| before.cache_bytes)),
+            ..now
+        });
         Self {
+            memory,
             memory_peak_bytes: self.memory_peak_bytes.or(before.memory_peak_bytes),
             memory_events: self.memory_events.or(before.memory_events),
             pids_refused: self.pids_refused.or(before.pids_refused),

@@ -13,7 +13,7 @@ pub(super) fn usage(usage: KernelUsage) -> Usage {
     Usage {
         memory: usage.memory.map(|memory| Memory {
             bytes: memory.bytes,
-            working_set_bytes: memory.working_set_bytes,
+            cache_bytes: memory.cache_bytes,
         }),
         memory_peak_bytes: usage.memory_peak_bytes,
         memory_events: usage.memory_events.map(|events| MemoryEvents {

@@ -102,7 +102,7 @@ impl One {
     fn working_set(&self) -> u64 {
         self.usage
             .memory
-            .map_or(0, |memory| memory.working_set_bytes)
+            .map_or(0, |memory| memory.working_set_bytes())
     }
 }
 
@@ -178,7 +178,7 @@ fn write(ctx: &Ctx, all: &[One]) -> String {
     of(&mut page, &f::I_MEMORY, &|one| {
         one.usage
             .memory
-            .map(|memory| float(memory.working_set_bytes))
+            .map(|memory| float(memory.working_set_bytes()))
     });
     of(&mut page, &f::I_MEMORY_LIMIT, &|one| {
         Some(float(one.slot.mcp.limits.memory_bytes))
