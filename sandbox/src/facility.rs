@@ -35,6 +35,8 @@ pub enum Facility {
     Seccomp,
     /// Landlock rules on files.
     Landlock,
+    /// A program that keeps isolates with the host's network from metadata addresses.
+    NetworkGuard,
 }
 
 /// A text that names no facility.
@@ -44,7 +46,7 @@ pub struct UnknownFacility(pub String);
 
 impl Facility {
     /// Every facility, in the order they are shown.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CgroupMemory,
         Self::CgroupPids,
         Self::CgroupCpu,
@@ -58,6 +60,7 @@ impl Facility {
         Self::UserRange,
         Self::Seccomp,
         Self::Landlock,
+        Self::NetworkGuard,
     ];
 
     /// Those every profile stands on.
@@ -91,6 +94,7 @@ impl Facility {
             Self::UserRange => "user_range",
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",
+            Self::NetworkGuard => "network_guard",
         }
     }
 
@@ -111,6 +115,7 @@ impl Facility {
             Self::UserRange => "became a uid of the range, without capabilities",
             Self::Seccomp => "loaded the system call filter",
             Self::Landlock => "restricted a process with landlock",
+            Self::NetworkGuard => "attached it to the cgroup of all isolates",
         }
     }
 
@@ -141,6 +146,10 @@ impl Facility {
             Self::Seccomp => "needs a kernel with CONFIG_SECCOMP_FILTER",
             Self::Landlock => {
                 "needs kernel 5.13 with CONFIG_SECURITY_LANDLOCK, and landlock in the list of lsm="
+            }
+            Self::NetworkGuard => {
+                "needs cgroup2 (the whole tree, or at /sys/fs/cgroup/unified) and root, or the \
+                 capabilities CAP_BPF and CAP_NET_ADMIN; only mcps with `--network host` need it"
             }
         }
     }

@@ -205,6 +205,7 @@ impl Host {
         };
         let lacks = probe::walls(&link, &config, &ground)?;
         ground.missing.extend(lacks);
+        ground.missing.extend(probe::guard(&tree, &config));
         ground.check(config.profile)?;
         let enforced = Facility::ALL
             .into_iter()

@@ -32,6 +32,7 @@ pub mod reach;
 pub mod status;
 pub mod uids;
 
+mod guard;
 mod init;
 mod procfs;
 mod seccomp;

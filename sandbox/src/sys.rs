@@ -6,6 +6,7 @@
     reason = "raw system calls live here and nowhere else in the workspace"
 )]
 
+pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod rights;
 

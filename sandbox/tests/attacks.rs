@@ -228,7 +228,7 @@ const KINDS: &[(&str, &[Row])] = &[
             (
                 "metadata",
                 "reach the cloud's metadata",
-                &["ENETUNREACH"],
+                &["ENETUNREACH", "EPERM"],
                 Open,
             ),
             ("internet", "reach the internet", &["ENETUNREACH"], Open),
@@ -396,6 +396,10 @@ fn rendered() -> String {
                 "if there"
             } else if facility == Facility::UserRange {
                 "required under root"
+            } else if facility == Facility::NetworkGuard && profile != Profile::None {
+                "required for network `host`"
+            } else if facility == Facility::NetworkGuard {
+                "if there"
             } else {
                 "–"
             }

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         ["attacks", pid, port, folder, name, profile] => {
             crate::attacks::run(pid, port, folder, name, profile);
         }
+        ["guard", port] => guard(port.parse().unwrap()),
         ["network", port] => network(port.parse().unwrap()),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
@@ -28,6 +29,98 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         other => panic!("unknown probe {other:?}"),
     }
     ExitCode::SUCCESS
+}
+
+/// Every way there is to reach a metadata address, with the kernel's answer.
+fn guard(port: u16) {
+    use std::net::{TcpStream, UdpSocket};
+    let own = TcpStream::connect(("127.0.0.1", port)).map_or("refused", |_| "reached");
+    println!("the host's service {own}");
+    let name =
+        |error: &std::io::Error| nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let tell = |way: &str, result: std::io::Result<()>| match result {
+        Ok(()) => println!("{way} passed"),
+        Err(error) => println!("{way} {:?}", name(&error)),
+    };
+    let wait = Duration::from_millis(300);
+    for address in [
+        "169.254.169.254:80",
+        "[::ffff:169.254.169.254]:80",
+        "168.63.129.16:80",
+        "[fd00:ec2::254]:80",
+        "[fe80::1]:80",
+    ] {
+        let to = address.parse().unwrap();
+        let tcp = TcpStream::connect_timeout(&to, wait).map(drop);
+        tell(&format!("tcp to {address}"), tcp);
+        let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let udp = UdpSocket::bind(own);
+        let sent = udp.and_then(|socket| socket.send_to(b"x", to).map(drop));
+        tell(&format!("udp to {address}"), sent);
+        let udp = UdpSocket::bind(own);
+        tell(
+            &format!("connected udp to {address}"),
+            udp.and_then(|socket| socket.connect(to)),
+        );
+    }
+    tell("multipath tcp", stream_by(262));
+    tell("sctp", stream_by(132));
+    tell("fast open", fast_open());
+}
+
+static METADATA: libc::sockaddr_in = libc::sockaddr_in {
+    sin_family: 2,
+    sin_port: 80u16.to_be(),
+    sin_addr: libc::in_addr {
+        s_addr: u32::from_ne_bytes([169, 254, 169, 254]),
+    },
+    sin_zero: [0; 8],
+};
+
+#[expect(unsafe_code, reason = "ways that std does not go")]
+fn stream_by(protocol: libc::c_int) -> std::io::Result<()> {
+    let length = u32::try_from(size_of::<libc::sockaddr_in>()).unwrap();
+    // SAFETY: no pointers but to a constant of that length.
+    let result = unsafe {
+        let fd = libc::socket(
+            libc::AF_INET,
+            libc::SOCK_STREAM | libc::SOCK_NONBLOCK,
+            protocol,
+        );
+        if fd < 0 {
+            fd
+        } else {
+            libc::connect(fd, (&raw const METADATA).cast(), length)
+        }
+    };
+    answer(result.try_into().unwrap())
+}
+
+/// `connect` by the first word.
+#[expect(unsafe_code, reason = "ways that std does not go")]
+fn fast_open() -> std::io::Result<()> {
+    let length = u32::try_from(size_of::<libc::sockaddr_in>()).unwrap();
+    // SAFETY: no pointers but to constants of those lengths.
+    let result = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+        let flags = libc::MSG_FASTOPEN;
+        libc::sendto(
+            fd,
+            c"x".as_ptr().cast(),
+            1,
+            flags,
+            (&raw const METADATA).cast(),
+            length,
+        )
+    };
+    answer(result)
+}
+
+fn answer(result: isize) -> std::io::Result<()> {
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn descriptors() {

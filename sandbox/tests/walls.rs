@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
         "the_network_is_the_one_asked_for",
         the_network_is_the_one_asked_for,
     ),
+    (
+        "the_network_of_the_host_is_guarded",
+        the_network_of_the_host_is_guarded,
+    ),
     ("declared_paths_are_shown", declared_paths_are_shown),
     ("a_link_is_no_writable_path", a_link_is_no_writable_path),
     (
@@ -207,6 +211,31 @@ fn the_network_is_the_one_asked_for() -> Outcome {
         spec.network = network;
         let out = told(&host, &spec);
         assert!(out.ends_with(expected), "{network} in {profile}: {out}");
+    }
+    Ok(())
+}
+
+fn the_network_of_the_host_is_guarded() -> Outcome {
+    let host = world::with(&[
+        Facility::NetworkGuard,
+        Facility::PidNamespace,
+        Facility::Seccomp,
+    ])?;
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    for profile in Profile::ALL {
+        let mut spec = within(probe(&["guard", &port]), profile, &home.path());
+        spec.network = Network::Host;
+        let out = told(&host, &spec);
+        let mut lines = out.lines();
+        assert_eq!(lines.next(), Some("the host's service reached"), "{out}");
+        for line in lines {
+            let (way, told) = line.rsplit_once(' ').unwrap();
+            // A host without the protocol has no way around by it.
+            let none = ["EPROTONOSUPPORT", "EAFNOSUPPORT", "ENOPROTOOPT"].contains(&told);
+            assert!(told == "EPERM" || none, "{way} in {profile}: {out}");
+        }
     }
     Ok(())
 }

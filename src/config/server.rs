@@ -112,8 +112,8 @@ section! {
         allow_degraded: Vec<String> = Vec::new(), any();
         /// `none`, `standard` or `strict`: the walls of mcps that do not say otherwise.
         profile: Profile = Profile::Strict, any();
-        /// Lets mcps ask for the host's network. They reach all it does: services on loopback and
-        /// the metadata address of a cloud included.
+        /// Lets mcps ask for the host's network. They reach all it does, services on loopback included,
+        /// but for link-local and metadata addresses.
         allow_network_host: bool = false, any();
         /// Lets mcps name hosts with private addresses (`HOST/private`): services on loopback included,
         /// link-local and metadata addresses never.

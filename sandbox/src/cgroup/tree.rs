@@ -61,6 +61,14 @@ impl Tree {
         (tree, missing)
     }
 
+    /// The group of cgroup v2 that all isolates are in; `None` if there is none.
+    pub(crate) fn isolates(&self) -> Option<PathBuf> {
+        let v2 = |h: &&Hierarchy| matches!(h.kind, Kind::V2 | Kind::Unified);
+        let dir = self.hierarchies.iter().find(v2)?.base.join("isolates");
+        mounts::make(&dir).ok()?;
+        Some(dir)
+    }
+
     /// The kind of host in one word: v2, hybrid, v1 or none.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -8,7 +8,9 @@ use std::path::Path;
 use super::link::{self, Link};
 use super::process::{self, Process};
 use super::{HostConfig, HostError};
+use crate::cgroup::Tree;
 use crate::facility::{Facility, Missing};
+use crate::guard;
 use crate::plan::build::{Built, Ground};
 use crate::plan::view::{Accounts, Base, Kind, Mount, Needs, View};
 use crate::plan::{Identity, Plan, Step};
@@ -74,6 +76,23 @@ fn clone(link: &Link, namespaces: u64) -> Result<Option<io::Error>, HostError> {
         Err(HostError::Clone(error)) => Ok(Some(error)),
         Err(other) => Err(other),
     }
+}
+
+/// Puts the guard of the host's network in place; why not, if not.
+pub(super) fn guard(tree: &Tree, config: &HostConfig) -> Option<Missing> {
+    let attached = if config.without.contains(&Facility::NetworkGuard) {
+        Err(LEFT_OUT.to_owned())
+    } else {
+        match tree.isolates() {
+            Some(group) => guard::attach(&group)
+                .map_err(|error| format!("cannot attach it to {}: {error}", group.display())),
+            None => Err("there is no cgroup2 tree here".to_owned()),
+        }
+    };
+    attached.err().map(|why| Missing {
+        facility: Facility::NetworkGuard,
+        why,
+    })
 }
 
 /// One wall by itself.
@@ -186,7 +205,8 @@ fn wall(facility: Facility, becomes: Option<Identity>) -> Wall {
         | Facility::CgroupPids
         | Facility::CgroupCpu
         | Facility::CgroupKill
-        | Facility::PidNamespace => (0, Vec::new()),
+        | Facility::PidNamespace
+        | Facility::NetworkGuard => (0, Vec::new()),
     };
     Wall {
         facility,

@@ -101,6 +101,15 @@ pub enum Refused {
         /// What is missing, if that is why.
         missing: Option<Missing>,
     },
+    /// Who has the host's network is kept from metadata addresses, or does not have it.
+    #[error(
+        "network host needs {missing}; or name it in sandbox.allow_degraded, which lets isolates \
+         reach the metadata of a cloud"
+    )]
+    HostNetwork {
+        /// What is missing, why, and how to get it.
+        missing: Missing,
+    },
     /// Secret files need it. Without it they would lie on a disk, where others see them: nobody
     /// can allow that by naming it.
     #[error(
@@ -118,7 +127,9 @@ impl Refused {
     #[must_use]
     pub const fn facility(&self) -> Facility {
         match self {
-            Self::Profile { missing, .. } | Self::SecretFiles { missing } => missing.facility,
+            Self::Profile { missing, .. }
+            | Self::SecretFiles { missing }
+            | Self::HostNetwork { missing } => missing.facility,
             Self::Allowlist { .. } => Facility::NetworkNamespace,
         }
     }
@@ -178,7 +189,17 @@ impl Order<'_> {
     /// # Errors
     /// [`Refused`] if the profile cannot be had.
     pub fn build(&self, ground: &Ground) -> Result<Built, Refused> {
-        let degraded = ground.check(self.profile)?;
+        let mut degraded = ground.check(self.profile)?;
+        if self.network == Network::Host
+            && self.profile != Profile::None
+            && let Some(missing) = ground.lack(Facility::NetworkGuard)
+        {
+            if !ground.may_lack(Facility::NetworkGuard) {
+                let missing = missing.clone();
+                return Err(Refused::HostNetwork { missing });
+            }
+            degraded.push(Facility::NetworkGuard);
+        }
         let uses = |facility| self.uses(ground, facility);
         let identity = self.identity.filter(|_| ground.own.uid == 0);
         if identity.is_none() && ground.own.uid == 0 {
@@ -491,8 +512,55 @@ mod tests {
     }
 
     #[test]
+    fn the_network_of_the_host_is_guarded_or_refused() {
+        let lack = [Facility::NetworkGuard];
+        let host = |allowed: &[Facility], profile, network| {
+            built(profile, network, &lacking(&lack, allowed, 0))
+        };
+        let refused = host(&[], Profile::Strict, Network::Host).unwrap_err();
+        assert_eq!(refused.facility(), Facility::NetworkGuard);
+        let text = refused.to_string();
+        assert!(
+            text.contains("network host needs network_guard")
+                && text.contains("sandbox.allow_degraded"),
+            "{text}"
+        );
+        let degraded = host(&lack, Profile::Strict, Network::Host).unwrap();
+        assert_eq!(degraded.degraded, lack);
+        // Who has no such network has no need of it.
+        for (profile, network) in [
+            (Profile::Strict, Network::None),
+            (Profile::Standard, Network::Allowlist),
+            (Profile::None, Network::None),
+        ] {
+            let built = host(&[], profile, network).unwrap();
+            assert_eq!(built.degraded, [], "{profile} {network}");
+        }
+    }
+
+    #[test]
+    fn an_allowlist_never_touches_the_network_of_the_host() {
+        let no_network = lacking(
+            &[Facility::NetworkNamespace],
+            &[Facility::NetworkNamespace],
+            0,
+        );
+        for refused in [
+            built(Profile::None, Network::Allowlist, &lacking(&[], &[], 0)),
+            built(Profile::Strict, Network::Allowlist, &no_network),
+        ] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.facility(), Facility::NetworkNamespace);
+        }
+        let plan = built(Profile::Strict, Network::Allowlist, &lacking(&[], &[], 0)).unwrap();
+        let doors = Step::Doors { ports: vec![443] };
+        assert!(plan.plan.steps.contains(&doors));
+    }
+
+    #[test]
     fn each_lack_refuses_or_is_named() {
-        for facility in Facility::ALL {
+        let walls = Facility::ALL.into_iter();
+        for facility in walls.filter(|facility| *facility != Facility::NetworkGuard) {
             let refused = built(
                 Profile::Strict,
                 Network::None,
