@@ -97,6 +97,7 @@ fn main() -> Result<()> {
             any_range: true,
             ..Walls::of(&Config::default())
         },
+        memory_budget: None,
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

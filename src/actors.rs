@@ -41,6 +41,7 @@ pub mod plan;
 mod probe;
 pub mod record;
 pub mod ring;
+pub mod room;
 pub mod root;
 mod router;
 mod run;

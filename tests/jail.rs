@@ -178,6 +178,7 @@ fn bench() -> Bench {
         cgroup_root: None,
         homes: dir.path().join("homes"),
         walls: walls(uids.as_ref().map(|slice| slice.base)),
+        memory_budget: None,
     })
     .unwrap();
     Bench {
@@ -594,6 +595,7 @@ fn ordinary() -> ExitCode {
         cgroup_root: None,
         homes: "/tmp/never-made".into(),
         walls: walls(None),
+        memory_budget: None,
     });
     match refused {
         Err(LaunchError::Refused { step, detail }) => {

@@ -21,6 +21,7 @@ mod processes;
 mod prometheus;
 mod proxy;
 mod real;
+mod room;
 mod standard;
 mod tokens;
 #[path = "servers/tools.rs"]

@@ -48,6 +48,8 @@ pub struct HostConfig {
     pub allow_degraded: Vec<Facility>,
     /// A path inside every cgroup hierarchy under which to build; our own group if not given.
     pub cgroup_root: Option<PathBuf>,
+    /// Bytes of memory that all isolates may have together; no limit but the host's if not given.
+    pub memory_budget: Option<u64>,
     /// Facilities to act without even if the host has them, to see what degradation does.
     pub without: Vec<Facility>,
 }
@@ -63,6 +65,7 @@ impl HostConfig {
             probe_identity: None,
             allow_degraded: Vec::new(),
             cgroup_root: None,
+            memory_budget: None,
             without: Vec::new(),
         }
     }
@@ -192,6 +195,9 @@ impl Host {
         // First, because it may move this process aside, and the spawner is to come along.
         let (tree, mut missing) =
             Tree::open(installation, config.cgroup_root.as_deref(), &config.without);
+        if let Some(bytes) = config.memory_budget {
+            tree.hold(bytes)?;
+        }
         let link = Link::start(&config.executable)?;
         let user_namespace = probe::namespaces(&link, &config, &mut missing)?;
         let mut ground = Ground {

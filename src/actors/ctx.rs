@@ -41,6 +41,7 @@ use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
 use super::ops::OpsState;
+use super::room::Room;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
@@ -108,6 +109,8 @@ pub struct Ctx {
     pub gates: Gates,
     /// The line of starts.
     pub starts: StartLine,
+    /// Room for isolates on the host.
+    pub room: Room,
     /// The host-wide restart budget.
     pub restart_budget: Restarts,
     /// Failed registrations.
@@ -171,6 +174,7 @@ impl Ctx {
         let changes = Arc::new(Changes::default());
         Self {
             started_at: clock.wall_ms(),
+            room: Room::of(&config),
             config,
             starts: StartLine::new(settings.start_parallel),
             restart_budget: Restarts::new(settings.restarts_per_second),

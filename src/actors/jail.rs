@@ -65,6 +65,8 @@ pub struct JailConfig {
     pub homes: PathBuf,
     /// What the operator says about walls.
     pub walls: Walls,
+    /// Bytes of memory that all isolates may have together.
+    pub memory_budget: Option<u64>,
 }
 
 /// Starts runs in isolates of this host.
@@ -96,6 +98,7 @@ impl Jail {
             Degrade::Anything => Facility::ALL.to_vec(),
         };
         host.cgroup_root = config.cgroup_root;
+        host.memory_budget = config.memory_budget;
         host.profile = walls::profile(config.walls.profile);
         host.probe_identity = claim.as_ref().map(|claim| claim.range().probe());
         let host = Host::start(host).map_err(|e| refusal(&e))?;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
-use crate::domain::limits::{BACKOFF_WAIT_MAX, START_QUEUE_MAX};
+use crate::domain::limits::{BACKOFF_WAIT_MAX, HOST_FULL_RETRY, START_QUEUE_MAX};
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::verdict::Verdict;
 
@@ -219,13 +219,26 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         );
         return Err(Reason::new(Code::Starting, text).retry(std::time::Duration::from_secs(5)));
     }
+    let running = ctx
+        .slots
+        .pin()
+        .values()
+        .filter(|one| one.is_running())
+        .count();
+    if let Some(why) = ctx.room.refuses(running) {
+        let text = format!(
+            "`{}` is not started now: {why}. Try again when others have stopped.",
+            slot.mcp.name
+        );
+        return Err(Reason::new(Code::HostFull, text).retry(HOST_FULL_RETRY));
+    }
     if let Some(user) = slot.key.principal.user() {
         let most = ctx.settings.per_user_max;
         let slots = ctx.slots.pin();
         let running = slots
             .values()
             .filter(|other| other.key.principal.user() == Some(user))
-            .filter(|other| other.occupant().is_some() || other.is_wanted())
+            .filter(|other| other.is_running())
             .count();
         if running >= most {
             let text = format!(

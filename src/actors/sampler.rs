@@ -55,9 +55,6 @@ impl Sampler {
             .filter_map(|slot| reading(slot))
             .filter(|reading| whole || !reading.record.is_sampled())
             .collect();
-        if readings.is_empty() {
-            return;
-        }
         let (ctx, turn) = (Arc::clone(ctx), self.turn);
         self.under_way = Some(spawn_blocking(move || {
             let began = Instant::now();
@@ -67,8 +64,17 @@ impl Sampler {
             if whole {
                 ctx.metrics.sweep.record(began.elapsed());
             }
+            ctx.room.look(memory_of_all(&ctx));
         }));
     }
+}
+
+/// Memory of all isolates, as it was read last.
+fn memory_of_all(ctx: &Ctx) -> u64 {
+    let slots = ctx.slots.pin();
+    let runs = slots.values().filter_map(|slot| slot.occupant());
+    let memory = runs.filter_map(|run| run.record.usage().memory);
+    memory.fold(0, |sum, memory| sum.saturating_add(memory.bytes))
 }
 
 impl Reading {

@@ -417,6 +417,11 @@ impl Slot {
         self.kept.lock().tools.take()
     }
 
+    /// Whether a run is in it, or on its way.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_wanted() || self.kept.lock().occupant.is_some()
+    }
+
     pub(super) fn count_restart(&self) {
         self.kept.lock().restarts += 1;
     }

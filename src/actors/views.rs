@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::launcher::{EgressCount, Enforcement};
+use super::room::RoomView;
 
 pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
 pub use vault::VaultView;
@@ -177,6 +178,8 @@ pub struct Status {
     pub enforcement: EnforcementView,
     /// Isolates and instances by state.
     pub isolates: BTreeMap<String, u64>,
+    /// Room for isolates.
+    pub room: RoomView,
     /// Registered sessions.
     pub sessions: u64,
     /// Users with at least one isolate.

@@ -101,6 +101,7 @@ pub fn status(code: Code) -> StatusCode {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         Code::RateLimited | Code::SessionsMax | Code::IsolatesMax => StatusCode::TOO_MANY_REQUESTS,
+        Code::HostFull => StatusCode::SERVICE_UNAVAILABLE,
         // `partly_done` names what failed; a 2xx would hide it from scripts.
         Code::Internal
         | Code::StoreDamaged

@@ -25,6 +25,7 @@ use super::socket::{DEV_DATA_DIR, SYSTEM_DATA_DIR};
 use crate::actors::clock::{Clock, HostClock};
 use crate::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use crate::actors::launcher::{LaunchError, Launcher};
+use crate::actors::room;
 use crate::actors::system::{System, SystemError};
 use crate::api::admin::About;
 use crate::config::{Config, Sources};
@@ -161,6 +162,7 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
         cgroup_root: None,
         homes: config.server.data_dir.join("homes"),
         walls: Walls::of(config),
+        memory_budget: Some(room::budget(config)),
     };
     Jail::start(wanted).map_err(|error| CliError::NotStarted {
         code: match &error {

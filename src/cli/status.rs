@@ -3,7 +3,8 @@
 use super::Desk;
 use super::error::{Done, Exit};
 use super::table::{Cell, Style, Table};
-use super::units::age;
+use super::units::{age, size};
+use crate::actors::room::RoomView;
 use crate::actors::views::Status;
 
 pub(super) async fn run(mut desk: Desk) -> Done {
@@ -48,6 +49,7 @@ fn screen(status: &Status) -> Table {
     }
     line("limits", status.enforcement.summary.as_str().into());
     line("isolates", counts(status).into());
+    line("room", room(&status.room).into());
     line(
         "sessions",
         format!(
@@ -109,6 +111,22 @@ fn screen(status: &Status) -> Table {
     table
 }
 
+fn room(room: &RoomView) -> String {
+    let host = match room.free_bytes {
+        Some(free) => format!(", the host has {} left", size(free)),
+        None => String::new(),
+    };
+    let refused = match room.refused {
+        0 => String::new(),
+        refused => format!(", {refused} starts refused"),
+    };
+    format!(
+        "{} of {} for isolates{host}{refused}",
+        size(room.used_bytes),
+        size(room.budget_bytes)
+    )
+}
+
 fn counts(status: &Status) -> String {
     let some = status.isolates.iter().filter(|(_, count)| **count > 0);
     let texts: Vec<_> = some
@@ -149,6 +167,13 @@ mod tests {
             ("backoff".into(), 1),
         ]
         .into();
+        status.room = RoomView {
+            used_bytes: 2 << 30,
+            budget_bytes: 16 << 30,
+            free_bytes: Some(4 << 30),
+            refused: 3,
+            ..RoomView::default()
+        };
         status.kill_switches = 2;
         status.denies = vec!["kill switch on mcp demo: leaks".into()];
         insta::assert_snapshot!(screen(&status).render(None, false), @r"
@@ -158,6 +183,7 @@ mod tests {
         ops        http://localhost:9464
         limits     cgroup v2
         isolates   1 backoff, 2 ready
+        room       2 GiB of 16 GiB for isolates, the host has 4 GiB left, 3 starts refused
         sessions   3 of 2 active users
         calls      9, 1 failed
         store      sqlite /d/legation.db

@@ -20,6 +20,14 @@ section! {
         pids: u64 = limits::ISOLATE_PIDS, within(4, 1 << 20);
         /// CPU of one isolate, in thousandths of a core.
         cpu_millis: u64 = limits::ISOLATE_CPU_MILLIS, within(10, 1_000_000);
+        /// Isolates that run at once on this host.
+        max: usize = limits::ISOLATES_MAX, within(1, 1_000_000);
+        /// Memory of all isolates together: held by the kernel, and from nine tenths of it no isolate is
+        /// started. Unset: four fifths of the host's.
+        memory_budget_bytes: Option<u64> = None, within(64 << 20, 1 << 50);
+        /// No isolate is started while the host has less memory than this. Unset: a twentieth of the
+        /// host's, 128 MiB at least.
+        host_free_bytes: Option<u64> = None, within(0, 1 << 50);
         /// Isolates of one user.
         per_user_max: usize = limits::ISOLATES_PER_USER_MAX, within(1, 1_000);
         /// Memory of all isolates of one user.

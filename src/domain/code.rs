@@ -224,6 +224,9 @@ codes! {
     "E0412" HandshakeFailed "handshake_failed" Failed Never
         "The server did not answer initialize in time, or answered wrongly.";
         "Read its last stderr line; most often a setting or credential is missing.";
+    "E0418" HostFull "host_full" Failed Later
+        "The host has no room for another isolate.";
+        "Try again when others have stopped; legation status shows the room, isolates.max, memory_budget_bytes and host_free_bytes set it.";
 
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";

@@ -164,6 +164,18 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
 pub const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Who was killed and lives on is killed again after this.
 pub const KILL_AGAIN: Duration = Duration::from_millis(20);
+/// Isolates on one host, where `isolates.max` says nothing.
+pub const ISOLATES_MAX: usize = 5_000;
+/// Of the host's memory, what all isolates may have where `isolates.memory_budget_bytes` says nothing.
+pub const BUDGET_PERCENT: u64 = 80;
+/// Of the budget, what may be used before no other isolate is started.
+pub const BUDGET_USABLE_PERCENT: u64 = 90;
+/// Of the host's memory, what must be left for a start where `isolates.host_free_bytes` says nothing.
+pub const HOST_FREE_PERCENT: u64 = 5;
+/// The same, at least.
+pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
+/// When to try again after the host had no room.
+pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
 /// Dead isolates whose cgroups are removed at the same time.
 pub const BURIALS_MAX: usize = 2;
 /// How long a cgroup stays after its isolate's end while other isolates still have to die.

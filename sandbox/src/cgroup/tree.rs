@@ -61,6 +61,23 @@ impl Tree {
         (tree, missing)
     }
 
+    /// Limits the memory of all isolates together, where memory can be limited.
+    ///
+    /// # Errors
+    /// The kernel refuses the limit.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<(), CgroupError> {
+        let Some(hierarchy) = self.with(Facility::CgroupMemory) else {
+            return Ok(());
+        };
+        let dir = hierarchy.base.join("isolates");
+        mounts::make(&dir)?;
+        if hierarchy.kind == Kind::V2 {
+            v2::enable(&hierarchy.base, "memory")?;
+            return write(&dir.join("memory.max"), &bytes.to_string());
+        }
+        v1::limit_memory(&dir, bytes)
+    }
+
     /// The group of cgroup v2 that all isolates are in; `None` if there is none.
     pub(crate) fn isolates(&self) -> Option<PathBuf> {
         let v2 = |h: &&Hierarchy| matches!(h.kind, Kind::V2 | Kind::Unified);

@@ -80,6 +80,7 @@ impl Control {
             not_ready,
             enforcement: ctx.launcher.enforcement().into(),
             isolates,
+            room: ctx.room.view(),
             sessions: ctx
                 .sessions
                 .pin()

@@ -343,7 +343,9 @@ impl Outcome {
                 Stage::Admission => Self::Denied,
                 Stage::UnderWay => Self::Killed,
             },
-            Code::Busy | Code::RateLimited | Code::IsolatesMax => Self::RateLimited,
+            Code::Busy | Code::RateLimited | Code::IsolatesMax | Code::HostFull => {
+                Self::RateLimited
+            }
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
             | Code::NotSubscribed

@@ -1,0 +1,185 @@
+//! Room on the host: what all isolates may take, and whether another one is let in.
+//!
+//! The kernel holds the sum (the group of all isolates has a limit of its own), but a kernel that is asked
+//! for more than there is kills somebody who is innocent. So no start is made that would come near:
+//! not above the number, not above nine tenths of the budget, not when the host itself has too little left.
+//! Looked at once a second, off the runtime's workers; a call asks two atomics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::domain::limits::{
+    BUDGET_PERCENT, BUDGET_USABLE_PERCENT, HOST_FREE_BYTES_MIN, HOST_FREE_PERCENT,
+};
+
+/// How much room there is.
+#[derive(Debug)]
+pub struct Room {
+    isolates_max: usize,
+    budget: u64,
+    free_min: u64,
+    used: AtomicU64,
+    free: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Room as it is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoomView {
+    /// Isolates that may run at once.
+    pub isolates_max: u64,
+    /// Memory of all isolates, when it was looked at last.
+    pub used_bytes: u64,
+    /// What they may have together.
+    pub budget_bytes: u64,
+    /// Memory the host has left; none if it does not say.
+    pub free_bytes: Option<u64>,
+    /// What is to be left.
+    pub free_min_bytes: u64,
+    /// Starts that were not made for want of it.
+    pub refused: u64,
+}
+
+/// What the host does not say.
+const UNKNOWN: u64 = u64::MAX;
+
+/// The memory all isolates may have: as set, or by the host's.
+#[must_use]
+pub fn budget(config: &Config) -> u64 {
+    let host = host_memory("MemTotal").unwrap_or(UNKNOWN);
+    let set = config.isolates.memory_budget_bytes;
+    set.unwrap_or_else(|| percent(host, BUDGET_PERCENT))
+}
+
+impl Room {
+    /// From a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let isolates = &config.isolates;
+        let host = host_memory("MemTotal").unwrap_or(0);
+        let free_min = isolates
+            .host_free_bytes
+            .unwrap_or_else(|| percent(host, HOST_FREE_PERCENT).max(HOST_FREE_BYTES_MIN));
+        Self {
+            isolates_max: isolates.max,
+            budget: budget(config),
+            free_min,
+            used: AtomicU64::new(0),
+            free: AtomicU64::new(host_memory("MemAvailable").unwrap_or(UNKNOWN)),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Looks again: `used` is what the isolates have now. Reads a file.
+    pub(super) fn look(&self, used: u64) {
+        self.used.store(used, Ordering::Relaxed);
+        let free = host_memory("MemAvailable").unwrap_or(UNKNOWN);
+        self.free.store(free, Ordering::Relaxed);
+    }
+
+    /// Why no other isolate is started beside `running` ones; `None` if it is.
+    pub(super) fn refuses(&self, running: usize) -> Option<String> {
+        let (used, free) = (
+            self.used.load(Ordering::Relaxed),
+            self.free.load(Ordering::Relaxed),
+        );
+        let why = if running >= self.isolates_max {
+            format!("{running} servers run on this host, which is the most (isolates.max)")
+        } else if used >= percent(self.budget, BUDGET_USABLE_PERCENT) {
+            format!(
+                "the servers on this host use {} MiB of the {} they may have together \
+                 (isolates.memory_budget_bytes)",
+                used >> 20,
+                self.budget >> 20
+            )
+        } else if free < self.free_min {
+            format!(
+                "this host has {} MiB of memory left, and below {} no server is started \
+                 (isolates.host_free_bytes)",
+                free >> 20,
+                self.free_min >> 20
+            )
+        } else {
+            return None;
+        };
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Some(why)
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn view(&self) -> RoomView {
+        let free = self.free.load(Ordering::Relaxed);
+        RoomView {
+            isolates_max: self.isolates_max as u64,
+            used_bytes: self.used.load(Ordering::Relaxed),
+            budget_bytes: self.budget,
+            free_bytes: (free != UNKNOWN).then_some(free),
+            free_min_bytes: self.free_min,
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn percent(of: u64, percent: u64) -> u64 {
+    of / 100 * percent
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn host_memory(line: &str) -> Option<u64> {
+    read(&std::fs::read_to_string("/proc/meminfo").ok()?, line)
+}
+
+fn read(text: &str, line: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|l| l.strip_prefix(line))?;
+    let kib = rest.strip_prefix(':')?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room() -> Room {
+        Room {
+            isolates_max: 3,
+            budget: 1000 << 20,
+            free_min: 100 << 20,
+            used: AtomicU64::new(0),
+            free: AtomicU64::new(500 << 20),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    #[test]
+    fn each_lack_of_room_refuses_and_names_its_setting() {
+        let room = room();
+        assert_eq!(room.refuses(2), None);
+        assert!(room.refuses(3).unwrap().contains("isolates.max"));
+        room.used.store(901 << 20, Ordering::Relaxed);
+        let text = room.refuses(0).unwrap();
+        assert!(text.contains("901 MiB of the 1000"), "{text}");
+        room.used.store(0, Ordering::Relaxed);
+        room.free.store(99 << 20, Ordering::Relaxed);
+        let text = room.refuses(0).unwrap();
+        assert!(text.contains("99 MiB of memory left"), "{text}");
+        // A host that does not say is not held against anybody.
+        room.free.store(UNKNOWN, Ordering::Relaxed);
+        assert_eq!(room.refuses(0), None);
+        assert_eq!(room.view().refused, 3);
+        assert_eq!(room.view().free_bytes, None);
+    }
+
+    #[test]
+    fn the_host_s_memory_is_read() {
+        let text = "MemTotal:       24649856 kB\nMemFree: 1 kB\nMemAvailable:   1024 kB\n";
+        assert_eq!(read(text, "MemTotal"), Some(24_649_856 << 10));
+        assert_eq!(read(text, "MemAvailable"), Some(1 << 20));
+        assert_eq!(read(text, "Mem"), None);
+        assert_eq!(read("MemTotal: x kB\n", "MemTotal"), None);
+        assert!(host_memory("MemTotal").unwrap() > 64 << 20);
+    }
+}
