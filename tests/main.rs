@@ -22,6 +22,7 @@ mod prometheus;
 mod proxy;
 mod real;
 mod room;
+mod soak;
 mod standard;
 mod tokens;
 #[path = "servers/tools.rs"]
