@@ -36,6 +36,14 @@ impl Credentials {
         found.cloned().unwrap_or_default()
     }
 
+    /// How many are set.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let sets = self.0.load();
+        sets.as_ref()
+            .map_or(0, |sets| sets.values().map(Vec::len).sum())
+    }
+
     /// Everything that is set.
     #[must_use]
     pub fn all(&self) -> Vec<Stored> {

@@ -1,4 +1,5 @@
-//! What the kill switches, the audit log and the store count of themselves, put into the metrics.
+//! What the kill switches, the vault, the host's room, the audit log and the store count of themselves, put
+//! into the metrics.
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct Watched {
 /// Reads all of it.
 pub(super) fn read(ctx: &Ctx) -> Watched {
     kill(ctx);
+    vault(ctx);
+    room(ctx);
     Watched {
         sync: audit(ctx),
         queries: store(ctx),
@@ -81,6 +84,26 @@ pub(in crate::actors) fn propagations(ctx: &Ctx) {
         *known = one.number;
         ctx.metrics.propagation.record(one.took);
     }
+}
+
+fn vault(ctx: &Ctx) {
+    let (metrics, stats) = (&ctx.metrics, ctx.vault.stats());
+    let set = ctx.credentials.count() as u64;
+    metrics.set(&f::VAULT_CREDENTIALS, &[], float(set));
+    metrics.counted(&f::VAULT_ROTATIONS, &[], stats.rotations());
+    metrics.counted(&f::VAULT_RESEALED, &[], stats.resealed());
+    metrics.set(&f::VAULT_REMAINING, &[], float(stats.remaining()));
+    metrics.set(&f::VAULT_DAMAGED, &[], float(stats.damaged()));
+}
+
+fn room(ctx: &Ctx) {
+    let (metrics, room) = (&ctx.metrics, ctx.room.view());
+    metrics.set(&f::ROOM_ISOLATES, &[], float(room.isolates_max));
+    metrics.set(&f::ROOM_USED, &[], float(room.used_bytes));
+    metrics.set(&f::ROOM_BUDGET, &[], float(room.budget_bytes));
+    let free = room.free_bytes.map_or(f64::NAN, float);
+    metrics.set(&f::ROOM_FREE, &[], free);
+    metrics.counted(&f::ROOM_REFUSED, &[], room.refused);
 }
 
 fn audit(ctx: &Ctx) -> SyncTimes {

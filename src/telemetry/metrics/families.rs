@@ -251,6 +251,28 @@ families! {
     AUDIT_REMOVED "audit_segments_removed_total" Counter Exporter []
         "Segments that retention removed.";
 
+    VAULT_CREDENTIALS "vault_credentials" Gauge Exporter []
+        "Credentials that are set.";
+    VAULT_ROTATIONS "vault_key_rotations_total" Counter Exporter []
+        "Master keys made since the start.";
+    VAULT_RESEALED "vault_resealed_total" Counter Exporter []
+        "Values sealed anew with a newer master key.";
+    VAULT_REMAINING "vault_reseal_remaining" Gauge Exporter []
+        "Values that are still sealed with an older one.";
+    VAULT_DAMAGED "vault_damaged_credentials" Gauge Exporter []
+        "Of these, those that do not open; their isolates do not start until they are set again.";
+
+    ROOM_ISOLATES "isolates_limit" Gauge Exporter []
+        "Isolates that may run at once on this host.";
+    ROOM_USED "isolates_memory_bytes" Gauge Exporter []
+        "Memory of all isolates together.";
+    ROOM_BUDGET "isolates_memory_budget_bytes" Gauge Exporter []
+        "What they may have together; from nine tenths of it none is started.";
+    ROOM_FREE "host_memory_available_bytes" Gauge Exporter []
+        "Memory the host has left; NaN if it does not say.";
+    ROOM_REFUSED "isolate_starts_refused_total" Counter Exporter []
+        "Starts that were not made because the host had no room.";
+
     STORE_UP "store_up" Gauge Exporter []
         "1 while the database answers.";
     DB_QUERY "db_query_duration_seconds" QUERIES Page [DB_OP]
