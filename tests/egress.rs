@@ -82,16 +82,21 @@ fn what_is_not_on_the_list_is_refused_told_and_recorded() {
     let port = there.port();
     let other = host().port();
     let (world, ada) = world(&[format!("localhost:{port}/private")]);
-    let fails = |arguments: Value, step: &str| {
+    let fails = |arguments: Value, steps: &[&str]| {
         let told = reach(&ada, arguments.clone());
-        assert_eq!(told["failed"], step, "{arguments}: {told}");
+        let step = told["failed"].as_str().unwrap_or_default();
+        assert!(steps.contains(&step), "{arguments}: {told}");
         told["error"].as_str().unwrap().to_owned()
     };
     // A name that no rule is about has no address; an address is not its name's.
-    fails(json!({"host": "example.com", "port": port}), "lookup");
-    fails(json!({"host": "127.0.0.1", "port": port}), "talk");
+    fails(json!({"host": "example.com", "port": port}), &["lookup"]);
+    // The reset may be there before the client has looked.
+    fails(
+        json!({"host": "127.0.0.1", "port": port}),
+        &["talk", "connect"],
+    );
     // Another port of the same host meets nobody.
-    fails(json!({"host": "127.0.0.1", "port": other}), "connect");
+    fails(json!({"host": "127.0.0.1", "port": other}), &["connect"]);
     for (host, port) in [
         ("example.com", 443),
         ("localhost", other),
@@ -100,7 +105,10 @@ fn what_is_not_on_the_list_is_refused_told_and_recorded() {
         ("169.254.169.254", 80),
         ("metadata.google.internal", 80),
     ] {
-        let error = fails(json!({"host": host, "port": port, "proxy": true}), "proxy");
+        let error = fails(
+            json!({"host": host, "port": port, "proxy": true}),
+            &["proxy"],
+        );
         assert!(
             error.contains("403") && error.contains("--host"),
             "{host}: {error}"

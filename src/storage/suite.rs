@@ -11,6 +11,7 @@ mod on_postgres;
 mod samples;
 mod schema;
 mod server;
+mod upgrade;
 
 /// Declares one test for each case and store. A store's constructor returns the store and
 /// whatever must live as long.
