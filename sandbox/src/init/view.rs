@@ -44,9 +44,18 @@ pub(super) fn build(view: &View) -> Result<(), Failure> {
             PathBuf::from(STAGE)
         }
     };
+    // Neighbours stand beside each other: their directory is made once.
+    let mut made = PathBuf::new();
     for (mount, source) in view.mounts.iter().zip(sources) {
         let place = inside(&root, &mount.at);
-        put(mount, source, &place).map_err(|e| told("put into the view", &mount.at, &e))?;
+        let put = match place.parent() {
+            Some(parent) if parent != made && !matches!(source, Source::Absent) => {
+                fs::create_dir_all(parent).map(|()| parent.clone_into(&mut made))
+            }
+            _ => Ok(()),
+        }
+        .and_then(|()| put(mount, source, &place));
+        put.map_err(|e| told("put into the view", &mount.at, &e))?;
     }
     match view.base {
         Base::Host => Ok(()),
@@ -100,11 +109,8 @@ fn open(mount: &Mount) -> io::Result<Source> {
     Ok(Source::Tree(tree))
 }
 
-/// Makes the place and puts there what belongs there.
+/// Makes the place, whose directory is there, and puts there what belongs there.
 fn put(mount: &Mount, source: Source, place: &Path) -> io::Result<()> {
-    if let Some(parent) = place.parent() {
-        fs::create_dir_all(parent)?;
-    }
     match (&mount.kind, source) {
         (_, Source::Absent) => Ok(()),
         (_, Source::Link(to)) => std::os::unix::fs::symlink(to, place),
