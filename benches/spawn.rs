@@ -7,7 +7,7 @@
 //! their namespaces (view, uid, filter, landlock) has a bar of its own.
 //!
 //! ```text
-//! cargo bench --bench spawn -- [--rounds N] [--heap-mib N] [--product PATH] [--out FILE]
+//! cargo bench --bench spawn -- [--rounds N] [--heap-mib N] [--only WORD] [--product PATH] [--out FILE]
 //! ```
 //!
 //! One start of each kind a round, in turn. A missed bar is an exit code. Needs root.
@@ -61,6 +61,8 @@ const HIERARCHIES: [(&str, &str, &str); 3] = [
 struct Options {
     rounds: usize,
     heap_mib: usize,
+    /// Kinds whose name has this word; for a profiler.
+    only: String,
     product: PathBuf,
     out: Option<PathBuf>,
 }
@@ -73,8 +75,12 @@ enum Kind {
     Ours,
     Namespaces,
     Strict,
+    RealNamespaces,
+    RealStrict,
 }
 
+/// A program and its arguments.
+type Words = (PathBuf, Vec<String>);
 /// Milliseconds of each kind.
 type Times = BTreeMap<&'static str, Vec<f64>>;
 
@@ -103,7 +109,11 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut bench = Bench {
-        product: options.product.clone(),
+        echo: (
+            options.product.clone(),
+            vec!["demo-mcp".to_owned(), "--echo".to_owned()],
+        ),
+        real: real(),
         user: UserId::from_random([9; 10]),
         next: 0,
         home: homes.path().canonicalize()?.join("homes/ada/demo"),
@@ -125,6 +135,7 @@ fn options() -> Result<Options> {
     let mut options = Options {
         rounds: 60,
         heap_mib: 1024,
+        only: String::new(),
         product: default_product()?,
         out: None,
     };
@@ -132,6 +143,7 @@ fn options() -> Result<Options> {
         match word {
             "--rounds" => options.rounds = value()?.parse()?,
             "--heap-mib" => options.heap_mib = value()?.parse()?,
+            "--only" => options.only = value()?,
             "--product" => options.product = value()?.into(),
             "--out" => options.out = Some(value()?.into()),
             _ => return Ok(false),
@@ -142,7 +154,10 @@ fn options() -> Result<Options> {
 }
 
 struct Bench {
-    product: PathBuf,
+    /// The echo of the demo server: hardly more than an exec.
+    echo: Words,
+    /// A server of npm, if the test tools are installed.
+    real: Option<Words>,
     user: UserId,
     next: u32,
     home: PathBuf,
@@ -155,19 +170,22 @@ struct Bench {
 // === impl Kind ===
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Plain,
         Self::Namespace,
         Self::Limited,
         Self::Ours,
         Self::Namespaces,
         Self::Strict,
+        Self::RealNamespaces,
+        Self::RealStrict,
     ];
 
     /// What it is held against.
     const fn base(self) -> Self {
         match self {
             Self::Namespaces | Self::Strict => Self::Namespaces,
+            Self::RealNamespaces | Self::RealStrict => Self::RealNamespaces,
             _ => Self::Namespace,
         }
     }
@@ -180,7 +198,15 @@ impl Kind {
             Self::Ours => "legation, profile none: init, cgroups, limits, own uid",
             Self::Namespaces => "posix_spawn in all namespaces of strict",
             Self::Strict => "legation, profile strict",
+            Self::RealNamespaces => {
+                "server-everything (node) by posix_spawn in the same namespaces"
+            }
+            Self::RealStrict => "server-everything (node) by legation, profile strict",
         }
+    }
+
+    const fn is_real(self) -> bool {
+        matches!(self, Self::RealNamespaces | Self::RealStrict)
     }
 }
 
@@ -190,11 +216,11 @@ impl Bench {
     fn measure(&mut self, options: &Options) -> Result<(String, Vec<String>)> {
         let enforcement = self.jail.enforcement();
         let limited = Path::new("/sys/fs/cgroup/memory/tasks").exists();
-        let small = self.rounds(options.rounds, limited)?;
+        let small = self.rounds(options, limited)?;
         let executed = median(std::mem::take(&mut self.executed));
         let heap = vec![1_u8; options.heap_mib << 20];
         // Every page is written: a fork would have to copy all of their entries.
-        let large = self.rounds(options.rounds, limited)?;
+        let large = self.rounds(options, limited)?;
         let held = heap
             .iter()
             .step_by(4096)
@@ -245,6 +271,13 @@ impl Bench {
                 "\nskipped: entry on cgroup v2: the controllers are on v1 here"
             );
         }
+        if self.real.is_none() {
+            let _ = writeln!(
+                text,
+                "\nskipped: {}: not installed; scripts/test.sh installs it",
+                Kind::RealStrict.name()
+            );
+        }
         if !limited {
             let _ = writeln!(
                 text,
@@ -268,6 +301,15 @@ impl Bench {
                 RATIO_MAX,
             ),
             (
+                "strict × posix_spawn in its namespaces, a real server",
+                if self.real.is_some() {
+                    ratio(Kind::RealStrict)
+                } else {
+                    0.0
+                },
+                RATIO_MAX,
+            ),
+            (
                 "strict beyond posix_spawn, ms",
                 is(Kind::Strict) - is(Kind::Plain),
                 STRICT_MS_MAX,
@@ -283,22 +325,30 @@ impl Bench {
         Ok((text, missed))
     }
 
-    fn rounds(&mut self, rounds: usize, limited: bool) -> Result<Times> {
+    fn rounds(&mut self, options: &Options, limited: bool) -> Result<Times> {
         let mut times = Times::new();
-        for round in 0..rounds {
+        for round in 0..options.rounds {
             for step in 0..Kind::ALL.len() {
                 let kind = Kind::ALL[(step + round) % Kind::ALL.len()];
-                if kind == Kind::Limited && !limited {
+                // One in four: it takes a hundred times as long.
+                if kind.is_real() && (self.real.is_none() || round % 4 > 0) {
+                    continue;
+                }
+                if kind == Kind::Limited && !limited || !kind.name().contains(&options.only) {
                     continue;
                 }
                 self.next += 1;
+                let real = self.real.as_ref().filter(|_| kind.is_real());
+                let words = real.unwrap_or(&self.echo).clone();
                 let took = match kind {
-                    Kind::Plain => self.plain(None),
-                    Kind::Namespace => self.in_namespaces(CloneFlags::CLONE_NEWPID, false),
-                    Kind::Limited => self.in_namespaces(CloneFlags::CLONE_NEWPID, true),
-                    Kind::Ours => self.ours(Profile::None),
-                    Kind::Namespaces => self.in_namespaces(of_strict(), false),
-                    Kind::Strict => self.ours(Profile::Strict),
+                    Kind::Plain => plain(&words, None),
+                    Kind::Namespace => self.in_namespaces(&words, CloneFlags::CLONE_NEWPID, false),
+                    Kind::Limited => self.in_namespaces(&words, CloneFlags::CLONE_NEWPID, true),
+                    Kind::Ours => self.ours(&words, Profile::None),
+                    Kind::Namespaces | Kind::RealNamespaces => {
+                        self.in_namespaces(&words, of_strict(), false)
+                    }
+                    Kind::Strict | Kind::RealStrict => self.ours(&words, Profile::Strict),
                 };
                 let took = took.with_context(|| kind.name())?;
                 let list = times.entry(kind.name()).or_default();
@@ -308,36 +358,15 @@ impl Bench {
         Ok(times)
     }
 
-    fn plain(&self, groups: Option<&Groups>) -> Result<Duration> {
-        let began = Instant::now();
-        if let Some(groups) = groups {
-            groups.make()?;
-        }
-        let mut child = Command::new(&self.product)
-            .args(["demo-mcp", "--echo"])
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        if let Some(groups) = groups {
-            groups.enter(child.id())?;
-        }
-        let done = initialized(&mut child).map(|()| began.elapsed());
-        child.kill()?;
-        child.wait()?;
-        done
-    }
-
     /// A thread of its own: a thread can leave its pid namespace for a new one only once.
-    fn in_namespaces(&self, which: CloneFlags, limited: bool) -> Result<Duration> {
+    fn in_namespaces(&self, words: &Words, which: CloneFlags, limited: bool) -> Result<Duration> {
         let groups = limited.then(|| Groups::named(self.next));
         let worked = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
                 let began = Instant::now();
                 unshare(which)?;
                 let unshared = began.elapsed();
-                Ok(unshared + self.plain(groups.as_ref())?)
+                Ok(unshared + plain(words, groups.as_ref())?)
             });
             work.join()
         });
@@ -347,15 +376,15 @@ impl Bench {
         worked.map_err(|_| anyhow::anyhow!("the thread panicked"))?
     }
 
-    fn ours(&mut self, profile: Profile) -> Result<Duration> {
+    fn ours(&mut self, (program, args): &Words, profile: Profile) -> Result<Duration> {
         let mut bits = [0; 10];
         let [.., a, b, c, d] = &mut bits;
         [*a, *b, *c, *d] = self.next.to_be_bytes();
         let launch = Launch {
             isolate: IsolateId::from_random(bits),
             user: Some(self.user.clone()),
-            program: self.product.clone(),
-            args: vec!["demo-mcp".to_owned(), "--echo".to_owned()],
+            program: program.clone(),
+            args: args.clone(),
             env: BTreeMap::new(),
             home: self.home.clone(),
             secrets: BTreeMap::new(),
@@ -387,11 +416,33 @@ impl Bench {
             ensure!(remains.survivors.is_empty(), "{:?}", remains.survivors);
             Ok((executed, took))
         })?;
-        if profile == Profile::Strict {
+        if profile == Profile::Strict && *program == self.echo.0 {
             self.executed.push(executed.as_secs_f64() * 1000.0);
         }
         Ok(took)
     }
+}
+
+/// The time of one start by `posix_spawn`.
+fn plain((program, args): &Words, groups: Option<&Groups>) -> Result<Duration> {
+    let began = Instant::now();
+    if let Some(groups) = groups {
+        groups.make()?;
+    }
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    if let Some(groups) = groups {
+        groups.enter(child.id())?;
+    }
+    let done = initialized(&mut child).map(|()| began.elapsed());
+    child.kill()?;
+    child.wait()?;
+    done
 }
 
 fn of_strict() -> CloneFlags {
@@ -414,6 +465,20 @@ fn initialized(child: &mut Child) -> Result<()> {
     BufReader::new(stdout).read_line(&mut line)?;
     ensure!(line.contains("protocolVersion"), "no reply but {line:?}");
     Ok(())
+}
+
+/// The server of npm that the tests use, and the node on the path.
+fn real() -> Option<Words> {
+    let script = "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/tools")
+        .join(script);
+    let dirs = std::env::var_os("PATH")?;
+    let node = std::env::split_paths(&dirs)
+        .map(|dir| dir.join("node"))
+        .find(|file| file.is_file())?;
+    let args = vec![script.to_str()?.to_owned(), "stdio".to_owned()];
+    script.is_file().then_some((node, args))
 }
 
 /// One cgroup in each v1 hierarchy.

@@ -54,6 +54,7 @@ pub mod session;
 mod sessions;
 pub mod slot;
 pub mod start_line;
+mod start_work;
 #[cfg(test)]
 mod store_away_tests;
 pub mod supervisor;

@@ -6,8 +6,8 @@
 //! v1 go through cgroups-rs; making, entering, killing and removing never do, because it starts at
 //! the host's root and moves tasks there.
 //!
-//! The invariant: limits are written before a process can be in the group, and a leaf is removed
-//! only when it is empty.
+//! The invariant: limits are written before a server can be in the group (its init, which is ours,
+//! may be), and a leaf is removed only when it is empty.
 
 mod leaf;
 mod mounts;

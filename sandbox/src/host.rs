@@ -165,9 +165,9 @@ pub struct Spawned {
     pub door: Option<Door>,
     /// What its profile asks for and it runs without.
     pub degraded: Vec<Facility>,
-    /// Time to make the cgroup and write its limits.
+    /// Time for the plan and to make the cgroup.
     pub cgroup_took: Duration,
-    /// Time for everything else: pipes, the plan, the clone.
+    /// Time for everything else: pipes, the clone, and meanwhile the limits.
     pub clone_took: Duration,
 }
 
@@ -237,7 +237,8 @@ impl Host {
         &self.0.capabilities
     }
 
-    /// Makes the cgroup, writes its limits, and starts an init in it.
+    /// Makes the cgroup and starts an init in it; writes the limits while init builds its walls, and
+    /// lets it start the server when they are written.
     ///
     /// # Errors
     /// [`HostError`]; nothing is left behind.
@@ -245,12 +246,10 @@ impl Host {
         let began = Instant::now();
         let built = self.order(spec)?;
         built.plan.check()?;
-        let leaf = self
-            .0
-            .tree
-            .create(&spec.leaf, &spec.limits, &spec.user_limits)?;
+        let tree = &self.0.tree;
+        let mut leaf = tree.create(&spec.leaf, &spec.limits, &spec.user_limits)?;
         let cgroup_took = began.elapsed();
-        match self.spawn_in(&built, &spec.opening, &leaf) {
+        match self.spawn_in(&built, spec, &mut leaf) {
             Ok((process, ends)) => Ok(Spawned {
                 process,
                 leaf,
@@ -275,15 +274,17 @@ impl Host {
     fn spawn_in(
         &self,
         built: &Built,
-        opening: &[u8],
-        leaf: &Leaf,
+        spec: &SpawnSpec,
+        leaf: &mut Leaf,
     ) -> Result<(Process, Ends), HostError> {
         let entry = leaf.entry()?;
         let mut entries: Vec<RawFd> = entry.dir.iter().map(AsRawFd::as_raw_fd).collect();
         entries.extend(entry.tasks.iter().map(AsRawFd::as_raw_fd));
         let link = self.link();
         let into_cgroup = entry.dir.is_some();
-        link::spawn(&link, built, opening, into_cgroup, &entries)
+        link::spawn(&link, built, &spec.opening, into_cgroup, &entries, || {
+            Ok(leaf.limit(&spec.limits)?)
+        })
     }
 
     fn order(&self, spec: &SpawnSpec) -> Result<Built, HostError> {

@@ -16,7 +16,7 @@ mod watch;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use crate::plan::{Place, Plan};
 use crate::spawnd;
@@ -88,6 +88,7 @@ fn build(given: &[RawFd], tasks: usize, status: &mut Option<File>) -> Result<Inf
     for step in before {
         steps::apply(step)?;
     }
+    wait_for_word(&lifeline)?;
     watch::block_signals().map_err(|e| failed(Place::Fork, "block signals", &e))?;
     spawnd::set_name(spawnd::INIT_NAME);
     let server = server::start(&after, plan.program.as_ref())?;
@@ -127,6 +128,22 @@ fn enter_v1(tasks: usize, seats: RawFd) -> Result<(), Failure> {
             .map_err(|e| failed(Place::Cgroup, "enter a v1 cgroup by its tasks file", &e))?;
     }
     Ok(())
+}
+
+/// Waits until the gateway has written our limits. A lifeline that is cut is the gateway's end, or
+/// its word that there will be no server.
+fn wait_for_word(lifeline: &OwnedFd) -> Result<(), Failure> {
+    let mut word = [0];
+    loop {
+        match nix::unistd::read(lifeline, &mut word) {
+            Ok(0) => sys::exit_now(0),
+            Ok(_) => return Ok(()),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => {
+                return Err(failed(Place::Fork, "read the lifeline", &error.into()));
+            }
+        }
+    }
 }
 
 fn report(status: Option<&mut File>, record: &Record) {

@@ -365,10 +365,11 @@ impl Plan {
     /// # Errors
     /// If it is no plan, or an unordered one.
     pub fn unseal(fd: OwnedFd) -> io::Result<Self> {
-        let mut bytes = Zeroizing::new(Vec::new());
-        File::from(fd)
-            .take(PLAN_BYTES_MAX)
-            .read_to_end(&mut bytes)?;
+        let file = File::from(fd);
+        // In one piece: every page that a growing buffer would touch is a fault in a new process.
+        let length = usize::try_from(file.metadata()?.len().min(PLAN_BYTES_MAX));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length.unwrap_or(0) + 1));
+        file.take(PLAN_BYTES_MAX).read_to_end(&mut bytes)?;
         let plan: Self = serde_json::from_slice(&bytes)?;
         plan.check().map_err(io::Error::other)?;
         Ok(plan)

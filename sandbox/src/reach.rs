@@ -5,9 +5,10 @@
 //! Reads a few files; not for a runtime's worker.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,12 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Program;
 use crate::plan::view::Needs;
 
-/// Interpreters of interpreters, and links to links, that are followed.
+/// Interpreters of interpreters that are followed.
 const STEPS_MAX: usize = 8;
+/// Links that are followed in one path; the kernel's own bound.
+const LINKS_MAX: usize = 40;
+/// A home is `<homes>/<owner>/<name>`.
+const HOME_DEPTH: usize = 2;
 /// Bytes of a first line; the kernel reads no more.
 const SHEBANG_BYTES: usize = 256;
 /// What is shown to everybody.
@@ -46,8 +51,15 @@ pub struct Declared {
 }
 
 /// What the view of a run must hold.
+///
+/// Nothing is found by way of a place that isolates can write to (any home, and what is declared for
+/// writing): a link or a first line put there would name files of the host, and the gateway may read
+/// them all. What is there is seen by its own mount.
 #[must_use]
 pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
+    let homes = home.ancestors().nth(HOME_DEPTH).unwrap_or(home);
+    let mut written = vec![homes];
+    written.extend(declared.write.iter().map(PathBuf::as_path));
     let mut read = BTreeSet::new();
     let mut todo = vec![program.path.clone()];
     if is_interpreter(&program.path) {
@@ -55,21 +67,26 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
             .args
             .iter()
             .find(|argument| !argument.starts_with('-'));
-        let script = script.map(PathBuf::from).filter(|path| path.is_absolute());
-        todo.extend(script.filter(|path| path.is_file()));
+        todo.extend(script.map(PathBuf::from).filter(|path| path.is_absolute()));
     }
     let search = program.env.get("PATH").map_or("", String::as_str);
     for _ in 0..STEPS_MAX {
         let Some(path) = todo.pop() else { break };
-        let Ok(end) = path.canonicalize() else {
+        let Some(way) = Way::to(&path, &written) else {
             continue;
         };
-        for step in links(&path).into_iter().chain([end.clone()]) {
+        let is_file = |meta: std::fs::Metadata| meta.is_file();
+        if !way.end.symlink_metadata().is_ok_and(is_file) {
+            continue;
+        }
+        // A program may be executable and not readable.
+        let next = open(&way.end).map(|file| interpreters(file, search));
+        todo.extend(next.unwrap_or_default());
+        for step in way.links.into_iter().chain([way.end]) {
             if !is_shown(&step) {
                 read.insert(root_of(&step, home));
             }
         }
-        todo.extend(interpreters(&end, search));
     }
     read.extend(declared.read.iter().cloned());
     let mut needed: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
@@ -81,6 +98,75 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         write: declared.write.clone(),
         closed: closed.into_iter().collect(),
     }
+}
+
+/// A path, followed link by link.
+struct Way {
+    /// The path and the links it led to, if it is one.
+    links: Vec<PathBuf>,
+    /// What is at its end.
+    end: PathBuf,
+}
+
+impl Way {
+    /// Follows an absolute path; `None` if it leads nowhere, or at any step to one of `written`.
+    fn to(path: &Path, written: &[&Path]) -> Option<Self> {
+        let mut links = Vec::new();
+        let mut followed = 0;
+        let mut at = PathBuf::from("/");
+        let mut rest = parts(path);
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(part);
+            if written.iter().any(|dir| next.starts_with(dir)) {
+                return None;
+            }
+            match next.read_link() {
+                Ok(to) => {
+                    followed += 1;
+                    if followed > LINKS_MAX {
+                        return None;
+                    }
+                    if rest.is_empty() {
+                        // By the name the program is called by, if it is the first.
+                        links.push(if links.is_empty() {
+                            path.to_owned()
+                        } else {
+                            next
+                        });
+                    }
+                    if to.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    rest.extend(parts(&to));
+                }
+                // It is there, and no link.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => at = next,
+                Err(_) => return None,
+            }
+        }
+        Some(Self { links, end: at })
+    }
+}
+
+/// The names in a path, the last first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = |part: Component<'_>| match part {
+        Component::ParentDir => Some("..".into()),
+        Component::Normal(name) => Some(name.to_owned()),
+        _ => None,
+    };
+    path.components().rev().filter_map(named).collect()
+}
+
+/// Opens a file for its first line; a pipe in its place would wait for whoever writes it.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    options.read(true).custom_flags(flags).open(path)
 }
 
 fn is_shown(path: &Path) -> bool {
@@ -96,51 +182,16 @@ fn is_interpreter(path: &Path) -> bool {
     INTERPRETERS.contains(&plain)
 }
 
-/// A path and all links on the way to its end, without the end.
-fn links(path: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut at = path.to_owned();
-    while let Ok(to) = at.read_link() {
-        if found.len() >= STEPS_MAX {
-            break;
-        }
-        let next = at.parent().unwrap_or(Path::new("/")).join(to);
-        found.push(at);
-        at = plain(&next);
-    }
-    found
-}
-
-/// A path without `.` and `..`, by its text; good enough for a link, which is checked by opening.
-fn plain(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                out.pop();
-            }
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 /// What a script's first line names: an interpreter, and the program `env` is to look up.
-fn interpreters(file: &Path, search: &str) -> Vec<PathBuf> {
-    let mut first = Vec::new();
-    let read = File::open(file).map(|file| {
-        let limit = u64::try_from(SHEBANG_BYTES).unwrap_or(u64::MAX);
-        file.take(limit).read_to_end(&mut first).ok();
-    });
-    let line = first
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let Some(line) = read.ok().and_then(|()| line.strip_prefix(b"#!")) else {
+fn interpreters(mut file: File, search: &str) -> Vec<PathBuf> {
+    let mut first = [0; SHEBANG_BYTES];
+    let length = file.read(&mut first).unwrap_or(0);
+    let first = first.get(..length).unwrap_or_default();
+    let line = first.split(|byte| *byte == b'\n').next();
+    let Some(line) = line.and_then(|line| line.strip_prefix(b"#!")) else {
         return Vec::new();
     };
-    let line = String::from_utf8_lossy(line).into_owned();
+    let line = String::from_utf8_lossy(line);
     let mut words = line.split_ascii_whitespace();
     let Some(program) = words.next().map(PathBuf::from) else {
         return Vec::new();
@@ -181,7 +232,7 @@ fn root_of(file: &Path, home: &Path) -> PathBuf {
         return (*prefix).to_owned();
     }
     let is_top = |dir: &&&Path| PROJECT.iter().any(|name| dir.join(name).is_file());
-    match parents.iter().find(is_top) {
+    match parents.iter().take_while(|dir| !is_wide(dir)).find(is_top) {
         Some(dir) if fits(dir) => (*dir).to_owned(),
         _ => file.to_owned(),
     }
@@ -240,7 +291,7 @@ mod tests {
                     self.at("node/bin").display().to_string(),
                 )]),
             };
-            needs(&program, &self.at("data/home"), &Declared::default()).read
+            needs(&program, &self.at("data/homes/ada/m"), &Declared::default()).read
         }
     }
 
@@ -290,6 +341,61 @@ mod tests {
         fs::write(tree.at("venv/bin/server"), line).unwrap();
         let found = tree.reads(&tree.at("venv/bin/server"), &[]);
         assert_eq!(found, [tree.at("python"), tree.at("venv")]);
+    }
+
+    /// A server in its home made a link there, and was shown whose name the link had.
+    #[test]
+    fn nothing_is_found_by_way_of_a_home_or_of_what_is_written() {
+        let tree = Tree::new(&[
+            ("secret/notes.txt", "#!/bin/sh\n"),
+            ("data/homes/bob/m/notes.txt", ""),
+            ("data/homes/ada/m/line.js", ""),
+            ("srv/x", ""),
+        ]);
+        let secret = tree.at("secret/notes.txt");
+        let home = tree.at("data/homes/ada/m");
+        symlink(&secret, home.join("link.js")).unwrap();
+        symlink(tree.at("secret"), home.join("dir")).unwrap();
+        symlink(home.join("link.js"), tree.at("srv/outside.js")).unwrap();
+        symlink(&home, tree.at("srv/home")).unwrap();
+        let line = format!("#!{}\n", secret.display());
+        fs::write(home.join("line.js"), line).unwrap();
+        let node = Path::new("/usr/bin/node");
+        for script in [
+            "data/homes/ada/m/link.js",
+            "data/homes/ada/m/line.js",
+            "data/homes/ada/m/dir/notes.txt",
+            "data/homes/bob/m/notes.txt",
+            "srv/outside.js",
+            "srv/home/link.js",
+            "srv/../data/homes/ada/m/link.js",
+        ] {
+            let script = tree.at(script);
+            assert!(tree.reads(node, &[&script]).is_empty(), "{script:?}");
+            assert!(tree.reads(&script, &[]).is_empty(), "{script:?}");
+        }
+        let declared = Declared {
+            read: Vec::new(),
+            write: vec![tree.at("srv")],
+        };
+        let program = Program {
+            path: tree.at("srv/x"),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+        };
+        assert!(needs(&program, &home, &declared).read.is_empty());
+        // The same files without that way are found.
+        assert_eq!(tree.reads(node, &[&secret]), [secret]);
+    }
+
+    /// The first line of a pipe would be waited for without end.
+    #[test]
+    fn what_is_no_file_is_not_opened_for_its_first_line() {
+        let tree = Tree::new(&[("app/x", "")]);
+        let pipe = tree.at("app/pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(tree.at("app/x"), format!("#!{}\n", pipe.display())).unwrap();
+        assert_eq!(tree.reads(&tree.at("app/x"), &[]), [tree.at("app/x")]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use self::stage::{Phase, Stage};
 use super::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, OnDenied, Scope,
 };
+use super::start_work::start_work;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::egress::Rule;
 use crate::domain::ids::UserId;
@@ -136,7 +137,7 @@ impl Jail {
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
         let way_out = Out::of(&launch);
-        let born = spawn_blocking(move || {
+        let born = start_work(move || {
             let _starting = starting;
             let spec = walls.spec(&homes, &secrets, launch)?;
             let spawned = host.spawn(&spec).map_err(|e| refusal(&e))?;

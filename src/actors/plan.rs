@@ -20,6 +20,7 @@ use super::credentials;
 use super::ctx::Ctx;
 use super::launcher::{Launch, OnDenied};
 use super::slot::{Principal, Slot};
+use super::start_work::start_work;
 
 /// Why a program cannot be started as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,13 +130,8 @@ pub(super) async fn launch(
     slot: &Arc<Slot>,
 ) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
     let (ctx, slot) = (Arc::clone(ctx), Arc::clone(slot));
-    // A few file operations: off the runtime's workers.
-    let made = tokio::task::spawn_blocking(move || make(&ctx, &slot)).await;
-    made.unwrap_or_else(|error| {
-        Err(Verdict::Internal {
-            detail: error.to_string(),
-        })
-    })
+    let made = start_work(move || make(&ctx, &slot)).await;
+    made.unwrap_or_else(|detail| Err(Verdict::Internal { detail }))
 }
 
 fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {

@@ -220,7 +220,11 @@ pub(super) fn denied(report: &DenyReport, undo: &str, desk: &mut Desk) -> Done {
         desk.out.say(&format!("it is not in the audit log: {why}"));
     }
     desk.out.say(&format!("undo: {undo}"));
-    Ok(left_over(&report.survivors, &desk.out))
+    // A start that hangs has no pid yet, and is left all the same.
+    match left_over(&report.survivors, &desk.out) {
+        Exit::Ok if !report.left.is_empty() => Ok(Exit::Partly),
+        exit => Ok(exit),
+    }
 }
 
 /// The isolates it stopped, a line each.

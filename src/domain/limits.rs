@@ -176,6 +176,10 @@ pub const HOST_FREE_PERCENT: u64 = 5;
 pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
 /// When to try again after the host had no room.
 pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
+/// Starts that may be at work with files at the same time.
+pub const START_WORK_MAX: usize = 64;
+/// How long a start waits until another one has done with its files.
+pub const START_WORK_WAIT: Duration = Duration::from_secs(10);
 /// Dead isolates whose cgroups are removed at the same time.
 pub const BURIALS_MAX: usize = 2;
 /// How long a cgroup stays after its isolate's end while other isolates still have to die.

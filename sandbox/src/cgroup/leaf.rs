@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::mounts::Kind;
 use super::stats::Rare;
-use super::{CgroupError, Counters, OomScope, Tree, Usage, attribute, stats};
+use super::{CgroupError, Counters, Limits, OomScope, Tree, Usage, attribute, stats};
 use crate::facility::Facility;
 
 /// The group of one run, owned by it: while this lives, no sweep touches it.
@@ -15,7 +15,7 @@ use crate::facility::Facility;
 pub struct Leaf {
     tree: Arc<Tree>,
     rel: Arc<str>,
-    /// What the user's group had counted before this run.
+    /// What the user's group had counted before this run's server began.
     user_before: Counters,
 }
 
@@ -29,12 +29,30 @@ pub struct Entry {
 }
 
 impl Leaf {
-    pub(super) fn new(tree: Arc<Tree>, rel: Arc<str>, user_before: Counters) -> Self {
+    pub(super) fn new(tree: Arc<Tree>, rel: Arc<str>) -> Self {
         Self {
             tree,
             rel,
-            user_before,
+            user_before: Counters::default(),
         }
+    }
+
+    /// Writes the limits of memory and processes, and notes what the user's group has counted until
+    /// now. Init may be in it already; its server may not.
+    ///
+    /// # Errors
+    /// The kernel refuses a limit.
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), CgroupError> {
+        self.tree.end_together(&self.rel)?;
+        let rest = [Facility::CgroupMemory, Facility::CgroupPids];
+        self.tree.limit(&self.rel, limits, &rest)?;
+        self.user_before = self.tree.counters(self.group());
+        Ok(())
+    }
+
+    /// The user's group.
+    fn group(&self) -> &str {
+        self.rel.rsplit_once('/').map_or("", |(group, _)| group)
     }
 
     /// Its path below the installation's root.
@@ -119,8 +137,8 @@ impl Leaf {
         if leaf.kills == 0 {
             return None;
         }
-        let user = self.rel.rsplit_once('/').map_or("", |(user, _)| user);
-        attribute(leaf, self.user_before, self.tree.counters(user))
+        let user = self.tree.counters(self.group());
+        attribute(leaf, self.user_before, user)
     }
 
     /// On v1 the kernel kills one process, not the isolate: an eventfd that tells when memory ran

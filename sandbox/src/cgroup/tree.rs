@@ -16,6 +16,12 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_micros(200), Duration::
 const REMOVE_TRIES: u32 = 6;
 /// How deep a server may nest groups of its own below its leaf and still have them removed.
 const DEPTH_MAX: u32 = 16;
+/// What limits something.
+const CONTROLLERS: [Facility; 3] = [
+    Facility::CgroupCpu,
+    Facility::CgroupMemory,
+    Facility::CgroupPids,
+];
 
 /// What names a leaf: ids only, never a text of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,7 +105,9 @@ impl Tree {
         }
     }
 
-    /// Makes a leaf with its limits and, if need be, the user's group with its own.
+    /// Makes a leaf with its CPU limit and, if need be, the user's group with all of its limits. The
+    /// rest of the leaf's come by [`Leaf::limit`], when its init may be in it already; a CPU limit
+    /// that comes then has the kernel hold back what is in it for a millisecond.
     ///
     /// # Errors
     /// [`CgroupError`]; nothing is left behind.
@@ -120,13 +128,15 @@ impl Tree {
             return Err(self.occupied(&rel));
         }
         self.make_group(&group, name.user.as_deref(), user_limits, &mut state)?;
-        if let Err(error) = self.make_leaf(&rel, limits) {
+        let made = self
+            .make_leaf(&rel)
+            .and_then(|()| self.limit(&rel, limits, &[Facility::CgroupCpu]));
+        if let Err(error) = made {
             self.remove(&rel).ok();
             return Err(error);
         }
-        let before = self.counters(&group);
         state.live.insert(Arc::clone(&rel));
-        Ok(Leaf::new(Arc::clone(self), rel, before))
+        Ok(Leaf::new(Arc::clone(self), rel))
     }
 
     fn make_group(
@@ -157,13 +167,13 @@ impl Tree {
         if let Some(user) = user
             && (fresh || state.users.get(user) != Some(limits))
         {
-            self.limit(group, limits)?;
+            self.limit(group, limits, &CONTROLLERS)?;
             state.users.insert(user.to_owned(), *limits);
         }
         Ok(())
     }
 
-    fn make_leaf(&self, rel: &str, limits: &Limits) -> Result<(), CgroupError> {
+    fn make_leaf(&self, rel: &str) -> Result<(), CgroupError> {
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.base.join(rel);
             match fs::create_dir(&dir) {
@@ -175,18 +185,29 @@ impl Tree {
                 }
                 Err(error) => return Err(CgroupError::io("make", &dir, error)),
             }
-            if hierarchy.kind == Kind::V2 && hierarchy.facilities.contains(&Facility::CgroupMemory)
-            {
-                v2::end_together(&dir)?;
-            }
         }
-        self.limit(rel, limits)
+        Ok(())
     }
 
-    fn limit(&self, rel: &str, limits: &Limits) -> Result<(), CgroupError> {
+    /// One process out of memory ends the whole leaf, where the kernel can do that.
+    pub(super) fn end_together(&self, rel: &str) -> Result<(), CgroupError> {
+        match self.with(Facility::CgroupMemory) {
+            Some(hierarchy) if hierarchy.kind == Kind::V2 => {
+                v2::end_together(&hierarchy.base.join(rel))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn limit(
+        &self,
+        rel: &str,
+        limits: &Limits,
+        which: &[Facility],
+    ) -> Result<(), CgroupError> {
         for hierarchy in &self.hierarchies {
             let dir = hierarchy.base.join(rel);
-            for facility in &hierarchy.facilities {
+            for facility in hierarchy.facilities.iter().filter(|f| which.contains(f)) {
                 match (hierarchy.kind, facility) {
                     (Kind::V2, facility) => v2::limit(&dir, *facility, limits)?,
                     (Kind::V1, Facility::CgroupMemory) => {

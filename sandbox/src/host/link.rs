@@ -66,7 +66,8 @@ impl Door {
     }
 }
 
-/// Seals the plan and has an init made for it; `entries` are the descriptors of its cgroup.
+/// Seals the plan and has an init made for it; `entries` are the descriptors of its cgroup. What is
+/// to be done before its server begins is done `meanwhile`; then the server begins.
 /// The caller holds the link's lock: the init is known before a `heal` can look for strays.
 pub(super) fn spawn(
     link: &Link,
@@ -74,6 +75,7 @@ pub(super) fn spawn(
     opening: &[u8],
     into_cgroup: bool,
     entries: &[RawFd],
+    meanwhile: impl FnOnce() -> Result<(), HostError>,
 ) -> Result<(Process, Ends), HostError> {
     let (plan, namespaces) = (&built.plan, built.namespaces);
     let pipe = || io::pipe().map_err(|e| HostError::io("make a pipe", e));
@@ -107,9 +109,14 @@ pub(super) fn spawn(
         door: door.is_some(),
         into_cgroup,
     };
-    let (pid, pidfd) = link.ask(Request { ask, namespaces }, &fds)?;
-    let known = Known::new(pid);
+    let mut done = Ok(());
+    let (pid, pidfd) = link.ask(Request { ask, namespaces }, &fds, || done = meanwhile())?;
     let alone = namespaces & sys::CLONE_NEWPID == 0;
+    let process = Process::new(pid, pidfd, lifeline.into(), Known::new(pid), alone);
+    if let Err(error) = done.and_then(|()| process.proceed()) {
+        process.end();
+        return Err(error);
+    }
     let ends = Ends {
         stdin: stdin.into(),
         stdout: stdout.into(),
@@ -117,10 +124,7 @@ pub(super) fn spawn(
         status: status.into(),
         door: door.map(|(ours, _)| Door(ours)),
     };
-    Ok((
-        Process::new(pid, pidfd, lifeline.into(), known, alone),
-        ends,
-    ))
+    Ok((process, ends))
 }
 
 /// Puts the first words into a pipe that nobody reads yet.
@@ -188,13 +192,21 @@ impl Link {
         })
     }
 
-    /// One round trip.
-    pub(super) fn ask(&self, request: Request, fds: &[RawFd]) -> Result<(i32, OwnedFd), HostError> {
+    /// One round trip, and what is done while the spawner is at work: to wait for its answer at once
+    /// would cost half a millisecond, for who wakes us is on the CPU that the new process gets.
+    pub(super) fn ask(
+        &self,
+        request: Request,
+        fds: &[RawFd],
+        meanwhile: impl FnOnce(),
+    ) -> Result<(i32, OwnedFd), HostError> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(HostError::SpawnerLost("its link broke".to_owned()));
         }
-        let round = wire::send_request(self.socket.as_fd(), request, fds)
-            .and_then(|()| wire::receive_answer(self.socket.as_fd()));
+        let round = wire::send_request(self.socket.as_fd(), request, fds).and_then(|()| {
+            meanwhile();
+            wire::receive_answer(self.socket.as_fd())
+        });
         match round {
             Ok(Ok((pid, Some(pidfd)))) => Ok((pid, pidfd)),
             Ok(Ok((pid, None))) => {

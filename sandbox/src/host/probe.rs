@@ -67,7 +67,7 @@ fn clone(link: &Link, namespaces: u64) -> Result<Option<io::Error>, HostError> {
         ask: Ask::Probe,
         namespaces,
     };
-    match link.ask(request, &[]) {
+    match link.ask(request, &[], || {}) {
         Ok((_, pidfd)) => Ok(match process::wait_blocking(pidfd.as_fd())? {
             sys::Ended::Code(0) => None,
             sys::Ended::Code(errno) => Some(io::Error::from_raw_os_error(errno)),
@@ -258,7 +258,7 @@ fn rehearse(link: &Link, ground: &Ground, wall: &Wall) -> Result<Option<String>,
         namespaces,
         degraded: Vec::new(),
     };
-    let (process, ends) = match link::spawn(link, &built, &[], false, &[]) {
+    let (process, ends) = match link::spawn(link, &built, &[], false, &[], || Ok(())) {
         Ok(spawned) => spawned,
         Err(HostError::Clone(error)) => return Ok(Some(format!("clone failed: {error}"))),
         Err(other) => return Err(other),

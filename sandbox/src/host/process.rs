@@ -57,6 +57,9 @@ pub(super) fn reap_strays() {
     }
 }
 
+/// How long an init that was killed before its server began may take to end.
+const END_WAIT_MS: u16 = 1000;
+
 /// An init. It is our child: somebody must call [`Process::try_reap`] until it says that it ended.
 /// Dropping this cuts the lifeline, and with it the isolate ends.
 #[derive(Debug)]
@@ -90,6 +93,26 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Tells init that its limits are written: the server may begin.
+    pub(super) fn proceed(&self) -> Result<(), HostError> {
+        let lifeline = self.lifeline.lock().unwrap_or_else(PoisonError::into_inner);
+        let lifeline = lifeline.as_ref().ok_or(nix::Error::EPIPE);
+        let told = lifeline.and_then(|lifeline| nix::unistd::write(lifeline, &[1]));
+        match told {
+            // What became of an init that is gone is told by its status.
+            Ok(_) | Err(nix::Error::EPIPE) => Ok(()),
+            Err(error) => Err(HostError::io("let an init proceed", error)),
+        }
+    }
+
+    /// Ends an init whose server has not begun, and reaps it.
+    pub(super) fn end(&self) {
+        self.kill();
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(END_WAIT_MS)).ok();
+        self.try_reap().ok();
     }
 
     /// Asks the server to end: init passes it on to the server's process group.
