@@ -454,7 +454,7 @@ fn a_key_sees_what_its_groups_are_granted_and_what_it_subscribes_to() {
     assert_eq!(ada.tools(), [] as [&str; 0]);
     assert_eq!(
         ada.call("echo", json!({"text": "x"})).code(),
-        "not_subscribed"
+        "tool_unknown"
     );
     world.cli(&["group", "member", "add", "all", "ada"]);
     assert_eq!(ada.ask("echo", json!({"text": "back"})), "back");

@@ -126,6 +126,33 @@ fn what_is_not_on_the_list_is_refused_told_and_recorded() {
     }
 }
 
+/// What a server was given went into the audit log as the name of a host.
+#[test]
+fn a_credential_in_a_name_is_not_recorded() {
+    let world = World::with(PRIVATE);
+    let options = ["--host", "localhost:1/private", "--credential", "T=env:T:optional"];
+    world.demo("demo", &options);
+    let ada = world.client("ada");
+    let value = "Ghp-S3cretOfAda";
+    let ran = crate::vault::try_set(&world, &["--user", "ada"], "demo", "T", value.as_bytes());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for arguments in [
+        json!({"host": format!("{value}.example.com"), "port": 443}),
+        json!({"host": format!("{value}.example.com"), "port": 443, "proxy": true}),
+    ] {
+        assert!(reach(&ada, arguments)["failed"].is_string());
+    }
+    let told = world.until("it is recorded", |world| {
+        let told = denials(world);
+        (told.len() >= 2).then_some(told)
+    });
+    for (target, reason) in told {
+        assert!(target.contains("[redacted:T].example.com"), "{target}");
+        let said = format!("{target} {reason}").to_lowercase();
+        assert!(!said.contains(&value.to_lowercase()), "{said}");
+    }
+}
+
 #[test]
 fn a_client_that_talks_tls_to_somebody_else_is_cut_off() {
     let there = host();

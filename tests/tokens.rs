@@ -76,6 +76,29 @@ fn registering_never_ends_another_token() {
     );
 }
 
+/// A client that is started for every task locked its key out for a day.
+#[test]
+fn a_session_that_was_left_makes_room_and_one_in_use_does_not() {
+    let world = World::with("[sessions]\nper_key_max = 2\n");
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    let http = Http::new(&world.url);
+    let (stays, leaves) = (http.register(&key), http.register(&key));
+    let text = refused(&http.register_with(&key), 429, "sessions_max");
+    assert!(text.contains("2 live sessions"), "{text}");
+    let path = format!("/v1/sessions/connections/{}", leaves.connection);
+    assert_eq!(leaves.send("DELETE", &path, None).status, 200);
+    // Goodbye alone ends nothing: another process may use the token.
+    works(&leaves);
+    refused(&http.register_with(&key), 429, "sessions_max");
+    assert_eq!(leaves.send("DELETE", &path, None).status, 200);
+    let next = http.register(&key);
+    works(&next);
+    works(&stays);
+    let answer = leaves.call("echo", json!({"text": "x"}));
+    refused(&answer, 401, "session_expired");
+}
+
 #[test]
 fn a_revoked_key_ends_its_sessions_at_the_next_call_and_no_others() {
     let world = World::new();

@@ -32,7 +32,8 @@ pub use directory::Directory;
 pub struct Routes {
     mcps: HashMap<McpId, Published>,
     views: HashMap<KeyId, View>,
-    owners: HashMap<Box<str>, Vec<Name>>,
+    owners: HashMap<Box<str>, Vec<McpId>>,
+    granted: HashSet<(UserId, McpId)>,
     /// What names mean, for administrators.
     pub directory: Arc<Directory>,
 }
@@ -90,18 +91,18 @@ impl Routes {
             }
         }
         let mut tools: HashMap<(McpId, ToolName), Arc<RawValue>> = HashMap::new();
-        let mut owners: HashMap<Box<str>, Vec<Name>> = HashMap::new();
+        let mut owners: HashMap<Box<str>, Vec<McpId>> = HashMap::new();
         for (mcp, tool) in store.tools().await? {
-            let Some(published) = mcps.get(&mcp) else {
+            if !mcps.contains_key(&mcp) {
                 continue;
-            };
+            }
             let Ok(definition) = RawValue::from_string(tool.definition) else {
                 continue;
             };
             owners
                 .entry(tool.name.as_str().into())
                 .or_default()
-                .push(published.mcp.name.clone());
+                .push(mcp.clone());
             tools.insert((mcp, tool.name), definition.into());
         }
         let mut granted: HashSet<(UserId, McpId)> = HashSet::new();
@@ -158,6 +159,7 @@ impl Routes {
             mcps,
             views,
             owners,
+            granted,
             directory: Arc::new(Directory::read(store).await?),
         })
     }
@@ -185,10 +187,13 @@ impl Routes {
         self.mcps.get(mcp)
     }
 
-    /// The published mcps that have a tool of this name, for hints.
+    /// A published mcp that has a tool of this name and that the user's groups are granted, for hints.
+    /// Of what is not for the user, nobody tells that it is there.
     #[must_use]
-    pub fn owners(&self, tool: &str) -> &[Name] {
-        self.owners.get(tool).map_or(&[], Vec::as_slice)
+    pub fn granted_owner(&self, user: &UserId, tool: &str) -> Option<&Name> {
+        let granted = |mcp: &&McpId| self.granted.contains(&(user.clone(), (*mcp).clone()));
+        let owner = self.owners.get(tool)?.iter().find(granted)?;
+        self.mcps.get(owner).map(|published| &published.mcp.name)
     }
 
     /// Whether a slot still stands for what is published.

@@ -168,10 +168,14 @@ impl Front {
         session.expires_at()
     }
 
-    /// A connection of the session's client ended. The session lives on until it ages: another
-    /// process may use it, and a client that comes back registers anew.
+    /// A connection of the session's client ended. The session lives on until it ages or its key
+    /// needs room: another process may use it, and a client that comes back registers anew.
     pub fn disconnect(&self, session: &SessionHandle, connection: &str) {
-        tracing::debug!(session.id = %session.id(), connection.known = connection == session.row.connection.as_str(), "a client disconnected");
+        let is_known = connection == session.row.connection.as_str();
+        tracing::debug!(session.id = %session.id(), connection.known = is_known, "a client disconnected");
+        if is_known {
+            session.leave();
+        }
     }
 
     /// What the session sees, in the order to show.
@@ -353,11 +357,9 @@ fn admit<'a>(
 fn not_in_view(routes: &Routes, session: &SessionHandle, tool: &str) -> Reason {
     let shown: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX).collect();
     let bare = tool.rsplit('.').next().unwrap_or(tool);
-    match routes
-        .owners(tool)
-        .first()
-        .or_else(|| routes.owners(bare).first())
-    {
+    let user = &session.user.id;
+    let owner = routes.granted_owner(user, tool);
+    match owner.or_else(|| routes.granted_owner(user, bare)) {
         Some(mcp) => Reason::new(
             Code::NotSubscribed,
             format!(

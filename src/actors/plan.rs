@@ -190,7 +190,7 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         secrets: given.files,
         home,
         confinement: slot.mcp.confinement.clone(),
-        on_denied: on_denied(ctx, slot),
+        on_denied: on_denied(ctx, slot, given.redactor.clone()),
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
         opening: Bytes::new(),
@@ -198,17 +198,29 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     Ok((launch, given.redactor))
 }
 
-/// Where what an isolate tried and may not is told: the audit log.
-fn on_denied(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Option<OnDenied> {
+/// Where what an isolate tried and may not is told: the audit log. A server may put what it was given
+/// into a name it asks for.
+fn on_denied(
+    ctx: &Arc<Ctx>,
+    slot: &Arc<Slot>,
+    redactor: Option<Arc<Redactor>>,
+) -> Option<OnDenied> {
     if slot.mcp.confinement.network != Network::Allowlist {
         return None;
     }
     let (ctx, slot) = (Arc::downgrade(ctx), Arc::downgrade(slot));
     Some(Arc::new(move |target, why| {
         if let (Some(ctx), Some(slot)) = (ctx.upgrade(), slot.upgrade()) {
+            let clean = |text: &str| match &redactor {
+                Some(redactor) => redactor.redact_text(text),
+                None => text.to_owned(),
+            };
             let entry = ctx.about("isolate.egress_denied", &slot);
-            ctx.audit
-                .post(entry.field("target", target).field("reason", why));
+            ctx.audit.post(
+                entry
+                    .field("target", &clean(target))
+                    .field("reason", &clean(why)),
+            );
         }
     }))
 }

@@ -7,6 +7,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::domain::account::{Millis, Session, User};
 use crate::domain::ids::{KeyId, SessionId};
+use crate::domain::limits::SESSION_STALE;
 use crate::domain::verdict::Verdict;
 
 use super::ctx::Ctx;
@@ -28,6 +29,8 @@ pub struct SessionHandle {
     expires_at: AtomicI64,
     key_expires_at: Millis,
     revoked: AtomicBool,
+    /// Its client said goodbye, and was not heard of since.
+    left: AtomicBool,
 }
 
 impl SessionHandle {
@@ -44,6 +47,7 @@ impl SessionHandle {
             expires_at: AtomicI64::new(row.expires_at.min(key_expires_at)),
             key_expires_at,
             revoked: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             row,
         }
     }
@@ -68,6 +72,7 @@ impl SessionHandle {
 
     /// It was active: it ends so much later.
     pub(super) fn touch(&self, now: Millis, ttl: Millis) {
+        self.left.store(false, Ordering::Relaxed);
         self.seen_at.fetch_max(now, Ordering::Relaxed);
         self.expires_at.fetch_max(
             now.saturating_add(ttl).min(self.key_expires_at),
@@ -94,6 +99,18 @@ impl SessionHandle {
     /// What was taken note of as saved was not: the next save has it again.
     pub(super) fn not_saved(&self) {
         self.saved_at.store(Millis::MIN, Ordering::Relaxed);
+    }
+
+    /// Its client said goodbye.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may go when its key needs room: its client has left, or was not heard of for long.
+    pub(super) fn is_spare(&self, now: Millis) -> bool {
+        let unseen = now.saturating_sub(self.seen_at());
+        let stale = Millis::try_from(SESSION_STALE.as_millis()).unwrap_or(Millis::MAX);
+        self.left.load(Ordering::Relaxed) || unseen >= stale
     }
 
     /// No grace: its next request is refused.

@@ -138,6 +138,8 @@ pub const ADMIN_START_ANSWER_MAX: Duration = Duration::from_secs(600);
 pub const TOOL_PAGES_MAX: usize = 64;
 /// Live sessions one key may have.
 pub const SESSIONS_PER_KEY_MAX: usize = 256;
+/// A session that was not heard of for so long may make room for another one of its key.
+pub const SESSION_STALE: Duration = Duration::from_secs(60 * 60);
 /// Live sessions of the whole server.
 pub const SESSIONS_MAX: usize = 100_000;
 /// Failed registrations remembered (by key prefix).

@@ -80,7 +80,9 @@ impl Redactor {
             .map(|(form, _)| form.as_slice())
             .take_while(|form| form.len() <= REDACT_TEXT_BYTES_MAX);
         // All matches, also those that overlap: what two values share must not show the rest of one.
+        // In any case: a name server folds what a program puts into a name.
         let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::Standard)
             .build(searched)
@@ -205,6 +207,15 @@ mod tests {
     fn whole(redactor: &Redactor, text: &str) -> String {
         let out = redactor.redact(text.as_bytes(), Extent::Whole);
         String::from_utf8(out.into_owned()).unwrap()
+    }
+
+    /// It was asked for as a host's name, which is told in small letters.
+    #[test]
+    fn a_value_is_found_in_small_and_in_capital_letters() {
+        let redactor = redactor(&[("T", b"gHp_S3cret")]);
+        for text in ["ghp_s3cret.example.com", "GHP_S3CRET.example.com"] {
+            assert_eq!(whole(&redactor, text), "[redacted:T].example.com");
+        }
     }
 
     #[test]

@@ -69,7 +69,10 @@ struct Implementation {
 /// the whole value it does not like, and verdicts are kept, logged and sent to callers.
 #[must_use]
 pub fn cut(text: &str) -> String {
-    let mut chars = text.chars();
+    // One line, whatever a server puts into a name: a log's reader shall not take it for another one.
+    let mut chars = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
     let mut kept: String = chars.by_ref().take(SERVER_DETAIL_CHARS_MAX).collect();
     if chars.next().is_some() {
         kept.push('…');
@@ -191,6 +194,13 @@ pub fn list_params(cursor: Option<&str>) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_says_stays_on_its_line() {
+        assert_eq!(cut("a\nERROR b\u{1b}[0m"), "a\u{fffd}ERROR b\u{fffd}[0m");
+        let page = read_tools(br#"{"tools":[{"name":"x\n2026 ERROR forged"}]}"#).unwrap();
+        assert!(!page.refused.concat().contains('\n'), "{page:?}");
+    }
 
     #[test]
     fn reads_what_servers_say() {

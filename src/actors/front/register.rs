@@ -133,7 +133,7 @@ pub(super) async fn register(
         Ok(()) => result,
         Err(error) => {
             if let Ok(registered) = &result {
-                undo(ctx, &registered.session).await;
+                end(ctx, &registered.session).await;
             }
             Err(refuse(
                 Code::AuditUnavailable,
@@ -201,8 +201,8 @@ fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal)
     ctx.audit.post(entry);
 }
 
-/// Ends a session that nobody was told of, so that it takes no room from its key.
-async fn undo(ctx: &Ctx, id: &SessionId) {
+/// Ends a session so that it takes no room from its key.
+async fn end(ctx: &Ctx, id: &SessionId) {
     if let Some(handle) = ctx.sessions.pin().remove(&id.bits()) {
         handle.revoke();
     }
@@ -211,7 +211,7 @@ async fn undo(ctx: &Ctx, id: &SessionId) {
         let _ = sessions.cast(SessionsMsg::Revoked(vec![id.clone()]));
     }
     if let Err(error) = ctx.store.end_session(id).await {
-        tracing::warn!(session.id = %id, "a session that was not registered stays stored until it ages: {error}");
+        tracing::warn!(session.id = %id, "a session that has ended stays stored until it ages: {error}");
     }
 }
 
@@ -265,7 +265,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         // Of a key as well: the client must not take it for a session that only has to be renewed.
         return Err(refuse(Code::UserDisabled, reason.text));
     }
-    room(ctx, &key)?;
+    room(ctx, &key, now).await?;
     let user = ctx
         .store
         .user(&key.user)
@@ -325,25 +325,41 @@ fn caller(key: &Key) -> Caller<'_> {
     }
 }
 
-/// Registering never ends another session, so there must be room.
-fn room(ctx: &Ctx, key: &Key) -> Result<(), Refusal> {
-    let sessions = ctx.sessions.pin();
-    let of_key = sessions
-        .values()
-        .filter(|s| s.key == key.id && !s.is_revoked())
-        .count();
-    if of_key >= ctx.settings.sessions_per_key_max || sessions.len() >= SESSIONS_MAX {
-        let message = format!(
-            "this key has {of_key} live sessions, which is the most; they end by themselves when \
-             unused, or ask your operator"
-        );
-        return Err(Refusal {
-            code: Code::SessionsMax,
-            message,
-            retry_after: Some(Duration::from_secs(60)),
-        });
+/// Registering ends no session that is in use. Where a key has all it may have, one that was left
+/// behind makes room: a client that is started anew for every task leaves hundreds a day.
+async fn room(ctx: &Ctx, key: &Key, now: Millis) -> Result<(), Refusal> {
+    let (spare, of_key, all) = {
+        let sessions = ctx.sessions.pin();
+        let own = || {
+            let live = |s: &&Arc<SessionHandle>| s.key == key.id && !s.is_revoked();
+            sessions.values().filter(live)
+        };
+        let of_key = own().count();
+        if of_key < ctx.settings.sessions_per_key_max && sessions.len() < SESSIONS_MAX {
+            return Ok(());
+        }
+        let spare = own().filter(|s| s.is_spare(now));
+        let oldest = spare.min_by_key(|s| s.seen_at()).cloned();
+        (oldest, of_key, sessions.len())
+    };
+    if let Some(spare) = spare {
+        tracing::info!(session.id = %spare.id(), "a session that was left behind makes room");
+        end(ctx, spare.id()).await;
+        return Ok(());
     }
-    Ok(())
+    let message = if all >= SESSIONS_MAX {
+        format!("the server has {all} live sessions, which is the most; tell your operator")
+    } else {
+        format!(
+            "this key has {of_key} live sessions, which is the most, and all were used in the last \
+             hour; close some of your clients, or use another key"
+        )
+    };
+    Err(Refusal {
+        code: Code::SessionsMax,
+        message,
+        retry_after: Some(Duration::from_secs(60)),
+    })
 }
 
 fn store_away(error: &StoreError) -> Refusal {

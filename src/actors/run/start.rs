@@ -3,6 +3,7 @@
 //! Ready means usable: the handshake is done, the capabilities are read, a round trip is
 //! answered, the tools are listed. Each phase is timed in the run's record.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,6 +192,7 @@ async fn list_tools(
     deadline: Instant,
 ) -> Result<Vec<Tool>, Verdict> {
     let mut tools = Vec::new();
+    let mut names = HashSet::new();
     let mut cursor = None;
     let mut bytes = 0;
     let mut refused = 0;
@@ -205,13 +207,20 @@ async fn list_tools(
         let page = body(&reply)
             .and_then(handshake::read_tools)
             .map_err(|detail| Verdict::Handshake { detail })?;
-        for why in page.refused {
+        let mut twice = Vec::new();
+        for tool in page.tools {
+            if names.insert(tool.name.clone()) {
+                tools.push(tool);
+            } else {
+                twice.push(format!("`{}` is listed already", tool.name));
+            }
+        }
+        for why in page.refused.into_iter().chain(twice) {
             refused += 1;
             if refused <= TOOLS_REFUSED_LOGGED_MAX {
                 tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {why}");
             }
         }
-        tools.extend(page.tools);
         if tools.len() > TOOLS_PER_MCP_MAX {
             let detail = format!("it lists more than {TOOLS_PER_MCP_MAX} tools");
             return Err(Verdict::Handshake { detail });
