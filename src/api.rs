@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod client;
 pub mod error;
+pub mod mcp;
 pub mod ops;
 pub mod peer;
 pub mod serve;

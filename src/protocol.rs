@@ -6,3 +6,6 @@ pub mod egress;
 pub mod envelope;
 pub mod frame;
 pub mod handshake;
+pub mod jsonrpc;
+pub mod meta;
+pub mod version;

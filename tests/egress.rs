@@ -130,7 +130,12 @@ fn what_is_not_on_the_list_is_refused_told_and_recorded() {
 #[test]
 fn a_credential_in_a_name_is_not_recorded() {
     let world = World::with(PRIVATE);
-    let options = ["--host", "localhost:1/private", "--credential", "T=env:T:optional"];
+    let options = [
+        "--host",
+        "localhost:1/private",
+        "--credential",
+        "T=env:T:optional",
+    ];
     world.demo("demo", &options);
     let ada = world.client("ada");
     let value = "Ghp-S3cretOfAda";

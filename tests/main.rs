@@ -10,6 +10,7 @@ mod admin;
 mod audit;
 mod client_node;
 mod egress;
+mod face;
 mod failures;
 mod hostile;
 mod isolation;

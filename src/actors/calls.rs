@@ -4,9 +4,11 @@
 //! server to start has a seat in [`Waiting`]; calls that never wait never touch it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::domain::ids::{CallId, McpId};
@@ -28,6 +30,17 @@ pub struct Tag {
     pub tool: ToolName,
     /// When it was admitted.
     pub since: Instant,
+    /// Who wants to hear of its progress.
+    pub progress: Option<mpsc::Sender<Progress>>,
+}
+
+/// A line that tells of progress, and where our token is in it.
+#[derive(Debug)]
+pub struct Progress {
+    /// As the server wrote it.
+    pub line: Bytes,
+    /// The token.
+    pub token: Range<usize>,
 }
 
 impl SessionHandle {
@@ -68,6 +81,7 @@ impl Tag {
             session: Arc::new(SessionHandle::new(row, user, None)),
             tool: ToolName::parse("echo").unwrap(),
             since: Instant::now(),
+            progress: None,
         }
     }
 

@@ -36,6 +36,7 @@ use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::credentials::Credentials;
+use super::front::Bearers;
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
@@ -115,6 +116,8 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Keys that MCP clients show with every request.
+    pub bearers: Bearers,
     /// Where in the audit log what is, while its index is there.
     pub audit_index: ArcSwapOption<Index>,
     /// Who may read the audit log at once.
@@ -182,6 +185,7 @@ impl Ctx {
             settings,
             audit_index: ArcSwapOption::empty(),
             audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),
+            bearers: Bearers::default(),
             refusals: Refusals::default(),
             secrets: OnceLock::new(),
             clock,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
@@ -22,6 +23,8 @@ pub(super) struct Reason {
     pub(super) retry_after: Option<Duration>,
     pub(super) verdict: Option<&'static str>,
     pub(super) deny: Option<Arc<Deny>>,
+    /// The JSON-RPC error as the server wrote it.
+    pub(super) error: Option<Bytes>,
 }
 
 impl Reason {
@@ -32,6 +35,7 @@ impl Reason {
             retry_after: None,
             verdict: None,
             deny: None,
+            error: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod bearer;
 mod record;
 mod register;
 
@@ -31,6 +32,10 @@ use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
 use super::router::{self, Errand};
+pub use bearer::Bearers;
+
+pub use super::calls::Progress;
+pub use super::router::Aside;
 use super::session::SessionHandle;
 use record::Ending;
 
@@ -126,6 +131,8 @@ pub struct Failure {
     pub verdict: Option<String>,
     /// The kill switch or suspension, if one is the reason.
     pub deny: Option<Arc<Deny>>,
+    /// The error as its server wrote it, if that is the reason.
+    pub error: Option<Bytes>,
     /// From admission to failure.
     pub took: Duration,
 }
@@ -205,6 +212,7 @@ impl Front {
         session: &Arc<SessionHandle>,
         tool: &str,
         arguments: &RawValue,
+        aside: &Aside<'_>,
     ) -> Outcome {
         let admitted = Instant::now();
         let ctx = &self.ctx;
@@ -254,6 +262,7 @@ impl Front {
             session,
             route,
             arguments: arguments.get().as_bytes(),
+            aside,
             admitted,
         };
         let carried = router::carry(ctx, errand).await;
@@ -322,6 +331,7 @@ impl Front {
             retry_after: reason.retry_after,
             verdict: reason.verdict.map(ToOwned::to_owned),
             deny: reason.deny,
+            error: reason.error,
             took: admitted.elapsed(),
         })
     }
@@ -397,7 +407,10 @@ fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
             mcp.name
         ),
     };
-    Reason::new(Code::ServerError, text)
+    Reason {
+        error: Some(reply.line.slice(reply.body.clone())),
+        ..Reason::new(Code::ServerError, text)
+    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use tokio::time::Instant;
 
 use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::{self, ReplyKind};
+use crate::protocol::envelope::{self, Meta, ReplyKind};
 
-use super::calls::{Tag, Why};
+use super::calls::{Progress, Tag, Why};
 pub(super) use posed::Posed;
 
 use super::gate::{Gate, Position};
@@ -200,6 +200,7 @@ impl Handle {
         self: &Arc<Self>,
         tag: Tag,
         arguments: &[u8],
+        meta: Meta<'_>,
         deadline: Instant,
         allowed: impl FnOnce() -> bool,
     ) -> Result<Reply, CallError> {
@@ -211,7 +212,7 @@ impl Handle {
         let tool = tag.tool.clone();
         let result = self
             .exchange(deadline, Role::Call(tag), allowed, |id| {
-                envelope::tool_call(id, tool.as_str(), arguments)
+                envelope::tool_call(id, tool.as_str(), arguments, meta)
             })
             .await;
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -357,6 +358,17 @@ impl Handle {
         }
     }
 
+    /// The reader has news of a call. Dropped if nobody waits for it, or whoever does is behind.
+    pub(super) fn progress(&self, id: u64, progress: Progress) {
+        let wants = |waiter: &Waiter| match &waiter.role {
+            Role::Call(tag) => tag.progress.clone(),
+            Role::Ours | Role::Watch => None,
+        };
+        if let Some(listener) = self.pending.look(id, wants).flatten() {
+            let _ = listener.try_send(progress);
+        }
+    }
+
     /// The server wrote a line.
     pub(super) fn heard(&self) {
         self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -471,7 +483,7 @@ mod tests {
         let (handle, mut frames) = Handle::new(1, 4);
         handle.open();
         let error = handle
-            .call_tool(tag(), b"{}", soon(), || true)
+            .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
             .await
             .unwrap_err();
         assert_eq!(error, CallError::TimedOut);
@@ -491,11 +503,15 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
+            tokio::spawn(async move {
+                handle
+                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
+                    .await
+            })
         };
         let sent = frames.recv().await.unwrap();
         let busy = handle
-            .call_tool(tag(), b"{}", soon(), || true)
+            .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
             .await
             .unwrap_err();
         assert_eq!(busy, CallError::Busy { in_flight: 1 });
@@ -521,7 +537,11 @@ mod tests {
         let calls: Vec<_> = (0..5)
             .map(|_| {
                 let handle = Arc::clone(&handle);
-                tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
+                tokio::spawn(async move {
+                    handle
+                        .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
+                        .await
+                })
             })
             .collect();
         for _ in 0..5 {
@@ -533,7 +553,7 @@ mod tests {
         }
         assert_eq!(
             handle
-                .call_tool(tag(), b"{}", soon(), || true)
+                .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
                 .await
                 .unwrap_err(),
             CallError::NotSent
@@ -547,11 +567,15 @@ mod tests {
         let large = vec![b' '; QUEUE_BYTES_MAX];
         let first = {
             let (handle, large) = (Arc::clone(&handle), large.clone());
-            tokio::spawn(async move { handle.call_tool(tag(), &large, soon(), || true).await })
+            tokio::spawn(async move {
+                handle
+                    .call_tool(tag(), &large, Meta::default(), soon(), || true)
+                    .await
+            })
         };
         tokio::task::yield_now().await;
         let second = handle
-            .call_tool(tag(), &large, soon(), || true)
+            .call_tool(tag(), &large, Meta::default(), soon(), || true)
             .await
             .unwrap_err();
         assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
@@ -596,7 +620,11 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
+            tokio::spawn(async move {
+                handle
+                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
+                    .await
+            })
         };
         let sent = frames.recv().await.unwrap();
         assert!(!handle.drain_if_idle());
@@ -611,7 +639,7 @@ mod tests {
         assert!(handle.drain_if_idle());
         assert_eq!(
             handle
-                .call_tool(tag(), b"{}", soon(), || true)
+                .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
                 .await
                 .unwrap_err(),
             CallError::NotSent
@@ -625,7 +653,10 @@ mod tests {
         tag: Tag,
     ) -> (tokio::task::JoinHandle<Result<Reply, CallError>>, Frame) {
         let ours = Arc::clone(handle);
-        let call = tokio::spawn(async move { ours.call_tool(tag, b"{}", soon(), || true).await });
+        let call = tokio::spawn(async move {
+            ours.call_tool(tag, b"{}", Meta::default(), soon(), || true)
+                .await
+        });
         loop {
             let sent = frames.recv().await.unwrap();
             // 0: a notification of an earlier call.
@@ -669,7 +700,7 @@ mod tests {
     async fn a_call_that_is_denied_once_it_can_be_found_is_not_sent() {
         let (handle, mut frames) = Handle::new(1, 8);
         handle.open();
-        let denied = handle.call_tool(tag(), b"{}", soon(), || {
+        let denied = handle.call_tool(tag(), b"{}", Meta::default(), soon(), || {
             assert_eq!(handle.tags().len(), 1, "whoever looks now finds it");
             false
         });
@@ -719,7 +750,11 @@ mod tests {
         }
         let stuck = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move { handle.call_tool(tag(), b"{}", soon(), || true).await })
+            tokio::spawn(async move {
+                handle
+                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
+                    .await
+            })
         };
         while handle.in_flight() == 0 {
             tokio::task::yield_now().await;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
@@ -12,8 +13,9 @@ use crate::domain::ids::CallId;
 use crate::domain::limits::{BACKOFF_WAIT_MAX, HOST_FULL_RETRY, START_QUEUE_MAX};
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::verdict::Verdict;
+use crate::protocol::envelope::Meta;
 
-use super::calls::{Seat, Tag, Why};
+use super::calls::{Progress, Seat, Tag, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
@@ -32,8 +34,28 @@ pub(super) struct Errand<'a> {
     pub(super) route: &'a Route,
     /// With what.
     pub(super) arguments: &'a [u8],
+    /// And what its client says beside that.
+    pub(super) aside: &'a Aside<'a>,
     /// Since when.
     pub(super) admitted: Instant,
+}
+
+/// What a client says beside a call's arguments.
+#[derive(Debug, Clone, Default)]
+pub struct Aside<'a> {
+    /// Members of `_meta`, raw and without braces, but for the token of progress.
+    pub meta: &'a [u8],
+    /// Where news of the call's progress goes.
+    pub progress: Option<mpsc::Sender<Progress>>,
+}
+
+impl Aside<'_> {
+    fn meta(&self) -> Meta<'_> {
+        Meta {
+            members: self.meta,
+            progress: self.progress.is_some(),
+        }
+    }
 }
 
 impl Errand<'_> {
@@ -43,6 +65,7 @@ impl Errand<'_> {
             session: Arc::clone(self.session),
             tool: self.route.tool.clone(),
             since: self.admitted,
+            progress: self.aside.progress.clone(),
         }
     }
 }
@@ -65,8 +88,9 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
+            let (arguments, meta) = (errand.arguments, errand.aside.meta());
             let called = handle
-                .call_tool(errand.tag(), errand.arguments, deadline, allowed)
+                .call_tool(errand.tag(), arguments, meta, deadline, allowed)
                 .await;
             if !matches!(called, Err(CallError::NotSent)) {
                 let meter = &route.published.meter;

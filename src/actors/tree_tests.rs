@@ -27,7 +27,7 @@ use super::handle::Reply;
 use super::health::Health;
 use super::isolate::IsolateMsg;
 use super::launcher::Exit;
-use super::router::{self, Errand};
+use super::router::{self, Aside, Errand};
 use super::scripted::{Script, Scripted};
 use super::session::SessionHandle;
 use super::slot::{Slot, SlotState};
@@ -167,6 +167,7 @@ impl World {
             session: &caller.session,
             route: &caller.route,
             arguments: b"{}",
+            aside: &Aside::default(),
             admitted: Instant::now(),
         };
         router::carry(&self.ctx, errand).await
@@ -225,6 +226,7 @@ async fn a_hanging_start_of_one_user_never_delays_another() {
                     session: &caller.session,
                     route: &caller.route,
                     arguments: b"{}",
+                    aside: &Aside::default(),
                     admitted: Instant::now(),
                 };
                 router::carry(&ctx, errand).await.err()

@@ -6,7 +6,7 @@
 //! happened, since any other status reaches the AI tool as a generic error.
 
 mod answer;
-mod body;
+pub(super) mod body;
 mod invoke;
 mod register;
 mod session;

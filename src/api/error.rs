@@ -96,6 +96,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::KillSwitchesMax => StatusCode::CONFLICT,
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         // The request was understood; what it names cannot be run.
         Code::CommandNotFound | Code::SandboxRefused | Code::CredentialMissing => {
             StatusCode::UNPROCESSABLE_ENTITY

@@ -131,6 +131,9 @@ codes! {
     "E0108" RequestTimeout "request_timeout" TimedOut Later
         "The request did not arrive whole in time.";
         "Check the network between client and server, then try again.";
+    "E0109" NotAcceptable "not_acceptable" Usage Never
+        "The client takes none of the forms the answer may have.";
+        "Send Accept: application/json, text/event-stream.";
 
     "E0201" Unauthorized "unauthorized" Denied Never
         "The request carries no valid session token.";

@@ -140,6 +140,16 @@ pub const TOOL_PAGES_MAX: usize = 64;
 pub const SESSIONS_PER_KEY_MAX: usize = 256;
 /// A session that was not heard of for so long may make room for another one of its key.
 pub const SESSION_STALE: Duration = Duration::from_secs(60 * 60);
+/// Keys of MCP clients that are remembered as good.
+pub const BEARERS_MAX: usize = 10_000;
+/// Calls of one MCP session under way.
+pub const MCP_CALLS_MAX: usize = 256;
+/// News of progress that wait for a client to read them.
+pub const MCP_PROGRESS_MAX: usize = 64;
+/// How often a stream without news says that it lives.
+pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Bytes of the name of a method.
+pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Live sessions of the whole server.
 pub const SESSIONS_MAX: usize = 100_000;
 /// Failed registrations remembered (by key prefix).

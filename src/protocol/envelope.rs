@@ -109,18 +109,59 @@ pub fn request(id: u64, method: &str, params: &[u8]) -> Bytes {
     line.freeze()
 }
 
+/// What a client put into `_meta` of a request, and what of it goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Meta<'a> {
+    /// Its other members as they were written, without braces.
+    pub members: &'a [u8],
+    /// It wants to hear of progress: our id is the token.
+    pub progress: bool,
+}
+
 /// A `tools/call` request line for our id. `name` is a tool's own name, which needs no escaping.
 #[must_use]
-pub fn tool_call(id: u64, name: &str, arguments: &[u8]) -> Bytes {
-    let mut line = BytesMut::with_capacity(96 + name.len() + arguments.len());
+pub fn tool_call(id: u64, name: &str, arguments: &[u8], meta: Meta<'_>) -> Bytes {
+    let length = 128 + name.len() + arguments.len() + meta.members.len();
+    let mut line = BytesMut::with_capacity(length);
     line.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
     put_u64(&mut line, id);
     line.put_slice(b",\"method\":\"tools/call\",\"params\":{\"name\":\"");
     line.put_slice(name.as_bytes());
     line.put_slice(b"\",\"arguments\":");
     put_on_one_line(&mut line, arguments);
+    if meta != Meta::default() {
+        line.put_slice(b",\"_meta\":{");
+        put_on_one_line(&mut line, meta.members);
+        if meta.progress {
+            if !meta.members.is_empty() {
+                line.put_u8(b',');
+            }
+            line.put_slice(b"\"progressToken\":");
+            put_u64(&mut line, id);
+        }
+        line.put_u8(b'}');
+    }
     line.put_slice(b"}}\n");
     line.freeze()
+}
+
+/// Where the token of a `notifications/progress` is in its line, and which of our ids it is.
+#[must_use]
+pub fn progress_token(line: &[u8]) -> Option<(u64, Range<usize>)> {
+    #[derive(Deserialize)]
+    struct Progress<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        #[serde(borrow)]
+        progress_token: &'a RawValue,
+    }
+    let progress: Progress<'_> = serde_json::from_slice(line).ok()?;
+    let token = progress.params.progress_token;
+    Some((token.get().parse().ok()?, range_in(line, token)?))
 }
 
 /// A notification line.
@@ -271,10 +312,27 @@ mod tests {
 
     #[test]
     fn pretty_printed_arguments_stay_on_one_line() {
-        let line = tool_call(1, "echo", b"{\n  \"a\": \"x\\ny\"\r\n}");
+        let line = tool_call(1, "echo", b"{\n  \"a\": \"x\\ny\"\r\n}", Meta::default());
         assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
         let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(value["params"]["arguments"]["a"], "x\ny");
+    }
+
+    #[test]
+    fn progress_is_asked_for_by_our_id_and_its_token_is_found() {
+        let meta = |members: &'static [u8], progress| Meta { members, progress };
+        let text = |meta| String::from_utf8(tool_call(7, "t", b"{}", meta).to_vec()).unwrap();
+        assert!(text(meta(b"", true)).contains(r#","_meta":{"progressToken":7}}}"#));
+        let both = text(meta(br#""a":{"b":1}"#, true));
+        assert!(
+            both.contains(r#""_meta":{"a":{"b":1},"progressToken":7}}}"#),
+            "{both}"
+        );
+        assert!(text(meta(br#""a":1"#, false)).contains(r#""_meta":{"a":1}}}"#));
+        let line = br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1,"progressToken": 7}}"#;
+        let (id, range) = progress_token(line).unwrap();
+        assert_eq!((id, &line[range]), (7, &b"7"[..]));
+        assert_eq!(progress_token(br#"{"params":{"progressToken":"7"}}"#), None);
     }
 
     proptest! {

@@ -90,6 +90,36 @@ pub(crate) fn standard_client() -> Option<Program> {
     }
 }
 
+/// The Python that has the Python SDK; skips when absent.
+pub(crate) fn python_sdk() -> Option<PathBuf> {
+    let python = tools().join("venv/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    skip(
+        "the Python SDK",
+        "not installed; run scripts/test.sh --tools",
+    );
+    None
+}
+
+/// Node, and the directory that has the TypeScript SDK; skips when absent.
+pub(crate) fn typescript_sdk() -> Option<(PathBuf, PathBuf)> {
+    let home = tools().join("npm");
+    match on_path("node") {
+        Some(node) if home.join("node_modules/@modelcontextprotocol/sdk").exists() => {
+            Some((node, home))
+        }
+        _ => {
+            skip(
+                "the TypeScript SDK",
+                "not installed; run scripts/test.sh --tools",
+            );
+            None
+        }
+    }
+}
+
 /// A program on `PATH`, with links followed: an isolate may not see the link.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)

@@ -74,7 +74,7 @@ fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal>
 }
 
 /// Whether a known session's genuine token is still good; if so, the session lives on.
-fn takes(
+pub(super) fn takes(
     ctx: &Ctx,
     session: &SessionHandle,
     signed_by_rotated: Option<Millis>,
@@ -102,7 +102,7 @@ fn takes(
     Ok(())
 }
 
-fn access(ctx: &Ctx) -> Result<Arc<AccessKeys>, Refusal> {
+pub(super) fn access(ctx: &Ctx) -> Result<Arc<AccessKeys>, Refusal> {
     let starting = || {
         refuse(
             Code::Starting,
@@ -202,7 +202,7 @@ fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal)
 }
 
 /// Ends a session so that it takes no room from its key.
-async fn end(ctx: &Ctx, id: &SessionId) {
+pub(super) async fn end(ctx: &Ctx, id: &SessionId) {
     if let Some(handle) = ctx.sessions.pin().remove(&id.bits()) {
         handle.revoke();
     }
@@ -215,18 +215,17 @@ async fn end(ctx: &Ctx, id: &SessionId) {
     }
 }
 
-async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Registered, Refusal> {
-    use secrecy::ExposeSecret;
-    let unknown = || {
-        refuse(
-            Code::KeyUnknown,
-            "this preshared key is not known here, or no longer; check it, or ask your operator \
-             for another (legation key create)",
-        )
-    };
-    let text = registration.preshared_key.expose_secret();
-    let parsed = PresharedKey::parse(text);
-    let Ok(presented) = parsed else {
+fn unknown() -> Refusal {
+    refuse(
+        Code::KeyUnknown,
+        "this preshared key is not known here, or no longer; check it, or ask your operator for \
+         another (legation key create)",
+    )
+}
+
+/// The key whose text this is, if it is good now.
+pub(super) async fn key_of(ctx: &Ctx, text: &str) -> Result<Key, Refusal> {
+    let Ok(presented) = PresharedKey::parse(text) else {
         return Err(unknown());
     };
     let prefix = presented.public_prefix();
@@ -265,6 +264,14 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         // Of a key as well: the client must not take it for a session that only has to be renewed.
         return Err(refuse(Code::UserDisabled, reason.text));
     }
+    Ok(key)
+}
+
+async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Registered, Refusal> {
+    use secrecy::ExposeSecret;
+    let key = key_of(ctx, registration.preshared_key.expose_secret()).await?;
+    let access = access(ctx)?;
+    let now = ctx.wall_ms();
     room(ctx, &key, now).await?;
     let user = ctx
         .store

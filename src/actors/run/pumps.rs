@@ -13,6 +13,7 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, Incoming};
 use crate::protocol::frame::{FrameError, Lines};
 
+use super::super::calls::Progress;
 use super::super::handle::{Frame, Reply};
 use super::super::record::RunRecord;
 use super::super::slot::{Occupant, Order};
@@ -117,6 +118,11 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
                 handle.post(envelope::empty_result(id));
             } else {
                 handle.post(envelope::method_not_found(id));
+            }
+        }
+        Some(Incoming::Notification { method }) if method == "notifications/progress" => {
+            if let Some((id, token)) = envelope::progress_token(&line) {
+                handle.progress(id, Progress { line, token });
             }
         }
         Some(Incoming::Notification { .. }) => {}

@@ -182,6 +182,7 @@ fn replaced(answer: &Answer, code: Code, text: String) -> Failure {
         retry_after: None,
         verdict: None,
         deny: None,
+        error: None,
         took: answer.took,
     }
 }
@@ -309,6 +310,7 @@ mod tests {
             retry_after: Some(Duration::from_millis(1_900)),
             verdict: Some("signal".into()),
             deny: None,
+            error: None,
             took: Duration::from_millis(3),
         };
         assert_eq!(

@@ -22,7 +22,7 @@ const REASON_CHARS_MAX: usize = 200;
 ///
 /// # Errors
 /// `unsupported_media_type`.
-pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
+pub(in crate::api) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
     const JSON: &[u8] = b"application/json";
     let given = headers
         .get(CONTENT_TYPE)
@@ -43,7 +43,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
 ///
 /// # Errors
 /// `body_too_large`, `request_timeout`, or `invalid_request` if it breaks off.
-pub(super) async fn read(body: &mut Body, max: usize) -> Result<Bytes, Error> {
+pub(in crate::api) async fn read(body: &mut Body, max: usize) -> Result<Bytes, Error> {
     match timeout(BODY_READ_MAX, collect(body, max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(Broken::TooLarge)) => {
@@ -61,7 +61,7 @@ pub(super) async fn read(body: &mut Body, max: usize) -> Result<Bytes, Error> {
 }
 
 /// Throws away what is still coming, within bounds, so that the client gets to read the refusal.
-pub(super) async fn discard(body: &mut Body) {
+pub(in crate::api) async fn discard(body: &mut Body) {
     let mut left = BODY_DISCARD_BYTES_MAX;
     let all = async {
         while let Some(Ok(frame)) = body.frame().await {

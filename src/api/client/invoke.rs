@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Shared, answer, body};
-use crate::actors::front::Outcome;
+use crate::actors::front::{Aside, Outcome};
 use crate::api::error::{Error, json};
 use crate::domain::limits::CALLED_NAME_BYTES_MAX;
 
@@ -49,7 +49,9 @@ async fn invoked(shared: &Shared, mut request: Request) -> Result<Bytes, Error> 
     let bytes = body::read(request.body_mut(), shared.options().body_bytes_max).await?;
     let call = parse(&bytes)?;
     let front = shared.front();
-    let outcome = front.call(&session, &call.tool, call.arguments).await;
+    let outcome = front
+        .call(&session, &call.tool, call.arguments, &Aside::default())
+        .await;
     let at = front.wall_ms();
     Ok(match &outcome {
         Outcome::Answered(answered) => {

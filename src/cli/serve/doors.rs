@@ -13,6 +13,7 @@ use crate::actors::launcher::BoxFuture;
 use crate::actors::listeners::{DoorError, Doors, OpenDoors};
 use crate::api::admin::{self, About};
 use crate::api::client::{self, Options};
+use crate::api::mcp;
 use crate::api::serve::{
     BindError, Bounds, Listener as Serving, OtherPort, SocketMode, bind_tcp, bind_unix,
 };
@@ -142,7 +143,8 @@ impl HouseDoors {
             stop.clone(),
         );
         let clients = clients.serve(
-            client::router(front, self.options.clone()),
+            client::router(front.clone(), self.options.clone())
+                .merge(mcp::router(front, self.options.body_bytes_max)),
             self.tls.clone(),
             Bounds::default(),
             stop.clone(),

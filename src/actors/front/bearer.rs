@@ -1,0 +1,147 @@
+//! Who speaks MCP: a client's key, or a session's token, in `Authorization: Bearer`.
+//!
+//! A key is shown with every request, and names a session beside it; the session says which user and
+//! what was revoked. The store is asked for a key once; later its digest is enough, because whatever
+//! ends the key ends its sessions.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::domain::code::Code;
+use crate::domain::ids::{KeyId, SessionId};
+use crate::domain::limits::BEARERS_MAX;
+use crate::domain::token::PresharedKey;
+
+use super::super::ctx::Ctx;
+use super::super::session::SessionHandle;
+use super::register::{access, end, key_of, takes};
+use super::{Front, Refusal, Registration, ToolView};
+
+/// Keys that were found good, by their digest.
+#[derive(Debug, Default)]
+pub struct Bearers(papaya::HashMap<String, KeyId>);
+
+impl Bearers {
+    fn remember(&self, digest: String, key: &KeyId) {
+        let known = self.0.pin();
+        if known.len() >= BEARERS_MAX {
+            known.clear();
+        }
+        known.insert(digest, key.clone());
+    }
+}
+
+fn refuse(code: Code, message: &str) -> Refusal {
+    Refusal {
+        code,
+        message: message.to_owned(),
+        retry_after: None,
+    }
+}
+
+impl Front {
+    /// A session for an MCP client that begins: a new one for a key, its own for a session's token.
+    ///
+    /// # Errors
+    /// [`Refusal`], as for [`Front::register`] and [`Front::authenticate`].
+    pub async fn begin(&self, bearer: &str, client: String) -> Result<Arc<SessionHandle>, Refusal> {
+        if PresharedKey::parse(bearer).is_err() {
+            return self.authenticate(Some(bearer));
+        }
+        let registration = Registration {
+            preshared_key: SecretString::from(bearer),
+            friendly_name: client,
+            host_tool: "mcp".to_owned(),
+        };
+        let registered = self.register(registration).await?;
+        let known = self.ctx.sessions.pin();
+        known
+            .get(&registered.session.bits())
+            .cloned()
+            .ok_or_else(gone)
+    }
+
+    /// The session an MCP client names.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the bearer is not good, no session is named, or it has ended.
+    pub async fn resume(
+        &self,
+        bearer: &str,
+        session: Option<&str>,
+    ) -> Result<Arc<SessionHandle>, Refusal> {
+        let ctx = &self.ctx;
+        if PresharedKey::parse(bearer).is_err() {
+            let own = self.authenticate(Some(bearer))?;
+            return match session {
+                Some(named) if named != own.id().as_str() => Err(gone()),
+                _ => Ok(own),
+            };
+        }
+        let key = known_key(ctx, bearer).await?;
+        let Some(named) = session else {
+            let text = "the header Mcp-Session-Id is missing; begin with `initialize`";
+            return Err(refuse(Code::InvalidRequest, text));
+        };
+        let id = SessionId::parse(named).map_err(|_| gone())?;
+        let found = ctx.sessions.pin().get(&id.bits()).cloned();
+        // Another key's session is no session of this one.
+        let session = found
+            .filter(|session| session.key == key)
+            .ok_or_else(gone)?;
+        takes(ctx, &session, None)?;
+        Ok(session)
+    }
+
+    /// Ends the session of a client that leaves for good. One that belongs to a token lives on: the
+    /// token is still somebody's.
+    pub async fn leave(&self, bearer: &str, session: &SessionHandle) {
+        if PresharedKey::parse(bearer).is_ok() {
+            end(&self.ctx, session.id()).await;
+        } else {
+            session.leave();
+        }
+    }
+
+    /// The tools of one mcp by their own names; `None` if the session sees nothing of it.
+    #[must_use]
+    pub fn tools_of(&self, session: &SessionHandle, mcp: &str) -> Option<Vec<ToolView>> {
+        let routes = self.ctx.routes.load();
+        let own = || {
+            let all = routes.view(&session.key).into_iter();
+            all.flat_map(|view| view.routes())
+                .filter(|route| route.published.mcp.name.as_str() == mcp)
+        };
+        own().next()?;
+        let allowed = own().filter(|route| {
+            let id = &route.published.mcp.id;
+            self.ctx.denies_call(session, id, &route.tool).is_none()
+        });
+        let view = |route: &super::Route| ToolView {
+            name: route.tool.to_string(),
+            mcp: route.published.mcp.name.clone(),
+            definition: Arc::clone(&route.definition),
+        };
+        Some(allowed.map(view).collect())
+    }
+}
+
+/// Whose key this is.
+async fn known_key(ctx: &Ctx, bearer: &str) -> Result<KeyId, Refusal> {
+    let presented = PresharedKey::parse(bearer).map_err(|_| gone())?;
+    let digest = presented.digest(&access(ctx)?.pepper);
+    if let Some(key) = ctx.bearers.0.pin().get(&digest) {
+        return Ok(key.clone());
+    }
+    let key = key_of(ctx, bearer).await?;
+    ctx.bearers.remember(digest, &key.id);
+    Ok(key.id)
+}
+
+fn gone() -> Refusal {
+    refuse(
+        Code::NotFound,
+        "there is no such session, or it has ended; begin again with `initialize`",
+    )
+}

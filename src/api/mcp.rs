@@ -1,0 +1,193 @@
+//! The face for every MCP client: Streamable HTTP on the client port.
+//!
+//! `/mcp` shows all tools of a user under their exposed names, `/mcp/<name>` those of one mcp under
+//! their own. Versions 2025-03-26 to 2025-11-25, with sessions; the client's key (or a session's token)
+//! is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
+//! audit and isolates do not know which client asks.
+//!
+//! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
+
+mod answer;
+mod call;
+mod events;
+mod flights;
+mod headers;
+mod methods;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+use crate::actors::front::Front;
+use crate::actors::session::SessionHandle;
+use crate::domain::code::Code;
+use crate::protocol::jsonrpc::{self, Malformed, Message};
+
+use super::client::body;
+use super::error::{Error, json, status};
+use flights::Flights;
+use headers::Head;
+
+/// The header that names a session.
+const SESSION: &str = "mcp-session-id";
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Shared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    front: Front,
+    flights: Flights,
+    body_bytes_max: usize,
+}
+
+/// The face's routes, for a router that has a fallback.
+pub fn router(front: Front, body_bytes_max: usize) -> Router {
+    let methods = || post(take).delete(leave).get(no_stream);
+    Router::new()
+        .route("/mcp", methods())
+        .route("/mcp/{name}", methods())
+        .with_state(Shared(Arc::new(Inner {
+            front,
+            flights: Flights::default(),
+            body_bytes_max,
+        })))
+}
+
+/// The mcp a request's path names; `None` for all of a user's.
+fn view_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/mcp/")
+}
+
+/// One message of a client.
+async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
+    let head = match Head::of(request.headers()) {
+        Ok(head) => head,
+        Err(error) => {
+            body::discard(request.body_mut()).await;
+            return refused(error);
+        }
+    };
+    let bytes = match body::read(request.body_mut(), shared.0.body_bytes_max).await {
+        Ok(bytes) => bytes,
+        Err(error) => return refused(error),
+    };
+    let view = view_of(request.uri().path()).map(str::to_owned);
+    match jsonrpc::read(&bytes) {
+        Ok(message) => answer(&shared, &head, view, &bytes, message).await,
+        Err(malformed) => unreadable(&malformed),
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    head: &Head,
+    view: Option<String>,
+    bytes: &Bytes,
+    message: Message<'_>,
+) -> Response {
+    if let Message::Request { id, method, params } = &message
+        && method == "initialize"
+    {
+        return methods::initialize(shared, head, view.as_deref(), id, *params).await;
+    }
+    if let Err(error) = head.check_version() {
+        return refused(error);
+    }
+    let front = &shared.0.front;
+    let session = match front.resume(&head.bearer, head.session.as_deref()).await {
+        Ok(session) => session,
+        Err(refusal) => return refused(refusal.into()),
+    };
+    match message {
+        Message::Request { id, method, params } => match &*method {
+            "ping" => answer::result(id, b"{}"),
+            "tools/list" => methods::list_tools(front, &session, view.as_deref(), id),
+            "tools/call" => call::call(shared, head, &session, view, bytes, id, params).await,
+            other => answer::error(
+                id,
+                jsonrpc::METHOD_NOT_FOUND,
+                &format!("`{}` is not offered here", other.escape_debug()),
+            ),
+        },
+        Message::Notification { method, params } => {
+            if method == "notifications/cancelled" {
+                cancel(shared, &session, params.map_or("", |params| params.get()));
+            }
+            StatusCode::ACCEPTED.into_response()
+        }
+        // We ask clients nothing; an answer to nothing does no harm.
+        Message::Response { .. } => StatusCode::ACCEPTED.into_response(),
+    }
+}
+
+/// A client no longer wants an answer. One that names a call nobody knows, or none, changes nothing.
+fn cancel(shared: &Shared, session: &SessionHandle, params: &str) {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Cancelled<'a> {
+        #[serde(borrow)]
+        request_id: &'a serde_json::value::RawValue,
+    }
+    if let Ok(cancelled) = serde_json::from_str::<Cancelled<'_>>(params) {
+        shared.0.flights.cancel(session, cancelled.request_id.get());
+    }
+}
+
+/// `DELETE`: the client leaves for good.
+async fn leave(State(shared): State<Shared>, request: Request) -> Response {
+    let front = &shared.0.front;
+    let head = match Head::without_body(request.headers()) {
+        Ok(head) => head,
+        Err(error) => return refused(error),
+    };
+    match front.resume(&head.bearer, head.session.as_deref()).await {
+        Ok(session) => {
+            shared.0.flights.cancel_all(&session);
+            front.leave(&head.bearer, &session).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => refused(refusal.into()),
+    }
+}
+
+/// `GET`: there is no stream of unrelated messages yet; clients go on without one.
+async fn no_stream() -> Response {
+    let text = "there is no stream here; messages are answered where they are posted";
+    let mut response = Error::new(Code::MethodNotAllowed, text).into_response();
+    let allowed = HeaderValue::from_static("POST, DELETE");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+/// A request that did not become a message: a JSON-RPC error without an id, with the status its code
+/// has everywhere.
+fn refused(error: Error) -> Response {
+    let code = error.code();
+    let mut response = json(
+        status(code),
+        answer::body_of_error(
+            "null",
+            jsonrpc::INVALID_REQUEST,
+            &error.to_string(),
+            Some(code),
+        ),
+    );
+    if status(code) == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer realm=\"legation\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+fn unreadable(malformed: &Malformed) -> Response {
+    let body = answer::body_of_error("null", malformed.code, &malformed.why, None);
+    json(StatusCode::BAD_REQUEST, body)
+}

@@ -1,0 +1,152 @@
+//! Answers, written around the server's own bytes.
+
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+
+use crate::actors::front::{Answer, Failure, Outcome};
+use crate::api::error::{json, millis, put_number, put_string};
+use crate::domain::code::Code;
+use crate::protocol::jsonrpc;
+use crate::telemetry::metrics::labels;
+
+/// Room for everything but what is inside.
+const FRAME_BYTES: usize = 128;
+
+/// `result`, for the client's id.
+pub(super) fn result(id: &str, result: &[u8]) -> Response {
+    json(StatusCode::OK, body_of_result(id, result))
+}
+
+/// An error of ours. JSON-RPC errors are `200`s.
+pub(super) fn error(id: &str, code: i64, message: &str) -> Response {
+    json(StatusCode::OK, body_of_error(id, code, message, None))
+}
+
+/// A whole answer with a result.
+pub(super) fn body_of_result(id: &str, result: &[u8]) -> Bytes {
+    let mut out = begin(id, result.len());
+    out.put_slice(b"\"result\":");
+    out.put_slice(result);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// A whole answer with an error.
+pub(super) fn body_of_error(id: &str, code: i64, message: &str, ours: Option<Code>) -> Bytes {
+    let mut out = begin(id, message.len());
+    out.put_slice(b"\"error\":{\"code\":");
+    out.put_slice(code.to_string().as_bytes());
+    out.put_slice(b",\"message\":");
+    put_string(&mut out, message);
+    if let Some(ours) = ours {
+        out.put_slice(b",\"data\":{\"error\":");
+        put_string(&mut out, ours.as_str());
+        out.put_u8(b'}');
+    }
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
+/// The answer to a call, whatever became of it.
+pub(super) fn body_of(id: &str, outcome: &Outcome) -> Bytes {
+    match outcome {
+        Outcome::Answered(answer) => answered(id, answer),
+        Outcome::Failed(failure) => failed(id, failure),
+    }
+}
+
+/// The server's result is passed on as it is.
+fn answered(id: &str, answer: &Answer) -> Bytes {
+    let result = answer.line.get(answer.result.clone()).unwrap_or_default();
+    if result.first() == Some(&b'{') {
+        if is_tool_error(result) {
+            answer.meter.ended(labels::Outcome::ToolError);
+        }
+        return body_of_result(id, result);
+    }
+    answer.meter.ended(labels::Outcome::RpcError);
+    let text = format!(
+        "mcp `{}` answered with a result that is no object",
+        answer.mcp
+    );
+    body_of_error(id, jsonrpc::INTERNAL_ERROR, &text, Some(Code::ServerError))
+}
+
+fn is_tool_error(result: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct ToolResult {
+        #[serde(default, rename = "isError")]
+        is_error: bool,
+    }
+    // Most results do not have the word at all.
+    memchr::memmem::find(result, b"isError").is_some()
+        && serde_json::from_slice::<ToolResult>(result).is_ok_and(|result| result.is_error)
+}
+
+/// What the server itself calls an error stays one; a tool that is not there is one by the
+/// specification; everything else is a result for the model to read and act on.
+fn failed(id: &str, failure: &Failure) -> Bytes {
+    if let Some(error) = &failure.error {
+        let mut out = begin(id, error.len());
+        out.put_slice(b"\"error\":");
+        out.put_slice(error);
+        out.put_u8(b'}');
+        return out.freeze();
+    }
+    if matches!(failure.code, Code::ToolUnknown | Code::NotSubscribed) {
+        let code = jsonrpc::INVALID_PARAMS;
+        return body_of_error(id, code, &failure.text, Some(failure.code));
+    }
+    let mut out = begin(id, failure.text.len() + FRAME_BYTES);
+    out.put_slice(b"\"result\":{\"content\":[{\"type\":\"text\",\"text\":");
+    put_string(&mut out, &failure.text);
+    out.put_slice(b"}],\"isError\":true,\"_meta\":{\"legation/error\":");
+    put_string(&mut out, failure.code.as_str());
+    out.put_slice(b",\"legation/call\":");
+    put_string(&mut out, failure.call.as_str());
+    if let Some(wait) = failure.retry_after {
+        out.put_slice(b",\"legation/retry_after_ms\":");
+        put_number(&mut out, millis(wait));
+    }
+    out.put_slice(b"}}}");
+    out.freeze()
+}
+
+fn begin(id: &str, inside: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(inside + id.len() + FRAME_BYTES);
+    out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    out.put_slice(id.as_bytes());
+    out.put_u8(b',');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn ids_and_results_keep_their_bytes() {
+        assert_eq!(
+            body_of_result(r#""a\u0062""#, br#"{ "x":1.0e2 }"#),
+            r#"{"jsonrpc":"2.0","id":"a\u0062","result":{ "x":1.0e2 }}"#
+        );
+        let error: Value =
+            serde_json::from_slice(&body_of_error("7", -32600, "no\n\"", Some(Code::Busy)))
+                .unwrap();
+        assert_eq!(
+            error,
+            json!({"jsonrpc": "2.0", "id": 7, "error":
+                {"code": -32600, "message": "no\n\"", "data": {"error": "busy"}}})
+        );
+    }
+
+    #[test]
+    fn an_error_of_a_tool_is_seen() {
+        assert!(is_tool_error(br#"{"content":[],"isError": true}"#));
+        assert!(!is_tool_error(br#"{"content":[{"text":"isError true"}]}"#));
+        assert!(!is_tool_error(br#"{"isError":false}"#));
+    }
+}

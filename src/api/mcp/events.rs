@@ -1,0 +1,98 @@
+//! The answer to one request as a stream of events: what its server tells meanwhile, then the answer,
+//! then the end. A client that does not read misses news, never the answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::HttpBody;
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::actors::front::Progress;
+use crate::domain::limits::MCP_KEEP_ALIVE;
+
+/// A stream that ends with its answer.
+#[derive(Debug)]
+pub(super) struct Events {
+    news: mpsc::Receiver<Progress>,
+    /// The client's token, raw.
+    token: String,
+    task: Option<JoinHandle<Bytes>>,
+    answer: Option<Bytes>,
+    alive: Interval,
+}
+
+impl Events {
+    pub(super) fn new(
+        news: mpsc::Receiver<Progress>,
+        token: String,
+        task: JoinHandle<Bytes>,
+    ) -> Self {
+        let mut alive = interval(MCP_KEEP_ALIVE);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        alive.reset();
+        Self {
+            news,
+            token,
+            task: Some(task),
+            answer: None,
+            alive,
+        }
+    }
+}
+
+impl HttpBody for Events {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
+        // The answer first: what was told before it is in the queue by then, and is shown before it.
+        if let Some(task) = &mut self.task
+            && let Poll::Ready(answer) = Pin::new(task).poll(context)
+        {
+            self.task = None;
+            // Cancelled: the stream ends without an answer.
+            self.answer = answer.ok();
+        }
+        if let Poll::Ready(Some(progress)) = self.news.poll_recv(context) {
+            return frame(event(&told(&progress, &self.token)));
+        }
+        if self.task.is_none() {
+            return match self.answer.take() {
+                Some(answer) => frame(event(&answer)),
+                None => Poll::Ready(None),
+            };
+        }
+        match self.alive.poll_tick(context) {
+            Poll::Ready(_) => frame(Bytes::from_static(b": still at work\n\n")),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// The server's line, with the client's token in place of ours.
+fn told(progress: &Progress, token: &str) -> Bytes {
+    let (line, place) = (&progress.line, &progress.token);
+    let mut out = BytesMut::with_capacity(line.len() + token.len());
+    out.put_slice(line.get(..place.start).unwrap_or_default());
+    out.put_slice(token.as_bytes());
+    out.put_slice(line.get(place.end..).unwrap_or_default());
+    out.freeze()
+}
+
+/// One message on one line, as everybody's reader takes it.
+fn event(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(message.len() + 24);
+    out.put_slice(b"event: message\ndata: ");
+    out.put_slice(message.trim_ascii_end());
+    out.put_slice(b"\n\n");
+    out.freeze()
+}

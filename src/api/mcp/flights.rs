@@ -1,0 +1,107 @@
+//! Calls under way, by the id their client gave them, so that it can cancel them. A call goes on when
+//! its connection is lost (that is no cancellation in these versions), and ends with the server.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use crate::actors::session::SessionHandle;
+use crate::domain::ids::ID_BYTES;
+use crate::domain::limits::MCP_CALLS_MAX;
+
+type Calls = HashMap<[u8; ID_BYTES], HashMap<String, Option<AbortHandle>>>;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Arc<Mutex<Calls>>);
+
+/// A place among them, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Flight {
+    calls: Arc<Mutex<Calls>>,
+    session: [u8; ID_BYTES],
+    id: String,
+}
+
+/// Why there is no place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// The id is under way already.
+    Twice,
+    /// Too many are.
+    Full,
+}
+
+impl Flights {
+    /// A place for a call with this id.
+    pub(super) fn enter(&self, session: &SessionHandle, id: &str) -> Result<Flight, NoPlace> {
+        let session = session.id().bits();
+        let mut calls = lock(&self.0);
+        let own = calls.entry(session).or_default();
+        if own.contains_key(id) {
+            return Err(NoPlace::Twice);
+        }
+        if own.len() >= MCP_CALLS_MAX {
+            return Err(NoPlace::Full);
+        }
+        own.insert(id.to_owned(), None);
+        Ok(Flight {
+            calls: Arc::clone(&self.0),
+            session,
+            id: id.to_owned(),
+        })
+    }
+
+    /// What to abort when the call is cancelled; one that is over already is not kept.
+    pub(super) fn started(&self, session: &SessionHandle, id: &str, task: AbortHandle) {
+        let mut calls = lock(&self.0);
+        let own = calls.get_mut(&session.id().bits());
+        if let Some(place) = own.and_then(|own| own.get_mut(id)) {
+            *place = Some(task);
+        }
+    }
+
+    /// Cancels a call of a session.
+    pub(super) fn cancel(&self, session: &SessionHandle, id: &str) {
+        let calls = lock(&self.0);
+        let own = calls.get(&session.id().bits());
+        if let Some(Some(task)) = own.and_then(|own| own.get(id)) {
+            task.abort();
+        }
+    }
+
+    /// Cancels all calls of a session.
+    pub(super) fn cancel_all(&self, session: &SessionHandle) {
+        let calls = lock(&self.0);
+        let own = calls.get(&session.id().bits()).into_iter();
+        own.flat_map(|own| own.values().flatten())
+            .for_each(AbortHandle::abort);
+    }
+}
+
+impl Drop for Flights {
+    fn drop(&mut self) {
+        let calls = lock(&self.0);
+        calls
+            .values()
+            .flat_map(|own| own.values().flatten())
+            .for_each(AbortHandle::abort);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut calls = lock(&self.calls);
+        if let Some(own) = calls.get_mut(&self.session) {
+            own.remove(&self.id);
+            if own.is_empty() {
+                calls.remove(&self.session);
+            }
+        }
+    }
+}
+
+fn lock(calls: &Mutex<Calls>) -> std::sync::MutexGuard<'_, Calls> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,192 @@
+//! What is answered without any server: the beginning, and the list of tools.
+
+use std::borrow::Cow;
+
+use axum::response::Response;
+use bytes::{BufMut, BytesMut};
+use http::HeaderValue;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::headers::Head;
+use super::{SESSION, Shared, answer, refused};
+use crate::actors::front::{Front, ToolView};
+use crate::actors::session::SessionHandle;
+use crate::api::error::{Error, put_string};
+use crate::domain::code::Code;
+use crate::domain::limits::LABEL_CHARS_MAX;
+use crate::protocol::{envelope, jsonrpc, version};
+
+/// What we can do: the list of tools does not tell yet when it changes.
+const CAPABILITIES: &str = r#"{"tools":{}}"#;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialize<'a> {
+    #[serde(borrow)]
+    protocol_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    client_info: ClientInfo<'a>,
+}
+
+#[derive(Deserialize, Default)]
+struct ClientInfo<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+}
+
+/// `initialize`: a session begins.
+pub(super) async fn initialize(
+    shared: &Shared,
+    head: &Head,
+    view: Option<&str>,
+    id: &str,
+    params: Option<&RawValue>,
+) -> Response {
+    let wanted: Initialize<'_> = match serde_json::from_str(params.map_or("", RawValue::get)) {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            let text = format!("`initialize` does not say what it must: {why}");
+            return answer::error(id, jsonrpc::INVALID_PARAMS, &text);
+        }
+    };
+    let front = &shared.0.front;
+    let session = match front
+        .begin(&head.bearer, label(&wanted.client_info.name))
+        .await
+    {
+        Ok(session) => session,
+        Err(refusal) => return refused(refusal.into()),
+    };
+    if let Some(name) = view
+        && front.tools_of(&session, name).is_none()
+    {
+        front.leave(&head.bearer, &session).await;
+        return refused(no_view(name));
+    }
+    let mut result = BytesMut::with_capacity(256);
+    result.put_slice(b"{\"protocolVersion\":");
+    put_string(&mut result, version::negotiate(&wanted.protocol_version));
+    result.put_slice(b",\"capabilities\":");
+    result.put_slice(CAPABILITIES.as_bytes());
+    result.put_slice(b",\"serverInfo\":{\"name\":");
+    put_string(&mut result, view.unwrap_or("legation"));
+    result.put_slice(b",\"version\":");
+    put_string(&mut result, env!("CARGO_PKG_VERSION"));
+    result.put_slice(b"}}");
+    let mut response = answer::result(id, &result);
+    if let Ok(name) = HeaderValue::from_str(session.id().as_str()) {
+        response.headers_mut().insert(SESSION, name);
+    }
+    response
+}
+
+/// A name for tables and logs.
+fn label(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(LABEL_CHARS_MAX)
+        .collect();
+    if name.is_empty() {
+        "unnamed".to_owned()
+    } else {
+        name
+    }
+}
+
+fn no_view(name: &str) -> Error {
+    let shown: String = name.chars().take(64).collect();
+    let text = format!(
+        "there is nothing at /mcp/{} for this key; /mcp has all it may use",
+        shown.escape_debug()
+    );
+    Error::new(Code::NotFound, text)
+}
+
+/// `tools/list`: all on one page, in an order that stays.
+pub(super) fn list_tools(
+    front: &Front,
+    session: &SessionHandle,
+    view: Option<&str>,
+    id: &str,
+) -> Response {
+    let tools = match view {
+        None => front.tools(session),
+        Some(name) => match front.tools_of(session, name) {
+            Some(tools) => tools,
+            None => return refused(no_view(name)),
+        },
+    };
+    let length = tools
+        .iter()
+        .map(|tool| tool.definition.get().len() + 64)
+        .sum();
+    let mut result = BytesMut::with_capacity(length);
+    result.put_slice(b"{\"tools\":[");
+    for (at, tool) in tools.iter().enumerate() {
+        if at > 0 {
+            result.put_u8(b',');
+        }
+        put_tool(&mut result, tool);
+    }
+    result.put_slice(b"]}");
+    answer::result(id, &result)
+}
+
+/// The definition as its server wrote it, but for its name where that is another one here.
+fn put_tool(out: &mut BytesMut, tool: &ToolView) {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: &'a RawValue,
+    }
+    let raw = tool.definition.get();
+    let place = serde_json::from_str::<Named<'_>>(raw)
+        .ok()
+        .and_then(|named| {
+            let own = serde_json::from_str::<Cow<'_, str>>(named.name.get()).ok()?;
+            (*own != *tool.name).then(|| envelope::locate(raw.as_bytes(), named.name))?
+        });
+    let parts = place.and_then(|place| Some((raw.get(..place.start)?, raw.get(place.end..)?)));
+    match parts {
+        None => out.put_slice(raw.as_bytes()),
+        Some((before, after)) => {
+            out.put_slice(before.as_bytes());
+            put_string(out, &tool.name);
+            out.put_slice(after.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::name::Name;
+
+    fn shown(name: &str, definition: &str) -> String {
+        let mut out = BytesMut::new();
+        let tool = ToolView {
+            name: name.to_owned(),
+            mcp: Name::parse("notes").unwrap(),
+            definition: RawValue::from_string(definition.to_owned()).unwrap().into(),
+        };
+        put_tool(&mut out, &tool);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_definition_keeps_its_bytes_but_for_a_name_that_is_another_here() {
+        let raw = r#"{ "name" :"\u0061dd", "inputSchema":{"x":1.0e2,"name":"add"} }"#;
+        assert_eq!(shown("add", raw), raw);
+        let renamed = r#"{ "name" :"notes_add", "inputSchema":{"x":1.0e2,"name":"add"} }"#;
+        assert_eq!(shown("notes_add", raw), renamed);
+    }
+
+    #[test]
+    fn a_client_s_name_is_made_fit_for_a_table() {
+        assert_eq!(label(""), "unnamed");
+        assert_eq!(label("a\nb\u{1b}c"), "abc");
+        assert_eq!(label(&"x".repeat(1000)).chars().count(), LABEL_CHARS_MAX);
+    }
+}

@@ -1,0 +1,259 @@
+//! A message of a client, read without touching `params`, `result` and `error`.
+//!
+//! What is ambiguous is refused: members twice, a result and an error at once, an id that is neither
+//! text nor a whole number. A reader that takes one of two meanings, before a server that takes the
+//! other, is a hole.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::domain::limits::RPC_METHOD_BYTES_MAX;
+
+/// The request cannot be parsed as JSON.
+pub const PARSE_ERROR: i64 = -32700;
+/// It is JSON, and no message of JSON-RPC 2.0.
+pub const INVALID_REQUEST: i64 = -32600;
+/// Nobody answers to the method.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The parameters are not what the method takes.
+pub const INVALID_PARAMS: i64 = -32602;
+/// We failed.
+pub const INTERNAL_ERROR: i64 = -32603;
+
+/// One message of a client.
+#[derive(Debug)]
+pub enum Message<'a> {
+    /// Wants an answer.
+    Request {
+        /// The client's id as it wrote it, to be sent back.
+        id: &'a str,
+        /// What it asks.
+        method: Cow<'a, str>,
+        /// With what.
+        params: Option<&'a RawValue>,
+    },
+    /// Wants none.
+    Notification {
+        /// What it tells.
+        method: Cow<'a, str>,
+        /// With what.
+        params: Option<&'a RawValue>,
+    },
+    /// An answer to a request of ours.
+    Response {
+        /// Our id, as it came back.
+        id: &'a str,
+    },
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Malformed {
+    /// [`PARSE_ERROR`] or [`INVALID_REQUEST`].
+    pub code: i64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+/// A member that is there, also if it is `null`.
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(member).map(Some)
+}
+
+/// Reads one message.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn read(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
+    let invalid = |why: &str| Malformed {
+        code: INVALID_REQUEST,
+        why: why.to_owned(),
+    };
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        let is_json = serde_json::from_slice::<&RawValue>(bytes).is_ok();
+        return Err(Malformed {
+            code: if is_json {
+                INVALID_REQUEST
+            } else {
+                PARSE_ERROR
+            },
+            why: "the body must be one JSON object".to_owned(),
+        });
+    }
+    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|error| Malformed {
+        code: match error.classify() {
+            serde_json::error::Category::Data => INVALID_REQUEST,
+            _ => PARSE_ERROR,
+        },
+        why: error.to_string().chars().take(200).collect(),
+    })?;
+    if wire.jsonrpc.as_deref() != Some("2.0") {
+        return Err(invalid("`jsonrpc` must be \"2.0\""));
+    }
+    if let Some(id) = wire.id
+        && !is_id(id.get())
+    {
+        return Err(invalid("`id` must be text or a whole number"));
+    }
+    let long = |method: &str| method.is_empty() || method.len() > RPC_METHOD_BYTES_MAX;
+    let answers = wire.result.is_some() || wire.error.is_some();
+    match (wire.method, wire.id) {
+        (Some(method), _) if long(&method) => Err(invalid("`method` is empty or too long")),
+        (Some(_), _) if answers => Err(invalid("a request has no `result` and no `error`")),
+        (Some(method), Some(id)) => Ok(Message::Request {
+            id: id.get(),
+            method,
+            params: wire.params,
+        }),
+        (Some(method), None) => Ok(Message::Notification {
+            method,
+            params: wire.params,
+        }),
+        (None, _) if wire.result.is_some() && wire.error.is_some() => {
+            Err(invalid("an answer has a `result` or an `error`, not both"))
+        }
+        (None, Some(id)) if answers => Ok(Message::Response { id: id.get() }),
+        (None, _) => Err(invalid("it has no `method`, and is no answer either")),
+    }
+}
+
+/// Whether a JSON text is an id: text, or a whole number that everybody reads alike.
+fn is_id(text: &str) -> bool {
+    const WHOLE_MAX: i64 = 1 << 53;
+    text.starts_with('"')
+        || text
+            .parse::<i64>()
+            .is_ok_and(|number| (-WHOLE_MAX..=WHOLE_MAX).contains(&number))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code(text: &str) -> i64 {
+        read(text.as_bytes()).unwrap_err().code
+    }
+
+    #[test]
+    fn reads_the_three_kinds_and_keeps_their_bytes() {
+        let text =
+            br#" {"id": "a\u0062" ,"jsonrpc":"2.0","method":"tools\/call","params":{ "x":1.0e2 }}"#;
+        let Ok(Message::Request { id, method, params }) = read(text) else {
+            panic!("a request")
+        };
+        assert_eq!((id, &*method), (r#""a\u0062""#, "tools/call"));
+        assert_eq!(params.unwrap().get(), r#"{ "x":1.0e2 }"#);
+        assert!(matches!(
+            read(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
+            Ok(Message::Notification { .. })
+        ));
+        assert!(matches!(
+            read(br#"{"jsonrpc":"2.0","id":7,"result":{}}"#),
+            Ok(Message::Response { id: "7" })
+        ));
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for (text, expected) in [
+            ("", PARSE_ERROR),
+            ("{", PARSE_ERROR),
+            ("nonsense", PARSE_ERROR),
+            ("[]", INVALID_REQUEST),
+            ("7", INVALID_REQUEST),
+            (r#"{"id":1,"method":"x"}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":2.0,"id":1,"method":"x"}"#, INVALID_REQUEST),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","method":"y"}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{},"params":{}}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1e2,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":9007199254740993,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#, INVALID_REQUEST),
+            (
+                r#"{"jsonrpc":"2.0","id":true,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#,
+                INVALID_REQUEST,
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"method":""}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, INVALID_REQUEST),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#,
+                INVALID_REQUEST,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+                INVALID_REQUEST,
+            ),
+            (r#"{"jsonrpc":"2.0","result":{}}"#, INVALID_REQUEST),
+            (r#"{"jsonrpc":"2.0","id":1}"#, INVALID_REQUEST),
+            (
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"} {}",
+                PARSE_ERROR,
+            ),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn what_is_read_is_what_was_written(id in any::<i32>(), method in "[a-z/]{1,20}") {
+            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}"}}"#);
+            let Ok(Message::Request { id: read_id, method: read_method, .. }) = read(text.as_bytes())
+            else {
+                panic!("a request")
+            };
+            prop_assert_eq!(read_id, id.to_string());
+            prop_assert_eq!(&*read_method, method);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `_meta` of a request: what is routed on is taken out, the rest stays as it was written.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// `_meta` in two parts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Its members but for the token, raw, with commas between and no braces around.
+    pub members: Vec<u8>,
+    /// `progressToken`, raw.
+    pub token: Option<String>,
+}
+
+/// Splits `_meta`; nothing gives nothing.
+///
+/// # Errors
+/// It is no object, has a member twice, or its token is neither text nor a whole number.
+pub fn split(meta: Option<&RawValue>) -> Result<Split, serde_json::Error> {
+    match meta.map(RawValue::get) {
+        None | Some("null") => Ok(Split::default()),
+        Some(text) => serde_json::from_str(text),
+    }
+}
+
+impl<'de> Deserialize<'de> for Split {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Split;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Split, A::Error> {
+                let mut split = Split::default();
+                let mut seen: Vec<String> = Vec::new();
+                while let Some(key) = map.next_key::<Text<'de>>()? {
+                    let value: &RawValue = map.next_value()?;
+                    if seen.iter().any(|one| **one == *key.0) {
+                        return Err(A::Error::custom("a member stands there twice"));
+                    }
+                    if key.0 == "progressToken" {
+                        let token = value.get();
+                        if !token.starts_with('"') && token.parse::<i64>().is_err() {
+                            return Err(A::Error::custom("no token"));
+                        }
+                        split.token = Some(token.to_owned());
+                    } else {
+                        if !split.members.is_empty() {
+                            split.members.push(b',');
+                        }
+                        let name = serde_json::to_vec(&*key.0).map_err(A::Error::custom)?;
+                        split.members.extend(name);
+                        split.members.push(b':');
+                        split.members.extend(value.get().as_bytes());
+                    }
+                    seen.push(key.0.into_owned());
+                }
+                Ok(split)
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A key that is only copied if it has escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Split, serde_json::Error> {
+        let raw = RawValue::from_string(text.to_owned()).unwrap();
+        split(Some(&raw))
+    }
+
+    #[test]
+    fn the_token_is_taken_out_and_the_rest_stays() {
+        let meta = of(r#"{ "a" : {"x":1.0e2} , "progressToken":"t\u0031", "traceparent":"00-1" }"#);
+        let meta = meta.unwrap();
+        assert_eq!(meta.token.as_deref(), Some(r#""t\u0031""#));
+        let members = String::from_utf8(meta.members).unwrap();
+        assert_eq!(members, r#""a":{"x":1.0e2},"traceparent":"00-1""#);
+        assert_eq!(of("{}").unwrap(), Split::default());
+        assert_eq!(split(None).unwrap(), Split::default());
+        assert_eq!(
+            of(r#"{"progressToken":7}"#).unwrap().token.as_deref(),
+            Some("7")
+        );
+    }
+
+    #[test]
+    fn what_is_no_meta_is_refused() {
+        for bad in [
+            "[]",
+            "7",
+            r#"{"progressToken":{}}"#,
+            r#"{"progressToken":1.5}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"progressToken":1,"progressToken":2}"#,
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}

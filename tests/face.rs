@@ -1,0 +1,396 @@
+//! The face for every MCP client: Streamable HTTP, spoken by hand and by the SDKs that people use.
+
+use std::io::{BufReader, Write};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::tools;
+use crate::world::client::read;
+use crate::world::{Answer, Http, World};
+
+/// A client that writes every header itself.
+struct Client {
+    http: Http,
+    path: String,
+    key: String,
+    session: Option<String>,
+}
+
+impl Client {
+    /// One that has begun.
+    fn new(world: &World, path: &str, key: &str) -> Self {
+        let mut client = Self {
+            http: Http::new(&world.url),
+            path: path.to_owned(),
+            key: key.to_owned(),
+            session: None,
+        };
+        let answer = client.ask(1, "initialize", initialize("2025-11-25"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["result"]["protocolVersion"], "2025-11-25");
+        client.session = Some(header(&answer, "mcp-session-id").unwrap());
+        let told = client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        assert_eq!((told.status, told.body.as_slice()), (202, &b""[..]));
+        client
+    }
+
+    fn ask(&self, id: impl Into<Value>, method: &str, params: Value) -> Answer {
+        self.send(json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params}))
+    }
+
+    fn send(&self, message: Value) -> Answer {
+        self.raw("POST", &[], &message.to_string())
+    }
+
+    fn raw(&self, method: &str, more: &[(&str, &str)], body: &str) -> Answer {
+        let mut stream = self.http.connect();
+        let mut head = format!("{method} {} HTTP/1.1\r\nHost: localhost\r\n", self.path);
+        let mut put = |name: &str, value: &str| {
+            if !more
+                .iter()
+                .any(|(other, _)| other.eq_ignore_ascii_case(name))
+            {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+        };
+        put("Authorization", &format!("Bearer {}", self.key));
+        put("Accept", "application/json, text/event-stream");
+        put("Content-Type", "application/json");
+        if let Some(session) = &self.session {
+            put("Mcp-Session-Id", session);
+            put("MCP-Protocol-Version", "2025-11-25");
+        }
+        for (name, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        stream.write_all(head.as_bytes()).unwrap();
+        read(&mut BufReader::new(stream))
+    }
+
+    fn tools(&self) -> Vec<String> {
+        let answer = self.ask(2, "tools/list", json!({}));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        let tools = answer["result"]["tools"].as_array().unwrap();
+        let name = |tool: &Value| tool["name"].as_str().unwrap().to_owned();
+        tools.iter().map(name).collect()
+    }
+
+    fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
+        let answer = self.ask(
+            id,
+            "tools/call",
+            json!({"name": tool, "arguments": arguments}),
+        );
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+}
+
+fn initialize(version: &str) -> Value {
+    json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}})
+}
+
+fn header(answer: &Answer, name: &str) -> Option<String> {
+    answer.headers.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.eq_ignore_ascii_case(name)).then(|| value.trim().to_owned())
+    })
+}
+
+fn text(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_client_begins_lists_calls_and_leaves() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    let client = Client::new(&world, "/mcp/demo", &key);
+    assert!(client.tools().contains(&"echo".to_owned()));
+    // The client's id comes back as it was, whatever its type.
+    for id in [json!(7), json!("7"), json!("a\"b"), json!(-1)] {
+        let answer = client.call(id.clone(), "echo", json!({"text": "hello"}));
+        assert_eq!((&answer["id"], text(&answer)), (&id, "hello"), "{answer}");
+    }
+    assert_eq!(client.ask(9, "ping", json!({})).json()["result"], json!({}));
+    let isolate = world.isolate("demo", Some("ada"));
+    assert_eq!(isolate["state"], "ready", "{isolate}");
+    let wrong = client.call(3, "nothing", json!({}));
+    assert_eq!(wrong["error"]["code"], -32602, "{wrong}");
+    let other = client.ask(4, "resources/list", json!({})).json();
+    assert_eq!(other["error"]["code"], -32601, "{other}");
+
+    // It is the same user's isolate as the standard client's, and the same audit.
+    let standard = world.client_of_key(&key);
+    standard.ask("note_put", json!({"key": "k", "value": "v"}));
+    let note = client.call(5, "note_get", json!({"key": "k"}));
+    assert_eq!(text(&note), "v", "{note}");
+    let records = crate::kill::audit(&world);
+    let count = |event: &str| records.iter().filter(|one| one["event"] == event).count();
+    assert_eq!(count("call.start"), count("call.end"));
+    assert_eq!(count("call.start"), 6, "{records:?}");
+
+    assert_eq!(client.raw("DELETE", &[], "").status, 204);
+    assert_eq!(client.ask(6, "ping", json!({})).status, 404);
+    assert_eq!(client.raw("GET", &[], "").status, 405);
+}
+
+#[test]
+fn all_of_a_user_s_tools_are_at_one_address_under_names_of_their_own() {
+    let world = World::new();
+    world.demo("first", &[]);
+    world.demo("second", &[]);
+    let key = world.key("ada");
+    let client = Client::new(&world, "/mcp", &key);
+    let tools = client.tools();
+    assert!(
+        tools.contains(&"echo".to_owned()) && tools.contains(&"second_echo".to_owned()),
+        "{tools:?}"
+    );
+    assert_eq!(tools, client.tools(), "the order stays");
+    client.call(
+        1,
+        "second_note_put",
+        json!({"key": "k", "value": "of the second"}),
+    );
+    assert_eq!(
+        text(&client.call(2, "second_note_get", json!({"key": "k"}))),
+        "of the second"
+    );
+    assert_ne!(
+        text(&client.call(3, "note_get", json!({"key": "k"}))),
+        "of the second"
+    );
+    // By its own address each has its own names, and a session is good for both.
+    let second = Client::new(&world, "/mcp/second", &key);
+    assert!(second.tools().contains(&"echo".to_owned()));
+    assert_eq!(
+        text(&second.call(4, "note_get", json!({"key": "k"}))),
+        "of the second"
+    );
+}
+
+#[test]
+fn who_may_not_is_told_why_with_the_status_of_the_specification() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let (ada, bob) = (world.key("ada"), world.key("bob"));
+    let client = Client::new(&world, "/mcp/demo", &ada);
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    for (headers, body, status) in [
+        (&[("Authorization", "")][..], ping, 401),
+        (&[("Authorization", "Bearer wrong")], ping, 401),
+        (&[("Authorization", "Basic eDp5")], ping, 401),
+        (&[("Mcp-Session-Id", "")], ping, 400),
+        (&[("Mcp-Session-Id", "ses_0000000000000000")], ping, 404),
+        (&[("Mcp-Session-Id", "x")], ping, 404),
+        (&[("MCP-Protocol-Version", "1999-01-01")], ping, 400),
+        (&[("Origin", "https://evil.example")], ping, 403),
+        (&[("Content-Type", "text/plain")], ping, 415),
+        (&[("Accept", "text/html")], ping, 406),
+        (&[], "{", 400),
+        (&[], "[]", 400),
+        (&[], r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, 400),
+        (
+            &[],
+            r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#,
+            400,
+        ),
+    ] {
+        let answer = client.raw("POST", headers, body);
+        assert_eq!(answer.status, status, "{headers:?} {body}: {answer:?}");
+        let told = answer.json();
+        assert!(told["error"]["message"].is_string(), "{told}");
+        let asks = header(&answer, "www-authenticate").is_some();
+        assert_eq!(asks, status == 401, "{answer:?}");
+    }
+    // Somebody else's session is none of yours.
+    let mut thief = Client::new(&world, "/mcp/demo", &bob);
+    thief.session.clone_from(&client.session);
+    assert_eq!(thief.ask(1, "ping", json!({})).status, 404);
+    // An mcp that is not there, or not for this key.
+    let nowhere = Client {
+        http: Http::new(&world.url),
+        path: "/mcp/nowhere".to_owned(),
+        key: ada.clone(),
+        session: None,
+    };
+    assert_eq!(
+        nowhere
+            .ask(1, "initialize", initialize("2025-11-25"))
+            .status,
+        404
+    );
+    // No document sends a client to a login that is not there.
+    let http = Http::new(&world.url);
+    for path in [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-authorization-server",
+    ] {
+        let answer = http.send("GET", path, None, None);
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"));
+    }
+    // Suspended is suspended, here as there.
+    world.cli(&["user", "suspend", "ada", "--reason", "left us"]);
+    assert_eq!(client.ask(1, "ping", json!({})).status, 401);
+}
+
+#[test]
+fn a_kill_switch_is_told_as_a_result_and_the_session_lives_on() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    client.call(1, "echo", json!({"text": "x"}));
+    world.cli(&[
+        "kill-switch",
+        "on",
+        "tool",
+        "demo/echo",
+        "--reason",
+        "it leaks",
+    ]);
+    let told = client.call(2, "echo", json!({"text": "x"}));
+    assert_eq!(told["result"]["isError"], true, "{told}");
+    assert!(text(&told).contains("it leaks"), "{told}");
+    assert_eq!(
+        told["result"]["_meta"]["legation/error"],
+        "kill_switch_active"
+    );
+    assert!(!client.tools().contains(&"echo".to_owned()));
+    assert!(text(&client.call(3, "add", json!({"a": 1, "b": 2}))).contains('3'));
+}
+
+#[test]
+fn a_session_outlives_the_gateway() {
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    let mut client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    world.kill_9();
+    world.start();
+    client.http = Http::new(&world.url);
+    assert_eq!(
+        text(&client.call(1, "echo", json!({"text": "still"}))),
+        "still"
+    );
+}
+
+#[test]
+fn a_cancelled_call_is_stopped_and_its_server_told() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    client.call(1, "echo", json!({"text": "warm"}));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            client.ask(
+                "long",
+                "tools/call",
+                json!({"name": "sleep", "arguments": {"ms": 600_000}}),
+            )
+        });
+        world.until("it is under way", |world| {
+            let calls = world.cli(&["call", "list"]);
+            (!calls.as_array().unwrap().is_empty()).then_some(())
+        });
+        // Somebody else's id, or another one's, cancels nothing.
+        for id in [json!("other"), json!(1)] {
+            client.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
+        }
+        let twice = client.call("long", "echo", json!({"text": "x"}));
+        assert_eq!(twice["error"]["code"], -32600, "{twice}");
+        client.send(
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": "long", "reason": "enough"}}),
+        );
+        let answer = waiting.join().unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (202, &b""[..]));
+    });
+    let calls = world.cli(&["call", "list"]);
+    assert_eq!(calls, json!([]));
+    assert_eq!(text(&client.call(2, "echo", json!({"text": "on"}))), "on");
+}
+
+fn everything(world: &World) -> Option<()> {
+    let server = tools::npm_server("server-everything")?;
+    let mut command = vec![server.program.to_str().unwrap()];
+    command.extend(server.args.iter().map(String::as_str));
+    command.push("stdio");
+    world.mcp("everything", &[], &command);
+    Some(())
+}
+
+fn saw(command: &mut Command) -> Value {
+    let output = command.output().unwrap();
+    let (out, err) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    serde_json::from_slice(out)
+        .unwrap_or_else(|_| panic!("{}\n{err}", String::from_utf8_lossy(out)))
+}
+
+fn all_is_well(saw: &Value) {
+    assert_eq!(saw["echo"], "Echo: häh?", "{saw}");
+    let heard = saw["progress"].as_array().unwrap();
+    let heard: Vec<f64> = heard.iter().map(|one| one.as_f64().unwrap()).collect();
+    assert_eq!(heard, [1.0, 2.0, 3.0], "{saw}");
+    assert!(saw["long"].as_str().unwrap().contains("completed"), "{saw}");
+    let tools = saw["tools"].as_array().unwrap();
+    assert!(tools.contains(&json!("echo")) && tools.len() > 5, "{saw}");
+}
+
+#[test]
+fn the_python_sdk_finds_its_way() {
+    let Some(python) = tools::python_sdk() else {
+        return;
+    };
+    let world = World::new();
+    if everything(&world).is_none() {
+        return;
+    }
+    let key = world.key("ada");
+    let script = format!("{}/tests/clients/python_sdk.py", env!("CARGO_MANIFEST_DIR"));
+    for (path, mode) in [("/mcp", "legacy"), ("/mcp/everything", "auto")] {
+        let url = format!("{}{path}", world.url);
+        let saw = saw(Command::new(&python).args([&script, &url, &key, mode]));
+        all_is_well(&saw);
+        assert_eq!(saw["version"], "2025-11-25", "{saw}");
+        assert!(
+            saw["unknown"].as_str().unwrap().contains("no-such-tool"),
+            "{saw}"
+        );
+    }
+}
+
+#[test]
+fn the_typescript_sdk_finds_its_way() {
+    let Some((node, home)) = tools::typescript_sdk() else {
+        return;
+    };
+    let world = World::new();
+    if everything(&world).is_none() {
+        return;
+    }
+    let key = world.key("ada");
+    let script = format!(
+        "{}/tests/clients/typescript_sdk.mjs",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let url = format!("{}/mcp/everything", world.url);
+    let saw = saw(Command::new(&node).args([&script, home.to_str().unwrap(), &url, &key]));
+    all_is_well(&saw);
+    assert_eq!(saw["session"], "string", "{saw}");
+    assert!(
+        saw["cancelled"].as_str().unwrap().contains("enough"),
+        "{saw}"
+    );
+    // Cancelled, and not merely forgotten.
+    world.until("the call is over", |world| {
+        let calls = world.cli(&["call", "list"]);
+        (calls == json!([])).then_some(())
+    });
+}
