@@ -250,7 +250,9 @@ fn a_kill_switch_is_told_as_a_result_and_the_session_lives_on() {
     world.cli(&[
         "kill-switch",
         "on",
+        "--scope",
         "tool",
+        "--target",
         "demo/echo",
         "--reason",
         "it leaks",
