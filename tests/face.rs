@@ -134,7 +134,12 @@ fn a_client_begins_lists_calls_and_leaves() {
     let records = crate::kill::audit(&world);
     let count = |event: &str| records.iter().filter(|one| one["event"] == event).count();
     assert_eq!(count("call.start"), count("call.end"));
-    assert_eq!(count("call.start"), 6, "{records:?}");
+    let echoes = records.iter().filter(|one| one["tool"] == "echo");
+    assert_eq!(echoes.count(), 4, "{records:?}");
+    assert!(
+        !records.iter().any(|one| one["tool"] == "ping"),
+        "discovery told what it can do"
+    );
 
     assert_eq!(client.raw("DELETE", &[], "").status, 204);
     assert_eq!(client.ask(6, "ping", json!({})).status, 404);
@@ -395,4 +400,86 @@ fn the_typescript_sdk_finds_its_way() {
         let calls = world.cli(&["call", "list"]);
         (calls == json!([])).then_some(())
     });
+}
+
+#[test]
+fn resources_prompts_and_completions_are_passed_on() {
+    let world = World::new();
+    if everything(&world).is_none() {
+        return;
+    }
+    let key = world.key("ada");
+    let mut client = Client {
+        http: Http::new(&world.url),
+        path: "/mcp/everything".to_owned(),
+        key: key.clone(),
+        session: None,
+    };
+    let begun = client.ask(1, "initialize", initialize("2025-06-18"));
+    client.session = header(&begun, "mcp-session-id");
+    let able = begun.json()["result"]["capabilities"].clone();
+    let all = json!({"tools": {}, "resources": {}, "prompts": {}, "completions": {}});
+    assert_eq!(able, all);
+    let result = |method: &str, params: Value| {
+        let answer = client.ask(json!(method), method, params).json();
+        assert!(answer["result"].is_object(), "{method}: {answer}");
+        assert_eq!(answer["id"], method);
+        answer["result"].clone()
+    };
+    let listed = result("resources/list", json!({}));
+    let uri = &listed["resources"][0]["uri"];
+    let read = result(
+        "resources/read",
+        json!({"uri": uri, "_meta": {"progressToken": 1}}),
+    );
+    assert_eq!(&read["contents"][0]["uri"], uri, "{read}");
+    let templates = result("resources/templates/list", json!({}));
+    assert!(
+        templates["resourceTemplates"][0]["uriTemplate"].is_string(),
+        "{templates}"
+    );
+    let prompts = result("prompts/list", json!({}));
+    let name = &prompts["prompts"][0]["name"];
+    let prompt = result("prompts/get", json!({"name": name}));
+    assert!(prompt["messages"][0].is_object(), "{prompt}");
+    let asked = json!({
+        "ref": {"type": "ref/prompt", "name": "completable-prompt"},
+        "argument": {"name": "department", "value": "E"},
+    });
+    let completed = result("completion/complete", asked);
+    assert!(completed["completion"]["values"].is_array(), "{completed}");
+    // The server's own error is passed on as it is.
+    let wrong = client
+        .ask(9, "resources/read", json!({"uri": "nowhere://x"}))
+        .json();
+    assert!(
+        wrong["error"]["code"].is_i64() && wrong["error"]["data"]["error"].is_null(),
+        "{wrong}"
+    );
+    // What was asked is on record, and what is denied is refused.
+    let records = crate::kill::audit(&world);
+    let on_record = |tool: &str| {
+        records
+            .iter()
+            .any(|one| one["event"] == "call.start" && one["tool"] == tool)
+    };
+    assert!(
+        on_record("resources.read") && on_record("prompts.get"),
+        "{records:?}"
+    );
+    world.cli(&[
+        "kill-switch",
+        "on",
+        "--scope",
+        "mcp",
+        "--target",
+        "everything",
+        "--reason",
+        "no",
+    ]);
+    let denied = client.ask(10, "resources/list", json!({})).json();
+    assert_eq!(
+        denied["error"]["data"]["error"], "kill_switch_active",
+        "{denied}"
+    );
 }

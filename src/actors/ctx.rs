@@ -23,6 +23,7 @@ use crate::domain::kill::{Caller, Deny};
 use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
+use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -104,6 +105,8 @@ pub struct Ctx {
     pub credentials: Credentials,
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
+    /// What servers can do, by their mcp and the definition they were started from.
+    pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
     /// The gates.
@@ -201,6 +204,7 @@ impl Ctx {
             vault: VaultCell::default(),
             credentials: Credentials::default(),
             slots: papaya::HashMap::new(),
+            abilities: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
             gates: Gates::default(),
             totals: Totals::default(),

@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod ask;
 mod bearer;
 mod record;
 mod register;
@@ -31,7 +32,8 @@ use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::router::{self, Errand};
+use super::router::{self, Ask, Errand};
+pub use ask::Method;
 pub use bearer::Bearers;
 
 pub use super::calls::Progress;
@@ -229,9 +231,28 @@ impl Front {
                 return self.failed(call, None, reason, admitted, &meter);
             }
         };
+        let ask = Ask::Tool {
+            arguments: arguments.get().as_bytes(),
+            aside,
+        };
+        self.carried(session, route, arguments, ask, call, admitted)
+            .await
+    }
+
+    /// Carries what was admitted; `asked` is what the log has of it.
+    async fn carried(
+        &self,
+        session: &Arc<SessionHandle>,
+        route: &Route,
+        asked: &RawValue,
+        ask: Ask<'_>,
+        call: CallId,
+        admitted: Instant,
+    ) -> Outcome {
+        let ctx = &self.ctx;
         let mcp = &route.published.mcp;
-        let meter = CallMeter::begin(Arc::clone(&route.published.meter), arguments.get().len());
-        let start = record::start(ctx, session, route, &call, arguments).await;
+        let meter = CallMeter::begin(Arc::clone(&route.published.meter), asked.get().len());
+        let start = record::start(ctx, session, route, &call, asked).await;
         let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
             Reason::new(Code::AuditUnavailable, text)
@@ -261,8 +282,7 @@ impl Front {
             call: &call,
             session,
             route,
-            arguments: arguments.get().as_bytes(),
-            aside,
+            ask,
             admitted,
         };
         let carried = router::carry(ctx, errand).await;
@@ -344,6 +364,28 @@ fn admit<'a>(
     session: &SessionHandle,
     tool: &str,
 ) -> Result<&'a Route, Reason> {
+    house_stands(ctx)?;
+    let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
+        return Err(not_in_view(routes, session, tool));
+    };
+    not_denied(ctx, session, route).map(|()| route)
+}
+
+/// The same for a route that is known.
+fn admissible(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
+    house_stands(ctx)?;
+    not_denied(ctx, session, route)
+}
+
+fn not_denied(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
+    match ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
+        Some(deny) => Err(failure::denied(&deny)),
+        None => Ok(()),
+    }
+}
+
+/// Whether calls are made at all now.
+fn house_stands(ctx: &Ctx) -> Result<(), Reason> {
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
     }
@@ -355,13 +397,7 @@ fn admit<'a>(
         let text = "the gateway is starting. Try again in a few seconds.";
         return Err(Reason::new(Code::Starting, text).retry(Duration::from_secs(2)));
     }
-    let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
-        return Err(not_in_view(routes, session, tool));
-    };
-    match ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
-        Some(deny) => Err(failure::denied(&deny)),
-        None => Ok(route),
-    }
+    Ok(())
 }
 
 fn not_in_view(routes: &Routes, session: &SessionHandle, tool: &str) -> Reason {

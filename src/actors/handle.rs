@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::{self, Meta, ReplyKind};
+use crate::protocol::envelope::{self, ReplyKind};
 
 use super::calls::{Progress, Tag, Why};
 pub(super) use posed::Posed;
@@ -187,7 +187,8 @@ impl Handle {
             .saturating_sub(self.heard_ms.load(Ordering::Relaxed))
     }
 
-    /// Carries one `tools/call` to the server and its answer back.
+    /// Carries one request of a client, whose line `line` makes for our id, to the server and its
+    /// answer back.
     ///
     /// Dropping the future cancels the call: the server gets `notifications/cancelled`.
     ///
@@ -196,11 +197,10 @@ impl Handle {
     ///
     /// # Errors
     /// [`CallError`]; at most `deadline` later.
-    pub async fn call_tool(
+    pub async fn call(
         self: &Arc<Self>,
         tag: Tag,
-        arguments: &[u8],
-        meta: Meta<'_>,
+        line: impl FnOnce(u64) -> Bytes,
         deadline: Instant,
         allowed: impl FnOnce() -> bool,
     ) -> Result<Reply, CallError> {
@@ -209,11 +209,8 @@ impl Handle {
         }
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let tool = tag.tool.clone();
         let result = self
-            .exchange(deadline, Role::Call(tag), allowed, |id| {
-                envelope::tool_call(id, tool.as_str(), arguments, meta)
-            })
+            .exchange(deadline, Role::Call(tag), allowed, line)
             .await;
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
         result
@@ -466,6 +463,10 @@ mod tests {
         })
     }
 
+    fn echo(id: u64) -> Bytes {
+        envelope::tool_call(id, "echo", b"{}", envelope::Meta::default())
+    }
+
     fn tag() -> Tag {
         Tag::for_tests([7; crate::domain::ids::ID_BYTES])
     }
@@ -482,10 +483,7 @@ mod tests {
     async fn a_call_times_out_once_and_the_server_is_told() {
         let (handle, mut frames) = Handle::new(1, 4);
         handle.open();
-        let error = handle
-            .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-            .await
-            .unwrap_err();
+        let error = handle.call(tag(), echo, soon(), || true).await.unwrap_err();
         assert_eq!(error, CallError::TimedOut);
         let sent = frames.recv().await.unwrap();
         assert!(text(&sent).contains("tools/call"));
@@ -503,17 +501,10 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move {
-                handle
-                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                    .await
-            })
+            tokio::spawn(async move { handle.call(tag(), echo, soon(), || true).await })
         };
         let sent = frames.recv().await.unwrap();
-        let busy = handle
-            .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-            .await
-            .unwrap_err();
+        let busy = handle.call(tag(), echo, soon(), || true).await.unwrap_err();
         assert_eq!(busy, CallError::Busy { in_flight: 1 });
         call.abort();
         let _ = call.await;
@@ -537,11 +528,7 @@ mod tests {
         let calls: Vec<_> = (0..5)
             .map(|_| {
                 let handle = Arc::clone(&handle);
-                tokio::spawn(async move {
-                    handle
-                        .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                        .await
-                })
+                tokio::spawn(async move { handle.call(tag(), echo, soon(), || true).await })
             })
             .collect();
         for _ in 0..5 {
@@ -552,10 +539,7 @@ mod tests {
             assert_eq!(call.await.unwrap().unwrap_err(), CallError::Ended(end()));
         }
         assert_eq!(
-            handle
-                .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                .await
-                .unwrap_err(),
+            handle.call(tag(), echo, soon(), || true).await.unwrap_err(),
             CallError::NotSent
         );
     }
@@ -569,13 +553,23 @@ mod tests {
             let (handle, large) = (Arc::clone(&handle), large.clone());
             tokio::spawn(async move {
                 handle
-                    .call_tool(tag(), &large, Meta::default(), soon(), || true)
+                    .call(
+                        tag(),
+                        |id| envelope::request(id, "x", &large),
+                        soon(),
+                        || true,
+                    )
                     .await
             })
         };
         tokio::task::yield_now().await;
         let second = handle
-            .call_tool(tag(), &large, Meta::default(), soon(), || true)
+            .call(
+                tag(),
+                |id| envelope::request(id, "x", &large),
+                soon(),
+                || true,
+            )
             .await
             .unwrap_err();
         assert!(matches!(second, CallError::Busy { .. }), "{second:?}");
@@ -620,11 +614,7 @@ mod tests {
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move {
-                handle
-                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                    .await
-            })
+            tokio::spawn(async move { handle.call(tag(), echo, soon(), || true).await })
         };
         let sent = frames.recv().await.unwrap();
         assert!(!handle.drain_if_idle());
@@ -638,10 +628,7 @@ mod tests {
         assert_eq!(call.await.unwrap().unwrap().line, "x");
         assert!(handle.drain_if_idle());
         assert_eq!(
-            handle
-                .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                .await
-                .unwrap_err(),
+            handle.call(tag(), echo, soon(), || true).await.unwrap_err(),
             CallError::NotSent
         );
     }
@@ -653,10 +640,7 @@ mod tests {
         tag: Tag,
     ) -> (tokio::task::JoinHandle<Result<Reply, CallError>>, Frame) {
         let ours = Arc::clone(handle);
-        let call = tokio::spawn(async move {
-            ours.call_tool(tag, b"{}", Meta::default(), soon(), || true)
-                .await
-        });
+        let call = tokio::spawn(async move { ours.call(tag, echo, soon(), || true).await });
         loop {
             let sent = frames.recv().await.unwrap();
             // 0: a notification of an earlier call.
@@ -700,7 +684,7 @@ mod tests {
     async fn a_call_that_is_denied_once_it_can_be_found_is_not_sent() {
         let (handle, mut frames) = Handle::new(1, 8);
         handle.open();
-        let denied = handle.call_tool(tag(), b"{}", Meta::default(), soon(), || {
+        let denied = handle.call(tag(), echo, soon(), || {
             assert_eq!(handle.tags().len(), 1, "whoever looks now finds it");
             false
         });
@@ -750,11 +734,7 @@ mod tests {
         }
         let stuck = {
             let handle = Arc::clone(&handle);
-            tokio::spawn(async move {
-                handle
-                    .call_tool(tag(), b"{}", Meta::default(), soon(), || true)
-                    .await
-            })
+            tokio::spawn(async move { handle.call(tag(), echo, soon(), || true).await })
         };
         while handle.in_flight() == 0 {
             tokio::task::yield_now().await;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::domain::ids::CallId;
 use crate::domain::limits::{BACKOFF_WAIT_MAX, HOST_FULL_RETRY, START_QUEUE_MAX};
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::Meta;
+use crate::protocol::envelope::{self, Meta};
 
 use super::calls::{Progress, Seat, Tag, Why};
 use super::catalog::{Published, Route};
@@ -32,12 +33,29 @@ pub(super) struct Errand<'a> {
     pub(super) session: &'a Arc<SessionHandle>,
     /// Where it goes.
     pub(super) route: &'a Route,
-    /// With what.
-    pub(super) arguments: &'a [u8],
-    /// And what its client says beside that.
-    pub(super) aside: &'a Aside<'a>,
+    /// What is asked.
+    pub(super) ask: Ask<'a>,
     /// Since when.
     pub(super) admitted: Instant,
+}
+
+/// What is asked of a server.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask<'a> {
+    /// To call the route's tool.
+    Tool {
+        /// With what.
+        arguments: &'a [u8],
+        /// And what the client says beside that.
+        aside: &'a Aside<'a>,
+    },
+    /// Another method of the protocol.
+    Method {
+        /// Its name; one of ours.
+        name: &'static str,
+        /// Its parameters.
+        params: &'a [u8],
+    },
 }
 
 /// What a client says beside a call's arguments.
@@ -65,7 +83,20 @@ impl Errand<'_> {
             session: Arc::clone(self.session),
             tool: self.route.tool.clone(),
             since: self.admitted,
-            progress: self.aside.progress.clone(),
+            progress: match self.ask {
+                Ask::Tool { aside, .. } => aside.progress.clone(),
+                Ask::Method { .. } => None,
+            },
+        }
+    }
+
+    fn line(&self, id: u64) -> Bytes {
+        match self.ask {
+            Ask::Tool { arguments, aside } => {
+                let tool = self.route.tool.as_str();
+                envelope::tool_call(id, tool, arguments, aside.meta())
+            }
+            Ask::Method { name, params } => envelope::request(id, name, params),
         }
     }
 }
@@ -88,10 +119,8 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
-            let (arguments, meta) = (errand.arguments, errand.aside.meta());
-            let called = handle
-                .call_tool(errand.tag(), arguments, meta, deadline, allowed)
-                .await;
+            let line = |id| errand.line(id);
+            let called = handle.call(errand.tag(), line, deadline, allowed).await;
             if !matches!(called, Err(CallError::NotSent)) {
                 let meter = &route.published.meter;
                 meter.carried(sent - errand.admitted, sent.elapsed());

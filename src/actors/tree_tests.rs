@@ -27,7 +27,7 @@ use super::handle::Reply;
 use super::health::Health;
 use super::isolate::IsolateMsg;
 use super::launcher::Exit;
-use super::router::{self, Aside, Errand};
+use super::router::{self, Aside, Ask, Errand};
 use super::scripted::{Script, Scripted};
 use super::session::SessionHandle;
 use super::slot::{Slot, SlotState};
@@ -166,8 +166,10 @@ impl World {
             call: &CallId::from_random(id_bits()),
             session: &caller.session,
             route: &caller.route,
-            arguments: b"{}",
-            aside: &Aside::default(),
+            ask: Ask::Tool {
+                arguments: b"{}",
+                aside: &Aside::default(),
+            },
             admitted: Instant::now(),
         };
         router::carry(&self.ctx, errand).await
@@ -225,8 +227,10 @@ async fn a_hanging_start_of_one_user_never_delays_another() {
                     call: &CallId::from_random(id_bits()),
                     session: &caller.session,
                     route: &caller.route,
-                    arguments: b"{}",
-                    aside: &Aside::default(),
+                    ask: Ask::Tool {
+                        arguments: b"{}",
+                        aside: &Aside::default(),
+                    },
                     admitted: Instant::now(),
                 };
                 router::carry(&ctx, errand).await.err()

@@ -24,13 +24,14 @@ use bytes::Bytes;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use crate::actors::front::Front;
+use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
 use crate::domain::code::Code;
 use crate::protocol::jsonrpc::{self, Malformed, Message};
 
 use super::client::body;
 use super::error::{Error, json, status};
+use call::Asked;
 use flights::Flights;
 use headers::Head;
 
@@ -110,12 +111,22 @@ async fn answer(
         Message::Request { id, method, params } => match &*method {
             "ping" => answer::result(id, b"{}"),
             "tools/list" => methods::list_tools(front, &session, view.as_deref(), id),
-            "tools/call" => call::call(shared, head, &session, view, bytes, id, params).await,
-            other => answer::error(
-                id,
-                jsonrpc::METHOD_NOT_FOUND,
-                &format!("`{}` is not offered here", other.escape_debug()),
-            ),
+            other => {
+                let asked = Asked {
+                    shared,
+                    head,
+                    session: &session,
+                    view: view.as_deref(),
+                    bytes,
+                    id,
+                    params,
+                };
+                match (other, view.as_deref(), Method::of(other)) {
+                    ("tools/call", ..) => call::call(asked).await,
+                    (_, Some(mcp), Some(method)) => call::pass(asked, mcp, method).await,
+                    _ => not_offered(id, other),
+                }
+            }
         },
         Message::Notification { method, params } => {
             if method == "notifications/cancelled" {
@@ -126,6 +137,11 @@ async fn answer(
         // We ask clients nothing; an answer to nothing does no harm.
         Message::Response { .. } => StatusCode::ACCEPTED.into_response(),
     }
+}
+
+fn not_offered(id: &str, method: &str) -> Response {
+    let text = format!("`{}` is not offered here", method.escape_debug());
+    answer::error(id, jsonrpc::METHOD_NOT_FOUND, &text)
 }
 
 /// A client no longer wants an answer. One that names a call nobody knows, or none, changes nothing.

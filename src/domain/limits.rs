@@ -142,6 +142,8 @@ pub const SESSIONS_PER_KEY_MAX: usize = 256;
 pub const SESSION_STALE: Duration = Duration::from_secs(60 * 60);
 /// Keys of MCP clients that are remembered as good.
 pub const BEARERS_MAX: usize = 10_000;
+/// How long a client that begins waits to hear what a server can do that has to start first.
+pub const ABILITIES_WAIT: Duration = Duration::from_secs(20);
 /// Calls of one MCP session under way.
 pub const MCP_CALLS_MAX: usize = 256;
 /// News of progress that wait for a client to read them.

@@ -27,8 +27,21 @@ pub struct ServerInfo {
     pub name: String,
     /// Its own version.
     pub version: String,
-    /// Whether it has tools.
-    pub has_tools: bool,
+    /// What it has.
+    pub abilities: Abilities,
+}
+
+/// What a server has, as it declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// Tools.
+    pub tools: bool,
+    /// Resources, to list and to read.
+    pub resources: bool,
+    /// Prompts.
+    pub prompts: bool,
+    /// Completions of arguments.
+    pub completions: bool,
 }
 
 /// The parameters of `initialize`. No client capabilities are declared.
@@ -55,6 +68,12 @@ struct InitializeResult<'a> {
 struct Capabilities<'a> {
     #[serde(borrow, default)]
     tools: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    resources: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    prompts: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    completions: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -101,7 +120,12 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
         protocol_version: answer.protocol_version,
         name: answer.server_info.name.chars().take(128).collect(),
         version: answer.server_info.version.chars().take(64).collect(),
-        has_tools: answer.capabilities.tools.is_some(),
+        abilities: Abilities {
+            tools: answer.capabilities.tools.is_some(),
+            resources: answer.capabilities.resources.is_some(),
+            prompts: answer.capabilities.prompts.is_some(),
+            completions: answer.capabilities.completions.is_some(),
+        },
     })
 }
 
@@ -208,7 +232,7 @@ mod tests {
             br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1"},"extra":1}"#,
         )
         .unwrap();
-        assert!(info.has_tools);
+        assert!(info.abilities.tools && !info.abilities.resources);
         assert_eq!(info.name, "x");
         assert!(read_initialize(br#"{"protocolVersion":"1999-01-01","capabilities":{}}"#).is_err());
         assert!(read_initialize(b"[]").is_err());

@@ -26,6 +26,30 @@ pub fn split(meta: Option<&RawValue>) -> Result<Split, serde_json::Error> {
     }
 }
 
+/// Parameters whose `_meta` asks for no progress: the same, if it did not.
+///
+/// # Errors
+/// They are no object, or `_meta` is not one that [`split`] takes.
+pub fn without_token(params: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
+    }
+    let Params { meta } = serde_json::from_str(params)?;
+    let split = split(meta)?;
+    let place = meta.and_then(|meta| super::envelope::locate(params.as_bytes(), meta));
+    match (split.token, place) {
+        (Some(_), Some(place)) => {
+            let members = String::from_utf8(split.members).map_err(serde_json::Error::custom)?;
+            let (before, after) = (params.get(..place.start), params.get(place.end..));
+            let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+            Ok(Cow::Owned(format!("{before}{{{members}}}{after}")))
+        }
+        _ => Ok(Cow::Borrowed(params)),
+    }
+}
+
 impl<'de> Deserialize<'de> for Split {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
@@ -96,6 +120,17 @@ mod tests {
             of(r#"{"progressToken":7}"#).unwrap().token.as_deref(),
             Some("7")
         );
+    }
+
+    #[test]
+    fn parameters_without_a_token_stay_the_same() {
+        let same = r#"{ "uri":"x", "_meta":{"a":1} }"#;
+        assert!(matches!(without_token(same), Ok(Cow::Borrowed(text)) if text == same));
+        let token = r#"{ "uri":"x", "_meta":{"progressToken":1,"a":{"b":2}} }"#;
+        let without = without_token(token).unwrap();
+        assert_eq!(without, r#"{ "uri":"x", "_meta":{"a":{"b":2}} }"#);
+        assert!(without_token(r#"{"_meta":[]}"#).is_err());
+        assert!(without_token("[]").is_err());
     }
 
     #[test]

@@ -172,9 +172,12 @@ async fn shake_hands(
     handle.post(envelope::notification("notifications/initialized", b"{}"));
     record.phase("initialize", since.elapsed());
     let since = Instant::now();
-    let has_tools = server.has_tools;
+    let able = server.abilities;
+    let mcp = &args.slot.mcp;
+    let learned = (mcp.config_hash().into(), able);
+    args.ctx.abilities.pin().insert(mcp.id.clone(), learned);
     record.learn(|facts| facts.server = Some(server));
-    if has_tools {
+    if able.tools {
         let tools = list_tools(args, handle, deadline).await?;
         record.phase("list_tools", since.elapsed());
         args.slot.tools_seen(tools);

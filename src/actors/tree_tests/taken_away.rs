@@ -1,7 +1,7 @@
 //! What is taken away while somebody waits for it: suspensions, restarts, replaced definitions.
 
 use crate::actors::control::{Control, Named, Recycle, Wanted};
-use crate::actors::router::Aside;
+use crate::actors::router::{Aside, Ask};
 use crate::actors::views::DenyReport;
 use crate::domain::ids::DenyId;
 use crate::domain::kill::{Deny, Kind, Target};
@@ -37,8 +37,10 @@ impl World {
                 call: &CallId::from_random(id_bits()),
                 session: &session,
                 route: &route,
-                arguments: b"{}",
-                aside: &Aside::default(),
+                ask: Ask::Tool {
+                    arguments: b"{}",
+                    aside: &Aside::default(),
+                },
                 admitted: Instant::now(),
             };
             router::carry(&ctx, errand).await

@@ -48,11 +48,23 @@ pub(super) fn body_of_error(id: &str, code: i64, message: &str, ours: Option<Cod
     out.freeze()
 }
 
-/// The answer to a call, whatever became of it.
-pub(super) fn body_of(id: &str, outcome: &Outcome) -> Bytes {
+/// The answer to a tool's call, whatever became of it.
+pub(super) fn of_tool(id: &str, outcome: &Outcome) -> Bytes {
     match outcome {
         Outcome::Answered(answer) => answered(id, answer),
         Outcome::Failed(failure) => failed(id, failure),
+    }
+}
+
+/// The answer to another request. There is no result that could tell of a failure.
+pub(super) fn of_method(id: &str, outcome: &Outcome) -> Bytes {
+    match outcome {
+        Outcome::Answered(answer) => answered(id, answer),
+        Outcome::Failed(failure) if failure.error.is_some() => failed(id, failure),
+        Outcome::Failed(failure) => {
+            let code = jsonrpc::INTERNAL_ERROR;
+            body_of_error(id, code, &failure.text, Some(failure.code))
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! `tools/call`: the same way as the standard client's calls, with news of progress on the way.
+//! Requests that go to servers: `tools/call` the same way as the standard client's calls, with news of
+//! progress on the way; and what is passed on by its method.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::events::Events;
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
-use super::{Shared, answer};
-use crate::actors::front::{Aside, Front, Progress};
+use super::{Shared, answer, methods};
+use crate::actors::front::{Aside, Front, Method, Progress};
 use crate::actors::session::SessionHandle;
 use crate::api::error::json;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
@@ -33,33 +35,47 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
 }
 
-/// A call that does not need its request any more.
-struct Call {
+/// A request of a session.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) head: &'a Head,
+    pub(super) session: &'a Arc<SessionHandle>,
+    /// The mcp whose address it came to.
+    pub(super) view: Option<&'a str>,
+    /// The whole message.
+    pub(super) bytes: &'a Bytes,
+    /// What the client calls it; raw.
+    pub(super) id: &'a str,
+    pub(super) params: Option<&'a RawValue>,
+}
+
+/// Work that does not need its request any more.
+struct Job {
     front: Front,
     session: Arc<SessionHandle>,
-    /// What the client calls it; raw.
     id: String,
-    tool: String,
-    /// Empty for none.
-    arguments: Bytes,
-    /// Members of `_meta`.
-    meta: Vec<u8>,
-    progress: Option<mpsc::Sender<Progress>>,
+    what: What,
+    /// Arguments or parameters; an object.
+    given: Bytes,
     _flight: Flight,
 }
 
+enum What {
+    Tool {
+        name: String,
+        /// Members of `_meta`.
+        meta: Vec<u8>,
+        progress: Option<mpsc::Sender<Progress>>,
+    },
+    Method(Method, String),
+}
+
 /// Answers with JSON; or with a stream of events, if the client wants to hear of progress.
-pub(super) async fn call(
-    shared: &Shared,
-    head: &Head,
-    session: &Arc<SessionHandle>,
-    view: Option<String>,
-    bytes: &Bytes,
-    id: &str,
-    params: Option<&RawValue>,
-) -> Response {
-    let invalid = |why: &str| answer::error(id, jsonrpc::INVALID_PARAMS, why);
-    let params: Params<'_> = match serde_json::from_str(params.map_or("", RawValue::get)) {
+pub(super) async fn call(asked: Asked<'_>) -> Response {
+    let invalid = |why: &str| answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
+    let given = asked.params.map_or("", RawValue::get);
+    let params: Params<'_> = match serde_json::from_str(given) {
         Ok(params) => params,
         Err(why) => return invalid(&format!("these are no parameters of tools/call: {why}")),
     };
@@ -69,67 +85,128 @@ pub(super) async fn call(
         ));
     }
     let arguments = match params.arguments.map(RawValue::get) {
-        Some(given) if given.starts_with('{') => bytes.slice_ref(given.as_bytes()),
+        Some(given) if given.starts_with('{') => asked.bytes.slice_ref(given.as_bytes()),
         Some("null") | None => Bytes::from_static(b"{}"),
         Some(_) => return invalid("`arguments` must be an object"),
     };
     let Ok(Split { members, token }) = meta::split(params.meta) else {
         return invalid("`_meta` must be an object, and `progressToken` text or a whole number");
     };
-    let flight = match shared.0.flights.enter(session, id) {
-        Ok(flight) => flight,
-        Err(NoPlace::Twice) => {
-            let why = "a request with this id is under way already";
-            return answer::error(id, jsonrpc::INVALID_REQUEST, why);
-        }
-        Err(NoPlace::Full) => {
-            let why = "too many requests of this session are under way; wait for some of them";
-            return answer::error(id, jsonrpc::INTERNAL_ERROR, why);
-        }
-    };
-    let events = token.filter(|_| head.takes_events);
+    let events = token.filter(|_| asked.head.takes_events);
     let (progress, news) = mpsc::channel(MCP_PROGRESS_MAX);
-    let call = Call {
-        front: shared.0.front.clone(),
-        session: Arc::clone(session),
-        id: id.to_owned(),
-        tool: match view {
+    let what = What::Tool {
+        name: match asked.view {
             Some(mcp) => format!("{mcp}.{}", params.name),
             None => params.name.into_owned(),
         },
-        arguments,
         meta: members,
         progress: events.is_some().then_some(progress),
-        _flight: flight,
     };
-    // On its own: a connection that is lost does not cancel a call.
-    let task = tokio::spawn(call.made());
-    shared.0.flights.started(session, id, task.abort_handle());
+    let task = match asked.begin(what, arguments) {
+        Ok(task) => task,
+        Err(why) => return asked.no_place(&why),
+    };
     match events {
         Some(token) => stream(Events::new(news, token, task)),
-        None => match task.await {
-            Ok(body) => json(StatusCode::OK, body),
-            // Cancelled: nobody waits for an answer.
-            Err(_) => StatusCode::ACCEPTED.into_response(),
-        },
+        None => whole(task).await,
     }
 }
 
-impl Call {
-    async fn made(self) -> Bytes {
-        let Ok(arguments) = serde_json::from_slice(&self.arguments) else {
+/// Passes a method on to the mcp whose address it came to.
+pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Response {
+    let given = asked.params.map_or("", RawValue::get);
+    let params = match given {
+        "" | "null" => Bytes::from_static(b"{}"),
+        given if given.starts_with('{') => match meta::without_token(given) {
+            Ok(Cow::Borrowed(same)) => asked.bytes.slice_ref(same.as_bytes()),
+            Ok(Cow::Owned(other)) => Bytes::from(other),
+            Err(why) => {
+                let why = format!("these are no parameters: {why}");
+                return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &why);
+            }
+        },
+        _ => {
+            let why = "`params` must be an object";
+            return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
+        }
+    };
+    match asked.begin(What::Method(method, mcp.to_owned()), params) {
+        Ok(task) => whole(task).await,
+        Err(why) => asked.no_place(&why),
+    }
+}
+
+async fn whole(task: JoinHandle<Bytes>) -> Response {
+    match task.await {
+        Ok(body) => json(StatusCode::OK, body),
+        // Cancelled: nobody waits for an answer.
+        Err(_) => StatusCode::ACCEPTED.into_response(),
+    }
+}
+
+impl Asked<'_> {
+    /// Begins work on its own: a connection that is lost does not cancel it.
+    fn begin(self, what: What, given: Bytes) -> Result<JoinHandle<Bytes>, NoPlace> {
+        let flights = &self.shared.0.flights;
+        let job = Job {
+            front: self.shared.0.front.clone(),
+            session: Arc::clone(self.session),
+            id: self.id.to_owned(),
+            what,
+            given,
+            _flight: flights.enter(self.session, self.id)?,
+        };
+        let task = tokio::spawn(job.done());
+        flights.started(self.session, self.id, task.abort_handle());
+        Ok(task)
+    }
+
+    fn no_place(self, why: &NoPlace) -> Response {
+        let (code, why) = match why {
+            NoPlace::Twice => (
+                jsonrpc::INVALID_REQUEST,
+                "a request with this id is under way already",
+            ),
+            NoPlace::Full => (
+                jsonrpc::INTERNAL_ERROR,
+                "too many requests of this session are under way; wait for some of them",
+            ),
+        };
+        answer::error(self.id, code, why)
+    }
+}
+
+impl Job {
+    async fn done(self) -> Bytes {
+        let id = &self.id;
+        let Ok(given) = serde_json::from_slice::<&RawValue>(&self.given) else {
             // Read as JSON before.
-            let why = "the arguments are no JSON";
-            return answer::body_of_error(&self.id, jsonrpc::INVALID_PARAMS, why, None);
+            let why = "the parameters are no JSON";
+            return answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None);
         };
-        let aside = Aside {
-            meta: &self.meta,
-            progress: self.progress.clone(),
-        };
-        let called = self
-            .front
-            .call(&self.session, &self.tool, arguments, &aside);
-        answer::body_of(&self.id, &called.await)
+        match &self.what {
+            What::Tool {
+                name,
+                meta,
+                progress,
+            } => {
+                let aside = Aside {
+                    meta,
+                    progress: progress.clone(),
+                };
+                let called = self.front.call(&self.session, name, given, &aside);
+                answer::of_tool(id, &called.await)
+            }
+            What::Method(method, mcp) => {
+                match self.front.ask(&self.session, mcp, *method, given).await {
+                    Some(outcome) => answer::of_method(id, &outcome),
+                    None => {
+                        let why = methods::no_view(mcp).to_string();
+                        answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -15,10 +15,8 @@ use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, put_string};
 use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
+use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, version};
-
-/// What we can do: the list of tools does not tell yet when it changes.
-const CAPABILITIES: &str = r#"{"tools":{}}"#;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,17 +56,21 @@ pub(super) async fn initialize(
         Ok(session) => session,
         Err(refusal) => return refused(refusal.into()),
     };
-    if let Some(name) = view
-        && front.tools_of(&session, name).is_none()
-    {
-        front.leave(&head.bearer, &session).await;
-        return refused(no_view(name));
-    }
+    let able = match view {
+        None => Abilities::default(),
+        Some(name) => match front.abilities(&session, name).await {
+            Some(able) => able,
+            None => {
+                front.leave(&head.bearer, &session).await;
+                return refused(no_view(name));
+            }
+        },
+    };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"protocolVersion\":");
     put_string(&mut result, version::negotiate(&wanted.protocol_version));
     result.put_slice(b",\"capabilities\":");
-    result.put_slice(CAPABILITIES.as_bytes());
+    put_capabilities(&mut result, able);
     result.put_slice(b",\"serverInfo\":{\"name\":");
     put_string(&mut result, view.unwrap_or("legation"));
     result.put_slice(b",\"version\":");
@@ -79,6 +81,21 @@ pub(super) async fn initialize(
         response.headers_mut().insert(SESSION, name);
     }
     response
+}
+
+/// What can be asked here. Nobody is told yet when a list changes.
+fn put_capabilities(out: &mut BytesMut, able: Abilities) {
+    out.put_slice(b"{\"tools\":{}");
+    for (is_able, name) in [
+        (able.resources, &b",\"resources\":{}"[..]),
+        (able.prompts, b",\"prompts\":{}"),
+        (able.completions, b",\"completions\":{}"),
+    ] {
+        if is_able {
+            out.put_slice(name);
+        }
+    }
+    out.put_u8(b'}');
 }
 
 /// A name for tables and logs.
@@ -95,7 +112,7 @@ fn label(name: &str) -> String {
     }
 }
 
-fn no_view(name: &str) -> Error {
+pub(super) fn no_view(name: &str) -> Error {
     let shown: String = name.chars().take(64).collect();
     let text = format!(
         "there is nothing at /mcp/{} for this key; /mcp has all it may use",

@@ -1,0 +1,133 @@
+//! What an MCP client asks beside calling tools: resources, prompts, completions. It goes the way of a
+//! call, recorded under the method's name.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::domain::code::Code;
+use crate::domain::ids::CallId;
+use crate::domain::limits::ABILITIES_WAIT;
+use crate::domain::name::ToolName;
+use crate::protocol::handshake::Abilities;
+use crate::telemetry::metrics::mcp::CallMeter;
+
+use super::super::catalog::{Published, Route};
+use super::super::clock::id_bits;
+use super::super::failure::Reason;
+use super::super::router::Ask;
+use super::super::session::SessionHandle;
+use super::{Front, Outcome, admissible};
+
+/// The methods that are passed on.
+const METHODS: [&str; 6] = [
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "prompts/list",
+    "prompts/get",
+    "completion/complete",
+];
+/// What starts a server to see what it can do.
+const LOOK: &str = "ping";
+
+/// A method that is passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Method(&'static str);
+
+impl Method {
+    /// The method of this name, if it is passed on to servers.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        METHODS.into_iter().find(|method| *method == name).map(Self)
+    }
+}
+
+impl Front {
+    /// Asks a server of an mcp that the session sees; `None` if it sees nothing of it.
+    pub async fn ask(
+        &self,
+        session: &Arc<SessionHandle>,
+        mcp: &str,
+        method: Method,
+        params: &RawValue,
+    ) -> Option<Outcome> {
+        let published = self.published(session, mcp)?;
+        Some(self.asked(session, &published, method.0, params).await)
+    }
+
+    /// What the servers of an mcp can do; `None` if the session sees nothing of it. One of which that is
+    /// not known is started, and one that does not start can do nothing but what its tools say.
+    pub async fn abilities(&self, session: &Arc<SessionHandle>, mcp: &str) -> Option<Abilities> {
+        let published = self.published(session, mcp)?;
+        let known = || {
+            let known = self.ctx.abilities.pin();
+            let (config, able) = known.get(&published.mcp.id)?;
+            (*config == published.config).then_some(*able)
+        };
+        if let Some(able) = known() {
+            return Some(able);
+        }
+        if let Ok(none) = serde_json::from_str("{}") {
+            let look = self.asked(session, &published, LOOK, none);
+            let _ = tokio::time::timeout(ABILITIES_WAIT, look).await;
+        }
+        Some(known().unwrap_or_default())
+    }
+
+    fn published(&self, session: &SessionHandle, mcp: &str) -> Option<Published> {
+        let routes = self.ctx.routes.load();
+        let mut own = routes.view(&session.key)?.routes().iter();
+        let route = own.find(|route| route.published.mcp.name.as_str() == mcp)?;
+        Some(route.published.clone())
+    }
+
+    async fn asked(
+        &self,
+        session: &Arc<SessionHandle>,
+        published: &Published,
+        method: &'static str,
+        params: &RawValue,
+    ) -> Outcome {
+        let admitted = Instant::now();
+        let ctx = &self.ctx;
+        let call = CallId::from_random(id_bits());
+        ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
+        // A tool's name has no slash, so none is taken for a method.
+        let refusal = match ToolName::parse(&method.replace('/', ".")) {
+            Ok(tool) => {
+                let route = Route {
+                    exposed: method.into(),
+                    tool,
+                    published: published.clone(),
+                    definition: RawValue::NULL.to_owned().into(),
+                };
+                match admissible(ctx, session, &route) {
+                    Ok(()) => {
+                        let params_bytes = params.get().as_bytes();
+                        let ask = Ask::Method {
+                            name: method,
+                            params: params_bytes,
+                        };
+                        return self
+                            .carried(session, &route, params, ask, call, admitted)
+                            .await;
+                    }
+                    Err(reason) => reason,
+                }
+            }
+            Err(error) => Reason::new(Code::Internal, error.to_string()),
+        };
+        let meter = CallMeter::refused(Arc::clone(&published.meter));
+        self.refused(session, &call, method, &refusal).await;
+        self.failed(
+            call,
+            Some(published.mcp.name.clone()),
+            refusal,
+            admitted,
+            &meter,
+        )
+    }
+}
