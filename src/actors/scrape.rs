@@ -70,6 +70,7 @@ fn standing(ctx: &Ctx) {
     let version = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("revision", REVISION),
+        ("rustc", env!("LEGATION_RUSTC")),
     ];
     set(&f::BUILD_INFO, &version, 1.0);
     let checks = ops::readiness(ctx);

@@ -28,6 +28,7 @@ use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
 use crate::domain::code::Code;
 use crate::protocol::jsonrpc::{self, Malformed, Message};
+use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
 use super::client::body;
 use super::error::{Error, json, status};
@@ -81,10 +82,36 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
         Err(error) => return refused(error),
     };
     let view = view_of(request.uri().path()).map(str::to_owned);
-    match jsonrpc::read(&bytes) {
-        Ok(message) => answer(&shared, &head, view, &bytes, message).await,
-        Err(malformed) => unreadable(&malformed),
+    let message = match jsonrpc::read(&bytes) {
+        Ok(message) => message,
+        Err(malformed) => return unreadable(&malformed),
+    };
+    let method = counted(&message);
+    let response = answer(&shared, &head, view, &bytes, message).await;
+    if let Some(method) = method {
+        let known = response.extensions().get::<RpcOutcome>().copied();
+        let outcome = match response.status().is_success() {
+            true => known.unwrap_or(RpcOutcome::Ok),
+            false => RpcOutcome::Error,
+        };
+        shared.0.front.answered(method, outcome);
     }
+    response
+}
+
+/// As what a message is counted; what goes to a server is counted where that ends.
+fn counted(message: &Message<'_>) -> Option<RpcMethod> {
+    match message {
+        Message::Request { method, .. } if method == "tools/call" => None,
+        Message::Request { method, .. } if Method::of(method).is_some() => None,
+        Message::Request { method, .. } => Some(rpc_method(method)),
+        Message::Notification { .. } => Some(RpcMethod::Notification),
+        Message::Response { .. } => None,
+    }
+}
+
+fn rpc_method(name: &str) -> RpcMethod {
+    known(name).unwrap_or(RpcMethod::Other)
 }
 
 async fn answer(

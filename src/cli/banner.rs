@@ -90,8 +90,26 @@ pub(super) fn dev(facts: &Facts, key: &KeyShown, demo: bool) -> String {
     };
     // A String takes every write.
     _ = writeln!(out, "  {:<13} {shown}", "key");
+    out.push_str(&any_client(facts, key));
     out.push_str(&client(facts, key));
     out.push_str(&next(facts, key, demo));
+    out
+}
+
+/// How an AI tool that speaks MCP over HTTP is told of us, by the example of one.
+fn any_client(facts: &Facts, key: &str) -> String {
+    let url = &facts.client_url;
+    let mut out = format!(
+        "\nAny MCP client, over Streamable HTTP; in Claude Code, for example:\n\n    claude mcp add \
+         --transport http legation {url}/mcp --header \"Authorization: Bearer {key}\"\n"
+    );
+    if let Some((_, file)) = &facts.certificate {
+        _ = writeln!(
+            out,
+            "\n    (A client on Node trusts the certificate with NODE_EXTRA_CA_CERTS={})",
+            file.display()
+        );
+    }
     out
 }
 
@@ -184,6 +202,12 @@ mod tests {
                         pid namespace: EPERM
           key           amb_pk_x
                         user demo; it is shown only now
+
+        Any MCP client, over Streamable HTTP; in Claude Code, for example:
+
+            claude mcp add --transport http legation https://localhost:41443/mcp --header "Authorization: Bearer amb_pk_x"
+
+            (A client on Node trusts the certificate with NODE_EXTRA_CA_CERTS=/d/tls/cert.pem)
 
         The standard client (it needs Node 20):
 

@@ -36,6 +36,9 @@ pub fn without_token(params: &str) -> Result<Cow<'_, str>, serde_json::Error> {
         #[serde(borrow, default, rename = "_meta")]
         meta: Option<&'a RawValue>,
     }
+    if !params.starts_with('{') {
+        return Err(serde_json::Error::custom("no object"));
+    }
     let Params { meta } = serde_json::from_str(params)?;
     let split = split(meta)?;
     let place = meta.and_then(|meta| super::envelope::locate(params.as_bytes(), meta));

@@ -32,8 +32,12 @@ use metrics::{Counter, Histogram};
 use actor::ActorMeter;
 use families as f;
 use family::Family;
+use histogram::Timings;
 use http::HttpMeter;
-use labels::{ActorKind, Auth, AuthMethod, Labelled, Listener, Phase, SessionEnd, known};
+use labels::{
+    ActorKind, Auth, AuthMethod, Labelled, Listener, Phase, RpcMethod, RpcOutcome, SessionEnd,
+    known,
+};
 use mcp::{McpMeter, Mcps};
 use page::Page;
 pub use recorder::{CounterBy, Recorder};
@@ -46,7 +50,8 @@ pub struct Metrics {
     pub mcps: Mcps,
     http: Vec<Arc<HttpMeter>>,
     actors: Vec<Arc<ActorMeter>>,
-    auth: Vec<CounterBy<Auth>>,
+    auth: Vec<(CounterBy<Auth>, Timings)>,
+    rpc: Vec<CounterBy<RpcOutcome>>,
     phases: Vec<Histogram>,
     /// Why sessions ended.
     pub session_ends: CounterBy<SessionEnd>,
@@ -87,7 +92,15 @@ impl Metrics {
             .iter()
             .map(|method| {
                 let labels = [(AuthMethod::NAME, method.as_str())];
-                recorder.counters(&f::AUTH_ATTEMPTS, &labels)
+                let counters = recorder.counters(&f::AUTH_ATTEMPTS, &labels);
+                (counters, Timings::of(&f::AUTH_DURATION))
+            })
+            .collect();
+        let rpc = RpcMethod::ALL
+            .iter()
+            .map(|method| {
+                let labels = [(RpcMethod::NAME, method.as_str())];
+                recorder.counters(&f::RPC_REQUESTS, &labels)
             })
             .collect();
         Self {
@@ -95,6 +108,7 @@ impl Metrics {
             http,
             actors,
             auth,
+            rpc,
             phases: Phase::ALL
                 .iter()
                 .map(|phase| {
@@ -150,8 +164,16 @@ impl Metrics {
     }
 
     /// An authentication was decided.
-    pub fn auth(&self, method: AuthMethod, outcome: Auth) {
-        if let Some(counters) = self.auth.get(method as usize) {
+    pub fn auth(&self, method: AuthMethod, outcome: Auth, took: Duration) {
+        if let Some((counters, timings)) = self.auth.get(method as usize) {
+            counters.increment(outcome, 1);
+            timings.observe(took);
+        }
+    }
+
+    /// A message of an MCP client was answered.
+    pub fn rpc(&self, method: RpcMethod, outcome: RpcOutcome) {
+        if let Some(counters) = self.rpc.get(method as usize) {
             counters.increment(outcome, 1);
         }
     }
@@ -212,6 +234,10 @@ impl Metrics {
         page.family(&f::HTTP_REQUEST_DURATION);
         for http in &self.http {
             http.write(&mut page);
+        }
+        page.family(&f::AUTH_DURATION);
+        for (method, (_, took)) in AuthMethod::ALL.iter().zip(&self.auth) {
+            page.histogram(&[(AuthMethod::NAME, method.as_str())], took);
         }
         by_hand(&mut page);
         let text = page.finish(&f::SERIES);

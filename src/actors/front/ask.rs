@@ -43,6 +43,12 @@ impl Method {
     pub fn of(name: &str) -> Option<Self> {
         METHODS.into_iter().find(|method| *method == name).map(Self)
     }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
 }
 
 impl Front {

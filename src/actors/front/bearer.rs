@@ -5,6 +5,7 @@
 //! ends the key ends its sessions.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use secrecy::SecretString;
 
@@ -12,10 +13,11 @@ use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, SessionId};
 use crate::domain::limits::BEARERS_MAX;
 use crate::domain::token::PresharedKey;
+use crate::telemetry::metrics::labels::{Auth, AuthMethod, RpcMethod, RpcOutcome};
 
 use super::super::ctx::Ctx;
 use super::super::session::SessionHandle;
-use super::register::{access, end, key_of, takes};
+use super::register::{access, end, key_of, record_refused, takes};
 use super::{Front, Refusal, Registration, ToolView};
 
 /// Keys that were found good, by their digest.
@@ -71,7 +73,6 @@ impl Front {
         bearer: &str,
         session: Option<&str>,
     ) -> Result<Arc<SessionHandle>, Refusal> {
-        let ctx = &self.ctx;
         if PresharedKey::parse(bearer).is_err() {
             let own = self.authenticate(Some(bearer))?;
             return match session {
@@ -79,7 +80,25 @@ impl Front {
                 _ => Ok(own),
             };
         }
-        let key = known_key(ctx, bearer).await?;
+        let began = Instant::now();
+        let decided = self.resumed(bearer, session).await;
+        let outcome = decided
+            .as_ref()
+            .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+        let metrics = &self.ctx.metrics;
+        metrics.auth(AuthMethod::Session, outcome, began.elapsed());
+        decided
+    }
+
+    async fn resumed(
+        &self,
+        bearer: &str,
+        session: Option<&str>,
+    ) -> Result<Arc<SessionHandle>, Refusal> {
+        let ctx = &self.ctx;
+        let key = known_key(ctx, bearer).await.inspect_err(|refusal| {
+            record_refused(ctx, None, refusal);
+        })?;
         let Some(named) = session else {
             let text = "the header Mcp-Session-Id is missing; begin with `initialize`";
             return Err(refuse(Code::InvalidRequest, text));
@@ -90,7 +109,9 @@ impl Front {
         let session = found
             .filter(|session| session.key == key)
             .ok_or_else(gone)?;
-        takes(ctx, &session, None)?;
+        takes(ctx, &session, None).inspect_err(|refusal| {
+            record_refused(ctx, Some(&session), refusal);
+        })?;
         Ok(session)
     }
 
@@ -102,6 +123,11 @@ impl Front {
         } else {
             session.leave();
         }
+    }
+
+    /// A message of an MCP client was answered.
+    pub fn answered(&self, method: RpcMethod, outcome: RpcOutcome) {
+        self.ctx.metrics.rpc(method, outcome);
     }
 
     /// The tools of one mcp by their own names; `None` if the session sees nothing of it.

@@ -1,7 +1,7 @@
 //! Registering and authenticating: keys once, tokens on every call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::account::{Key, Millis, Session};
 use crate::domain::audit::Category;
@@ -35,11 +35,13 @@ fn millis(duration: Duration) -> Millis {
 }
 
 pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+    let began = Instant::now();
     let decided = decide(ctx, token);
     let outcome = decided
         .as_ref()
         .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
-    ctx.metrics.auth(AuthMethod::Session, outcome);
+    ctx.metrics
+        .auth(AuthMethod::Session, outcome, began.elapsed());
     decided
 }
 
@@ -123,13 +125,15 @@ pub(super) async fn register(
             "not registered: the audit log cannot be written; tell your operator",
         ));
     }
+    let began = Instant::now();
     let result = try_register(ctx, &registration).await;
     let outcome = result
         .as_ref()
         .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
-    ctx.metrics.auth(AuthMethod::Key, outcome);
     // Registering is an authentication decision: it counts only if it is on record.
-    match record(ctx, &registration, &result).await {
+    let recorded = record(ctx, &registration, &result).await;
+    ctx.metrics.auth(AuthMethod::Key, outcome, began.elapsed());
+    match recorded {
         Ok(()) => result,
         Err(error) => {
             if let Ok(registered) = &result {
@@ -183,7 +187,7 @@ async fn record(
 }
 
 /// Records a token that was not taken: of many alike the first, then how many.
-fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal) {
+pub(super) fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal) {
     let (code, who) = (
         refusal.code.as_str(),
         session.map_or("", |session| session.id().as_str()),

@@ -20,7 +20,9 @@ pub(super) fn result(id: &str, result: &[u8]) -> Response {
 
 /// An error of ours. JSON-RPC errors are `200`s.
 pub(super) fn error(id: &str, code: i64, message: &str) -> Response {
-    json(StatusCode::OK, body_of_error(id, code, message, None))
+    let mut response = json(StatusCode::OK, body_of_error(id, code, message, None));
+    response.extensions_mut().insert(labels::RpcOutcome::Error);
+    response
 }
 
 /// A whole answer with a result.
@@ -46,6 +48,14 @@ pub(super) fn body_of_error(id: &str, code: i64, message: &str, ours: Option<Cod
     }
     out.put_slice(b"}}");
     out.freeze()
+}
+
+/// Whether a request that went to a server has an error for an answer.
+pub(super) fn counts_as(outcome: &Outcome) -> labels::RpcOutcome {
+    match outcome {
+        Outcome::Answered(_) => labels::RpcOutcome::Ok,
+        Outcome::Failed(_) => labels::RpcOutcome::Error,
+    }
 }
 
 /// The answer to a tool's call, whatever became of it.

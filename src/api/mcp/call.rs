@@ -17,13 +17,14 @@ use tokio::task::JoinHandle;
 use super::events::Events;
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
-use super::{Shared, answer, methods};
+use super::{Shared, answer, methods, rpc_method};
 use crate::actors::front::{Aside, Front, Method, Progress};
 use crate::actors::session::SessionHandle;
 use crate::api::error::json;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
 use crate::protocol::jsonrpc;
 use crate::protocol::meta::{self, Split};
+use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
 
 #[derive(Deserialize)]
 struct Params<'a> {
@@ -58,7 +59,19 @@ struct Job {
     what: What,
     /// Arguments or parameters; an object.
     given: Bytes,
+    outcome: RpcOutcome,
     _flight: Flight,
+}
+
+/// Counted when it goes, however it goes.
+impl Drop for Job {
+    fn drop(&mut self) {
+        let method = match &self.what {
+            What::Tool { .. } => RpcMethod::ToolsCall,
+            What::Method(method, _) => rpc_method(method.name()),
+        };
+        self.front.answered(method, self.outcome);
+    }
 }
 
 enum What {
@@ -75,6 +88,9 @@ enum What {
 pub(super) async fn call(asked: Asked<'_>) -> Response {
     let invalid = |why: &str| answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
     let given = asked.params.map_or("", RawValue::get);
+    if !given.starts_with('{') {
+        return invalid("`params` must be an object");
+    }
     let params: Params<'_> = match serde_json::from_str(given) {
         Ok(params) => params,
         Err(why) => return invalid(&format!("these are no parameters of tools/call: {why}")),
@@ -154,6 +170,7 @@ impl Asked<'_> {
             id: self.id.to_owned(),
             what,
             given,
+            outcome: RpcOutcome::Cancelled,
             _flight: flights.enter(self.session, self.id)?,
         };
         let task = tokio::spawn(job.done());
@@ -177,12 +194,19 @@ impl Asked<'_> {
 }
 
 impl Job {
-    async fn done(self) -> Bytes {
+    async fn done(mut self) -> Bytes {
+        let (body, outcome) = self.work().await;
+        self.outcome = outcome;
+        body
+    }
+
+    async fn work(&self) -> (Bytes, RpcOutcome) {
         let id = &self.id;
         let Ok(given) = serde_json::from_slice::<&RawValue>(&self.given) else {
             // Read as JSON before.
             let why = "the parameters are no JSON";
-            return answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None);
+            let body = answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None);
+            return (body, RpcOutcome::Error);
         };
         match &self.what {
             What::Tool {
@@ -194,15 +218,17 @@ impl Job {
                     meta,
                     progress: progress.clone(),
                 };
-                let called = self.front.call(&self.session, name, given, &aside);
-                answer::of_tool(id, &called.await)
+                let called = self.front.call(&self.session, name, given, &aside).await;
+                (answer::of_tool(id, &called), answer::counts_as(&called))
             }
             What::Method(method, mcp) => {
                 match self.front.ask(&self.session, mcp, *method, given).await {
-                    Some(outcome) => answer::of_method(id, &outcome),
+                    Some(outcome) => (answer::of_method(id, &outcome), answer::counts_as(&outcome)),
                     None => {
                         let why = methods::no_view(mcp).to_string();
-                        answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
+                        let code = jsonrpc::INVALID_REQUEST;
+                        let body = answer::body_of_error(id, code, &why, None);
+                        (body, RpcOutcome::Error)
                     }
                 }
             }

@@ -41,7 +41,10 @@ pub(super) async fn initialize(
     id: &str,
     params: Option<&RawValue>,
 ) -> Response {
-    let wanted: Initialize<'_> = match serde_json::from_str(params.map_or("", RawValue::get)) {
+    // serde would take an array for a struct.
+    let given = params.map_or("", RawValue::get);
+    let given = if given.starts_with('{') { given } else { "" };
+    let wanted: Initialize<'_> = match serde_json::from_str(given) {
         Ok(wanted) => wanted,
         Err(why) => {
             let text = format!("`initialize` does not say what it must: {why}");

@@ -5,8 +5,8 @@ use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
     ActorEnd, ActorKind, Auth, AuthMethod, CATEGORY, Class, Connection, Controller, DENY_KIND,
-    Direction, Listener, MemoryEvent, Outcome, Phase, Resource, SCOPE, SessionEnd, SessionKind,
-    SlotWord, StartCause,
+    Direction, Listener, MemoryEvent, Outcome, Phase, Resource, RpcMethod, RpcOutcome, SCOPE,
+    SessionEnd, SessionKind, SlotWord, StartCause,
 };
 use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
 use crate::domain::verdict::Verdict;
@@ -51,6 +51,10 @@ const fn few(name: &'static str, most: usize, what: &'static str) -> Label {
 const CALL: Kind = Kind::Histogram(&[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     120.0, 300.0,
+]);
+/// A token needs microseconds, a key the store and the audit log.
+const AUTH: Kind = Kind::Histogram(&[
+    0.000_005, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0,
 ]);
 /// Mostly nothing, or a start.
 const QUEUE: Kind = Kind::Histogram(&[
@@ -107,7 +111,7 @@ macro_rules! families {
 
 families! {
     BUILD_INFO "build_info" Gauge Exporter
-        [few("version", 1, "the version of the gateway"), few("revision", 1, "the commit it was built from")]
+        [few("version", 1, "the version of the gateway"), few("revision", 1, "the commit it was built from"), few("rustc", 1, "the compiler it was built with")]
         "Always 1; what runs is in the labels.";
     READY "ready" Gauge Exporter []
         "1 while /readyz says 200.";
@@ -201,6 +205,10 @@ families! {
 
     AUTH_ATTEMPTS "auth_attempts_total" Counter Exporter [AuthMethod::LABEL, Auth::LABEL]
         "Decisions who somebody is.";
+    AUTH_DURATION "auth_duration_seconds" AUTH Page [AuthMethod::LABEL]
+        "How long such a decision took; for a key with the store and the record of it.";
+    RPC_REQUESTS "rpc_requests_total" Counter Exporter [RpcMethod::LABEL, RpcOutcome::LABEL]
+        "Messages of MCP clients that were answered, by method.";
     SESSIONS "sessions" Gauge Exporter [SessionKind::LABEL]
         "Live sessions.";
     SESSION_ENDS "session_ends_total" Counter Exporter [SessionEnd::LABEL]

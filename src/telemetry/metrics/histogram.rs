@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::family::{Family, Kind};
+
 /// Counts of durations by upper bound.
 #[derive(Debug)]
 pub struct Timings {
@@ -42,6 +44,14 @@ impl Timings {
             counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum_micros: AtomicU64::new(0),
         }
+    }
+
+    /// Empty, with a family's bounds.
+    pub(super) fn of(family: &Family) -> Self {
+        Self::new(match family.kind {
+            Kind::Histogram(bounds) => bounds,
+            Kind::Counter | Kind::Gauge => &[],
+        })
     }
 
     /// Counts one.

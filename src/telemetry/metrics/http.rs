@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::actor::float;
 use super::families as f;
-use super::family::Kind;
 use super::histogram::Timings;
 use super::labels::{Class, Labelled, Listener};
 use super::page::Page;
@@ -23,6 +22,8 @@ pub const ROUTES: &[&str] = &[
     "/v1/sessions/register",
     "/v1/sessions/heartbeat",
     "/v1/sessions/connections/{id}",
+    "/mcp",
+    "/mcp/{name}",
     "/v1/",
     "/livez",
     "/readyz",
@@ -39,6 +40,8 @@ const fn routes_of(listener: Listener) -> &'static [&'static str] {
             "/v1/sessions/register",
             "/v1/sessions/heartbeat",
             "/v1/sessions/connections/{id}",
+            "/mcp",
+            "/mcp/{name}",
         ],
         Listener::Admin => &["/v1/"],
         Listener::Ops => &["/livez", "/readyz", "/metrics", "/metrics/isolates"],
@@ -79,10 +82,7 @@ impl HttpMeter {
                     &f::HTTP_REQUESTS,
                     &[(Listener::NAME, listener.as_str()), ("route", route)],
                 ),
-                took: Timings::new(match f::HTTP_REQUEST_DURATION.kind {
-                    Kind::Histogram(bounds) => bounds,
-                    Kind::Counter | Kind::Gauge => &[],
-                }),
+                took: Timings::of(&f::HTTP_REQUEST_DURATION),
             })
             .collect();
         Self {

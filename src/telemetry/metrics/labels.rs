@@ -217,6 +217,44 @@ labels! {
         Session "session",
     }
 
+    /// What an MCP client's message asks. (Tools' names are in no label.)
+    RpcMethod "method" {
+        /// The beginning.
+        Initialize "initialize",
+        /// A sign of life.
+        Ping "ping",
+        /// The list of tools.
+        ToolsList "tools/list",
+        /// A call.
+        ToolsCall "tools/call",
+        /// The list of resources.
+        ResourcesList "resources/list",
+        /// The list of their templates.
+        ResourcesTemplates "resources/templates/list",
+        /// One of them.
+        ResourcesRead "resources/read",
+        /// The list of prompts.
+        PromptsList "prompts/list",
+        /// One of them.
+        PromptsGet "prompts/get",
+        /// A completion.
+        Complete "completion/complete",
+        /// A notification.
+        Notification "notification",
+        /// Anything else.
+        Other "other",
+    }
+
+    /// How an MCP client's message was answered.
+    RpcOutcome "outcome" {
+        /// With a result, or taken note of.
+        Ok "ok",
+        /// With an error.
+        Error "error",
+        /// Not at all: it was cancelled.
+        Cancelled "cancelled",
+    }
+
     /// What was decided.
     Auth "outcome" {
         /// Let in.

@@ -14,7 +14,7 @@ use metrics::{Counter, Histogram};
 
 use super::actor::float;
 use super::families as f;
-use super::family::{Family, Kind};
+use super::family::Family;
 use super::histogram::Timings;
 use super::labels::{Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause};
 use super::page::Page;
@@ -148,12 +148,7 @@ impl Mcps {
 impl McpMeter {
     fn new(recorder: &Recorder, name: &str) -> Self {
         let labels = [(LABEL, name)];
-        let timings = |family: &Family| {
-            Timings::new(match family.kind {
-                Kind::Histogram(bounds) => bounds,
-                Kind::Counter | Kind::Gauge => &[],
-            })
-        };
+        let timings = |family: &Family| Timings::of(family);
         let exits = Verdict::KINDS
             .iter()
             .map(|kind| {
