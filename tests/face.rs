@@ -143,7 +143,8 @@ fn a_client_begins_lists_calls_and_leaves() {
 
     assert_eq!(client.raw("DELETE", &[], "").status, 204);
     assert_eq!(client.ask(6, "ping", json!({})).status, 404);
-    assert_eq!(client.raw("GET", &[], "").status, 405);
+    assert_eq!(client.raw("GET", &[], "").status, 404);
+    assert_eq!(client.raw("PUT", &[], "").status, 405);
 }
 
 #[test]
@@ -418,7 +419,8 @@ fn resources_prompts_and_completions_are_passed_on() {
     let begun = client.ask(1, "initialize", initialize("2025-06-18"));
     client.session = header(&begun, "mcp-session-id");
     let able = begun.json()["result"]["capabilities"].clone();
-    let all = json!({"tools": {}, "resources": {}, "prompts": {}, "completions": {}});
+    let all =
+        json!({"tools": {"listChanged": true}, "resources": {}, "prompts": {}, "completions": {}});
     assert_eq!(able, all);
     let result = |method: &str, params: Value| {
         let answer = client.ask(json!(method), method, params).json();
@@ -482,4 +484,85 @@ fn resources_prompts_and_completions_are_passed_on() {
         denied["error"]["data"]["error"], "kill_switch_active",
         "{denied}"
     );
+}
+
+/// The lines of a stream, as they come.
+fn listen(client: &Client) -> impl Iterator<Item = String> {
+    let mut stream = client.http.connect();
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    let session = client.session.as_deref().unwrap();
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nAccept: text/event-stream\r\nConnection: close\r\nMcp-Session-Id: {session}\r\n\r\n",
+        client.path, client.key
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut lines = std::io::BufRead::lines(BufReader::new(stream)).map_while(Result::ok);
+    assert!(lines.next().unwrap().contains("200"));
+    lines
+}
+
+fn hears_of_a_change(lines: &mut impl Iterator<Item = String>) -> bool {
+    lines.any(|line| line.contains("notifications/tools/list_changed"))
+}
+
+#[test]
+fn a_stream_tells_when_the_list_of_tools_changes_and_ends_with_its_session() {
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    let client = Client::new(&world, "/mcp", &key);
+    let mut older = listen(&client);
+    let mut lines = listen(&client);
+    assert!(
+        !hears_of_a_change(&mut older),
+        "a newer stream takes its place"
+    );
+    let denied = [
+        "kill-switch",
+        "on",
+        "--scope",
+        "tool",
+        "--target",
+        "demo/echo",
+        "--reason",
+        "no",
+    ];
+    world.cli(&denied);
+    assert!(hears_of_a_change(&mut lines));
+    assert!(!client.tools().contains(&"echo".to_owned()));
+    // Another mcp, published and subscribed to.
+    world.demo("second", &[]);
+    let id = world.cli(&["key", "list", "--user", "ada"])[0]["id"].clone();
+    world.cli(&["subscription", "add", id.as_str().unwrap(), "second"]);
+    assert!(hears_of_a_change(&mut lines));
+    // A suspended user's stream ends; and one that is open does not keep the server from stopping.
+    world.cli(&["user", "suspend", "ada", "--reason", "left us"]);
+    assert!(!hears_of_a_change(&mut lines));
+    let bob = Client::new(&world, "/mcp/demo", &world.key("bob"));
+    let mut open = listen(&bob);
+    let began = std::time::Instant::now();
+    assert_eq!(world.stop(), 0);
+    assert!(!hears_of_a_change(&mut open));
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn nobody_sends_a_large_body_before_it_is_known_who_it_is() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    let large = "x".repeat(100_000);
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "echo", "arguments": {"text": large}}});
+    let wrong = [("Authorization", "Bearer wrong")];
+    assert_eq!(client.raw("POST", &wrong, &call.to_string()).status, 401);
+    let none = [("Mcp-Session-Id", "")];
+    assert_eq!(client.raw("POST", &none, &call.to_string()).status, 413);
+    assert_eq!(text(&client.send(call).json()).len(), large.len());
 }

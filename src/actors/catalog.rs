@@ -347,6 +347,9 @@ impl CatalogState {
         let routes = Arc::new(routes);
         self.ctx.routes.store(Arc::clone(&routes));
         self.ctx.published.store(true, Ordering::Release);
+        self.ctx
+            .rerouted
+            .send_modify(|number| *number = number.wrapping_add(1));
         let slots = self.ctx.slots.pin();
         let gone: Vec<Arc<Slot>> = slots
             .values()

@@ -95,6 +95,8 @@ pub struct Ctx {
     pub kill: Switchboard,
     /// Calls that wait for a server.
     pub waiting: Waiting,
+    /// Changes with each snapshot of routes.
+    pub rerouted: watch::Sender<u64>,
     /// Whether routes were ever published.
     pub published: AtomicBool,
     /// Token keys and the pepper, once the vault has loaded them.
@@ -199,6 +201,7 @@ impl Ctx {
             routes: ArcSwap::default(),
             kill: Switchboard::default(),
             waiting: Waiting::default(),
+            rerouted: watch::Sender::new(0),
             published: AtomicBool::new(false),
             access: ArcSwapOption::empty(),
             vault: VaultCell::default(),

@@ -3,6 +3,7 @@
 
 mod ask;
 mod bearer;
+mod lists;
 mod record;
 mod register;
 
@@ -35,6 +36,7 @@ use super::failure::{self, Reason};
 use super::router::{self, Ask, Errand};
 pub use ask::Method;
 pub use bearer::Bearers;
+pub use lists::{ListChange, Lists};
 
 pub use super::calls::Progress;
 pub use super::router::Aside;

@@ -12,6 +12,7 @@ mod call;
 mod events;
 mod flights;
 mod headers;
+mod listen;
 mod methods;
 
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
-use crate::domain::code::Code;
+use crate::domain::limits::SMALL_BODY_BYTES_MAX;
 use crate::protocol::jsonrpc::{self, Malformed, Message};
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
@@ -35,6 +36,7 @@ use super::error::{Error, json, status};
 use call::Asked;
 use flights::Flights;
 use headers::Head;
+use listen::Listeners;
 
 /// The header that names a session.
 const SESSION: &str = "mcp-session-id";
@@ -47,18 +49,20 @@ struct Shared(Arc<Inner>);
 struct Inner {
     front: Front,
     flights: Flights,
+    listeners: Listeners,
     body_bytes_max: usize,
 }
 
 /// The face's routes, for a router that has a fallback.
 pub fn router(front: Front, body_bytes_max: usize) -> Router {
-    let methods = || post(take).delete(leave).get(no_stream);
+    let methods = || post(take).delete(leave).get(listen);
     Router::new()
         .route("/mcp", methods())
         .route("/mcp/{name}", methods())
         .with_state(Shared(Arc::new(Inner {
             front,
             flights: Flights::default(),
+            listeners: Listeners::default(),
             body_bytes_max,
         })))
 }
@@ -77,7 +81,28 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
             return refused(error);
         }
     };
-    let bytes = match body::read(request.body_mut(), shared.0.body_bytes_max).await {
+    // Who names a session is known before a large body is read; whoever begins sends a small one.
+    let session = if head.names_a_session() {
+        match shared
+            .0
+            .front
+            .resume(&head.bearer, head.session.as_deref())
+            .await
+        {
+            Ok(session) => Some(session),
+            Err(refusal) => {
+                body::discard(request.body_mut()).await;
+                return refused(refusal.into());
+            }
+        }
+    } else {
+        None
+    };
+    let most = match session {
+        Some(_) => shared.0.body_bytes_max,
+        None => SMALL_BODY_BYTES_MAX,
+    };
+    let bytes = match body::read(request.body_mut(), most).await {
         Ok(bytes) => bytes,
         Err(error) => return refused(error),
     };
@@ -87,7 +112,7 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
         Err(malformed) => return unreadable(&malformed),
     };
     let method = counted(&message);
-    let response = answer(&shared, &head, view, &bytes, message).await;
+    let response = answer(&shared, &head, session, view, &bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
         let outcome = match response.status().is_success() {
@@ -117,6 +142,7 @@ fn rpc_method(name: &str) -> RpcMethod {
 async fn answer(
     shared: &Shared,
     head: &Head,
+    session: Option<Arc<SessionHandle>>,
     view: Option<String>,
     bytes: &Bytes,
     message: Message<'_>,
@@ -130,9 +156,12 @@ async fn answer(
         return refused(error);
     }
     let front = &shared.0.front;
-    let session = match front.resume(&head.bearer, head.session.as_deref()).await {
-        Ok(session) => session,
-        Err(refusal) => return refused(refusal.into()),
+    let Some(session) = session else {
+        // Says whether the bearer is good, and that a session is wanted.
+        return match front.resume(&head.bearer, None).await {
+            Ok(_) => refused(Error::invalid("begin with `initialize`")),
+            Err(refusal) => refused(refusal.into()),
+        };
     };
     match message {
         Message::Request { id, method, params } => match &*method {
@@ -201,13 +230,21 @@ async fn leave(State(shared): State<Shared>, request: Request) -> Response {
     }
 }
 
-/// `GET`: there is no stream of unrelated messages yet; clients go on without one.
-async fn no_stream() -> Response {
-    let text = "there is no stream here; messages are answered where they are posted";
-    let mut response = Error::new(Code::MethodNotAllowed, text).into_response();
-    let allowed = HeaderValue::from_static("POST, DELETE");
-    response.headers_mut().insert(ALLOW, allowed);
-    response
+/// `GET`: what is about no request.
+async fn listen(State(shared): State<Shared>, request: Request) -> Response {
+    let head = match Head::of_stream(request.headers()) {
+        Ok(head) => head,
+        Err(error) => return refused(error),
+    };
+    let front = &shared.0.front;
+    match front.resume(&head.bearer, head.session.as_deref()).await {
+        Ok(session) => {
+            let view = view_of(request.uri().path()).map(str::to_owned);
+            let lists = front.follow(Arc::clone(&session), view);
+            shared.0.listeners.listen(&session, lists)
+        }
+        Err(refusal) => refused(refusal.into()),
+    }
 }
 
 /// A request that did not become a message: a JSON-RPC error without an id, with the status its code

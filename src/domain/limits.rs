@@ -150,6 +150,10 @@ pub const MCP_CALLS_MAX: usize = 256;
 pub const MCP_PROGRESS_MAX: usize = 64;
 /// How often a stream without news says that it lives.
 pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a list's changes are gathered before they are told.
+pub const LIST_SETTLE: Duration = Duration::from_millis(100);
+/// How long a client may leave a stream unread before it is closed.
+pub const MCP_UNREAD_MAX: Duration = Duration::from_secs(30);
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Live sessions of the whole server.

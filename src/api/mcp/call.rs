@@ -123,7 +123,7 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
         Err(why) => return asked.no_place(&why),
     };
     match events {
-        Some(token) => stream(Events::new(news, token, task)),
+        Some(token) => streamed(Body::new(Events::new(news, token, task))),
         None => whole(task).await,
     }
 }
@@ -236,8 +236,9 @@ impl Job {
     }
 }
 
-fn stream(events: Events) -> Response {
-    let mut response = Response::new(Body::new(events));
+/// A stream of events.
+pub(super) fn streamed(body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -8,6 +8,7 @@ use crate::api::client::body;
 use crate::api::error::Error;
 use crate::domain::code::Code;
 use crate::domain::limits::PRESENTED_KEY_BYTES_MAX;
+use crate::domain::token::PresharedKey;
 use crate::protocol::version;
 
 const VERSION: &str = "mcp-protocol-version";
@@ -40,6 +41,26 @@ impl Head {
         }
         head.takes_events = takes_events;
         Ok(head)
+    }
+
+    /// Of a request for a stream.
+    ///
+    /// # Errors
+    /// Another origin, no bearer, and a stream is not taken.
+    pub(super) fn of_stream(headers: &HeaderMap) -> Result<Self, Error> {
+        let head = Self::without_body(headers)?;
+        match accepts(headers) {
+            (_, true) => Ok(head),
+            _ => {
+                let text = "the answer is a stream of events: send `Accept: text/event-stream`";
+                Err(Error::new(Code::NotAcceptable, text))
+            }
+        }
+    }
+
+    /// Whether it names a session, or its bearer is one.
+    pub(super) fn names_a_session(&self) -> bool {
+        self.session.is_some() || PresharedKey::parse(&self.bearer).is_err()
     }
 
     /// Of a request without a body.

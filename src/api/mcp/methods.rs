@@ -86,9 +86,9 @@ pub(super) async fn initialize(
     response
 }
 
-/// What can be asked here. Nobody is told yet when a list changes.
+/// What can be asked here. Of lists, that of tools tells when it changes.
 fn put_capabilities(out: &mut BytesMut, able: Abilities) {
-    out.put_slice(b"{\"tools\":{}");
+    out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     for (is_able, name) in [
         (able.resources, &b",\"resources\":{}"[..]),
         (able.prompts, b",\"prompts\":{}"),

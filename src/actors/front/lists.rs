@@ -1,0 +1,104 @@
+//! Whether the list of tools that a session sees has changed: by what is published, subscribed and granted,
+//! and by what is denied.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::domain::limits::{LIST_SETTLE, MCP_KEEP_ALIVE};
+
+use super::super::ctx::Ctx;
+use super::super::session::SessionHandle;
+use super::Front;
+
+/// What happens to a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListChange {
+    /// It is another one now.
+    Changed,
+    /// Nothing, for a while.
+    Same,
+    /// Nobody may see it any more: the session has ended, or the server stops.
+    Over,
+}
+
+/// Follows the tools of a session at one address.
+pub struct Lists {
+    front: Front,
+    session: Arc<SessionHandle>,
+    view: Option<String>,
+    routes: watch::Receiver<u64>,
+    denies: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+    seen: u64,
+}
+
+impl std::fmt::Debug for Lists {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lists").finish_non_exhaustive()
+    }
+}
+
+impl Front {
+    /// Follows the tools that a session sees: of one mcp, or all.
+    #[must_use]
+    pub fn follow(&self, session: Arc<SessionHandle>, view: Option<String>) -> Lists {
+        let ctx = &self.ctx;
+        let mut lists = Lists {
+            front: self.clone(),
+            session,
+            view,
+            routes: ctx.rerouted.subscribe(),
+            denies: ctx.kill.changes(),
+            stopping: ctx.stopping.subscribe(),
+            seen: 0,
+        };
+        lists.seen = lists.digest();
+        lists
+    }
+}
+
+impl Lists {
+    /// What happens next. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> ListChange {
+        let until = Instant::now() + MCP_KEEP_ALIVE;
+        loop {
+            if *self.stopping.borrow() || !is_live(&self.front.ctx, &self.session) {
+                return ListChange::Over;
+            }
+            let seen = self.digest();
+            if seen != self.seen {
+                self.seen = seen;
+                return ListChange::Changed;
+            }
+            tokio::select! {
+                told = self.routes.changed() => if told.is_err() { return ListChange::Over },
+                told = self.denies.changed() => if told.is_err() { return ListChange::Over },
+                told = self.stopping.changed() => if told.is_err() { return ListChange::Over },
+                () = sleep_until(until) => return ListChange::Same,
+            }
+            // What changes together is told once.
+            sleep(LIST_SETTLE).await;
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        let tools = match &self.view {
+            None => self.front.tools(&self.session),
+            Some(mcp) => self.front.tools_of(&self.session, mcp).unwrap_or_default(),
+        };
+        let mut hasher = DefaultHasher::new();
+        for tool in &tools {
+            (&tool.name, tool.definition.get()).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+fn is_live(ctx: &Ctx, session: &SessionHandle) -> bool {
+    !session.is_revoked()
+        && ctx.suspension(session.caller()).is_none()
+        && ctx.sessions.pin().contains_key(&session.id().bits())
+}
