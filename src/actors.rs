@@ -20,6 +20,7 @@ pub mod clock;
 pub mod control;
 pub mod credentials;
 pub mod ctx;
+mod disk;
 mod failure;
 #[cfg(test)]
 mod fragile;

@@ -401,7 +401,11 @@ pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     pub(crate) fn mount(dir: &Path) -> Option<Self> {
-        let kind = ["-t", "tmpfs", "-o", "size=4m", "legation-test"];
+        Self::mount_of(dir, "size=4m")
+    }
+
+    pub(crate) fn mount_of(dir: &Path, size: &str) -> Option<Self> {
+        let kind = ["-t", "tmpfs", "-o", size, "legation-test"];
         let mounted = Command::new("mount").args(kind).arg(dir).output();
         mounted
             .is_ok_and(|done| done.status.success())

@@ -60,3 +60,73 @@ fn the_kernel_holds_the_sum_of_all_isolates() {
     assert!(died.text().contains("host"), "{}", died.text());
     ada.call("demo.echo", json!({"text": "x"}));
 }
+
+/// A server that filled its home had every user's calls refused, for want of an audit log.
+#[test]
+fn a_server_that_fills_the_disk_is_ended_and_nobody_else_is() {
+    if !am_root() {
+        return crate::tools::skip(
+            "a full disk under homes",
+            "not root, so nothing can be mounted",
+        );
+    }
+    let mut world = World::with("[isolates]\ndisk_free_bytes = 33554432\n");
+    world.stop();
+    let homes = world.data_dir().join("homes");
+    let Some(_disk) = crate::lifecycle::Disk::mount_of(&homes, "size=64m,mode=711") else {
+        return crate::tools::skip("a full disk under homes", "mount is refused here");
+    };
+    world.start();
+    let script = format!(
+        "(while [ -e $HOME/go ] || sleep 0.1; do [ -e $HOME/go ] && head -c 1048576 /dev/zero >> $HOME/fill; \
+         sleep 0.1; done) &\n{}",
+        crate::standard::CANNED.replace("tools/call\"'*)", "tools/call\"'*) : > $HOME/go; ")
+    );
+    world.mcp(
+        "filler",
+        &[],
+        &["sh", "-c", &script, "sh", r#"{"content":[]}"#],
+    );
+    world.demo("demo", &[]);
+    let (ada, ben) = (world.client("ada"), world.client("ben"));
+    assert_eq!(ben.ask("demo.echo", json!({"text": "x"})), "x");
+    ada.call("filler.canned", json!({}));
+    world.until("the filler is ended", |world| {
+        (world.status()["room"]["disk_ended"] == 1).then_some(())
+    });
+    // Whoever ran before goes on; nobody starts.
+    assert_eq!(ben.ask("demo.echo", json!({"text": "y"})), "y");
+    let refused = ada.call("demo.echo", json!({"text": "x"}));
+    assert_eq!(refused.code(), "host_full", "{}", refused.text());
+    assert!(
+        refused.text().contains("isolates.disk_free_bytes"),
+        "{}",
+        refused.text()
+    );
+    let ended = crate::kill::audit(&world);
+    let told = |one: &serde_json::Value| {
+        one["detail"]
+            .as_str()
+            .is_some_and(|text| text.contains("filled the disk"))
+    };
+    assert!(
+        ended
+            .iter()
+            .any(|one| one["event"] == "isolate.ended" && told(one)),
+        "{ended:?}"
+    );
+    // Room that is made is used.
+    let owner = world.isolate("demo", Some("ben"));
+    assert_eq!(owner["state"], "ready");
+    for user in std::fs::read_dir(&homes).unwrap().flatten() {
+        for home in std::fs::read_dir(user.path()).unwrap().flatten() {
+            let _ = std::fs::remove_file(home.path().join("fill"));
+            let _ = std::fs::remove_file(home.path().join("go"));
+        }
+    }
+    world.until("there is room again", |_| {
+        let answer = ada.call("demo.echo", json!({"text": "x"}));
+        answer.code().is_empty().then_some(())
+    });
+    world.stop();
+}

@@ -10,7 +10,7 @@ use crate::world::client::{Answer, read, request};
 use crate::world::{PATIENCE, World};
 
 /// A server in shell that answers every call with its last argument, byte for byte.
-const CANNED: &str = r#"
+pub(crate) const CANNED: &str = r#"
 while IFS= read -r line; do
   id=${line#*\"id\":}; id=${id%%[,\}]*}
   case $line in

@@ -227,7 +227,7 @@ fn on_denied(
 
 /// Where a slot's home is: per owner and mcp, so that it outlives runs and definitions. The owner
 /// of a shared instance is its mcp: it has a uid of its own, as a user has.
-fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
+pub(super) fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
     let mcp = slot.key.mcp.as_str();
     let owner = match &slot.key.principal {
         Principal::User(user) | Principal::Session(user, _) => user.as_str(),

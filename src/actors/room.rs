@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::Disk;
+
 use crate::config::Config;
 use crate::domain::limits::{
     BUDGET_PERCENT, BUDGET_USABLE_PERCENT, HOST_FREE_BYTES_MIN, HOST_FREE_PERCENT,
@@ -23,6 +25,8 @@ pub struct Room {
     used: AtomicU64,
     free: AtomicU64,
     refused: AtomicU64,
+    /// The disk of the homes.
+    pub(super) disk: Disk,
 }
 
 /// Room as it is shown.
@@ -39,6 +43,12 @@ pub struct RoomView {
     pub free_bytes: Option<u64>,
     /// What is to be left.
     pub free_min_bytes: u64,
+    /// What the disk of the homes has left; none if it does not say.
+    pub disk_free_bytes: Option<u64>,
+    /// What is to be left of it.
+    pub disk_free_min_bytes: u64,
+    /// Isolates that were ended because they filled it.
+    pub disk_ended: u64,
     /// Starts that were not made for want of it.
     pub refused: u64,
 }
@@ -70,6 +80,7 @@ impl Room {
             used: AtomicU64::new(0),
             free: AtomicU64::new(host_memory("MemAvailable").unwrap_or(UNKNOWN)),
             refused: AtomicU64::new(0),
+            disk: Disk::new(isolates.disk_free_bytes),
         }
     }
 
@@ -102,6 +113,13 @@ impl Room {
                 free >> 20,
                 self.free_min >> 20
             )
+        } else if self.disk.is_nearly_full() {
+            format!(
+                "the disk of the homes has {} MiB left, and below {} no server is started \
+                 (isolates.disk_free_bytes)",
+                self.disk.free().unwrap_or(0) >> 20,
+                self.disk.free_min() >> 20
+            )
         } else {
             return None;
         };
@@ -119,6 +137,9 @@ impl Room {
             budget_bytes: self.budget,
             free_bytes: (free != UNKNOWN).then_some(free),
             free_min_bytes: self.free_min,
+            disk_free_bytes: self.disk.free(),
+            disk_free_min_bytes: self.disk.free_min(),
+            disk_ended: self.disk.ended(),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -151,6 +172,7 @@ mod tests {
             used: AtomicU64::new(0),
             free: AtomicU64::new(500 << 20),
             refused: AtomicU64::new(0),
+            disk: Disk::new(None),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::domain::limits::{SAMPLE_EVERY, SAMPLE_NOW_MAX};
 use crate::domain::name::Name;
 
 use super::ctx::Ctx;
+use super::disk;
 use super::launcher::{Scope, Usage};
 use super::record::RunRecord;
 use super::slot::Slot;
@@ -65,6 +66,7 @@ impl Sampler {
                 ctx.metrics.sweep.record(began.elapsed());
             }
             ctx.room.look(memory_of_all(&ctx));
+            disk::look(&ctx);
         }));
     }
 }

@@ -120,8 +120,14 @@ fn room(room: &RoomView) -> String {
         0 => String::new(),
         refused => format!(", {refused} starts refused"),
     };
+    let disk = match room.disk_free_bytes {
+        Some(free) if free < room.disk_free_min_bytes => {
+            format!(", the homes' disk is nearly full ({} left)", size(free))
+        }
+        _ => String::new(),
+    };
     format!(
-        "{} of {} for isolates{host}{refused}",
+        "{} of {} for isolates{host}{disk}{refused}",
         size(room.used_bytes),
         size(room.budget_bytes)
     )

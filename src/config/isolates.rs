@@ -28,6 +28,9 @@ section! {
         /// No isolate is started while the host has less memory than this. Unset: a twentieth of the
         /// host's, 128 MiB at least.
         host_free_bytes: Option<u64> = None, within(0, 1 << 50);
+        /// No isolate is started while the disk of the homes has less left than this, and one that goes on
+        /// filling it is ended. Unset: a twentieth of the disk, 2 GiB at most.
+        disk_free_bytes: Option<u64> = None, within(0, 1 << 50);
         /// Isolates of one user.
         per_user_max: usize = limits::ISOLATES_PER_USER_MAX, within(1, 1_000);
         /// Memory of all isolates of one user.

@@ -192,6 +192,14 @@ pub const BUDGET_USABLE_PERCENT: u64 = 90;
 pub const HOST_FREE_PERCENT: u64 = 5;
 /// The same, at least.
 pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
+/// Of the disk of the homes, what must be left where `isolates.disk_free_bytes` says nothing.
+pub const DISK_FREE_PERCENT: u64 = 5;
+/// The same, at most.
+pub const DISK_FREE_BYTES_MAX: u64 = 2 << 30;
+/// What an isolate must have written since the last look to be ended for a disk that is nearly full.
+pub const DISK_GROWTH_BYTES_MIN: u64 = 1 << 20;
+/// Files of a home that are looked at.
+pub const HOME_ENTRIES_MAX: u32 = 20_000;
 /// When to try again after the host had no room.
 pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
 /// Starts that may be at work with files at the same time.

@@ -103,6 +103,9 @@ fn room(ctx: &Ctx) {
     metrics.set(&f::ROOM_BUDGET, &[], float(room.budget_bytes));
     let free = room.free_bytes.map_or(f64::NAN, float);
     metrics.set(&f::ROOM_FREE, &[], free);
+    let disk = room.disk_free_bytes.map_or(f64::NAN, float);
+    metrics.set(&f::ROOM_DISK_FREE, &[], disk);
+    metrics.counted(&f::ROOM_DISK_ENDED, &[], room.disk_ended);
     metrics.counted(&f::ROOM_REFUSED, &[], room.refused);
 }
 

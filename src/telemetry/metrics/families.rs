@@ -278,6 +278,10 @@ families! {
         "What they may have together; from nine tenths of it none is started.";
     ROOM_FREE "host_memory_available_bytes" Gauge Exporter []
         "Memory the host has left; NaN if it does not say.";
+    ROOM_DISK_FREE "homes_disk_free_bytes" Gauge Exporter []
+        "What the disk of the homes has left; no isolate is started below isolates.disk_free_bytes.";
+    ROOM_DISK_ENDED "isolates_ended_for_disk_total" Counter Exporter []
+        "Isolates that were ended because they filled the disk of the homes.";
     ROOM_REFUSED "isolate_starts_refused_total" Counter Exporter []
         "Starts that were not made because the host had no room.";
 
