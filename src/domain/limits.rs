@@ -139,7 +139,7 @@ pub const TOOL_PAGES_MAX: usize = 64;
 /// Live sessions one key may have.
 pub const SESSIONS_PER_KEY_MAX: usize = 256;
 /// A session that was not heard of for so long may make room for another one of its key.
-pub const SESSION_STALE: Duration = Duration::from_secs(60 * 60);
+pub const SESSION_STALE: Duration = Duration::from_secs(15 * 60);
 /// Keys of MCP clients that are remembered as good.
 pub const BEARERS_MAX: usize = 10_000;
 /// How long a client that begins waits to hear what a server can do that has to start first.
@@ -154,6 +154,10 @@ pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const LIST_SETTLE: Duration = Duration::from_millis(100);
 /// How long a client may leave a stream unread before it is closed.
 pub const MCP_UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Members of `_meta` of one request.
+pub const META_MEMBERS_MAX: usize = 256;
+/// Bytes of a client's id of a request.
+pub const RPC_ID_BYTES_MAX: usize = 1024;
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Live sessions of the whole server.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::domain::limits::RPC_METHOD_BYTES_MAX;
+use crate::domain::limits::{RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX};
 
 /// The request cannot be parsed as JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -113,6 +113,9 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         && !is_id(id.get())
     {
         return Err(invalid("`id` must be text or a whole number"));
+    }
+    if wire.id.is_some_and(|id| id.get().len() > RPC_ID_BYTES_MAX) {
+        return Err(invalid("`id` is too long"));
     }
     let long = |method: &str| method.is_empty() || method.len() > RPC_METHOD_BYTES_MAX;
     let answers = wire.result.is_some() || wire.error.is_some();
@@ -237,6 +240,18 @@ mod tests {
         ] {
             assert_eq!(code(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_has_a_length_that_everybody_can_keep() {
+        let of = |length| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#,
+                "i".repeat(length)
+            )
+        };
+        assert!(read(of(RPC_ID_BYTES_MAX - 2).as_bytes()).is_ok());
+        assert_eq!(code(&of(RPC_ID_BYTES_MAX - 1)), INVALID_REQUEST);
     }
 
     proptest! {

@@ -1,10 +1,14 @@
 //! `_meta` of a request: what is routed on is taken out, the rest stays as it was written.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::fmt;
+
+use crate::domain::limits::META_MEMBERS_MAX;
 
 /// `_meta` in two parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,7 +22,7 @@ pub struct Split {
 /// Splits `_meta`; nothing gives nothing.
 ///
 /// # Errors
-/// It is no object, has a member twice, or its token is neither text nor a whole number.
+/// It is no object, has a member twice or too many of them, or its token is neither text nor a whole number.
 pub fn split(meta: Option<&RawValue>) -> Result<Split, serde_json::Error> {
     match meta.map(RawValue::get) {
         None | Some("null") => Ok(Split::default()),
@@ -66,10 +70,13 @@ impl<'de> Deserialize<'de> for Split {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Split, A::Error> {
                 let mut split = Split::default();
-                let mut seen: Vec<String> = Vec::new();
+                let mut seen: HashSet<String> = HashSet::new();
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     let value: &RawValue = map.next_value()?;
-                    if seen.iter().any(|one| **one == *key.0) {
+                    if seen.len() >= META_MEMBERS_MAX {
+                        return Err(A::Error::custom("too many members"));
+                    }
+                    if !seen.insert(key.0.to_string()) {
                         return Err(A::Error::custom("a member stands there twice"));
                     }
                     if key.0 == "progressToken" {
@@ -87,7 +94,6 @@ impl<'de> Deserialize<'de> for Split {
                         split.members.push(b':');
                         split.members.extend(value.get().as_bytes());
                     }
-                    seen.push(key.0.into_owned());
                 }
                 Ok(split)
             }
@@ -148,5 +154,10 @@ mod tests {
         ] {
             assert!(of(bad).is_err(), "{bad}");
         }
+        // A hundred thousand held a thread for half a minute.
+        let many: Vec<String> = (0..=META_MEMBERS_MAX)
+            .map(|n| format!("\"k{n}\":1"))
+            .collect();
+        assert!(of(&format!("{{{}}}", many.join(","))).is_err());
     }
 }

@@ -363,7 +363,7 @@ async fn room(ctx: &Ctx, key: &Key, now: Millis) -> Result<(), Refusal> {
     } else {
         format!(
             "this key has {of_key} live sessions, which is the most, and all were used in the last \
-             hour; close some of your clients, or use another key"
+             quarter of an hour; close some of your clients, or use another key"
         )
     };
     Err(Refusal {

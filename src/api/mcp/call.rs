@@ -106,7 +106,10 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
         Some(_) => return invalid("`arguments` must be an object"),
     };
     let Ok(Split { members, token }) = meta::split(params.meta) else {
-        return invalid("`_meta` must be an object, and `progressToken` text or a whole number");
+        return invalid(
+            "`_meta` must be an object of at most 256 members, and `progressToken` text or a whole \
+             number",
+        );
     };
     let events = token.filter(|_| asked.head.takes_events);
     let (progress, news) = mpsc::channel(MCP_PROGRESS_MAX);
