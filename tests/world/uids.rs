@@ -4,6 +4,8 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 
+use nix::libc;
+
 /// Uids of one slice.
 pub(crate) const COUNT: u32 = 256;
 /// The first of all slices; below is systemd's, above are the defaults.
@@ -30,10 +32,10 @@ impl Slice {
             let lock = File::create(folder.join(slice.to_string())).unwrap();
             match lock.try_lock() {
                 Ok(()) => {
-                    return Self {
-                        base: FIRST + slice * COUNT,
-                        _lock: lock,
-                    };
+                    let base = FIRST + slice * COUNT;
+                    if is_free(base) {
+                        return Self { base, _lock: lock };
+                    }
                 }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => panic!("no lock: {error}"),
@@ -41,4 +43,21 @@ impl Slice {
         }
         panic!("all {SLICES} slices are taken")
     }
+}
+
+/// Whether no server of this host has claimed uids of the slice: one that is no test's, perhaps.
+fn is_free(base: u32) -> bool {
+    let Ok(claims) = File::open("/run/legation/uids") else {
+        return true;
+    };
+    let short = |word: i32| i16::try_from(word).unwrap();
+    let mut wanted = libc::flock {
+        l_type: short(libc::F_WRLCK),
+        l_whence: short(libc::SEEK_SET),
+        l_start: i64::from(base),
+        l_len: i64::from(COUNT),
+        l_pid: 0,
+    };
+    let asked = nix::fcntl::fcntl(&claims, nix::fcntl::FcntlArg::F_OFD_GETLK(&mut wanted));
+    asked.is_ok() && wanted.l_type == short(libc::F_UNLCK)
 }
