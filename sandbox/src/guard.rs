@@ -23,8 +23,13 @@ const METADATA4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
-/// AWS, over IPv6.
-const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// AWS, Google, Oracle and Scaleway, over IPv6.
+const METADATA6: [Ipv6Addr; 4] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
 
 /// Attaches the guard to a group of cgroup v2.
 ///
@@ -112,12 +117,16 @@ fn addresses6() -> Vec<Vec<Word>> {
         mask: u32::from_ne_bytes([0xff, 0xc0, 0, 0]),
         is: u32::from_ne_bytes([0xfe, 0x80, 0, 0]),
     };
-    let metadata = METADATA6.octets();
-    let metadata = (0..4).zip(metadata.chunks_exact(4)).map(|(number, four)| {
-        let four = four.first_chunk::<4>().copied().unwrap_or_default();
-        word(number, four)
+    let metadata = METADATA6.map(|address| {
+        let octets = address.octets();
+        let fours = (0..4).zip(octets.chunks_exact(4));
+        let four = |four: &[u8]| four.first_chunk::<4>().copied().unwrap_or_default();
+        fours
+            .map(|(number, part)| word(number, four(part)))
+            .collect()
     });
-    let mut list = vec![vec![link], metadata.collect()];
+    let mut list = vec![vec![link]];
+    list.extend(metadata);
     for prefix in [
         // An IPv4 address, mapped.
         [zero(0), zero(1), word(2, [0, 0, 0xff, 0xff])],
@@ -233,6 +242,9 @@ mod tests {
             "fe80::1",
             "febf::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "::ffff:169.254.169.254",
             "::ffff:100.100.100.200",
             "64:ff9b::a9fe:a9fe",

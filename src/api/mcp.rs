@@ -27,7 +27,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
-use crate::domain::limits::SMALL_BODY_BYTES_MAX;
+use crate::domain::limits::MCP_BEGIN_BYTES_MAX;
 use crate::protocol::jsonrpc::{self, Malformed, Message};
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
@@ -100,7 +100,7 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
     };
     let most = match session {
         Some(_) => shared.0.body_bytes_max,
-        None => SMALL_BODY_BYTES_MAX,
+        None => MCP_BEGIN_BYTES_MAX,
     };
     let bytes = match body::read(request.body_mut(), most).await {
         Ok(bytes) => bytes,
@@ -111,7 +111,7 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
         Ok(message) => message,
         Err(malformed) => return unreadable(&malformed),
     };
-    let method = counted(&message);
+    let method = counted(&message, view.is_some());
     let response = answer(&shared, &head, session, view, &bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
@@ -125,10 +125,10 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
 }
 
 /// As what a message is counted; what goes to a server is counted where that ends.
-fn counted(message: &Message<'_>) -> Option<RpcMethod> {
+fn counted(message: &Message<'_>, of_one: bool) -> Option<RpcMethod> {
     match message {
         Message::Request { method, .. } if method == "tools/call" => None,
-        Message::Request { method, .. } if Method::of(method).is_some() => None,
+        Message::Request { method, .. } if of_one && Method::of(method).is_some() => None,
         Message::Request { method, .. } => Some(rpc_method(method)),
         Message::Notification { .. } => Some(RpcMethod::Notification),
         Message::Response { .. } => None,

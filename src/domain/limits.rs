@@ -34,6 +34,10 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send its request's headers.
 pub const HEADER_READ_MAX: Duration = Duration::from_secs(15);
+/// Bytes of a request body that count against nobody.
+pub const BODY_FREE_BYTES: usize = 64 << 10;
+/// Mebibytes of larger bodies that may be under way at the same time.
+pub const BODIES_MIB_MAX: usize = 256;
 /// How long a client may take to send a whole request body.
 pub const BODY_READ_MAX: Duration = Duration::from_secs(30);
 /// Calls in flight on one isolate or instance.
@@ -154,6 +158,8 @@ pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const LIST_SETTLE: Duration = Duration::from_millis(100);
 /// How long a client may leave a stream unread before it is closed.
 pub const MCP_UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes of the message with which an MCP client begins.
+pub const MCP_BEGIN_BYTES_MAX: usize = 64 << 10;
 /// Members of `_meta` of one request.
 pub const META_MEMBERS_MAX: usize = 256;
 /// Bytes of a client's id of a request.

@@ -92,7 +92,49 @@ fn told(progress: &Progress, token: &str) -> Bytes {
 fn event(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + 24);
     out.put_slice(b"event: message\ndata: ");
-    out.put_slice(message.trim_ascii_end());
+    // A server may put a raw carriage return between two tokens, where it means nothing; here it would
+    // end the line.
+    let message = message.trim_ascii_end();
+    if memchr::memchr2(b'\r', b'\n', message).is_none() {
+        out.put_slice(message);
+    } else {
+        let plain = |byte: &u8| {
+            if matches!(byte, b'\r' | b'\n') {
+                b' '
+            } else {
+                *byte
+            }
+        };
+        out.extend(message.iter().map(plain));
+    }
     out.put_slice(b"\n\n");
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_its_server_put_between_tokens() {
+        assert_eq!(
+            event(b"{\"a\":1}\r\n"),
+            "event: message\ndata: {\"a\":1}\n\n"
+        );
+        assert_eq!(
+            event(b"{\r\"a\":\r1}"),
+            "event: message\ndata: { \"a\": 1}\n\n"
+        );
+    }
+
+    #[test]
+    fn progress_is_told_with_the_client_s_token() {
+        let line = Bytes::from_static(br#"{"params":{"progressToken":7,"progress":1}}"#);
+        let progress = Progress {
+            line,
+            token: 27..28,
+        };
+        let told = told(&progress, "\"mine\"");
+        assert_eq!(told, r#"{"params":{"progressToken":"mine","progress":1}}"#);
+    }
 }

@@ -8,9 +8,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services that do not have a link-local address.
-const METADATA: [IpAddr; 4] = [
+const METADATA: [IpAddr; 7] = [
     // AWS, over IPv6.
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // Google.
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    // Oracle.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    // Scaleway.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
     // Azure.
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     // Alibaba.
@@ -144,6 +150,9 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "fe80::1",
             "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "168.63.129.16",
             "::ffff:168.63.129.16",
             "100.100.100.200",

@@ -1,6 +1,7 @@
 //! Looking a host up and connecting to it: one look, and the connection goes to what was looked at.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -60,11 +61,12 @@ async fn addresses(
         Wanted::Name(name) => name.clone(),
     };
     let failed = |why: String| Unreached::Failed(format!("it cannot be looked up: {why}"));
-    // Neither is ever closed. The thread keeps the second as long as it takes, also if we are gone.
-    let _own = shared.lookups.acquire().await;
+    // Neither is ever closed. The thread keeps both as long as it takes, also if we are gone: an isolate
+    // whose lookups hang must not take the places of others by asking again.
+    let own = Arc::clone(&shared.lookups).acquire_owned().await;
     let of_all = LOOKUPS.acquire().await;
     let looked_up = spawn_blocking(move || {
-        let _of_all = of_all;
+        let _places = (own, of_all);
         (name.as_str(), port).to_socket_addrs()
     });
     let mut found: Vec<SocketAddr> = looked_up
