@@ -566,3 +566,30 @@ fn nobody_sends_a_large_body_before_it_is_known_who_it_is() {
     assert_eq!(client.raw("POST", &none, &call.to_string()).status, 413);
     assert_eq!(text(&client.send(call).json()).len(), large.len());
 }
+
+/// A call at `/mcp/bank.eu` was delivered to the tool `eu.pay` of mcp `bank`.
+#[test]
+fn names_with_dots_lead_to_one_mcp_only() {
+    let world = World::new();
+    for (mcp, tool) in [("bank", "eu.pay"), ("bank.eu", "pay")] {
+        let script =
+            crate::standard::CANNED.replace(r#""name":"canned""#, &format!(r#""name":"{tool}""#));
+        let answer = json!({"content": [{"type": "text", "text": format!("{tool} of {mcp}")}]});
+        world.mcp(mcp, &[], &["sh", "-c", &script, "sh", &answer.to_string()]);
+    }
+    let key = world.key("ada");
+    let bank = Client::new(&world, "/mcp/bank", &key);
+    let eu = Client::new(&world, "/mcp/bank.eu", &key);
+    assert_eq!(text(&eu.call(1, "pay", json!({}))), "pay of bank.eu");
+    assert_eq!(text(&bank.call(2, "eu.pay", json!({}))), "eu.pay of bank");
+    assert_eq!(bank.call(3, "pay", json!({}))["error"]["code"], -32602);
+    // What can be read in two ways is nobody's; the exposed names tell them apart.
+    let all = Client::new(&world, "/mcp", &key);
+    assert_eq!(
+        all.call(4, "bank.eu.pay", json!({}))["error"]["code"],
+        -32602
+    );
+    assert_eq!(text(&all.call(5, "pay", json!({}))), "pay of bank.eu");
+    let other = all.tools().into_iter().find(|name| name != "pay").unwrap();
+    assert_eq!(text(&all.call(6, &other, json!({}))), "eu.pay of bank");
+}

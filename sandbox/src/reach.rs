@@ -4,7 +4,7 @@
 //!
 //! Reads a few files; not for a runtime's worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -44,8 +44,8 @@ const INTERPRETERS: [&str; 9] = [
 /// What a definition declares.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Declared {
-    /// Shown read-only.
-    pub read: Vec<PathBuf>,
+    /// Shown read-only, with where each led when it was checked.
+    pub read: BTreeMap<PathBuf, PathBuf>,
     /// Shown as they are; the isolate's uid decides what it may write.
     pub write: Vec<PathBuf>,
 }
@@ -61,6 +61,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     let mut written = vec![homes];
     written.extend(declared.write.iter().map(PathBuf::as_path));
     let mut read = BTreeSet::new();
+    let mut ends = BTreeMap::new();
     let mut todo = vec![program.path.clone()];
     if is_interpreter(&program.path) {
         let script = program
@@ -82,13 +83,24 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         // A program may be executable and not readable.
         let next = open(&way.end).map(|file| interpreters(file, search));
         todo.extend(next.unwrap_or_default());
-        for step in way.links.into_iter().chain([way.end]) {
-            if !is_shown(&step) {
-                read.insert(root_of(&step, home));
+        if !is_shown(&way.end) {
+            let root = root_of(&way.end, home);
+            // Without links, when it was followed: so it must be when it is mounted.
+            ends.insert(root.clone(), root.clone());
+            read.insert(root);
+        }
+        for link in way.links {
+            if !is_shown(&link) {
+                let root = root_of(&link, home);
+                if let Ok(end) = root.canonicalize() {
+                    ends.entry(root.clone()).or_insert(end);
+                }
+                read.insert(root);
             }
         }
     }
-    read.extend(declared.read.iter().cloned());
+    read.extend(declared.read.keys().cloned());
+    ends.extend(declared.read.clone());
     let mut needed: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
     needed.extend(declared.write.iter().map(PathBuf::as_path));
     needed.push(home);
@@ -96,6 +108,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     Needs {
         read: read.into_iter().collect(),
         write: declared.write.clone(),
+        ends,
         closed: closed.into_iter().collect(),
     }
 }
@@ -259,7 +272,6 @@ fn closed_above(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -375,7 +387,7 @@ mod tests {
             assert!(tree.reads(&script, &[]).is_empty(), "{script:?}");
         }
         let declared = Declared {
-            read: Vec::new(),
+            read: BTreeMap::new(),
             write: vec![tree.at("srv")],
         };
         let program = Program {

@@ -35,6 +35,10 @@ pub(crate) const TESTS: &[Test] = &[
         the_network_of_the_host_is_guarded,
     ),
     ("declared_paths_are_shown", declared_paths_are_shown),
+    (
+        "what_leads_elsewhere_than_it_did_is_not_shown",
+        what_leads_elsewhere_than_it_did_is_not_shown,
+    ),
     ("a_link_is_no_writable_path", a_link_is_no_writable_path),
     (
         "a_closed_directory_hides_no_home",
@@ -248,9 +252,9 @@ fn declared_paths_are_shown() -> Outcome {
     let dir = data.path().display().to_string();
     let script = format!("cat {dir}/a; (echo new > {dir}/b) 2>/dev/null; ls {dir}");
     let mut spec = within(shell(&script), Profile::Strict, &home.path());
-    spec.declared.read = vec![data.path()];
+    spec.declared.read = [(data.path(), data.path())].into();
     assert_eq!(told(&host, &spec), "there\na\n");
-    spec.declared.read = Vec::new();
+    spec.declared.read.clear();
     spec.declared.write = vec![data.path()];
     assert_eq!(told(&host, &spec), "there\na\nb\n");
     spec.declared.write = vec![data.path().join("missing")];
@@ -263,6 +267,25 @@ fn declared_paths_are_shown() -> Outcome {
         ("mounts", libc::ENOENT)
     );
     assert!(failure.text.contains("missing"), "{}", failure.text);
+    Ok(())
+}
+
+/// Another mcp that may write there put a link in its place, between the check and the mount.
+fn what_leads_elsewhere_than_it_did_is_not_shown() -> Outcome {
+    let host = host()?;
+    let (home, data) = (Home::new(), Home::new());
+    let place = data.path().join("place");
+    std::os::unix::fs::symlink("/root", &place).unwrap();
+    let mut spec = within(shell("ls -A /root"), Profile::Strict, &home.path());
+    spec.declared.read = [(place.clone(), place)].into();
+    let mut run = Run::start(&host, &spec);
+    let Record::Failed(failure) = run.ending() else {
+        panic!("it was led elsewhere");
+    };
+    assert_eq!(
+        (failure.step.as_str(), failure.errno),
+        ("mounts", libc::ESTALE)
+    );
     Ok(())
 }
 

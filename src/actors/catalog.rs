@@ -232,11 +232,24 @@ impl View {
         if let Some(route) = self.by_name.get(name).and_then(|at| self.routes.get(*at)) {
             return Some(route);
         }
-        self.routes.iter().find(|route| {
+        // Names of mcps and of tools may have dots: what can be read in two ways is nobody's.
+        let mut dotted = self.routes.iter().filter(|route| {
             name.strip_prefix(route.published.mcp.name.as_str())
                 .and_then(|rest| rest.strip_prefix('.'))
                 .is_some_and(|tool| tool == route.tool.as_str())
-        })
+        });
+        match (dotted.next(), dotted.next()) {
+            (Some(route), None) => Some(route),
+            _ => None,
+        }
+    }
+
+    /// A tool of one mcp by its own name.
+    #[must_use]
+    pub fn find_of(&self, mcp: &str, tool: &str) -> Option<&Route> {
+        self.routes
+            .iter()
+            .find(|route| route.published.mcp.name.as_str() == mcp && route.tool.as_str() == tool)
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! No start is made while it is nearly full, and the isolate that fills it is ended. Whose that is, is
 //! seen from what grew since the last look: its home, and what its uid wrote (a file that was unlinked
-//! while open is in no home). Nobody's files are deleted. Looked at once a second, off the runtime's workers.
+//! while open is in no home); and when nothing is left, from whose home is the largest. Nobody's files are
+//! deleted: what is left is the operator's to clear. Looked at once a second, off the runtime's workers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -100,6 +101,7 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     };
     let mut now = HashMap::new();
     let mut worst: Option<(u64, u64, Arc<Slot>)> = None;
+    let mut largest: Option<(u64, Arc<Slot>)> = None;
     for slot in running {
         let home = home_of(homes, &slot);
         let in_home = bytes_in(&home);
@@ -109,6 +111,9 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
             .get(&slot.id)
             .map_or(0, |before| written.saturating_sub(*before));
         now.insert(slot.id.clone(), written);
+        if largest.as_ref().is_none_or(|(most, _)| in_home > *most) {
+            largest = Some((in_home, Arc::clone(&slot)));
+        }
         if grown >= DISK_GROWTH_BYTES_MIN && worst.as_ref().is_none_or(|(most, ..)| grown > *most) {
             worst = Some((grown, in_home, slot));
         }
@@ -116,7 +121,15 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     *seen = now;
     drop(seen);
     if let Some((grown, in_home, slot)) = worst {
-        end(ctx, &slot, grown, in_home);
+        return end(ctx, &slot, grown, in_home);
+    }
+    // Filled at one blow, before anybody looked: then it is whose home is the largest, and is large.
+    let nothing_left = disk.free().is_some_and(|free| free < disk.free_min() / 2);
+    if let Some((in_home, slot)) = largest
+        && nothing_left
+        && in_home >= disk.free_min()
+    {
+        end(ctx, &slot, 0, in_home);
     }
 }
 

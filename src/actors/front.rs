@@ -7,6 +7,7 @@ mod lists;
 mod record;
 mod register;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,6 +91,37 @@ pub struct ToolView {
     pub mcp: Name,
     /// The tool's definition as its server declared it: `description`, `inputSchema`, … stay raw.
     pub definition: Arc<RawValue>,
+}
+
+/// Which tool is called.
+#[derive(Debug, Clone, Copy)]
+pub enum Called<'a> {
+    /// By its exposed name, or in the dotted form `mcp.tool`.
+    Exposed(&'a str),
+    /// By its own name, at the address of its mcp.
+    Of {
+        /// The mcp.
+        mcp: &'a str,
+        /// The tool.
+        tool: &'a str,
+    },
+}
+
+impl<'a> Called<'a> {
+    fn in_view<'r>(self, routes: &'r Routes, session: &SessionHandle) -> Option<&'r Route> {
+        let view = routes.view(&session.key)?;
+        match self {
+            Self::Exposed(name) => view.find(name),
+            Self::Of { mcp, tool } => view.find_of(mcp, tool),
+        }
+    }
+
+    fn shown(self) -> Cow<'a, str> {
+        match self {
+            Self::Exposed(name) => name.into(),
+            Self::Of { mcp, tool } => format!("{mcp}/{tool}").into(),
+        }
+    }
 }
 
 /// How a call ended. Both are `200` for the standard client.
@@ -214,7 +246,7 @@ impl Front {
     pub async fn call(
         &self,
         session: &Arc<SessionHandle>,
-        tool: &str,
+        called: Called<'_>,
         arguments: &RawValue,
         aside: &Aside<'_>,
     ) -> Outcome {
@@ -223,13 +255,14 @@ impl Front {
         let call = CallId::from_random(id_bits());
         ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
         let routes = ctx.routes.load_full();
-        let route = match admit(ctx, &routes, session, tool) {
+        let route = match admit(ctx, &routes, session, called) {
             Ok(route) => route,
             Err(reason) => {
-                let known = routes.view(&session.key).and_then(|view| view.find(tool));
+                let tool = called.shown();
+                let known = called.in_view(&routes, session);
                 let meter = known.map_or(ctx.metrics.no_mcp(), |route| &route.published.meter);
                 let meter = CallMeter::refused(Arc::clone(meter));
-                self.refused(session, &call, tool, &reason).await;
+                self.refused(session, &call, &tool, &reason).await;
                 return self.failed(call, None, reason, admitted, &meter);
             }
         };
@@ -364,11 +397,11 @@ fn admit<'a>(
     ctx: &Ctx,
     routes: &'a Routes,
     session: &SessionHandle,
-    tool: &str,
+    called: Called<'_>,
 ) -> Result<&'a Route, Reason> {
     house_stands(ctx)?;
-    let Some(route) = routes.view(&session.key).and_then(|view| view.find(tool)) else {
-        return Err(not_in_view(routes, session, tool));
+    let Some(route) = called.in_view(routes, session) else {
+        return Err(not_in_view(routes, session, called));
     };
     not_denied(ctx, session, route).map(|()| route)
 }
@@ -402,7 +435,8 @@ fn house_stands(ctx: &Ctx) -> Result<(), Reason> {
     Ok(())
 }
 
-fn not_in_view(routes: &Routes, session: &SessionHandle, tool: &str) -> Reason {
+fn not_in_view(routes: &Routes, session: &SessionHandle, called: Called<'_>) -> Reason {
+    let (Called::Exposed(tool) | Called::Of { tool, .. }) = called;
     let shown: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX).collect();
     let bare = tool.rsplit('.').next().unwrap_or(tool);
     let user = &session.user.id;

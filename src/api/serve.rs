@@ -267,6 +267,7 @@ async fn accept_loop(
                 continue;
             }
         };
+        shared.left(slots.available_permits());
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             // Said once per crowd, not once per connection.
             if !std::mem::replace(&mut full, true) {

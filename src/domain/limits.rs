@@ -344,6 +344,8 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub const CONFIG_FILES_MAX: usize = 256;
 /// A connection that is kept alive without a request closes after this.
 pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
+/// The same when a listener has few connections left.
+pub const CROWDED_IDLE_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an oversized body that are read and thrown away, so that the client gets to read the
 /// refusal instead of a connection reset.
 pub const BODY_DISCARD_BYTES_MAX: usize = 16 << 20;

@@ -34,7 +34,10 @@ pub(super) fn build(view: &View) -> Result<(), Failure> {
     let sources = view
         .mounts
         .iter()
-        .map(|mount| open(mount).map_err(|e| told("open", &mount.at, &e)))
+        .map(|mount| {
+            let end = view.ends.get(&mount.at);
+            open(mount, end.map(PathBuf::as_path)).map_err(|e| told("open", &mount.at, &e))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let root = match view.base {
         Base::Host => PathBuf::from("/"),
@@ -75,7 +78,7 @@ enum Source {
     Own,
 }
 
-fn open(mount: &Mount) -> io::Result<Source> {
+fn open(mount: &Mount, end: Option<&Path>) -> io::Result<Source> {
     let Kind::Bind(access, presence) = &mount.kind else {
         return Ok(Source::Own);
     };
@@ -99,7 +102,7 @@ fn open(mount: &Mount) -> io::Result<Source> {
         Access::Write => Links::Refuse,
         Access::Read | Access::Device => Links::Follow,
     };
-    let tree = copy_tree(&mount.at, links)?;
+    let tree = copy_tree(&mount.at, links, end)?;
     let attributes = match access {
         Access::Read => Attributes::READ_ONLY.and(Attributes::NO_SUID_NO_DEV),
         Access::Write => Attributes::NO_SUID_NO_DEV,
@@ -179,7 +182,7 @@ fn cover(with: &Path, what: &Path) -> io::Result<()> {
     if fs::symlink_metadata(what).is_err() {
         return Ok(());
     }
-    let tree = copy_tree(with, Links::Follow)?;
+    let tree = copy_tree(with, Links::Follow, None)?;
     set_attributes(tree.as_fd(), Attributes::READ_ONLY, Reach::All)?;
     attach(tree.as_fd(), what)
 }

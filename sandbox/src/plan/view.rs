@@ -5,6 +5,7 @@
 //! [`View::check`]: parents come before what is beneath them, and nothing is mounted beneath a place
 //! the isolate can write to, where it could put a symbolic link in our way.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,10 @@ pub struct View {
     pub base: Base,
     /// Parents before what is beneath them.
     pub mounts: Vec<Mount>,
+    /// Where what is read must lead when it is mounted: somebody may have put a link in its place since it
+    /// was checked.
+    #[serde(default)]
+    pub ends: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// What a run needs to see beyond what everybody does.
@@ -158,6 +163,8 @@ pub struct Needs {
     pub read: Vec<PathBuf>,
     /// What the definition declares, for writing.
     pub write: Vec<PathBuf>,
+    /// Where what is read led when it was found or checked.
+    pub ends: BTreeMap<PathBuf, PathBuf>,
     /// Directories of the host nobody but their owner may pass, above what is needed.
     pub closed: Vec<PathBuf>,
 }
@@ -211,6 +218,7 @@ impl View {
         Self {
             base: Base::Empty,
             mounts: in_order(mounts),
+            ends: needs.ends.clone(),
         }
     }
 
@@ -238,6 +246,7 @@ impl View {
         Some(Self {
             base: Base::Host,
             mounts: in_order(mounts),
+            ends: needs.ends.clone(),
         })
     }
 
@@ -247,6 +256,7 @@ impl View {
         Self {
             base: Base::Host,
             mounts: Vec::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -458,6 +468,7 @@ mod tests {
     fn needs(read: &[&str], write: &[&str], closed: &[&str]) -> Needs {
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
         Needs {
+            ends: BTreeMap::new(),
             read: paths(read),
             write: paths(write),
             closed: paths(closed),
@@ -541,6 +552,7 @@ mod tests {
             );
         }
         let beneath = View {
+            ends: BTreeMap::new(),
             base: Base::Empty,
             mounts: vec![
                 Mount {

@@ -46,8 +46,9 @@ pub(crate) enum Reach {
     All,
 }
 
-/// A copy of the mount tree at `path`, attached nowhere yet.
-pub(crate) fn copy_tree(path: &Path, links: Links) -> io::Result<OwnedFd> {
+/// A copy of the mount tree at `path`, attached nowhere yet. If it is known where `path` must lead and
+/// it leads elsewhere, that is an error, `ESTALE`.
+pub(crate) fn copy_tree(path: &Path, links: Links, end: Option<&Path>) -> io::Result<OwnedFd> {
     let resolve = match links {
         Links::Follow => ResolveFlag::empty(),
         Links::Refuse => ResolveFlag::RESOLVE_NO_SYMLINKS,
@@ -56,6 +57,12 @@ pub(crate) fn copy_tree(path: &Path, links: Links) -> io::Result<OwnedFd> {
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let source = openat2(AT_FDCWD, path, how)?;
+    if let Some(end) = end {
+        let opened = std::fs::read_link(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+        if opened != end {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
+    }
     let flags =
         OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | libc::AT_EMPTY_PATH.unsigned_abs();
     // SAFETY: the path is a static C string; `source` is open until after the call.

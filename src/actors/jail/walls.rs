@@ -94,7 +94,7 @@ impl Walls {
         let network = self.network(walls)?;
         let declared = Declared {
             read: self.allowed(&walls.read)?,
-            write: self.allowed(&walls.write)?,
+            write: self.allowed(&walls.write)?.into_keys().collect(),
         };
         Ok(SpawnSpec {
             leaf: LeafName {
@@ -152,8 +152,8 @@ impl Walls {
         }
     }
 
-    /// The paths, if each leads beneath one of the roots.
-    fn allowed(&self, paths: &[PathBuf]) -> Result<Vec<PathBuf>, LaunchError> {
+    /// The paths and where they lead, if each leads beneath one of the roots.
+    fn allowed(&self, paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, PathBuf>, LaunchError> {
         let roots: Vec<PathBuf> = self
             .path_roots
             .iter()
@@ -170,8 +170,9 @@ impl Walls {
                     .canonicalize()
                     .map_err(|error| refused(path, format!("which cannot be opened: {error}")))?;
                 if roots.iter().any(|root| end.starts_with(root)) {
-                    // The view holds it at its own path; a link on the way is followed only to read.
-                    return Ok(path.clone());
+                    // The view holds it at its own path; a link on the way is followed only to read, and
+                    // must lead there still when it is.
+                    return Ok((path.clone(), end));
                 }
                 let why = "which leads to none of sandbox.path_roots; add its root there, or change \
                            it with `legation mcp update`";
@@ -317,7 +318,8 @@ mod tests {
         std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
         let walls = walls(&root, false);
         let docs = vec![root.join("docs")];
-        assert_eq!(walls.allowed(&docs).unwrap(), docs);
+        let allowed = walls.allowed(&docs).unwrap();
+        assert_eq!(allowed.into_keys().collect::<Vec<_>>(), docs);
         for bad in [root.join("link"), "/etc".into(), root.join("../root-2")] {
             let text = refusal(walls.allowed(&[bad]));
             assert!(text.starts_with("paths: the definition declares"), "{text}");

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Shared, answer, body};
-use crate::actors::front::{Aside, Outcome};
+use crate::actors::front::{Aside, Called, Outcome};
 use crate::api::error::{Error, json};
 use crate::domain::limits::CALLED_NAME_BYTES_MAX;
 
@@ -50,7 +50,12 @@ async fn invoked(shared: &Shared, mut request: Request) -> Result<Bytes, Error> 
     let call = parse(&bytes)?;
     let front = shared.front();
     let outcome = front
-        .call(&session, &call.tool, call.arguments, &Aside::default())
+        .call(
+            &session,
+            Called::Exposed(&call.tool),
+            call.arguments,
+            &Aside::default(),
+        )
         .await;
     let at = front.wall_ms();
     Ok(match &outcome {

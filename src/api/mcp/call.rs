@@ -18,7 +18,7 @@ use super::events::Events;
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
 use super::{Shared, answer, methods, rpc_method};
-use crate::actors::front::{Aside, Front, Method, Progress};
+use crate::actors::front::{Aside, Called, Front, Method, Progress};
 use crate::actors::session::SessionHandle;
 use crate::api::error::json;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
@@ -77,6 +77,8 @@ impl Drop for Job {
 enum What {
     Tool {
         name: String,
+        /// The mcp whose address it came to.
+        of: Option<String>,
         /// Members of `_meta`.
         meta: Vec<u8>,
         progress: Option<mpsc::Sender<Progress>>,
@@ -114,10 +116,8 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
     let events = token.filter(|_| asked.head.takes_events);
     let (progress, news) = mpsc::channel(MCP_PROGRESS_MAX);
     let what = What::Tool {
-        name: match asked.view {
-            Some(mcp) => format!("{mcp}.{}", params.name),
-            None => params.name.into_owned(),
-        },
+        name: params.name.into_owned(),
+        of: asked.view.map(str::to_owned),
         meta: members,
         progress: events.is_some().then_some(progress),
     };
@@ -214,15 +214,20 @@ impl Job {
         match &self.what {
             What::Tool {
                 name,
+                of,
                 meta,
                 progress,
             } => {
+                let called = match of {
+                    Some(mcp) => Called::Of { mcp, tool: name },
+                    None => Called::Exposed(name),
+                };
                 let aside = Aside {
                     meta,
                     progress: progress.clone(),
                 };
-                let called = self.front.call(&self.session, name, given, &aside).await;
-                (answer::of_tool(id, &called), answer::counts_as(&called))
+                let outcome = self.front.call(&self.session, called, given, &aside).await;
+                (answer::of_tool(id, &outcome), answer::counts_as(&outcome))
             }
             What::Method(method, mcp) => {
                 match self.front.ask(&self.session, mcp, *method, given).await {

@@ -26,6 +26,9 @@ use super::pulse::{Guard, Pulse, Serving, Watched};
 use crate::api::peer::{PeerAddress, PeerCred};
 use crate::telemetry::metrics::http::HttpMeter;
 
+/// With less than this share of its connections left, a listener is crowded.
+const CROWDED_SHARE: usize = 8;
+
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who {
@@ -41,6 +44,8 @@ pub(super) struct Shared {
     /// Set before `wake` is cancelled. Polling the token takes a lock that all connections share,
     /// so a connection polls it once to be woken and reads this after.
     draining: AtomicBool,
+    /// Few connections more are taken: idle ones make room.
+    crowded: AtomicBool,
     wake: CancellationToken,
 }
 
@@ -63,8 +68,15 @@ impl Shared {
             bounds,
             meter,
             draining: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             wake: CancellationToken::new(),
         }
+    }
+
+    /// Notes how many connections more are taken.
+    pub(super) fn left(&self, left: usize) {
+        let crowded = left < self.bounds.connections / CROWDED_SHARE;
+        self.crowded.store(crowded, Ordering::Relaxed);
     }
 
     /// Tells all connections to finish what they have and to take nothing more.
@@ -121,7 +133,8 @@ where
         }
         while tick.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if guard.is_overdue(&pulse, now) {
+            let crowded = shared.crowded.load(Ordering::Relaxed);
+            if guard.is_overdue(&pulse, now, crowded) {
                 return Poll::Ready(Ended::Overdue);
             }
             tick.as_mut().reset(now + guard.tick());

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::Bounds;
+use crate::domain::limits::CROWDED_IDLE_MAX;
 
 /// Written by the connection's own task, read by its guard in the same task: relaxed is enough.
 #[derive(Debug, Default)]
@@ -99,7 +100,7 @@ impl Guard {
     }
 
     /// Whether the client has kept the connection waiting for too long.
-    pub(super) fn is_overdue(&mut self, pulse: &Pulse, now: Instant) -> bool {
+    pub(super) fn is_overdue(&mut self, pulse: &Pulse, now: Instant, crowded: bool) -> bool {
         let requests = pulse.requests.load(Ordering::Relaxed);
         let wrote = pulse.wrote.swap(false, Ordering::Relaxed);
         let busy = pulse.busy.load(Ordering::Relaxed);
@@ -120,6 +121,8 @@ impl Guard {
         }
         let bound = match waiting {
             Waiting::Headers => self.headers,
+            // Who only holds a connection must not keep others out.
+            Waiting::Idle if crowded => self.idle.min(CROWDED_IDLE_MAX),
             Waiting::Idle => self.idle,
         };
         now.duration_since(self.since) >= bound
@@ -210,7 +213,7 @@ mod tests {
     fn gives_up(guard: &mut Guard, pulse: &Pulse, from: Instant, seconds: u64) -> Option<u64> {
         (1..=seconds / 5)
             .map(|tick| tick * 5)
-            .find(|s| guard.is_overdue(pulse, from + Duration::from_secs(*s)))
+            .find(|s| guard.is_overdue(pulse, from + Duration::from_secs(*s), false))
     }
 
     #[test]
@@ -220,6 +223,21 @@ mod tests {
             gives_up(&mut guard(now), &Pulse::default(), now, 100),
             Some(15)
         );
+    }
+
+    /// Four thousand idle connections of nobody kept everybody out.
+    #[test]
+    fn an_idle_connection_makes_room_when_there_is_little() {
+        let now = Instant::now();
+        let pulse = Arc::new(Pulse::default());
+        drop(Serving::begin(&pulse));
+        let mut guard = guard(now);
+        assert!(!guard.is_overdue(&pulse, now, true));
+        assert!(!guard.is_overdue(&pulse, now + Duration::from_secs(10), false));
+        assert!(guard.is_overdue(&pulse, now + Duration::from_secs(10), true));
+        // One that is served is not idle, however long it takes.
+        let _serving = Serving::begin(&pulse);
+        assert!(!guard.is_overdue(&pulse, now + Duration::from_secs(1000), true));
     }
 
     #[test]
@@ -262,7 +280,7 @@ mod tests {
         for tick in 0..100 {
             pulse.wrote.store(true, Ordering::Relaxed);
             let at = now + Duration::from_secs(4_000 + tick * 5);
-            assert!(!guard.is_overdue(&pulse, at), "{tick}");
+            assert!(!guard.is_overdue(&pulse, at, false), "{tick}");
         }
         let stalled = now + Duration::from_secs(4_495);
         assert_eq!(gives_up(&mut guard, &pulse, stalled, 500), Some(75));
