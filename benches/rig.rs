@@ -4,6 +4,7 @@
 pub(crate) mod bare;
 pub(crate) mod disk;
 pub(crate) mod gates;
+pub(crate) mod groups;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod ours;

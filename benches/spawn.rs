@@ -34,6 +34,7 @@ use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
 use nix::sched::{CloneFlags, unshare};
+use rig::groups::Groups;
 use rig::proc;
 use rig::report::{self, median};
 use rig::target::default_product;
@@ -51,12 +52,6 @@ const STRICT_MS_MAX: f64 = 10.0;
 const REAP_MAX: Duration = Duration::from_secs(5);
 const INITIALIZE: &[u8] = br#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"spawn","version":"0"}}}
 "#;
-/// Controllers of cgroup v1 and the limit written in each.
-const HIERARCHIES: [(&str, &str, &str); 3] = [
-    ("memory", "memory.limit_in_bytes", "536870912"),
-    ("pids", "pids.max", "128"),
-    ("cpu", "cpu.cfs_quota_us", "100000"),
-];
 
 struct Options {
     rounds: usize,
@@ -479,42 +474,6 @@ fn real() -> Option<Words> {
         .find(|file| file.is_file())?;
     let args = vec![script.to_str()?.to_owned(), "stdio".to_owned()];
     script.is_file().then_some((node, args))
-}
-
-/// One cgroup in each v1 hierarchy.
-struct Groups(Vec<(PathBuf, &'static str, &'static str)>);
-
-impl Groups {
-    fn named(number: u32) -> Self {
-        let name = format!("legation-bench-{}-{number}", std::process::id());
-        let dirs = HIERARCHIES.iter().map(|(hierarchy, file, value)| {
-            let dir = Path::new("/sys/fs/cgroup").join(hierarchy).join(&name);
-            (dir, *file, *value)
-        });
-        Self(dirs.collect())
-    }
-
-    fn make(&self) -> Result<()> {
-        for (dir, file, value) in &self.0 {
-            fs::create_dir(dir)?;
-            fs::write(dir.join(file), value)?;
-        }
-        Ok(())
-    }
-
-    fn enter(&self, pid: u32) -> Result<()> {
-        for (dir, _, _) in &self.0 {
-            fs::write(dir.join("tasks"), pid.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn remove(&self) -> Result<()> {
-        for (dir, _, _) in &self.0 {
-            fs::remove_dir(dir)?;
-        }
-        Ok(())
-    }
 }
 
 /// The value that nine of ten do not exceed.

@@ -24,6 +24,8 @@ use super::isolate::IsolateMsg;
 use super::plan::home_of;
 use super::slot::Slot;
 
+/// What an entry counts besides its blocks: an empty file takes an inode.
+const ENTRY_BYTES: u64 = 4096;
 /// What the disk does not say.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -78,7 +80,15 @@ impl Disk {
         let usual = (bytes(stat.f_blocks) / 100 * DISK_FREE_PERCENT).min(DISK_FREE_BYTES_MAX);
         self.free_min
             .store(self.wanted.unwrap_or(usual), Ordering::Relaxed);
-        self.free.store(bytes(stat.f_bavail), Ordering::Relaxed);
+        // Without inodes nothing can be written either; a file system that has no such bound says 0.
+        let out_of_inodes =
+            stat.f_files > 0 && stat.f_favail < stat.f_files / 100 * DISK_FREE_PERCENT;
+        let free = if out_of_inodes {
+            0
+        } else {
+            bytes(stat.f_bavail)
+        };
+        self.free.store(free, Ordering::Relaxed);
     }
 }
 
@@ -167,7 +177,7 @@ fn bytes_in(dir: &Path) -> u64 {
             left -= 1;
             // Of a link itself, not of where it leads.
             let Ok(meta) = entry.metadata() else { continue };
-            sum += meta.blocks() * 512;
+            sum += meta.blocks() * 512 + ENTRY_BYTES;
             if meta.is_dir() {
                 todo.push(entry.path());
             }

@@ -110,6 +110,14 @@ impl RunRecord {
         }
     }
 
+    /// A text for the log without the credentials that its server may have put into it.
+    pub(super) fn clean_text(&self, text: &str) -> String {
+        match self.redactor.get() {
+            Some(redactor) => redactor.redact_text(text),
+            None => text.to_owned(),
+        }
+    }
+
     /// A verdict without the credentials that its server may have put into it.
     pub(super) fn clean_verdict(&self, mut verdict: Verdict) -> Verdict {
         if let (

@@ -109,10 +109,18 @@ impl Front {
         let session = found
             .filter(|session| session.key == key)
             .ok_or_else(gone)?;
-        takes(ctx, &session, None).inspect_err(|refusal| {
+        let taken = takes(ctx, &session, None).inspect_err(|refusal| {
             record_refused(ctx, Some(&session), refusal);
-        })?;
-        Ok(session)
+        });
+        match taken {
+            Ok(()) => Ok(session),
+            // Its user was suspended and is back: a client begins again when a session is gone, and gives up
+            // when it is not authorized.
+            Err(_) if session.is_revoked() && ctx.suspension(session.caller()).is_none() => {
+                Err(gone())
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Ends the session of a client that leaves for good. One that belongs to a token lives on: the

@@ -227,7 +227,13 @@ fn home(homes: &Homes, path: &Path) -> Result<Home, LaunchError> {
     match (owner, text(path.file_name())) {
         (Some(owner), Some(name)) if homes.root().join(&owner).join(&name) == path => homes
             .prepare(&owner, &name)
-            .map_err(|error| refused(error.to_string())),
+            .map_err(|error| match error.raw_os_error() {
+                // A disk that is full now.
+                Some(errno) if super::is_passing(errno) => {
+                    LaunchError::Busy(format!("cannot make {}: {error}", path.display()))
+                }
+                _ => refused(error.to_string()),
+            }),
         _ => Err(refused(format!(
             "no home is beneath {}",
             homes.root().display()

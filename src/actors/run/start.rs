@@ -221,6 +221,7 @@ async fn list_tools(
         for why in page.refused.into_iter().chain(twice) {
             refused += 1;
             if refused <= TOOLS_REFUSED_LOGGED_MAX {
+                let why = args.occupant.record.clean_text(&why);
                 tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {why}");
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
-const SOURCE: &str = include_str!("../limits.rs");
+const SOURCE: &str = concat!(include_str!("../limits.rs"), include_str!("mcp.rs"));
 
 trait Shown {
     fn shown(&self) -> String;
@@ -99,18 +99,6 @@ table! {
     ADMIN_START_ANSWER_MAX,
     TOOL_PAGES_MAX,
     SESSIONS_PER_KEY_MAX,
-    SESSION_STALE,
-    BEARERS_MAX,
-    ABILITIES_WAIT,
-    MCP_CALLS_MAX,
-    MCP_PROGRESS_MAX,
-    MCP_KEEP_ALIVE,
-    LIST_SETTLE,
-    MCP_UNREAD_MAX,
-    MCP_BEGIN_BYTES_MAX,
-    META_MEMBERS_MAX,
-    RPC_ID_BYTES_MAX,
-    RPC_METHOD_BYTES_MAX,
     SESSIONS_MAX,
     FAILED_KEYS_MAX,
     FAILED_KEY_TRIES_MAX,
@@ -287,6 +275,18 @@ table! {
     RESEAL_BATCH_MAX,
     RESEAL_RETRY,
     TOKEN_KEYS_ROTATED_MAX,
+    SESSION_STALE,
+    BEARERS_MAX,
+    ABILITIES_WAIT,
+    MCP_CALLS_MAX,
+    MCP_PROGRESS_MAX,
+    MCP_KEEP_ALIVE,
+    LIST_SETTLE,
+    MCP_UNREAD_MAX,
+    MCP_BEGIN_BYTES_MAX,
+    META_MEMBERS_MAX,
+    RPC_ID_BYTES_MAX,
+    RPC_METHOD_BYTES_MAX,
 }
 
 /// The doc comment above a constant.

@@ -50,7 +50,7 @@ async fn asked(mut client: TcpStream, shared: &Shared) {
         shared.deny(&shown, NOT_LISTED);
         let text = format!(
             "{shown} is not allowed: {NOT_LISTED}. An operator adds it with `legation mcp update \
-             NAME --host {shown}`.\n"
+             NAME --host {shown}`, which names all of an mcp's hosts, so with `--host` for each that it has.\n"
         );
         refuse(client, "403 Forbidden", &text).await;
         return;
