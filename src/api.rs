@@ -19,5 +19,6 @@ pub mod mcp;
 pub mod ops;
 pub mod peer;
 pub mod serve;
+mod shares;
 pub mod stamp;
 pub mod tls;

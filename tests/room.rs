@@ -32,6 +32,34 @@ fn no_more_isolates_run_than_the_host_is_given() {
     assert!(room["refused"].as_u64() >= Some(1), "{room}");
 }
 
+/// One user's idle isolate kept everybody else out for a quarter of an hour.
+#[test]
+fn an_isolate_that_nobody_uses_makes_room() {
+    let world = World::with("[isolates]\nmax = 1\n");
+    world.demo("demo", &[]);
+    let (ada, ben) = (world.client("ada"), world.client("ben"));
+    ada.ask("demo.echo", json!({"text": "x"}));
+    let refused = ben.call("demo.echo", json!({"text": "x"}));
+    assert_eq!(refused.code(), "host_full", "it was used a moment ago");
+    world.until("the idle one has made room", |_| {
+        let answer = ben.call("demo.echo", json!({"text": "x"}));
+        answer.code().is_empty().then_some(())
+    });
+    // One at work does not.
+    std::thread::scope(|scope| {
+        let long = scope.spawn(|| ben.call("demo.sleep", json!({"ms": 8000})));
+        world.until("it is under way", |world| {
+            (world.cli(&["call", "list"]) != json!([])).then_some(())
+        });
+        while !long.is_finished() {
+            let refused = ada.call("demo.echo", json!({"text": "x"})).code();
+            assert!(refused == "host_full" || long.is_finished(), "{refused}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        assert_eq!(long.join().unwrap().code(), "");
+    });
+}
+
 #[test]
 fn nothing_is_started_on_a_host_without_memory() {
     let world = World::with("[isolates]\nhost_free_bytes = 1125899906842624\n");

@@ -20,8 +20,6 @@ use crate::plan::view::Needs;
 const STEPS_MAX: usize = 8;
 /// Links that are followed in one path; the kernel's own bound.
 const LINKS_MAX: usize = 40;
-/// A home is `<homes>/<owner>/<name>`.
-const HOME_DEPTH: usize = 2;
 /// Bytes of a first line; the kernel reads no more.
 const SHEBANG_BYTES: usize = 256;
 /// What is shown to everybody.
@@ -48,6 +46,8 @@ pub struct Declared {
     pub read: BTreeMap<PathBuf, PathBuf>,
     /// Shown as they are; the isolate's uid decides what it may write.
     pub write: Vec<PathBuf>,
+    /// Where everybody's homes are; the run's own alone, if that is not said.
+    pub homes: Option<PathBuf>,
 }
 
 /// What the view of a run must hold.
@@ -57,8 +57,7 @@ pub struct Declared {
 /// them all. What is there is seen by its own mount.
 #[must_use]
 pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
-    let homes = home.ancestors().nth(HOME_DEPTH).unwrap_or(home);
-    let mut written = vec![homes];
+    let mut written = vec![declared.homes.as_deref().unwrap_or(home)];
     written.extend(declared.write.iter().map(PathBuf::as_path));
     let mut read = BTreeSet::new();
     let mut ends = BTreeMap::new();
@@ -303,7 +302,11 @@ mod tests {
                     self.at("node/bin").display().to_string(),
                 )]),
             };
-            needs(&program, &self.at("data/homes/ada/m"), &Declared::default()).read
+            let declared = Declared {
+                homes: Some(self.at("data/homes")),
+                ..Declared::default()
+            };
+            needs(&program, &self.at("data/homes/ada/m"), &declared).read
         }
     }
 
@@ -389,6 +392,7 @@ mod tests {
         let declared = Declared {
             read: BTreeMap::new(),
             write: vec![tree.at("srv")],
+            homes: None,
         };
         let program = Program {
             path: tree.at("srv/x"),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::ids::IsolateId;
@@ -26,6 +26,8 @@ use super::slot::Slot;
 
 /// What an entry counts besides its blocks: an empty file takes an inode.
 const ENTRY_BYTES: u64 = 4096;
+/// Files of a home that may be what took all inodes.
+const ENTRIES_SUSPECT: u64 = 1000;
 /// What the disk does not say.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -37,6 +39,8 @@ pub(super) struct Disk {
     free: AtomicU64,
     free_min: AtomicU64,
     ended: AtomicU64,
+    /// It has no inodes left.
+    out_of_inodes: AtomicBool,
     /// What each isolate had written when it was looked at last, while the disk is nearly full.
     seen: Mutex<HashMap<IsolateId, u64>>,
 }
@@ -48,6 +52,7 @@ impl Disk {
             free: AtomicU64::new(UNKNOWN),
             free_min: AtomicU64::new(wanted.unwrap_or(0)),
             ended: AtomicU64::new(0),
+            out_of_inodes: AtomicBool::new(false),
             seen: Mutex::default(),
         }
     }
@@ -83,6 +88,7 @@ impl Disk {
         // Without inodes nothing can be written either; a file system that has no such bound says 0.
         let out_of_inodes =
             stat.f_files > 0 && stat.f_favail < stat.f_files / 100 * DISK_FREE_PERCENT;
+        self.out_of_inodes.store(out_of_inodes, Ordering::Relaxed);
         let free = if out_of_inodes {
             0
         } else {
@@ -135,9 +141,13 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     }
     // Filled at one blow, before anybody looked: then it is whose home is the largest, and is large.
     let nothing_left = disk.free().is_some_and(|free| free < disk.free_min() / 2);
+    let large = match disk.out_of_inodes.load(Ordering::Relaxed) {
+        true => ENTRIES_SUSPECT * ENTRY_BYTES,
+        false => disk.free_min(),
+    };
     if let Some((in_home, slot)) = largest
         && nothing_left
-        && in_home >= disk.free_min()
+        && in_home >= large
     {
         end(ctx, &slot, 0, in_home);
     }

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
-use crate::domain::limits::{BACKOFF_WAIT_MAX, HOST_FULL_RETRY, START_QUEUE_MAX};
+use crate::domain::limits::{
+    BACKOFF_WAIT_MAX, HOST_FULL_RETRY, ROOM_IDLE, ROOM_RETRY, START_QUEUE_MAX, millis,
+};
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, Meta};
@@ -21,6 +23,7 @@ use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
 use super::handle::{CallError, Reply, RunEnd};
+use super::isolate::IsolateMsg;
 use super::session::SessionHandle;
 use super::slot::{Principal, Slot, SlotState};
 
@@ -251,6 +254,23 @@ async fn wait(
     }
 }
 
+/// Stops the isolate that has been idle for the longest, if one was for a while: what only waits must not keep
+/// others out.
+fn make_room(ctx: &Ctx) -> bool {
+    let slots = ctx.slots.pin();
+    let idle = slots.values().filter_map(|slot| {
+        let handle = slot.ready()?;
+        let unused = handle.unused_ms();
+        (handle.in_flight() == 0 && unused >= millis(ROOM_IDLE)).then_some((unused, slot))
+    });
+    let longest = idle.max_by_key(|(unused, _)| *unused);
+    longest.is_some_and(|(_, slot)| {
+        let stop = IsolateMsg::Leave(Verdict::Idle);
+        slot.actor()
+            .is_some_and(|isolate| isolate.cast(stop).is_ok())
+    })
+}
+
 /// Asks for a run, within the bounds.
 fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
     if slot.is_wanted() {
@@ -279,11 +299,15 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         .filter(|one| one.is_running())
         .count();
     if let Some(why) = ctx.room.refuses(running) {
-        let text = format!(
-            "`{}` is not started now: {why}. Try again when others have stopped.",
-            slot.mcp.name
-        );
-        return Err(Reason::new(Code::HostFull, text).retry(HOST_FULL_RETRY));
+        let (next, retry) = match make_room(ctx) {
+            true => (
+                "One that nobody uses is being stopped for it; try again",
+                ROOM_RETRY,
+            ),
+            false => ("Try again when others have stopped", HOST_FULL_RETRY),
+        };
+        let text = format!("`{}` is not started now: {why}. {next}.", slot.mcp.name);
+        return Err(Reason::new(Code::HostFull, text).retry(retry));
     }
     if let Some(user) = slot.key.principal.user() {
         let most = ctx.settings.per_user_max;

@@ -98,11 +98,14 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
     } else {
         None
     };
-    let most = match session {
-        Some(_) => shared.0.body_bytes_max,
-        None => MCP_BEGIN_BYTES_MAX,
+    let read = match &session {
+        Some(session) => {
+            let most = shared.0.body_bytes_max;
+            body::read_of(request.body_mut(), most, &session.key).await
+        }
+        None => body::read(request.body_mut(), MCP_BEGIN_BYTES_MAX).await,
     };
-    let bytes = match body::read(request.body_mut(), most).await {
+    let bytes = match read {
         Ok(bytes) => bytes,
         Err(error) => return refused(error),
     };

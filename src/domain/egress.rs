@@ -112,10 +112,28 @@ impl FromStr for Rule {
     type Err = RuleError;
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
-        let refused = |why| RuleError {
-            text: text.chars().take(64).collect(),
-            why,
-        };
+        let rule = Self::read(text)?;
+        match rule.host {
+            Host::Address(address) => match address::check(address, rule.private) {
+                Ok(()) => Ok(rule),
+                Err(why) => Err(refused(text, why)),
+            },
+            _ => Ok(rule),
+        }
+    }
+}
+
+fn refused(text: &str, why: &'static str) -> RuleError {
+    RuleError {
+        text: text.chars().take(64).collect(),
+        why,
+    }
+}
+
+impl Rule {
+    /// Reads a rule as it is written, whatever its address is.
+    fn read(text: &str) -> Result<Self, RuleError> {
+        let refused = |why| refused(text, why);
         let (rest, private) = match text.strip_suffix(PRIVATE) {
             Some(rest) => (rest, true),
             None => (text, false),
@@ -137,11 +155,6 @@ impl FromStr for Rule {
                 None => return Err(refused("the host is no name and no address")),
             }
         };
-        if let Host::Address(address) = host
-            && let Err(why) = address::check(address, private)
-        {
-            return Err(refused(why));
-        }
         Ok(Self {
             host,
             port,
@@ -166,8 +179,10 @@ impl fmt::Display for Rule {
 impl TryFrom<String> for Rule {
     type Error = RuleError;
 
+    /// As it was stored, perhaps by a version that knew fewer addresses nobody may reach: a server must
+    /// start with it. Whatever it says, such an address is not connected to.
     fn try_from(text: String) -> Result<Self, RuleError> {
-        text.parse()
+        Self::read(&text)
     }
 }
 
@@ -223,6 +238,15 @@ mod tests {
 
     fn wanted(text: &str) -> Wanted {
         Wanted::parse(text).unwrap()
+    }
+
+    /// A version that knew more addresses did not start with what an older one had stored.
+    #[test]
+    fn what_was_stored_is_read_and_what_is_new_is_checked() {
+        let text = "[fd20:ce::254]:80/private";
+        assert!(text.parse::<Rule>().is_err());
+        let stored: Rule = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+        assert_eq!(stored.to_string(), text);
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
 mod mcp;
+mod room;
 mod table;
 
 use std::time::Duration;
 
 pub use mcp::*;
+pub use room::*;
 pub use table::table;
 
 /// A duration in whole milliseconds, as configuration and storage count.
@@ -36,10 +38,12 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send its request's headers.
 pub const HEADER_READ_MAX: Duration = Duration::from_secs(15);
-/// Bytes of a request body that count against nobody.
-pub const BODY_FREE_BYTES: usize = 64 << 10;
-/// Mebibytes of larger bodies that may be under way at the same time.
-pub const BODIES_MIB_MAX: usize = 256;
+/// Bytes of a request or an answer that count against nobody.
+pub const LARGE_BYTES_MIN: usize = 256 << 10;
+/// Bytes of larger requests and answers of one key under way.
+pub const LARGE_BYTES_KEY_MAX: usize = 64 << 20;
+/// The same of all keys.
+pub const LARGE_BYTES_ALL_MAX: usize = 512 << 20;
 /// How long a client may take to send a whole request body.
 pub const BODY_READ_MAX: Duration = Duration::from_secs(30);
 /// Calls in flight on one isolate or instance.
@@ -172,24 +176,6 @@ pub const KILL_WAIT: Duration = Duration::from_secs(5);
 pub const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// Isolates on one host, where `isolates.max` says nothing.
 pub const ISOLATES_MAX: usize = 5_000;
-/// Of the host's memory, what all isolates may have where `isolates.memory_budget_bytes` says nothing.
-pub const BUDGET_PERCENT: u64 = 80;
-/// Of the budget, what may be used before no other isolate is started.
-pub const BUDGET_USABLE_PERCENT: u64 = 90;
-/// Of the host's memory, what must be left for a start where `isolates.host_free_bytes` says nothing.
-pub const HOST_FREE_PERCENT: u64 = 5;
-/// The same, at least.
-pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
-/// Of the disk of the homes, what must be left where `isolates.disk_free_bytes` says nothing.
-pub const DISK_FREE_PERCENT: u64 = 5;
-/// The same, at most.
-pub const DISK_FREE_BYTES_MAX: u64 = 2 << 30;
-/// What an isolate must have written since the last look to be ended for a disk that is nearly full.
-pub const DISK_GROWTH_BYTES_MIN: u64 = 1 << 20;
-/// Files of a home that are looked at.
-pub const HOME_ENTRIES_MAX: u32 = 20_000;
-/// When to try again after the host had no room.
-pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
 /// Starts that may be at work with files at the same time.
 pub const START_WORK_MAX: usize = 64;
 /// How long a start waits until another one has done with its files.

@@ -95,6 +95,7 @@ impl Walls {
         let declared = Declared {
             read: self.allowed(&walls.read)?,
             write: self.allowed(&walls.write)?.into_keys().collect(),
+            homes: Some(homes.root().to_owned()),
         };
         Ok(SpawnSpec {
             leaf: LeafName {

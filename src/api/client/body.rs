@@ -9,14 +9,13 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::api::error::Error;
+use crate::api::shares::Share;
 use crate::domain::code::Code;
-use crate::domain::limits::{
-    BODIES_MIB_MAX, BODY_DISCARD_BYTES_MAX, BODY_DISCARD_MAX, BODY_FREE_BYTES, BODY_READ_MAX,
-};
+use crate::domain::ids::KeyId;
+use crate::domain::limits::{BODY_DISCARD_BYTES_MAX, BODY_DISCARD_MAX, BODY_READ_MAX};
 
 /// Characters of a parser's complaint that are passed on.
 const REASON_CHARS_MAX: usize = 200;
@@ -42,12 +41,29 @@ pub(in crate::api) fn is_json(headers: &HeaderMap) -> Result<(), Error> {
     Err(Error::new(Code::UnsupportedMediaType, text))
 }
 
-/// The whole body, of at most `max` bytes.
+/// The whole body, of at most `max` bytes: few, because nobody is held to a share of what there is for
+/// large ones.
 ///
 /// # Errors
 /// `body_too_large`, `request_timeout`, or `invalid_request` if it breaks off.
 pub(in crate::api) async fn read(body: &mut Body, max: usize) -> Result<Bytes, Error> {
-    match timeout(BODY_READ_MAX, collect(body, max)).await {
+    take(body, max, None).await
+}
+
+/// The same of a key that is known, within its share.
+///
+/// # Errors
+/// And `busy`, if the key has no room left.
+pub(in crate::api) async fn read_of(
+    body: &mut Body,
+    max: usize,
+    key: &KeyId,
+) -> Result<Bytes, Error> {
+    take(body, max, Some(Share::of(key))).await
+}
+
+async fn take(body: &mut Body, max: usize, mut share: Option<Share>) -> Result<Bytes, Error> {
+    match timeout(BODY_READ_MAX, collect(body, max, &mut share)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(Broken::TooLarge)) => {
             discard(body).await;
@@ -56,10 +72,8 @@ pub(in crate::api) async fn read(body: &mut Body, max: usize) -> Result<Bytes, E
         }
         Ok(Err(Broken::Crowded)) => {
             discard(body).await;
-            let text = format!(
-                "other large requests take all of {BODIES_MIB_MAX} MiB there are for them; try again \
-                 in a moment"
-            );
+            let text = "other large requests and unread answers of this key take all there is for it; try \
+                        again in a moment";
             Err(Error::new(Code::Busy, text))
         }
         Ok(Err(Broken::Off)) => Err(Error::invalid("the body broke off or is badly chunked")),
@@ -94,27 +108,10 @@ enum Broken {
     Off,
 }
 
-/// Large bodies on their way, a permit for each mebibyte: clients that send them slowly, or do not go on,
-/// would hold so much memory that others have none.
-static LARGE: Semaphore = Semaphore::const_new(BODIES_MIB_MAX);
-
-/// Room for a body of so many bytes beside what it has already.
-fn room<'a>(
-    large: &'a Semaphore,
-    length: usize,
-    held: &mut Vec<SemaphorePermit<'a>>,
-) -> Result<(), Broken> {
-    while length > BODY_FREE_BYTES + (held.len() << 20) {
-        held.push(large.try_acquire().map_err(|_| Broken::Crowded)?);
-    }
-    Ok(())
-}
-
-async fn collect(body: &mut Body, max: usize) -> Result<Bytes, Broken> {
+async fn collect(body: &mut Body, max: usize, share: &mut Option<Share>) -> Result<Bytes, Broken> {
     if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
         return Err(Broken::TooLarge);
     }
-    let mut held = Vec::new();
     let mut only = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -124,7 +121,10 @@ async fn collect(body: &mut Body, max: usize) -> Result<Bytes, Broken> {
         if only.len() + joined.len() + data.len() > max {
             return Err(Broken::TooLarge);
         }
-        room(&LARGE, only.len() + joined.len() + data.len(), &mut held)?;
+        let length = only.len() + joined.len() + data.len();
+        if share.as_mut().is_some_and(|share| !share.grow(length)) {
+            return Err(Broken::Crowded);
+        }
         if only.is_empty() && joined.is_empty() {
             only = data;
         } else {
@@ -220,24 +220,6 @@ mod tests {
         let announced = read(&mut Body::from("abcdefg"), 6).await.unwrap_err();
         assert_eq!(announced.code(), Code::BodyTooLarge);
         assert_eq!(read(&mut Body::from("abcdef"), 6).await.unwrap(), "abcdef");
-    }
-
-    /// Two hundred unfinished bodies of four mebibytes took a gigabyte.
-    #[test]
-    fn large_bodies_share_what_there_is_for_them_and_small_ones_need_none() {
-        let large = Semaphore::new(2);
-        let (mut one, mut other) = (Vec::new(), Vec::new());
-        assert!(room(&large, BODY_FREE_BYTES, &mut one).is_ok());
-        assert_eq!(large.available_permits(), 2);
-        assert!(room(&large, BODY_FREE_BYTES + 1, &mut one).is_ok());
-        assert!(room(&large, BODY_FREE_BYTES + (1 << 20), &mut one).is_ok());
-        assert_eq!(large.available_permits(), 1);
-        let refused = room(&large, 2 << 20, &mut other);
-        assert!(matches!(refused, Err(Broken::Crowded)));
-        drop(other);
-        assert!(room(&large, 2 << 20, &mut one).is_ok());
-        drop(one);
-        assert_eq!(large.available_permits(), 2);
     }
 
     #[tokio::test(start_paused = true)]

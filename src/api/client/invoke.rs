@@ -5,15 +5,15 @@ use std::borrow::Cow;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Shared, answer, body};
 use crate::actors::front::{Aside, Called, Outcome};
-use crate::api::error::{Error, json};
+use crate::api::error::Error;
+use crate::api::shares;
+use crate::domain::code::Code;
 use crate::domain::limits::CALLED_NAME_BYTES_MAX;
 
 /// Unknown fields are refused: the standard client sends none, and a misspelt `arguments` would
@@ -39,14 +39,15 @@ struct Invocation<'a> {
 
 pub(super) async fn invoke(State(shared): State<Shared>, request: Request) -> Response {
     match invoked(&shared, request).await {
-        Ok(body) => json(StatusCode::OK, body),
+        Ok(answered) => answered,
         Err(error) => error.into_response(),
     }
 }
 
-async fn invoked(shared: &Shared, mut request: Request) -> Result<Bytes, Error> {
+async fn invoked(shared: &Shared, mut request: Request) -> Result<Response, Error> {
     let session = shared.authenticate_post(&mut request).await?;
-    let bytes = body::read(request.body_mut(), shared.options().body_bytes_max).await?;
+    let max = shared.options().body_bytes_max;
+    let bytes = body::read_of(request.body_mut(), max, &session.key).await?;
     let call = parse(&bytes)?;
     let front = shared.front();
     let outcome = front
@@ -58,12 +59,21 @@ async fn invoked(shared: &Shared, mut request: Request) -> Result<Bytes, Error> 
         )
         .await;
     let at = front.wall_ms();
-    Ok(match &outcome {
+    let body = match &outcome {
         Outcome::Answered(answered) => {
             answer::answered(answered, at, shared.options().response_bytes_max)
         }
         Outcome::Failed(failure) => answer::failed(failure, at),
-    })
+    };
+    let length = body.len();
+    shares::json(body, &session.key).ok_or_else(|| unread(length))
+}
+
+fn unread(length: usize) -> Error {
+    let text = format!(
+        "the answer of {length} bytes is withheld: this key's clients have not read those before it"
+    );
+    Error::new(Code::Busy, text)
 }
 
 fn parse(bytes: &[u8]) -> Result<Invocation<'_>, Error> {

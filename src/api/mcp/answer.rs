@@ -50,6 +50,14 @@ pub(super) fn body_of_error(id: &str, code: i64, message: &str, ours: Option<Cod
     out.freeze()
 }
 
+/// The answer in place of one that there is no room for.
+pub(super) fn unread(id: &str, length: usize) -> Bytes {
+    let text = format!(
+        "the answer of {length} bytes is withheld: this key's clients have not read those before it"
+    );
+    body_of_error(id, jsonrpc::INTERNAL_ERROR, &text, Some(Code::Busy))
+}
+
 /// Whether a request that went to a server has an error for an answer.
 pub(super) fn counts_as(outcome: &Outcome) -> labels::RpcOutcome {
     match outcome {

@@ -21,6 +21,7 @@ use super::{Shared, answer, methods, rpc_method};
 use crate::actors::front::{Aside, Called, Front, Method, Progress};
 use crate::actors::session::SessionHandle;
 use crate::api::error::json;
+use crate::api::shares;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
 use crate::protocol::jsonrpc;
 use crate::protocol::meta::{self, Split};
@@ -126,8 +127,12 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
         Err(why) => return asked.no_place(&why),
     };
     match events {
-        Some(token) => streamed(Body::new(Events::new(news, token, task))),
-        None => whole(task).await,
+        Some(token) => {
+            let key = asked.session.key.clone();
+            let id = asked.id.to_owned();
+            streamed(Body::new(Events::new(news, token, task, key, id)))
+        }
+        None => asked.whole(task).await,
     }
 }
 
@@ -150,20 +155,24 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
         }
     };
     match asked.begin(What::Method(method, mcp.to_owned()), params) {
-        Ok(task) => whole(task).await,
+        Ok(task) => asked.whole(task).await,
         Err(why) => asked.no_place(&why),
     }
 }
 
-async fn whole(task: JoinHandle<Bytes>) -> Response {
-    match task.await {
-        Ok(body) => json(StatusCode::OK, body),
-        // Cancelled: nobody waits for an answer.
-        Err(_) => StatusCode::ACCEPTED.into_response(),
-    }
-}
-
 impl Asked<'_> {
+    async fn whole(self, task: JoinHandle<Bytes>) -> Response {
+        match task.await {
+            Ok(body) => {
+                let length = body.len();
+                let answered = shares::json(body, &self.session.key);
+                answered.unwrap_or_else(|| json(StatusCode::OK, answer::unread(self.id, length)))
+            }
+            // Cancelled: nobody waits for an answer.
+            Err(_) => StatusCode::ACCEPTED.into_response(),
+        }
+    }
+
     /// Begins work on its own: a connection that is lost does not cancel it.
     fn begin(self, what: What, given: Bytes) -> Result<JoinHandle<Bytes>, NoPlace> {
         let flights = &self.shared.0.flights;

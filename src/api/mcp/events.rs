@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::answer::unread;
 use crate::actors::front::Progress;
+use crate::api::shares::Pieces;
+use crate::domain::ids::KeyId;
 use crate::domain::limits::MCP_KEEP_ALIVE;
 
 /// A stream that ends with its answer.
@@ -21,8 +24,11 @@ pub(super) struct Events {
     news: mpsc::Receiver<Progress>,
     /// The client's token, raw.
     token: String,
+    key: KeyId,
+    /// What the client calls its request; raw.
+    id: String,
     task: Option<JoinHandle<Bytes>>,
-    answer: Option<Bytes>,
+    answer: Option<Pieces>,
     alive: Interval,
 }
 
@@ -31,6 +37,8 @@ impl Events {
         news: mpsc::Receiver<Progress>,
         token: String,
         task: JoinHandle<Bytes>,
+        key: KeyId,
+        id: String,
     ) -> Self {
         let mut alive = interval(MCP_KEEP_ALIVE);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,6 +46,8 @@ impl Events {
         Self {
             news,
             token,
+            key,
+            id,
             task: Some(task),
             answer: None,
             alive,
@@ -60,14 +70,19 @@ impl HttpBody for Events {
         {
             self.task = None;
             // Cancelled: the stream ends without an answer.
-            self.answer = answer.ok();
+            self.answer = answer.ok().and_then(|answer| {
+                Pieces::of(event(&answer), &self.key).or_else(|| {
+                    let refusal = unread(&self.id, answer.len());
+                    Pieces::of(event(&refusal), &self.key)
+                })
+            });
         }
         if let Poll::Ready(Some(progress)) = self.news.poll_recv(context) {
             return frame(event(&told(&progress, &self.token)));
         }
         if self.task.is_none() {
-            return match self.answer.take() {
-                Some(answer) => frame(event(&answer)),
+            return match self.answer.as_mut().and_then(Pieces::next) {
+                Some(piece) => frame(piece),
                 None => Poll::Ready(None),
             };
         }

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use super::*;
 
-const SOURCE: &str = concat!(include_str!("../limits.rs"), include_str!("mcp.rs"));
+const SOURCE: &str = concat!(
+    include_str!("../limits.rs"),
+    include_str!("mcp.rs"),
+    include_str!("room.rs")
+);
 
 trait Shown {
     fn shown(&self) -> String;
@@ -45,8 +49,9 @@ table! {
     CONNECTIONS_MAX,
     TLS_HANDSHAKE_MAX,
     HEADER_READ_MAX,
-    BODY_FREE_BYTES,
-    BODIES_MIB_MAX,
+    LARGE_BYTES_MIN,
+    LARGE_BYTES_KEY_MAX,
+    LARGE_BYTES_ALL_MAX,
     BODY_READ_MAX,
     IN_FLIGHT_MAX,
     WRITER_QUEUE_MAX,
@@ -113,15 +118,6 @@ table! {
     KILL_WAIT,
     KILL_AGAIN,
     ISOLATES_MAX,
-    BUDGET_PERCENT,
-    BUDGET_USABLE_PERCENT,
-    HOST_FREE_PERCENT,
-    HOST_FREE_BYTES_MIN,
-    DISK_FREE_PERCENT,
-    DISK_FREE_BYTES_MAX,
-    DISK_GROWTH_BYTES_MIN,
-    HOME_ENTRIES_MAX,
-    HOST_FULL_RETRY,
     START_WORK_MAX,
     START_WORK_WAIT,
     BURIALS_MAX,
@@ -287,6 +283,17 @@ table! {
     META_MEMBERS_MAX,
     RPC_ID_BYTES_MAX,
     RPC_METHOD_BYTES_MAX,
+    BUDGET_PERCENT,
+    BUDGET_USABLE_PERCENT,
+    HOST_FREE_PERCENT,
+    HOST_FREE_BYTES_MIN,
+    DISK_FREE_PERCENT,
+    DISK_FREE_BYTES_MAX,
+    DISK_GROWTH_BYTES_MIN,
+    HOME_ENTRIES_MAX,
+    HOST_FULL_RETRY,
+    ROOM_IDLE,
+    ROOM_RETRY,
 }
 
 /// The doc comment above a constant.

@@ -1,0 +1,26 @@
+//! Bounds of the room that isolates have on their host.
+
+use std::time::Duration;
+
+/// Of the host's memory, what all isolates may have where `isolates.memory_budget_bytes` says nothing.
+pub const BUDGET_PERCENT: u64 = 80;
+/// Of the budget, what may be used before no other isolate is started.
+pub const BUDGET_USABLE_PERCENT: u64 = 90;
+/// Of the host's memory, what must be left for a start where `isolates.host_free_bytes` says nothing.
+pub const HOST_FREE_PERCENT: u64 = 5;
+/// The same, at least.
+pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
+/// Of the disk of the homes, what must be left where `isolates.disk_free_bytes` says nothing.
+pub const DISK_FREE_PERCENT: u64 = 5;
+/// The same, at most.
+pub const DISK_FREE_BYTES_MAX: u64 = 2 << 30;
+/// What an isolate must have written since the last look to be ended for a disk that is nearly full.
+pub const DISK_GROWTH_BYTES_MIN: u64 = 1 << 20;
+/// Files of a home that are looked at.
+pub const HOME_ENTRIES_MAX: u32 = 200_000;
+/// When to try again after the host had no room.
+pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
+/// An isolate that was idle for so long is stopped when another one needs its room.
+pub const ROOM_IDLE: Duration = Duration::from_secs(5);
+/// When to try again after one was stopped for it.
+pub const ROOM_RETRY: Duration = Duration::from_secs(2);
