@@ -213,6 +213,10 @@ fn who_may_not_is_told_why_with_the_status_of_the_specification() {
         assert_eq!(answer.status, status, "{headers:?} {body}: {answer:?}");
         let told = answer.json();
         assert!(told["error"]["message"].is_string(), "{told}");
+        if headers.contains(&("Authorization", "Bearer wrong")) {
+            let text = told["error"]["message"].as_str().unwrap();
+            assert!(text.contains("no client key"), "{text}");
+        }
         let asks = header(&answer, "www-authenticate").is_some();
         assert_eq!(asks, status == 401, "{answer:?}");
     }

@@ -65,8 +65,9 @@ pub fn router(front: Front, options: Options) -> Router {
 }
 
 async fn not_found() -> Response {
-    let text = "no such path; the calls of this port are /v1/sessions/register, /v1/tools, \
-                /v1/tools/invoke, /v1/sessions/heartbeat and /v1/sessions/connections/<id>";
+    let text = "no such path; MCP clients connect to /mcp or /mcp/<name>, and the calls of the standard \
+                client are /v1/sessions/register, /v1/tools, /v1/tools/invoke, \
+                /v1/sessions/heartbeat and /v1/sessions/connections/<id>";
     Error::new(Code::NotFound, text).into_response()
 }
 

@@ -49,7 +49,7 @@ impl Front {
     /// [`Refusal`], as for [`Front::register`] and [`Front::authenticate`].
     pub async fn begin(&self, bearer: &str, client: String) -> Result<Arc<SessionHandle>, Refusal> {
         if PresharedKey::parse(bearer).is_err() {
-            return self.authenticate(Some(bearer));
+            return self.by_token(bearer);
         }
         let registration = Registration {
             preshared_key: SecretString::from(bearer),
@@ -74,7 +74,7 @@ impl Front {
         session: Option<&str>,
     ) -> Result<Arc<SessionHandle>, Refusal> {
         if PresharedKey::parse(bearer).is_err() {
-            let own = self.authenticate(Some(bearer))?;
+            let own = self.by_token(bearer)?;
             return match session {
                 Some(named) if named != own.id().as_str() => Err(gone()),
                 _ => Ok(own),
@@ -88,6 +88,18 @@ impl Front {
         let metrics = &self.ctx.metrics;
         metrics.auth(AuthMethod::Session, outcome, began.elapsed());
         decided
+    }
+
+    fn by_token(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
+        self.authenticate(Some(bearer)).map_err(|refusal| match refusal.code {
+            // It may as well be a key that was copied badly.
+            Code::Unauthorized => refuse(
+                Code::Unauthorized,
+                "this bearer is no client key and no session's token of this server; check it, or ask \
+                 your operator for a key (legation key create)",
+            ),
+            _ => refusal,
+        })
     }
 
     async fn resumed(
