@@ -105,6 +105,15 @@ fn addresses4(at: u16, before: &[Word]) -> Vec<Vec<Word>> {
         .collect()
 }
 
+/// The upper half of a word of an IPv6 address.
+fn upper(number: u16, [a, b]: [u8; 2]) -> Word {
+    Word {
+        at: USER_IP6 + 4 * number,
+        mask: u32::from_ne_bytes([0xff, 0xff, 0, 0]),
+        is: u32::from_ne_bytes([a, b, 0, 0]),
+    }
+}
+
 fn addresses6() -> Vec<Vec<Word>> {
     let word = |number: u16, is: [u8; 4]| Word {
         at: USER_IP6 + 4 * number,
@@ -127,13 +136,30 @@ fn addresses6() -> Vec<Vec<Word>> {
     });
     let mut list = vec![vec![link]];
     list.extend(metadata);
+    let nat64 = word(0, [0, 0x64, 0xff, 0x9b]);
+    let local = upper(1, [0, 1]);
     for prefix in [
-        // An IPv4 address, mapped.
-        [zero(0), zero(1), word(2, [0, 0, 0xff, 0xff])],
-        // NAT64.
-        [word(0, [0, 0x64, 0xff, 0x9b]), zero(1), zero(2)],
+        // An IPv4 address, mapped; compatible, of old.
+        vec![zero(0), zero(1), word(2, [0, 0, 0xff, 0xff])],
+        vec![zero(0), zero(1), zero(2)],
+        // NAT64, the well-known prefix and whatever an operator takes of the local one.
+        vec![nat64, zero(1), zero(2)],
+        vec![nat64, local],
     ] {
         list.extend(addresses4(USER_IP6 + 12, &prefix));
+    }
+    // NAT64 by the whole local prefix: around the eight bits that RFC 6052 leaves out.
+    list.push(vec![nat64, word(1, [0, 1, 169, 254])]);
+    // 6to4.
+    list.push(vec![word(0, [0x20, 0x02, 169, 254])]);
+    for [a, b, c, d] in METADATA4.map(|address| address.octets()) {
+        let rest = Word {
+            at: USER_IP6 + 8,
+            mask: u32::from_ne_bytes([0xff, 0xff, 0xff, 0]),
+            is: u32::from_ne_bytes([0, c, d, 0]),
+        };
+        list.push(vec![nat64, word(1, [0, 1, a, b]), rest]);
+        list.push(vec![word(0, [0x20, 0x02, a, b]), upper(1, [c, d])]);
     }
     list
 }
@@ -248,6 +274,13 @@ mod tests {
             "::ffff:169.254.169.254",
             "::ffff:100.100.100.200",
             "64:ff9b::a9fe:a9fe",
+            "::169.254.169.254",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:7:8:9:6464:64c8",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:6464:64:c800::",
+            "2002:a9fe:a9fe::1",
+            "2002:a83f:8110::",
         ] {
             assert!(!passes(text), "{text}");
         }
@@ -268,6 +301,11 @@ mod tests {
             "2606:4700::1111",
             "::ffff:1.1.1.1",
             "64:ff9b::101:101",
+            "64:ff9b:1::101:101",
+            "64:ff9b:1:6464:64:c900::",
+            "2002:101:101::1",
+            "2002:a83f:8111::",
+            "::1.1.1.1",
             "::",
         ] {
             assert!(passes(text), "{text}");

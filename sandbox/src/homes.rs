@@ -57,6 +57,7 @@ impl Homes {
         // Passed by all, read by nobody.
         let mode = if claim.is_some() { 0o711 } else { 0o700 };
         DirBuilder::new().recursive(true).mode(mode).create(root)?;
+        no_link(root)?;
         let root = root.canonicalize()?;
         let uids = match claim {
             None => None,
@@ -119,6 +120,19 @@ impl Homes {
             identity: Some(Identity { uid: id, gid: id }),
         })
     }
+}
+
+/// Refuses a directory of ours that became a link: what it leads to is not ours to open to everybody.
+///
+/// # Errors
+/// It is one; or the disk.
+pub fn no_link(dir: &Path) -> io::Result<()> {
+    if dir.symlink_metadata()?.is_symlink() {
+        let text = "it is a symbolic link, and its modes and owners are set; put a directory there, and \
+                    mount another disk on it if that was the reason";
+        return Err(io::Error::other(text));
+    }
+    Ok(())
 }
 
 impl Uids {

@@ -24,6 +24,14 @@ const TIOCSTI: u64 = 0x5412;
 /// The same, on the console.
 const TIOCLINUX: u64 = 0x541c;
 
+/// Of Linux 6.15, the same number everywhere; libc does not know it yet.
+const OPEN_TREE_ATTR: libc::c_long = 467;
+/// The protocols of an internet socket. The rest (SCTP, DCCP, MPTCP, ping, UDP-Lite) is much kernel that
+/// no server needs; who asks for MPTCP takes TCP when it is refused.
+const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+/// Types of socket besides stream and datagram: with protocol 0, each is another protocol's usual one.
+const ODD_TYPES: [u64; 5] = [3, 4, 5, 6, 10];
+
 /// Calls refused whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
     // The view.
@@ -38,6 +46,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
+    OPEN_TREE_ATTR,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
     libc::SYS_quotactl,
@@ -65,6 +74,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_fanotify_init,
+    // Memory that the kernel itself cannot look into; nothing that reads it could be counted or dumped.
+    libc::SYS_memfd_secret,
     // The machine.
     libc::SYS_init_module,
     libc::SYS_finit_module,
@@ -200,17 +211,26 @@ fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
         u64::from(libc::NETLINK_ROUTE.unsigned_abs()),
     )?;
     // The low bits are the type; above them stand flags.
-    let raw = |family_of: i32| -> Result<SeccompRule, BackendError> {
-        let raw = u64::from(libc::SOCK_RAW.unsigned_abs());
-        let kind = SeccompCondition::new(1, Width::Dword, Is::MaskedEq(0xf), raw)?;
+    let typed = |family_of: i32, kind: u64| -> Result<SeccompRule, BackendError> {
+        let kind = SeccompCondition::new(1, Width::Dword, Is::MaskedEq(0xf), kind)?;
         SeccompRule::new(vec![family(Is::Eq, family_of)?, kind])
     };
-    Ok(vec![
+    let mut rules = vec![
         SeccompRule::new(others)?,
         SeccompRule::new(vec![family(Is::Eq, libc::AF_NETLINK)?, routes])?,
-        raw(libc::AF_INET)?,
-        raw(libc::AF_INET6)?,
-    ])
+    ];
+    for internet in [libc::AF_INET, libc::AF_INET6] {
+        let mut odd = vec![family(Is::Eq, internet)?];
+        for usual in PROTOCOLS {
+            let usual = u64::from(usual.unsigned_abs());
+            odd.push(SeccompCondition::new(2, Width::Dword, Is::Ne, usual)?);
+        }
+        rules.push(SeccompRule::new(odd)?);
+        for kind in ODD_TYPES {
+            rules.push(typed(internet, kind)?);
+        }
+    }
+    Ok(rules)
 }
 
 #[cfg(test)]

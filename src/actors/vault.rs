@@ -37,6 +37,16 @@ pub enum VaultError {
         /// Why.
         why: String,
     },
+    /// There is no file, and the store holds what is sealed under its keys.
+    #[error(
+        "the master key {} is missing, and the database holds what is sealed under it: restore the one \
+         that belongs to this database; nothing was written",
+        path.display()
+    )]
+    FileGone {
+        /// Which.
+        path: PathBuf,
+    },
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -74,9 +84,10 @@ impl VaultError {
         match self {
             Self::Store(error) => error.code(),
             Self::TokenKeys => Code::StoreDamaged,
-            Self::File { .. } | Self::Sealed { .. } | Self::KeyGone { .. } => {
-                Code::VaultUnavailable
-            }
+            Self::File { .. }
+            | Self::FileGone { .. }
+            | Self::Sealed { .. }
+            | Self::KeyGone { .. } => Code::VaultUnavailable,
         }
     }
 
@@ -166,7 +177,14 @@ pub(super) fn key_of(sealed: &str) -> Option<u32> {
 /// Loads the master keys and what is sealed under them; makes them at the first start.
 async fn load(ctx: &Ctx) -> Result<(), VaultError> {
     let file = keyfile::file(&ctx.settings.data_dir);
-    let keys = keyfile::load(&file).await?;
+    let keys = match keyfile::load(&file).await? {
+        Some(keys) => keys,
+        // A fresh key in the place of a lost one would open nothing, and would look like the right one.
+        None if house::is_sealed(&ctx.store).await? => {
+            return Err(VaultError::FileGone { path: file });
+        }
+        None => keyfile::make(&file).await?,
+    };
     let access = house::load(&keys, &ctx.store, &file, house::Moment::of(ctx)).await?;
     credentials::load(ctx).await?;
     let ids = keys.ids();

@@ -53,7 +53,7 @@ fn screen(status: &Status) -> Table {
     line(
         "sessions",
         format!(
-            "{} of {} active users",
+            "{} live, {} users with isolates",
             status.sessions, status.users_active
         )
         .into(),
@@ -190,7 +190,7 @@ mod tests {
         limits     cgroup v2
         isolates   1 backoff, 2 ready
         room       2 GiB of 16 GiB for isolates, the host has 4 GiB left, 3 starts refused
-        sessions   3 of 2 active users
+        sessions   3 live, 2 users with isolates
         calls      9, 1 failed
         store      sqlite /d/legation.db
         audit      durable, 0 queued

@@ -1,5 +1,6 @@
 //! Master keys and token keys: rotated online, through crashes, and refused when they do not fit.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -247,7 +248,16 @@ fn another_master_key_is_refused_by_name() {
         let said = refused(&world);
         assert!(said.contains("E0531"), "{said}");
     }
+    // A lost one was replaced before it was missed.
+    std::fs::remove_file(&file).unwrap();
+    let said = refused(&world);
+    assert!(
+        said.contains("E0531") && said.contains("is missing"),
+        "{said}"
+    );
+    assert!(!file.exists(), "nothing was put in its place");
     std::fs::write(&file, right).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     world.start();
 }
 

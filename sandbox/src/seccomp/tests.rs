@@ -69,6 +69,7 @@ fn what_servers_do_is_allowed() {
         (libc::SYS_socket, [1, 1 | 0o2_000_000, 0]),
         (libc::SYS_socket, [2, 1, 6]),
         (libc::SYS_socket, [10, 2, 0]),
+        (libc::SYS_socket, [10, 2 | 0o2_004_000, 17]),
         (libc::SYS_socket, [16, 3, 0]),
     ] {
         assert_eq!(native(call, args), ALLOW, "call {call} {args:x?}");
@@ -108,6 +109,16 @@ fn what_no_server_needs_is_refused() {
         (libc::SYS_socket, [16, 3, 12]),
         (libc::SYS_socket, [2, 3, 1]),
         (libc::SYS_socket, [10, 3 | 0o2_000_000, 1]),
+        // SCTP, DCCP and MPTCP, by number and by type; ping; UDP-Lite.
+        (libc::SYS_socket, [2, 1, 132]),
+        (libc::SYS_socket, [10, 5, 0]),
+        (libc::SYS_socket, [2, 6 | 0o2_000_000, 0]),
+        (libc::SYS_socket, [2, 6, 33]),
+        (libc::SYS_socket, [2, 1, 262]),
+        (libc::SYS_socket, [2, 2, 1]),
+        (libc::SYS_socket, [10, 2, 58]),
+        (libc::SYS_socket, [2, 2, 136]),
+        (libc::SYS_socket, [2, 10, 0]),
     ] {
         assert_eq!(
             native(call, args),

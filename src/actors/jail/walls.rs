@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sandbox::SpawnSpec;
 use sandbox::cgroup::{LeafName, Limits as KernelLimits};
-use sandbox::homes::{Home, Homes};
+use sandbox::homes::{Home, Homes, no_link};
 use sandbox::plan::Program;
 use sandbox::plan::secret::{Secret, SecretFiles};
 use sandbox::reach::Declared;
@@ -188,7 +188,8 @@ impl Walls {
 pub(super) fn secrets_beside(homes: &Path) -> Result<PathBuf, LaunchError> {
     let dir = homes.parent().unwrap_or(homes).join("secrets");
     let made = DirBuilder::new().recursive(true).mode(0o755).create(&dir);
-    let set = made.and_then(|()| std::fs::set_permissions(&dir, Permissions::from_mode(0o755)));
+    let plain = made.and_then(|()| no_link(&dir));
+    let set = plain.and_then(|()| std::fs::set_permissions(&dir, Permissions::from_mode(0o755)));
     match set {
         Ok(()) => Ok(dir),
         Err(error) => Err(LaunchError::Refused {
@@ -315,6 +316,28 @@ mod tests {
         use crate::domain::limits::{EGRESS_PORTS_MAX, EGRESS_PROXY_PORT};
         assert_eq!(EGRESS_PROXY_PORT, sandbox::plan::PROXY_PORT);
         assert_eq!(EGRESS_PORTS_MAX, sandbox::plan::PORTS_MAX);
+    }
+
+    /// A gateway was made to open /etc and /root to everybody by a link in its data directory.
+    #[test]
+    fn a_link_in_the_place_of_homes_or_secrets_is_refused_and_not_followed() {
+        let tree = tempfile::tempdir().unwrap();
+        let (private, data) = (tree.path().join("private"), tree.path().join("data"));
+        std::fs::create_dir(&data).unwrap();
+        DirBuilder::new().mode(0o700).create(&private).unwrap();
+        for name in ["homes", "secrets"] {
+            std::os::unix::fs::symlink(&private, data.join(name)).unwrap();
+        }
+        let homes = data.join("homes");
+        let error = Homes::open(&homes, None).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        let text = refusal(secrets_beside(&homes));
+        assert!(
+            text.contains("symbolic link") && text.contains("secrets"),
+            "{text}"
+        );
+        let mode = private.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "nothing was changed");
     }
 
     #[test]

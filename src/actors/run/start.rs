@@ -166,9 +166,13 @@ async fn shake_hands(
     let since = Instant::now();
     let answered = initialize.answer(deadline).await;
     let reply = answered.map_err(|error| verdict_on(args, handle, "initialize", error))?;
-    let server = body(&reply)
+    let mut server = body(&reply)
         .and_then(handshake::read_initialize)
         .map_err(|detail| Verdict::Handshake { detail })?;
+    // It is shown to operators, and may hold what the server was given.
+    for said in [&mut server.name, &mut server.version] {
+        *said = record.clean_text(said);
+    }
     handle.post(envelope::notification("notifications/initialized", b"{}"));
     record.phase("initialize", since.elapsed());
     let since = Instant::now();

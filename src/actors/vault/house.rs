@@ -82,6 +82,16 @@ async fn known(store: &Store) -> Result<(Known, Option<String>), VaultError> {
     Ok((known, Some(text)))
 }
 
+/// Whether anything was ever sealed for this house.
+pub(super) async fn is_sealed(store: &Store) -> Result<bool, VaultError> {
+    for name in [&token_key(1), TOKEN_KEYS, PEPPER] {
+        if store.setting(name).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(!store.credentials().await?.is_empty())
+}
+
 /// Opens the keys a request path needs; makes those of a new house.
 pub(super) async fn load(
     keys: &MasterKeys,
@@ -287,10 +297,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db")).await.unwrap();
         let file = keyfile::file(dir.path());
-        let keys = keyfile::load(&file).await.unwrap();
+        assert!(!is_sealed(&store).await.unwrap());
+        let keys = keyfile::make(&file).await.unwrap();
         let access = load(&keys, &store, &file, NOW).await.unwrap();
         let session = SessionId::from_random([5; ID_BYTES]);
         let token = access.tokens.sign(&session, 1, &random());
+        assert!(is_sealed(&store).await.unwrap());
         let again = load(&keys, &store, &file, NOW).await.unwrap();
         assert!(again.tokens.verify(token.expose_secret()).is_ok());
         let other = MasterKeys::first(keyfile::fresh());
@@ -306,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db")).await.unwrap();
         let file = keyfile::file(dir.path());
-        let one = keyfile::load(&file).await.unwrap();
+        let one = keyfile::make(&file).await.unwrap();
         let access = load(&one, &store, &file, NOW).await.unwrap();
         let session = SessionId::from_random([5; ID_BYTES]);
         let token = access.tokens.sign(&session, 1, &random());

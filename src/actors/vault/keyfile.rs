@@ -23,22 +23,28 @@ pub(super) fn fresh() -> SecretBox<[u8; MASTER_BYTES]> {
     SecretBox::init_with_mut(|bytes: &mut [u8; MASTER_BYTES]| *bytes = random())
 }
 
-/// Reads the file, or makes it with a first key, mode 0600.
-pub(super) async fn load(path: &Path) -> Result<MasterKeys, VaultError> {
+/// Reads the file; `None` if there is none.
+pub(super) async fn load(path: &Path) -> Result<Option<MasterKeys>, VaultError> {
+    blocking(path, |path| match read(path) {
+        Ok(bytes) => MasterKeys::parse_file(&bytes)
+            .map(Some)
+            .map_err(|error| error.to_string()),
+        Err(Unreadable::Missing) => Ok(None),
+        Err(Unreadable::Refused(why)) => Err(why),
+    })
+    .await
+}
+
+/// Makes the file of a new house with its first key, mode 0600.
+pub(super) async fn make(path: &Path) -> Result<MasterKeys, VaultError> {
     blocking(path, |path| {
         if let Some(dir) = path.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|error| error.to_string())?;
         }
-        match read(path) {
-            Ok(bytes) => MasterKeys::parse_file(&bytes).map_err(|error| error.to_string()),
-            Err(Unreadable::Missing) => {
-                let keys = MasterKeys::first(fresh());
-                replace(path, &keys).map_err(|error| error.to_string())?;
-                Ok(keys)
-            }
-            Err(Unreadable::Refused(why)) => Err(why),
-        }
+        let keys = MasterKeys::first(fresh());
+        replace(path, &keys).map_err(|error| error.to_string())?;
+        Ok(keys)
     })
     .await
 }
@@ -127,14 +133,16 @@ mod tests {
     async fn keys_are_made_once_and_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = file(dir.path());
-        let first = load(&path).await.unwrap();
+        assert!(load(&path).await.unwrap().is_none());
+        let first = make(&path).await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len(), MASTER_BYTES);
-        assert_eq!(load(&path).await.unwrap().to_file(), first.to_file());
+        let read = load(&path).await.unwrap().unwrap();
+        assert_eq!(read.to_file(), first.to_file());
         let two = first.rotated(fresh()).unwrap();
         // As a crash in the middle of an earlier write leaves it.
         std::fs::write(path.with_extension("key.new"), "half").unwrap();
         write(&path, &two).await.unwrap();
-        let back = load(&path).await.unwrap();
+        let back = load(&path).await.unwrap().unwrap();
         assert_eq!((back.ids(), back.to_file()), (vec![1, 2], two.to_file()));
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -144,7 +152,7 @@ mod tests {
     async fn what_is_no_key_or_not_private_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = file(dir.path());
-        load(&path).await.unwrap();
+        make(&path).await.unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
         let open = load(&path).await.unwrap_err().to_string();
         assert!(

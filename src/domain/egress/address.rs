@@ -35,10 +35,16 @@ pub fn check(address: IpAddr, private: bool) -> Result<(), &'static str> {
     }
     match address {
         IpAddr::V4(v4) => v4_check(v4, private),
-        IpAddr::V6(v6) => match inner(v6) {
-            Some(v4) => check(IpAddr::V4(v4), private),
-            None => v6_check(v6, private),
-        },
+        IpAddr::V6(v6) => {
+            // Both ways of reading it, for we do not know which its translator takes.
+            if let Some(v4) = wide(v6) {
+                check(IpAddr::V4(v4), private)?;
+            }
+            match inner(v6) {
+                Some(v4) => check(IpAddr::V4(v4), private),
+                None => v6_check(v6, private),
+            }
+        }
     }
 }
 
@@ -80,6 +86,15 @@ fn v6_check(address: Ipv6Addr, private: bool) -> Result<(), &'static str> {
         0x2000..=0x3fff => Ok(()),
         _ => Err("it is no address of a host"),
     }
+}
+
+/// The IPv4 address in one of NAT64's local prefix, where that is 48 bits long (RFC 6052); `None` where
+/// none stands there.
+fn wide(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, ..] = address.segments();
+    let ([one, two], [_, three], [four, _]) = (d.to_be_bytes(), e.to_be_bytes(), f.to_be_bytes());
+    let there = (a, b, c) == (0x64, 0xff9b, 1) && (d, e, f) != (0, 0, 0);
+    there.then(|| Ipv4Addr::new(one, two, three, four))
 }
 
 /// The IPv4 address that an IPv6 address leads to.
@@ -134,6 +149,8 @@ mod tests {
             "64:ff9b::10.0.0.1",
             "2002:a00:1::",
             "::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+            "64:ff9b:1:a00:0:100:101:101",
         ] {
             assert!(!checked(text, false), "{text}");
             assert!(checked(text, true), "{text}");
@@ -147,6 +164,7 @@ mod tests {
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00:101:101",
             "2002:a9fe:a9fe::1",
             "fe80::1",
             "fd00:ec2::254",
