@@ -253,6 +253,36 @@ fn values_outlive_a_restart_and_start_isolates_while_the_store_is_away() {
     std::fs::rename(&aside, &database).unwrap();
 }
 
+/// A server that says its credential where nobody expects one: in its own name and version.
+#[test]
+fn what_a_server_calls_itself_is_shown_without_its_credential() {
+    let world = World::new();
+    let script = crate::standard::CANNED
+        .replace(
+            r#""name":"canned","version":"1""#,
+            r#""name":"as %s","version":"v-%s""#,
+        )
+        .replacen(r#"\n' "$id" ;;"#, r#"\n' "$id" "$TOKEN" "$TOKEN" ;;"#, 1);
+    let slot = ["--credential", "TOKEN=env:TOKEN"];
+    let command = ["--", "/bin/sh", "-c", &script];
+    world.cli(&[&["mcp", "add", "vain"], &slot[..], &command].concat());
+    set(
+        &world,
+        &["--shared"],
+        "vain",
+        "a-secret-of-some-length",
+        false,
+    );
+    let shown = world.run(&["mcp", "discover", "vain"]);
+    let said = format!("{}{}", shown.stdout, shown.stderr);
+    assert_eq!(shown.code, 0, "{said}");
+    assert!(
+        said.contains("as [redacted:TOKEN] v-[redacted:TOKEN]"),
+        "{said}"
+    );
+    assert!(!said.contains("a-secret-of-some-length"), "{said}");
+}
+
 /// How many homes hold a file `seen` with this text.
 fn seen_in(world: &World, text: &str) -> usize {
     let homes = world.data_dir().join("homes");

@@ -23,6 +23,9 @@ pub(super) enum ConfigCommand {
     Check {
         /// The configuration file [default: /etc/legation/legation.toml]
         #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The same, as `serve` and `config show` take it
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
         config: Option<PathBuf>,
     },
 }
@@ -38,7 +41,7 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
 pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Out) -> Done {
     let (file, mut flags) = match &command {
         ConfigCommand::Show { config, set } => (config.clone(), set.clone()),
-        ConfigCommand::Check { config } => (config.clone(), Vec::new()),
+        ConfigCommand::Check { file, config } => (file.clone().or(config.clone()), Vec::new()),
     };
     flags.extend(
         data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())),
@@ -78,7 +81,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("legation.toml");
         std::fs::write(&file, text).unwrap();
-        let command = ConfigCommand::Check { config: Some(file) };
+        let command = ConfigCommand::Check {
+            file: None,
+            config: Some(file),
+        };
         run(
             command,
             None,
@@ -99,7 +105,8 @@ mod tests {
             assert!(error.render(false).contains(word), "{error}");
         }
         let command = ConfigCommand::Check {
-            config: Some("/nonexistent/legation.toml".into()),
+            file: Some("/nonexistent/legation.toml".into()),
+            config: None,
         };
         let out = Out::new(super::super::output::Format::Table, true);
         assert_eq!(run(command, None, out).unwrap_err().exit().code(), 1);

@@ -80,10 +80,14 @@ fn answer(query: &Query<'_>, shared: &Shared) -> Answer {
         .as_ref()
         .filter(|wanted| shared.rules.iter().any(|rule| rule.names(wanted)));
     match (allowed, query.kind) {
-        (Some(Wanted::Name(name)), Kind::A) => shared
-            .names
-            .address(name)
-            .map_or(Answer::Failed, Answer::Address),
+        (Some(Wanted::Name(name)), Kind::A) => match shared.names.address(name) {
+            Some(address) => Answer::Address(address),
+            None => {
+                let why = format!("this run has looked up {EGRESS_NAMES_MAX} other names");
+                shared.deny(name, &why);
+                Answer::Failed
+            }
+        },
         (Some(_), _) => Answer::Nothing,
         (None, _) => {
             let target: String = query.name.chars().take(EGRESS_SHOWN_CHARS).collect();
