@@ -105,27 +105,16 @@ fn addresses4(at: u16, before: &[Word]) -> Vec<Vec<Word>> {
         .collect()
 }
 
-/// The upper half of a word of an IPv6 address.
-fn upper(number: u16, [a, b]: [u8; 2]) -> Word {
-    Word {
-        at: USER_IP6 + 4 * number,
-        mask: u32::from_ne_bytes([0xff, 0xff, 0, 0]),
-        is: u32::from_ne_bytes([a, b, 0, 0]),
-    }
-}
-
 fn addresses6() -> Vec<Vec<Word>> {
-    let word = |number: u16, is: [u8; 4]| Word {
+    let part = |number: u16, mask: [u8; 4], is: [u8; 4]| Word {
         at: USER_IP6 + 4 * number,
-        mask: ALL_BITS,
+        mask: u32::from_ne_bytes(mask),
         is: u32::from_ne_bytes(is),
     };
+    let word = |number, is| part(number, [0xff; 4], is);
+    let upper = |number, [a, b]: [u8; 2]| part(number, [0xff, 0xff, 0, 0], [a, b, 0, 0]);
     let zero = |number| word(number, [0; 4]);
-    let link = Word {
-        at: USER_IP6,
-        mask: u32::from_ne_bytes([0xff, 0xc0, 0, 0]),
-        is: u32::from_ne_bytes([0xfe, 0x80, 0, 0]),
-    };
+    let link = part(0, [0xff, 0xc0, 0, 0], [0xfe, 0x80, 0, 0]);
     let metadata = METADATA6.map(|address| {
         let octets = address.octets();
         let fours = (0..4).zip(octets.chunks_exact(4));
@@ -137,14 +126,13 @@ fn addresses6() -> Vec<Vec<Word>> {
     let mut list = vec![vec![link]];
     list.extend(metadata);
     let nat64 = word(0, [0, 0x64, 0xff, 0x9b]);
-    let local = upper(1, [0, 1]);
     for prefix in [
         // An IPv4 address, mapped; compatible, of old.
         vec![zero(0), zero(1), word(2, [0, 0, 0xff, 0xff])],
         vec![zero(0), zero(1), zero(2)],
         // NAT64, the well-known prefix and whatever an operator takes of the local one.
         vec![nat64, zero(1), zero(2)],
-        vec![nat64, local],
+        vec![nat64, upper(1, [0, 1])],
     ] {
         list.extend(addresses4(USER_IP6 + 12, &prefix));
     }
@@ -153,11 +141,7 @@ fn addresses6() -> Vec<Vec<Word>> {
     // 6to4.
     list.push(vec![word(0, [0x20, 0x02, 169, 254])]);
     for [a, b, c, d] in METADATA4.map(|address| address.octets()) {
-        let rest = Word {
-            at: USER_IP6 + 8,
-            mask: u32::from_ne_bytes([0xff, 0xff, 0xff, 0]),
-            is: u32::from_ne_bytes([0, c, d, 0]),
-        };
+        let rest = part(2, [0xff, 0xff, 0xff, 0], [0, c, d, 0]);
         list.push(vec![nat64, word(1, [0, 1, a, b]), rest]);
         list.push(vec![word(0, [0x20, 0x02, a, b]), upper(1, [c, d])]);
     }

@@ -74,7 +74,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_fanotify_init,
-    // Memory that the kernel itself cannot look into; nothing that reads it could be counted or dumped.
+    // Memory that is taken out of the kernel's own map, and cannot be swapped or moved.
     libc::SYS_memfd_secret,
     // The machine.
     libc::SYS_init_module,
@@ -210,11 +210,6 @@ fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
         Is::Ne,
         u64::from(libc::NETLINK_ROUTE.unsigned_abs()),
     )?;
-    // The low bits are the type; above them stand flags.
-    let typed = |family_of: i32, kind: u64| -> Result<SeccompRule, BackendError> {
-        let kind = SeccompCondition::new(1, Width::Dword, Is::MaskedEq(0xf), kind)?;
-        SeccompRule::new(vec![family(Is::Eq, family_of)?, kind])
-    };
     let mut rules = vec![
         SeccompRule::new(others)?,
         SeccompRule::new(vec![family(Is::Eq, libc::AF_NETLINK)?, routes])?,
@@ -227,7 +222,9 @@ fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
         }
         rules.push(SeccompRule::new(odd)?);
         for kind in ODD_TYPES {
-            rules.push(typed(internet, kind)?);
+            // The low bits are the type; above them stand flags.
+            let kind = SeccompCondition::new(1, Width::Dword, Is::MaskedEq(0xf), kind)?;
+            rules.push(SeccompRule::new(vec![family(Is::Eq, internet)?, kind])?);
         }
     }
     Ok(rules)
