@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use legation::actors::jail::{Degrade, Jail, JailConfig, Walls};
-use legation::actors::launcher::{Launch, Launcher};
+use legation::actors::launcher::{Extra, Launch, Launcher};
 use legation::config::Config;
 use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
@@ -396,6 +396,7 @@ impl Bench {
                 ..Limits::default()
             },
             opening: Bytes::from_static(INITIALIZE),
+            extra: Extra::default(),
         };
         let (executed, took) = self.runtime.block_on(async {
             let began = Instant::now();

@@ -129,6 +129,11 @@ python_servers() {
         python3 -m venv "$tools/venv"
         "$tools/venv/bin/pip" -q install --disable-pip-version-check --no-input \
             --requirement tests/servers/requirements.txt
+        # What the tests' own index serves.
+        rm -rf "$tools/wheels"
+        "$tools/venv/bin/pip" -q download --disable-pip-version-check --no-input \
+            --only-binary :all: --constraint tests/servers/requirements.txt \
+            --dest "$tools/wheels" mcp-server-time
         mv "$tools/venv.stamp.new" "$tools/venv.stamp"
     fi
     ls "$tools/venv/bin/mcp-server-time" | xargs -n1 basename

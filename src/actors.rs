@@ -37,6 +37,7 @@ mod life;
 pub mod listeners;
 mod measured;
 pub mod ops;
+pub mod packages;
 pub mod pending;
 pub mod plan;
 mod probe;

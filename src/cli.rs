@@ -136,6 +136,9 @@ enum Command {
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// What installs a package, in an isolate of its own
+    #[command(hide = true)]
+    Installer,
     /// The bundled demo MCP on stdin and stdout
     #[command(hide = true, disable_help_flag = true)]
     DemoMcp {
@@ -188,6 +191,7 @@ fn run(cli: Cli) -> ExitCode {
     let format = cli.global.output;
     let done = match cli.command {
         Command::DemoMcp { args } => return crate::demo::run(&args),
+        Command::Installer => return crate::installer::run(),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
         Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
@@ -236,9 +240,11 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Call(command) => call::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
         Command::Audit(command) => audit::run(command, desk).await,
-        Command::Serve(_) | Command::Config(_) | Command::Doctor(_) | Command::DemoMcp { .. } => {
-            Ok(error::Exit::Usage)
-        }
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Doctor(_)
+        | Command::Installer
+        | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
 }
 

@@ -12,6 +12,7 @@ mod show;
 
 pub mod calls;
 pub mod client;
+pub mod install;
 pub mod isolates;
 pub mod ops;
 pub mod server;
@@ -29,6 +30,7 @@ pub use show::{Entry, entries, render, render_reference};
 
 use calls::Calls;
 use client::Client;
+use install::Install;
 use isolates::{Isolates, Restart};
 use ops::Ops;
 use server::{Admin, Audit, Log, Sandbox, Server};
@@ -94,6 +96,8 @@ config! {
     calls: Calls,
     /// Users' running copies of mcps.
     isolates: Isolates,
+    /// How packages are installed.
+    install: Install,
     /// When a server that failed starts again.
     restart: Restart,
     /// The database.

@@ -45,8 +45,10 @@ const MAY: &[(&str, &[&str])] = &[
             "api",
             "cli",
             "demo",
+            "installer",
         ],
     ),
+    ("installer", &["domain", "installer"]),
     ("demo", &["demo"]),
 ];
 

@@ -15,6 +15,7 @@ pub mod kill;
 pub mod limits;
 pub mod mcp;
 pub mod name;
+pub mod package;
 pub mod redact;
 pub mod restart;
 pub mod seal;

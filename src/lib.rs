@@ -26,6 +26,7 @@ pub mod demo;
 #[cfg(test)]
 mod direction;
 pub mod domain;
+pub mod installer;
 pub mod protocol;
 pub mod storage;
 pub mod telemetry;

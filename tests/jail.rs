@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use legation::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
-use legation::actors::launcher::{Exit, Launch, LaunchError, Launched, Launcher, Usage};
+use legation::actors::launcher::{Exit, Extra, Launch, LaunchError, Launched, Launcher, Usage};
 use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
@@ -230,6 +230,7 @@ impl Bench {
                 ..Limits::default()
             },
             opening: Bytes::new(),
+            extra: Extra::default(),
         }
     }
 

@@ -13,6 +13,7 @@ mod egress;
 mod face;
 mod failures;
 mod hostile;
+mod install;
 mod isolation;
 mod kill;
 mod lifecycle;

@@ -48,20 +48,26 @@ pub struct Declared {
     pub write: Vec<PathBuf>,
     /// Where everybody's homes are; the run's own alone, if that is not said.
     pub homes: Option<PathBuf>,
+    /// Where installed packages are: others wrote them, so nothing is found by way of what is there either.
+    pub packages: Option<PathBuf>,
+    /// Programs that it runs besides: shown as the first one is.
+    pub programs: Vec<PathBuf>,
 }
 
 /// What the view of a run must hold.
 ///
 /// Nothing is found by way of a place that isolates can write to (any home, and what is declared for
-/// writing): a link or a first line put there would name files of the host, and the gateway may read
-/// them all. What is there is seen by its own mount.
+/// writing) or once could (a package): a link or a first line put there would name files of the host,
+/// and the gateway may read them all. What is there is seen by its own mount.
 #[must_use]
 pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     let mut written = vec![declared.homes.as_deref().unwrap_or(home)];
     written.extend(declared.write.iter().map(PathBuf::as_path));
+    written.extend(declared.packages.as_deref());
     let mut read = BTreeSet::new();
     let mut ends = BTreeMap::new();
-    let mut todo = vec![program.path.clone()];
+    let mut todo = declared.programs.clone();
+    todo.push(program.path.clone());
     if is_interpreter(&program.path) {
         let script = program
             .args
@@ -70,7 +76,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         todo.extend(script.map(PathBuf::from).filter(|path| path.is_absolute()));
     }
     let search = program.env.get("PATH").map_or("", String::as_str);
-    for _ in 0..STEPS_MAX {
+    for _ in 0..STEPS_MAX + declared.programs.len() {
         let Some(path) = todo.pop() else { break };
         let Some(way) = Way::to(&path, &written) else {
             continue;
@@ -393,6 +399,7 @@ mod tests {
             read: BTreeMap::new(),
             write: vec![tree.at("srv")],
             homes: None,
+            ..Declared::default()
         };
         let program = Program {
             path: tree.at("srv/x"),
@@ -402,6 +409,36 @@ mod tests {
         assert!(needs(&program, &home, &declared).read.is_empty());
         // The same files without that way are found.
         assert_eq!(tree.reads(node, &[&secret]), [secret]);
+    }
+
+    #[test]
+    fn a_package_is_seen_and_its_links_and_first_lines_are_not_followed() {
+        let tree = Tree::new(&[
+            ("secret/notes.txt", ""),
+            ("node/bin/node", "\x7fELF"),
+            ("node/lib/x", ""),
+            ("data/packages/m/1/run.js", ""),
+        ]);
+        let package = tree.at("data/packages/m/1");
+        let line = format!("#!{}\n", tree.at("secret/notes.txt").display());
+        fs::write(package.join("run.js"), line).unwrap();
+        symlink(tree.at("secret/notes.txt"), package.join("link.js")).unwrap();
+        let declared = Declared {
+            read: BTreeMap::from([(package.clone(), package.clone())]),
+            homes: Some(tree.at("data/homes")),
+            packages: Some(tree.at("data/packages")),
+            programs: vec![tree.at("node/bin/node")],
+            ..Declared::default()
+        };
+        for script in ["run.js", "link.js"] {
+            let program = Program {
+                path: package.join(script),
+                args: Vec::new(),
+                env: BTreeMap::new(),
+            };
+            let found = needs(&program, &tree.at("data/homes/ada/m"), &declared).read;
+            assert_eq!(found, [package.clone(), tree.at("node")], "{script}");
+        }
     }
 
     /// The first line of a pipe would be waited for without end.

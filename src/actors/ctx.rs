@@ -43,6 +43,7 @@ use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
 use super::ops::OpsState;
+use super::packages::Packages;
 use super::room::Room;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
@@ -105,6 +106,8 @@ pub struct Ctx {
     pub vault: VaultCell,
     /// Sealed credentials, replaced whole.
     pub credentials: Credentials,
+    /// What is installed for mcps, and what is being installed.
+    pub packages: Packages,
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
@@ -206,6 +209,7 @@ impl Ctx {
             access: ArcSwapOption::empty(),
             vault: VaultCell::default(),
             credentials: Credentials::default(),
+            packages: Packages::default(),
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),

@@ -14,6 +14,7 @@ use crate::domain::mcp::Mcp;
 use crate::domain::verdict::Verdict;
 
 use super::handle::RunEnd;
+use super::packages::{Failed, Progress};
 
 /// A failure before it is tied to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +154,24 @@ pub(super) fn quarantined(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
     Reason::new(code, text).retry(left).because(end)
 }
 
+/// Its package is not there.
+pub(super) fn not_installed(mcp: &Mcp, failed: &Failed) -> Reason {
+    let left = failed.until().saturating_duration_since(Instant::now());
+    let what = match failed.is_slow() {
+        true => "its package took too long to install",
+        false => "its package could not be installed",
+    };
+    let text = format!(
+        "mcp `{}` cannot be started: {what}: {}. It is tried again in {} s. Ask your operator to look \
+         (legation mcp show {}).",
+        mcp.name,
+        failed.why(),
+        seconds(left),
+        mcp.name
+    );
+    Reason::new(Code::InstallFailed, text).retry(left)
+}
+
 /// The gateway is on its way down.
 pub(super) fn shutting_down() -> Reason {
     Reason::new(
@@ -160,6 +179,16 @@ pub(super) fn shutting_down() -> Reason {
         "the gateway is restarting. Try again in a few seconds.",
     )
     .retry(Duration::from_secs(5))
+}
+
+/// Its package was not there before the call's deadline.
+pub(super) fn installing(mcp: &Mcp, progress: &Progress) -> Reason {
+    let text = format!(
+        "the package of mcp `{}` is still being installed ({}). Try again in a few seconds.",
+        mcp.name,
+        progress.text()
+    );
+    Reason::new(Code::Starting, text).retry(Duration::from_secs(5))
 }
 
 /// It did not become ready before the call's deadline.

@@ -260,7 +260,9 @@ impl IsolateState {
         );
         self.ctx
             .run_started(&self.slot, occupant.epoch, words(cause));
-        self.meter().started(if self.slot.key.is_probe() {
+        self.meter().started(if self.slot.key.is_install() {
+            StartCause::Install
+        } else if self.slot.key.is_probe() {
             StartCause::Discovery
         } else {
             cause
@@ -422,7 +424,7 @@ impl IsolateState {
 /// Why a run was started, as transitions say it.
 const fn words(cause: StartCause) -> &'static str {
     match cause {
-        StartCause::Demand | StartCause::Discovery => "demand",
+        StartCause::Demand | StartCause::Discovery | StartCause::Install => "demand",
         StartCause::Restart => "restart after a failure",
         StartCause::HalfOpen => "half-open try",
         StartCause::Admin => "restarted by an administrator",

@@ -27,7 +27,9 @@ pub use examine::{Finding, Verdict, examine};
 pub use sandbox::Facility;
 pub use walls::Walls;
 
-use self::egress::Egress;
+pub(super) use walls::packages_beside;
+
+use self::egress::{Egress, Leave};
 use self::run::Born;
 use self::stage::{Phase, Stage};
 use super::launcher::{
@@ -36,6 +38,7 @@ use super::launcher::{
 use super::start_work::start_work;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::egress::Rule;
+use crate::domain::egress::site::Site;
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
 
@@ -194,6 +197,7 @@ impl Jail {
 struct Out {
     ports: Vec<u16>,
     rules: Vec<Rule>,
+    proxy: Option<Site>,
     on_denied: OnDenied,
 }
 
@@ -203,6 +207,7 @@ impl Out {
         (walls.network == Network::Allowlist).then(|| Self {
             ports: walls.ports(),
             rules: walls.hosts.clone(),
+            proxy: launch.extra.proxy.clone(),
             on_denied: launch
                 .on_denied
                 .clone()
@@ -211,9 +216,13 @@ impl Out {
     }
 
     fn open(self, door: Door) -> Result<Egress, LaunchError> {
+        let leave = Leave {
+            rules: self.rules,
+            proxy: self.proxy,
+        };
         let doors = door.take();
         let opened =
-            doors.and_then(|doors| Egress::start(doors, &self.ports, self.rules, self.on_denied));
+            doors.and_then(|doors| Egress::start(doors, &self.ports, leave, self.on_denied));
         opened.map_err(|error| {
             LaunchError::Busy(format!(
                 "the way out of the isolate was not opened: {error}"

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::domain::confinement::Confinement;
+use crate::domain::egress::site::Site;
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
@@ -73,6 +74,21 @@ pub struct Launch {
     /// the gateway; a launch that fails throws it away. Short: see
     /// [`sandbox::host::OPENING_BYTES_MAX`].
     pub opening: Bytes,
+    /// What it has to do with a package, if anything.
+    pub extra: Extra,
+}
+
+/// What a run has besides what its definition says: of its package, or because it installs one.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// Programs of the host that it runs, shown as its own one is.
+    pub programs: Vec<PathBuf>,
+    /// What was installed for its mcp: shown read-only.
+    pub tree: Option<PathBuf>,
+    /// Its hosts are the operator's own, so private ones need no setting.
+    pub trusted: bool,
+    /// The proxy that its way out leads over.
+    pub proxy: Option<Site>,
 }
 
 impl fmt::Debug for Launch {

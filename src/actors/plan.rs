@@ -18,7 +18,7 @@ use crate::domain::verdict::Verdict;
 
 use super::credentials;
 use super::ctx::Ctx;
-use super::launcher::{Launch, OnDenied};
+use super::launcher::{Extra, Launch, OnDenied};
 use super::slot::{Principal, Slot};
 use super::start_work::start_work;
 
@@ -138,10 +138,32 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     let given = credentials::given(ctx, slot)?;
     let Program { command, args, env } = &slot.mcp.program;
     let path = &ctx.settings.path;
-    let program = find_program(command, path).map_err(|error| Verdict::NotStarted {
-        step: "program".to_owned(),
-        detail: format!("{error}; install it or change the definition (legation mcp update)"),
+    let installed = ctx.packages.installed(ctx, &slot.mcp);
+    let installed = installed.map_err(|detail| Verdict::NotStarted {
+        step: "package".to_owned(),
+        detail,
     })?;
+    let (program, args, mut extra) = match installed {
+        // The rest of its command line is the launcher's.
+        Some(installed) => {
+            let package = slot.mcp.package().ok().flatten();
+            let own = package.map(|package| package.args).unwrap_or_default();
+            (
+                installed.program,
+                [installed.args, own].concat(),
+                installed.extra,
+            )
+        }
+        None => {
+            let found = find_program(command, path).map_err(|error| Verdict::NotStarted {
+                step: "program".to_owned(),
+                detail: format!(
+                    "{error}; install it or change the definition (legation mcp update)"
+                ),
+            })?;
+            (found, args.clone(), Extra::default())
+        }
+    };
     let home = home_of(&ctx.settings.homes, slot);
     let home_text = home.display().to_string();
     let secrets = ctx.launcher.secrets(&slot.mcp.confinement);
@@ -181,19 +203,25 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     if !given.files.is_empty() {
         all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone());
     }
+    let mut files = given.files;
+    if let Some((of_job, more)) = ctx.packages.of_job(&slot.key) {
+        extra = of_job;
+        files.extend(more);
+    }
     let launch = Launch {
         isolate: slot.id.clone(),
         user: slot.key.principal.user().cloned(),
         program,
         args: args.iter().map(|arg| names.fill(arg)).collect(),
         env: all,
-        secrets: given.files,
+        secrets: files,
         home,
         confinement: slot.mcp.confinement.clone(),
         on_denied: on_denied(ctx, slot, given.redactor.clone()),
         limits: slot.mcp.limits,
         user_limits: slot.user_limits,
         opening: Bytes::new(),
+        extra,
     };
     Ok((launch, given.redactor))
 }
@@ -215,6 +243,7 @@ fn on_denied(
                 Some(redactor) => redactor.redact_text(text),
                 None => text.to_owned(),
             };
+            ctx.packages.denied(&slot.key, target, why);
             let entry = ctx.about("isolate.egress_denied", &slot);
             ctx.audit.post(
                 entry
@@ -229,6 +258,12 @@ fn on_denied(
 /// of a shared instance is its mcp: it has a uid of its own, as a user has.
 pub(super) fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
     let mcp = slot.key.mcp.as_str();
+    if slot.key.is_install() {
+        // Nobody's, and not the shared instance's either.
+        return homes
+            .join(format!("install-{}", slot.key.mcp.short()))
+            .join(mcp);
+    }
     let owner = match &slot.key.principal {
         Principal::User(user) | Principal::Session(user, _) => user.as_str(),
         Principal::Shared => mcp,

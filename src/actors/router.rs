@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
@@ -24,6 +24,7 @@ use super::ctx::Ctx;
 use super::failure::{self, Reason};
 use super::handle::{CallError, Reply, RunEnd};
 use super::isolate::IsolateMsg;
+use super::packages::{Failed, State as Package};
 use super::session::SessionHandle;
 use super::slot::{Principal, Slot, SlotState};
 
@@ -212,10 +213,16 @@ async fn wait(
     still_allowed(ctx, errand.session, errand.route)?;
     let mut watch = slot.watch();
     let state = watch.borrow_and_update().clone();
+    let mut package = None;
     match state {
         SlotState::Ready(handle) if handle.takes_calls() => return Ok(Waited::Changed),
         SlotState::Ready(_) | SlotState::Starting { .. } | SlotState::Stopping => {}
-        SlotState::Resting => demand(ctx, slot)?,
+        SlotState::Resting => {
+            package = installing(ctx, mcp)?;
+            if package.is_none() {
+                demand(ctx, slot)?;
+            }
+        }
         SlotState::Backoff { until, end, .. } => {
             if until.saturating_duration_since(Instant::now()) > BACKOFF_WAIT_MAX {
                 return Err(failure::backing_off(mcp, until, &end));
@@ -246,11 +253,49 @@ async fn wait(
         changed = tokio::time::timeout_at(deadline, watch.changed()) => match changed {
             Ok(Ok(())) => Ok(Waited::Changed),
             Ok(Err(_)) => Ok(Waited::Closed),
-            Err(_) => Err(failure::starting(mcp, errand.admitted.elapsed())),
+            Err(_) => Err(match &package {
+                Some(package) => match &*package.borrow() {
+                    Package::Installing(progress) => failure::installing(mcp, progress),
+                    _ => failure::starting(mcp, errand.admitted.elapsed()),
+                },
+                None => failure::starting(mcp, errand.admitted.elapsed()),
+            }),
+        },
+        failed = installed(&mut package) => match failed {
+            Some(failed) => Err(failure::not_installed(mcp, &failed)),
+            None => Ok(Waited::Changed),
         },
         _ = stopping.wait_for(|stopping| *stopping) => Err(failure::shutting_down()),
         _ = denies.changed() => Ok(Waited::Changed),
         () = seat.hear() => Ok(Waited::Changed),
+    }
+}
+
+/// The package of an mcp while it is on its way; `None` once it is there, or if there is none.
+fn installing(ctx: &Arc<Ctx>, mcp: &Arc<Mcp>) -> Result<Option<watch::Receiver<Package>>, Reason> {
+    let ensured = ctx.packages.ensure(ctx, mcp);
+    let watch = match ensured {
+        Ok(Some(watch)) => watch,
+        Ok(None) => return Ok(None),
+        Err(why) => return Err(Reason::new(Code::InstallFailed, why)),
+    };
+    let state = watch.borrow().clone();
+    match state {
+        Package::Installed(_) => Ok(None),
+        Package::Installing(_) => Ok(Some(watch)),
+        Package::Failed(failed) => Err(failure::not_installed(mcp, &failed)),
+    }
+}
+
+/// Waits until a package is not on its way any more; gives why it is not there, if it is not.
+async fn installed(package: &mut Option<watch::Receiver<Package>>) -> Option<Failed> {
+    let Some(watch) = package else {
+        return std::future::pending().await;
+    };
+    let settled = watch.wait_for(|state| !matches!(state, Package::Installing(_)));
+    match settled.await.ok().as_deref() {
+        Some(Package::Failed(failed)) => Some(failed.clone()),
+        _ => None,
     }
 }
 

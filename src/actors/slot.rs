@@ -66,6 +66,8 @@ pub struct SlotKey {
 
 /// What the config part of a probe's key starts with.
 const PROBE: &str = "probe-";
+/// The same of an installer's, which is a probe too: nobody's calls go to it.
+const INSTALL: &str = "probe-install-";
 
 impl SlotKey {
     /// The key of a run that only looks what a server offers.
@@ -79,7 +81,23 @@ impl SlotKey {
         }
     }
 
-    /// Whether it is such a key.
+    /// The key of a run of the installer.
+    #[must_use]
+    pub fn install(mcp: &McpId, id: &IsolateId) -> Self {
+        let config = format!("{INSTALL}{}", id.short()).into();
+        Self {
+            config,
+            ..Self::probe(mcp, id)
+        }
+    }
+
+    /// Whether it is an installer's.
+    #[must_use]
+    pub fn is_install(&self) -> bool {
+        self.config.starts_with(INSTALL)
+    }
+
+    /// Whether it is nobody's: a probe's or an installer's.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.config.starts_with(PROBE)

@@ -131,6 +131,7 @@ impl World {
             limits: Limits::default(),
             times: Times::default(),
             confinement: Default::default(),
+            install: Default::default(),
             audit_arguments: Default::default(),
             credentials: Default::default(),
         };

@@ -123,6 +123,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::ResultTooLarge
         | Code::DiscoverFailed
         | Code::HandshakeFailed
+        | Code::InstallFailed
         | Code::AnswerUnreadable => StatusCode::BAD_GATEWAY,
         Code::Starting
         | Code::BackingOff

@@ -84,6 +84,7 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             limits: mcps::LimitsChange::default(),
             times: mcps::TimesChange::default(),
             confinement: mcps::ConfinementChange::default(),
+            install: Default::default(),
             audit_arguments: Default::default(),
             credentials: Default::default(),
         };

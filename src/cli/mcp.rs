@@ -12,9 +12,10 @@ use super::output::Out;
 use super::table::{Cell, Style, Table};
 use super::units::{age, cpu, size};
 use super::{Desk, name};
+use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::api::admin::isolates::Reason;
-use crate::api::admin::mcps::{McpDetail, McpView, PublishReport};
+use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::Profile;
 use crate::domain::mcp::{McpState, Tool};
 use crate::domain::name::Name;
@@ -31,6 +32,14 @@ pub(super) enum McpCommand {
     Discover {
         #[arg(value_parser = name)]
         name: Name,
+    },
+    /// Install its package, which else happens when it is needed first
+    Install {
+        #[arg(value_parser = name)]
+        name: Name,
+        /// Also if it is there: with the newest versions that the definition allows
+        #[arg(long)]
+        again: bool,
     },
     /// Let those who are granted it use it; discovers its tools first if none are known
     Publish {
@@ -77,6 +86,7 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
         }
         McpCommand::Update(args) => update(&args, desk).await,
         McpCommand::Discover { name } => discover(name.as_str(), desk).await,
+        McpCommand::Install { name, again } => install(name.as_str(), again, desk).await,
         McpCommand::Publish { name } => publish(name.as_str(), desk).await,
         McpCommand::Archive { name } => {
             desk.confirm(&format!("archive mcp {name} for good"))?;
@@ -134,6 +144,23 @@ async fn discover(name: &str, mut desk: Desk) -> Done {
     let path = path(&["mcps", name, "discover"]);
     let found: Discovery = desk.client.patient().post(&path, NOTHING).await?;
     desk.out.one(&found, name, |out| discovered(&found, out))?;
+    Ok(Exit::Ok)
+}
+
+async fn install(name: &str, again: bool, mut desk: Desk) -> Done {
+    desk.out.say(&format!("installing the package of {name}…"));
+    let path = path(&["mcps", name, "install"]);
+    let wanted = InstallMcp { again };
+    let view: PackageView = desk.client.patient().post(&path, Some(&wanted)).await?;
+    desk.out.one(&view, name, |out| {
+        out.line(&format!(
+            "{} {} is installed, with {} packages, in {}",
+            view.name,
+            view.version,
+            view.packages,
+            age(view.took_ms)
+        ))
+    })?;
     Ok(Exit::Ok)
 }
 
@@ -246,6 +273,26 @@ fn table(all: &[McpView], wide: bool) -> Table {
     table
 }
 
+/// Where the package is: what it is, or what is the matter.
+fn package_state(package: &PackageView) -> Cell {
+    match (package.state.as_str(), &package.detail) {
+        ("installed", _) => format!(
+            "{} {}, {} packages, {}, by {}",
+            package.name,
+            package.version,
+            package.packages,
+            size(package.bytes),
+            package.manager
+        )
+        .into(),
+        (_, Some(detail)) if package.state == "failed" => {
+            Cell::styled(format!("not installed: {detail}"), Style::Bad)
+        }
+        (_, Some(detail)) => detail.as_str().into(),
+        _ => "not installed yet: it is when it is needed first, or by legation mcp install".into(),
+    }
+}
+
 fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     let view = &detail.view;
     let mcp = &view.mcp;
@@ -298,6 +345,18 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     for (title, paths) in [("sees", &walls.read), ("writes", &walls.write)] {
         for path in paths {
             fact(title, path.display().to_string().into());
+        }
+    }
+    if let Some(package) = &detail.package {
+        fact("package", package_state(package));
+        for (title, text) in [
+            ("integrity", &package.integrity),
+            ("lock", &package.lock_sha256),
+            ("runs", &package.entry),
+        ] {
+            if !text.is_empty() {
+                fact(title, text.as_str().into());
+            }
         }
     }
     fact("hash", view.config_hash.as_str().into());

@@ -5,6 +5,8 @@ use std::path::{Component, Path};
 use super::client::Tls;
 use super::{Config, Origins, Problem};
 use crate::domain::audit::Category;
+use crate::domain::egress::Rule;
+use crate::domain::limits::EGRESS_PROXY_PORT;
 
 /// Bytes of a Unix socket's path, the closing zero not counted (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -237,11 +239,47 @@ impl Check<'_> {
             let what = format!("`{bad}` is not the name of a facility, such as user_range");
             self.problem("sandbox.allow_degraded", what);
         }
+        self.install();
         let sandbox = &self.config.sandbox;
         let relative = |root: &&String| !root.starts_with('/');
         if let Some(bad) = sandbox.path_roots.iter().find(relative) {
             let what = format!("`{bad}` is not an absolute path");
             self.problem("sandbox.path_roots", what);
+        }
+    }
+
+    /// What an install reaches must be reachable.
+    fn install(&mut self) {
+        let install = &self.config.install;
+        let wrong = install.hosts.iter().find_map(|host| {
+            let rule: Result<Rule, _> = host.parse();
+            rule.err().map(|error| error.to_string())
+        });
+        let proxies = install.proxy.iter();
+        let tls = proxies.clone().find(|proxy| proxy.is_encrypted());
+        let tls = tls.map(|proxy| format!("`{proxy}` must begin with http://"));
+        let registries = [
+            ("install.npm_registry", &install.npm_registry),
+            ("install.python_index", &install.python_index),
+        ];
+        let unreachable: Vec<_> = registries
+            .into_iter()
+            .filter(|(_, site)| site.as_ref().is_some_and(|site| !site.is_reachable()))
+            .map(|(key, _)| {
+                (
+                    key,
+                    format!("port {EGRESS_PROXY_PORT} is the isolate's own proxy's"),
+                )
+            })
+            .collect();
+        if let Some(what) = wrong {
+            self.problem("install.hosts", what);
+        }
+        if let Some(what) = tls {
+            self.problem("install.proxy", what);
+        }
+        for (key, what) in unreachable {
+            self.problem(key, what);
         }
     }
 }

@@ -63,7 +63,7 @@ kinded! {
     Text: String, PathBuf, SocketAddr,
         super::client::Tls, super::server::Durability, super::server::Level,
         super::server::Format, crate::domain::dsn::Dsn, crate::domain::confinement::Profile,
-        super::ops::Listen, super::ops::IsolatesPage;
+        super::ops::Listen, super::ops::IsolatesPage, crate::domain::egress::site::Site;
     Integer: u64, u32, usize;
     Boolean: bool;
     List: Vec<String>, Vec<Cidr>;

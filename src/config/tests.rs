@@ -158,7 +158,7 @@ legation.toml:2: calls.deadline: there is no such key; did you mean calls.deadli
 legation.toml:5: client.idle_ms: there is no such key; did you mean isolates.idle_ms?
 legation.toml:6: client.banana: there is no such key; legation config show lists them all
 legation.toml:7: clients: there is no such section; did you mean [client]?
-legation.toml:9: zebra: there is no such section; there are admin, audit, calls, client, isolates, log, ops, restart, sandbox, server, sessions, storage
+legation.toml:9: zebra: there is no such section; there are admin, audit, calls, client, install, isolates, log, ops, restart, sandbox, server, sessions, storage
 "#);
     assert_eq!(
         flag_problem("calls.dedline_ms", "5"),

@@ -231,6 +231,10 @@ codes! {
         "The host has no room for another isolate.";
         "Try again when others have stopped; legation status shows the room, isolates.max, memory_budget_bytes and host_free_bytes set it.";
 
+    "E0419" InstallFailed "install_failed" Failed Later
+        "The package of this mcp could not be installed.";
+        "Read the reason with legation mcp show NAME, mend it, and run legation mcp install NAME.";
+
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";
         "Try again once it is back.";

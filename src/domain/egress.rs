@@ -1,6 +1,7 @@
 //! What an isolate may reach by name: the rules of a definition, and whether they let something go.
 
 pub mod address;
+pub mod site;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,6 +27,8 @@ pub struct Rule {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Host {
+    /// Whatever has a name; no definition may say so.
+    Any,
     /// This name.
     Name(String),
     /// Every name beneath this one, itself not.
@@ -76,6 +79,16 @@ impl fmt::Display for Wanted {
 }
 
 impl Rule {
+    /// Any host of the internet, on this port: for the gateway's own use.
+    #[must_use]
+    pub const fn anywhere(port: u16) -> Self {
+        Self {
+            host: Host::Any,
+            port,
+            private: false,
+        }
+    }
+
     /// Its port.
     #[must_use]
     pub const fn port(&self) -> u16 {
@@ -92,6 +105,7 @@ impl Rule {
     #[must_use]
     pub fn names(&self, wanted: &Wanted) -> bool {
         match (&self.host, wanted) {
+            (Host::Any, Wanted::Name(_)) => true,
             (Host::Name(mine), Wanted::Name(theirs)) => mine == theirs,
             (Host::Beneath(mine), Wanted::Name(theirs)) => theirs
                 .strip_suffix(mine.as_str())
@@ -166,6 +180,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
+            Host::Any => f.write_str("*")?,
             Host::Name(name) => write!(f, "{name}")?,
             Host::Beneath(name) => write!(f, "*.{name}")?,
             Host::Address(address @ IpAddr::V4(_)) => write!(f, "{address}")?,

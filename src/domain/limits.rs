@@ -2,12 +2,14 @@
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
 mod mcp;
+mod packages;
 mod room;
 mod table;
 
 use std::time::Duration;
 
 pub use mcp::*;
+pub use packages::*;
 pub use room::*;
 pub use table::table;
 
@@ -166,7 +168,7 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(300);
 pub const CALL_DEADLINE_MAX: Duration = Duration::from_secs(3600);
 /// From spawn to ready.
 pub const START_DEADLINE: Duration = Duration::from_secs(30);
-/// From spawn to ready for a launcher that may install first (npx, uvx).
+/// How long the install of a package may take; from spawn to ready for a launcher that installs as it runs.
 pub const INSTALL_DEADLINE: Duration = Duration::from_secs(120);
 /// An isolate without calls stops after this.
 pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);

@@ -11,6 +11,7 @@ use super::credential::CredentialSlots;
 use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
+use super::package::{Install, Package, PackageError, Step};
 
 /// Where a definition is in its life. Only `Published` serves calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ impl Default for Limits {
 pub struct Times {
     /// From admission to answer.
     pub call_ms: u64,
-    /// From spawn to ready; `None`: 30 s, or 120 s for a launcher that may install first.
+    /// From spawn to ready; `None`: 30 s, or 120 s for a launcher that installs as it runs.
     pub start_ms: Option<u64>,
     /// Without calls for this long, the isolate stops; `None`: never.
     pub idle_ms: Option<u64>,
@@ -157,6 +158,9 @@ pub struct Mcp {
     /// Its walls.
     #[serde(default)]
     pub confinement: Confinement,
+    /// How a package is installed.
+    #[serde(default)]
+    pub install: Install,
     /// What the audit log keeps of a call's arguments. A running isolate does not differ by it.
     #[serde(default)]
     pub audit_arguments: Capture,
@@ -184,6 +188,9 @@ impl Mcp {
         if !self.credentials.is_empty() {
             hasher.update(serde_json::to_vec(&self.credentials).unwrap_or_default());
         }
+        if self.install != Install::default() && Package::of(&self.program) != Ok(None) {
+            hasher.update(serde_json::to_vec(&self.install).unwrap_or_default());
+        }
         hasher
             .finalize()
             .iter()
@@ -192,11 +199,23 @@ impl Mcp {
             .collect()
     }
 
-    /// Whether the program is a launcher that may download before it runs.
-    #[must_use]
-    pub fn may_install(&self) -> bool {
+    /// The package that is installed before anybody's isolate runs it; `None` if the program runs as
+    /// it is written.
+    ///
+    /// # Errors
+    /// It is a launcher of packages, and what it says is not understood.
+    pub fn package(&self) -> Result<Option<Package>, PackageError> {
+        match self.install.step {
+            Step::Auto => Package::of(&self.program),
+            Step::Off => Ok(None),
+        }
+    }
+
+    /// Whether the program is a launcher that may download as it runs.
+    fn installs_as_it_runs(&self) -> bool {
         let file = self.program.command.rsplit('/').next().unwrap_or_default();
         matches!(file, "npx" | "uvx" | "bunx" | "pnpm" | "pipx" | "uv")
+            && !matches!(self.package(), Ok(Some(_)))
     }
 
     /// From spawn to ready.
@@ -204,9 +223,16 @@ impl Mcp {
     pub fn start_deadline(&self) -> Duration {
         match self.times.start_ms {
             Some(ms) => Duration::from_millis(ms),
-            None if self.may_install() => limits::INSTALL_DEADLINE,
+            None if self.installs_as_it_runs() => limits::INSTALL_DEADLINE,
             None => limits::START_DEADLINE,
         }
+    }
+
+    /// How long the install of its package may take.
+    #[must_use]
+    pub fn install_deadline(&self) -> Duration {
+        let within = self.install.within_ms.map(Duration::from_millis);
+        within.unwrap_or(limits::INSTALL_DEADLINE)
     }
 
     /// From admission to answer.
@@ -254,6 +280,7 @@ mod tests {
             limits: Limits::default(),
             times: Times::default(),
             confinement: Confinement::default(),
+            install: Install::default(),
             audit_arguments: Capture::default(),
             credentials: CredentialSlots::new(),
         }
@@ -287,10 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn installers_get_longer_to_start() {
+    fn who_installs_as_it_runs_gets_longer_to_start() {
         let mut mcp = sample();
         assert_eq!(mcp.start_deadline(), limits::START_DEADLINE);
         mcp.program.command = "/usr/bin/npx".into();
+        mcp.program.args = vec!["server".into()];
+        assert!(mcp.package().unwrap().is_some());
+        assert_eq!(mcp.start_deadline(), limits::START_DEADLINE);
+        mcp.install.step = Step::Off;
+        assert_eq!(mcp.package(), Ok(None));
         assert_eq!(mcp.start_deadline(), limits::INSTALL_DEADLINE);
     }
 }

@@ -8,22 +8,22 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, audit_arguments, credentials, confinement, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)";
+    times, audit_arguments, credentials, confinement, install, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
     limits = $6, times = $7, audit_arguments = $8, credentials = $9, confinement = $10, \
-    updated_at = $11 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    install = $11, updated_at = $12 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement \
+    audit_arguments, credentials, confinement, install \
     FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
 const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement \
+    audit_arguments, credentials, confinement, install \
     FROM mcps WHERE id = $1";
 const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement \
+    audit_arguments, credentials, confinement, install \
     FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
@@ -39,6 +39,7 @@ struct Row {
     audit_arguments: String,
     credentials: String,
     confinement: String,
+    install: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -56,6 +57,7 @@ impl TryFrom<Row> for Mcp {
             audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
             credentials: rows::json("mcps.credentials", &row.credentials)?,
             confinement: rows::json("mcps.confinement", &row.confinement)?,
+            install: rows::json("mcps.install", &row.install)?,
         })
     }
 }
@@ -91,6 +93,7 @@ impl Store {
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
+        let install = rows::to_json("mcps.install", &mcp.install)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -103,6 +106,7 @@ impl Store {
             .bind(capture)
             .bind(credentials)
             .bind(confinement)
+            .bind(install)
             .bind(at)
             .execute(&db.writer)
             .await
@@ -124,6 +128,7 @@ impl Store {
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
+        let install = rows::to_json("mcps.install", &mcp.install)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -135,6 +140,7 @@ impl Store {
             .bind(capture)
             .bind(credentials)
             .bind(confinement)
+            .bind(install)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

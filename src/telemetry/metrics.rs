@@ -35,8 +35,8 @@ use family::Family;
 use histogram::Timings;
 use http::HttpMeter;
 use labels::{
-    ActorKind, Auth, AuthMethod, Labelled, Listener, Phase, RpcMethod, RpcOutcome, SessionEnd,
-    known,
+    ActorKind, Auth, AuthMethod, InstallResult, Labelled, Listener, Phase, RpcMethod, RpcOutcome,
+    SessionEnd, known,
 };
 use mcp::{McpMeter, Mcps};
 use page::Page;
@@ -53,6 +53,8 @@ pub struct Metrics {
     auth: Vec<(CounterBy<Auth>, Timings)>,
     rpc: Vec<CounterBy<RpcOutcome>>,
     phases: Vec<Histogram>,
+    installs: CounterBy<InstallResult>,
+    install_duration: Histogram,
     /// Why sessions ended.
     pub session_ends: CounterBy<SessionEnd>,
     /// Cgroups of an earlier life that were cleared away.
@@ -116,6 +118,8 @@ impl Metrics {
                     recorder.histogram(&f::ISOLATE_PHASE, &labels)
                 })
                 .collect(),
+            installs: recorder.counters(&f::INSTALLS, &[]),
+            install_duration: recorder.histogram(&f::INSTALL_DURATION, &[]),
             session_ends: recorder.counters(&f::SESSION_ENDS, &[]),
             orphans_reaped: recorder.counter(&f::ORPHANS_REAPED, &[]),
             isolates_left_off: recorder.counter(&f::SERIES_DROPPED, &[("family", "isolate")]),
@@ -176,6 +180,12 @@ impl Metrics {
         if let Some(counters) = self.rpc.get(method as usize) {
             counters.increment(outcome, 1);
         }
+    }
+
+    /// An install ended.
+    pub fn installed(&self, result: InstallResult, took: Duration) {
+        self.installs.increment(result, 1);
+        self.install_duration.record(took);
     }
 
     /// A step of a start that became ready.

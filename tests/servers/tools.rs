@@ -37,7 +37,7 @@ pub(crate) fn skip(what: &str, why: &str) {
 
 /// An MCP server of npm by its name without scope, such as `server-memory`; skips when absent.
 pub(crate) fn npm_server(name: &str) -> Option<Program> {
-    let script = tools()
+    let script = dir()
         .join("npm/node_modules/.bin")
         .join(format!("mcp-{name}"))
         .canonicalize();
@@ -55,7 +55,7 @@ pub(crate) fn npm_server(name: &str) -> Option<Program> {
 
 /// `mcp-server-time` of PyPI; skips when absent.
 pub(crate) fn time_server() -> Option<Program> {
-    let program = tools().join("venv/bin/mcp-server-time");
+    let program = dir().join("venv/bin/mcp-server-time");
     if program.exists() {
         return Some(Program {
             program,
@@ -71,10 +71,8 @@ pub(crate) fn time_server() -> Option<Program> {
 
 /// The unmodified standard client: `LEGATION_STANDARD_CLIENT` names its `dist/cli.js`.
 pub(crate) fn standard_client() -> Option<Program> {
-    let script = std::env::var_os("LEGATION_STANDARD_CLIENT").map_or_else(
-        || tools().join("standard-client/dist/cli.js"),
-        PathBuf::from,
-    );
+    let script = std::env::var_os("LEGATION_STANDARD_CLIENT")
+        .map_or_else(|| dir().join("standard-client/dist/cli.js"), PathBuf::from);
     match (script.canonicalize(), on_path("node")) {
         (Ok(script), Some(node)) => Some(Program {
             program: node,
@@ -92,7 +90,7 @@ pub(crate) fn standard_client() -> Option<Program> {
 
 /// The Python that has the Python SDK; skips when absent.
 pub(crate) fn python_sdk() -> Option<PathBuf> {
-    let python = tools().join("venv/bin/python");
+    let python = dir().join("venv/bin/python");
     if python.exists() {
         return Some(python);
     }
@@ -105,7 +103,7 @@ pub(crate) fn python_sdk() -> Option<PathBuf> {
 
 /// Node, and the directory that has the TypeScript SDK; skips when absent.
 pub(crate) fn typescript_sdk() -> Option<(PathBuf, PathBuf)> {
-    let home = tools().join("npm");
+    let home = dir().join("npm");
     match on_path("node") {
         Some(node) if home.join("node_modules/@modelcontextprotocol/sdk").exists() => {
             Some((node, home))
@@ -129,7 +127,7 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
         .ok()
 }
 
-fn tools() -> PathBuf {
+pub(crate) fn dir() -> PathBuf {
     std::env::var_os("LEGATION_TEST_TOOLS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
         PathBuf::from,

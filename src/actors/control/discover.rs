@@ -1,19 +1,24 @@
 //! Discovery: starts a server in an isolate of its own, reads its tools, stores them, stops it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::{IsolateId, McpId};
-use crate::domain::kill::{Kind, Target};
-use crate::domain::mcp::{McpState, Tool};
+use crate::domain::mcp::Tool;
 use crate::domain::verdict::Verdict;
 
 use super::super::clock::id_bits;
 use super::super::handle::RunEnd;
 use super::super::isolate::IsolateMsg;
 use super::super::slot::{Slot, SlotKey, SlotState};
-use super::super::views::Discovery;
+use super::super::views::{Discovery, Phase};
 use super::{Control, ControlError, isolates, view};
+
+/// An install that took less was none.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
 
 impl Control {
     /// Starts the server once, outside of anybody's isolate, and stores the tools it lists.
@@ -21,27 +26,18 @@ impl Control {
     /// # Errors
     /// It is archived, does not start, or does not speak: the verdict and its last words.
     pub async fn discover(&self, id: &McpId) -> Result<Discovery, ControlError> {
-        let mcp = self.ctx.store.mcp(id).await?;
-        if mcp.state == McpState::Archived {
-            let message = format!("mcp `{}` is archived", mcp.name);
-            return Err(ControlError::new(Code::Conflict, message));
-        }
-        self.check_program(&mcp.program)?;
-        let off = [Target::Mcp(mcp.id.clone()), Target::All];
-        let off = off
-            .iter()
-            .find_map(|target| self.denied_reason(Kind::KillSwitch, target));
-        if let Some(why) = off {
-            let message = format!("mcp `{}` is switched off: {why}", mcp.name);
-            return Err(ControlError::new(Code::KillSwitchActive, message));
-        }
+        let mcp = Arc::new(self.ctx.store.mcp(id).await?);
+        self.may_start(&mcp)?;
+        let since = Instant::now();
+        self.installed(&mcp).await?;
+        let waited = since.elapsed();
         let probe = IsolateId::from_random(id_bits());
         let key = SlotKey::probe(id, &probe);
         let settings = &self.ctx.settings;
         let slot = Arc::new(Slot::new(
             probe,
             key.clone(),
-            Arc::new(mcp),
+            mcp,
             None,
             settings.user_limits,
             settings.restart,
@@ -66,7 +62,15 @@ impl Control {
         .await;
         self.ctx.slots.pin().remove(&key);
         let tools = looked?;
-        self.keep(id, &slot, tools).await
+        let mut found = self.keep(id, &slot, tools).await?;
+        if waited >= WORTH_TELLING {
+            let install = Phase {
+                name: "install".to_owned(),
+                ms: view::ms(waited),
+            };
+            found.phases.insert(0, install);
+        }
+        Ok(found)
     }
 
     async fn look(&self, slot: &Arc<Slot>) -> Result<Vec<Tool>, ControlError> {

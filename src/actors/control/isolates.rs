@@ -56,6 +56,9 @@ impl Control {
             return Err(ControlError::new(Code::Conflict, message)
                 .next("lift that first: legation kill-switch list"));
         }
+        if !slot.key.is_install() {
+            self.installed(&slot.mcp).await?;
+        }
         // The newest run there was, living or ended: what it left must not pass for the fresh one.
         let before = slot.history().first().map_or(0, |run| run.epoch);
         let told = slot
@@ -126,7 +129,7 @@ impl Control {
 }
 
 /// Waits until no run is in these slots; past `wait`, gives the processes that are left.
-pub(super) async fn wait_gone(slots: &[Arc<Slot>], wait: Duration) -> Vec<i32> {
+pub(in crate::actors) async fn wait_gone(slots: &[Arc<Slot>], wait: Duration) -> Vec<i32> {
     let runs: Vec<_> = slots
         .iter()
         .filter_map(|slot| Some((Arc::clone(slot), slot.occupant()?.epoch)))

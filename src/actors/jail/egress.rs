@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::actors::launcher::{EgressCount, OnDenied};
+use crate::domain::egress::site::Site;
 use crate::domain::egress::{Rule, Wanted};
 use crate::domain::limits::{
     ACCEPT_RETRY, EGRESS_CONNECTIONS_ALL_MAX, EGRESS_CONNECTIONS_MAX, EGRESS_DENIALS_TOLD,
@@ -40,9 +41,18 @@ pub(super) struct Egress {
     _task: AbortOnDropHandle<()>,
 }
 
+/// Where a run may go, and over what.
+#[derive(Debug)]
+pub(super) struct Leave {
+    /// What lets it go.
+    pub(super) rules: Vec<Rule>,
+    /// The operator's proxy, if everything goes over one.
+    pub(super) proxy: Option<Site>,
+}
+
 /// What all tasks of one run know.
 struct Shared {
-    rules: Vec<Rule>,
+    leave: Leave,
     names: Names,
     slots: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
@@ -73,11 +83,11 @@ impl Egress {
     pub(super) fn start(
         doors: Doors,
         ports: &[u16],
-        rules: Vec<Rule>,
+        leave: Leave,
         on_denied: OnDenied,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            rules,
+            leave,
             names: Names::default(),
             slots: Arc::new(Semaphore::new(EGRESS_CONNECTIONS_MAX)),
             lookups: Arc::new(Semaphore::new(EGRESS_LOOKUPS_MAX)),
@@ -122,12 +132,13 @@ impl Egress {
 
 impl Shared {
     fn allows(&self, wanted: &Wanted, port: u16) -> bool {
-        self.rules.iter().any(|rule| rule.allows(wanted, port))
+        let mut rules = self.leave.rules.iter();
+        rules.any(|rule| rule.allows(wanted, port))
     }
 
     /// Whether a rule for this says that its address may be private.
     fn may_be_private(&self, wanted: &Wanted, port: u16) -> bool {
-        let mut rules = self.rules.iter();
+        let mut rules = self.leave.rules.iter();
         rules.any(|rule| rule.is_private() && rule.allows(wanted, port))
     }
 

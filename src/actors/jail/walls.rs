@@ -91,11 +91,16 @@ impl Walls {
     ) -> Result<SpawnSpec, LaunchError> {
         let home = home(homes, &launch.home)?;
         let walls = &launch.confinement;
-        let network = self.network(walls)?;
+        let network = self.network(walls, launch.extra.trusted)?;
+        let mut read = self.allowed(&walls.read)?;
+        // The gateway itself put it there.
+        read.extend(launch.extra.tree.map(|tree| (tree.clone(), tree)));
         let declared = Declared {
-            read: self.allowed(&walls.read)?,
+            read,
             write: self.allowed(&walls.write)?.into_keys().collect(),
             homes: Some(homes.root().to_owned()),
+            packages: Some(packages_beside(homes.root())),
+            programs: launch.extra.programs,
         };
         Ok(SpawnSpec {
             leaf: LeafName {
@@ -122,10 +127,11 @@ impl Walls {
         })
     }
 
-    fn network(&self, walls: &Confinement) -> Result<sandbox::Network, LaunchError> {
+    fn network(&self, walls: &Confinement, trusted: bool) -> Result<sandbox::Network, LaunchError> {
         match walls.network {
             Network::None => Ok(sandbox::Network::None),
             Network::Loopback => Ok(sandbox::Network::Loopback),
+            Network::Allowlist if trusted => Ok(sandbox::Network::Allowlist),
             Network::Allowlist => self.listed(walls),
             Network::Host if self.allow_network_host => Ok(sandbox::Network::Host),
             Network::Host => Err(LaunchError::Refused {
@@ -197,6 +203,11 @@ pub(super) fn secrets_beside(homes: &Path) -> Result<PathBuf, LaunchError> {
             detail: format!("cannot make {}: {error}", dir.display()),
         }),
     }
+}
+
+/// Where installed packages are.
+pub(in crate::actors) fn packages_beside(homes: &Path) -> PathBuf {
+    homes.parent().unwrap_or(homes).join("packages")
 }
 
 fn files(dir: &Path, values: &BTreeMap<String, SecretSlice<u8>>) -> Option<SecretFiles> {
@@ -287,9 +298,9 @@ mod tests {
             ..Confinement::default()
         };
         let root = Path::new("/srv");
-        let text = refusal(walls(root, false).network(&wanted));
+        let text = refusal(walls(root, false).network(&wanted, false));
         assert!(text.contains("set sandbox.allow_network_host"), "{text}");
-        let given = walls(root, true).network(&wanted).unwrap();
+        let given = walls(root, true).network(&wanted, false).unwrap();
         assert_eq!(given, sandbox::Network::Host);
     }
 
@@ -301,14 +312,18 @@ mod tests {
             ..Confinement::default()
         };
         let mut walls = walls(Path::new("/srv"), false);
-        assert!(walls.network(&wanted("api.example.com")).is_ok());
-        let text = refusal(walls.network(&wanted("db.corp:5432/private")));
+        assert!(walls.network(&wanted("api.example.com"), false).is_ok());
+        let text = refusal(walls.network(&wanted("db.corp:5432/private"), false));
         assert!(
             text.contains("db.corp:5432/private") && text.contains("allow_network_private"),
             "{text}"
         );
         walls.allow_network_private = true;
-        assert!(walls.network(&wanted("db.corp:5432/private")).is_ok());
+        assert!(
+            walls
+                .network(&wanted("db.corp:5432/private"), false)
+                .is_ok()
+        );
     }
 
     #[test]

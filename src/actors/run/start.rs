@@ -177,9 +177,12 @@ async fn shake_hands(
     record.phase("initialize", since.elapsed());
     let since = Instant::now();
     let able = server.abilities;
-    let mcp = &args.slot.mcp;
-    let learned = (mcp.config_hash().into(), able);
-    args.ctx.abilities.pin().insert(mcp.id.clone(), learned);
+    // What an installer can do says nothing of the server.
+    if !args.slot.key.is_install() {
+        let mcp = &args.slot.mcp;
+        let learned = (mcp.config_hash().into(), able);
+        args.ctx.abilities.pin().insert(mcp.id.clone(), learned);
+    }
     record.learn(|facts| facts.server = Some(server));
     if able.tools {
         let tools = list_tools(args, handle, deadline).await?;

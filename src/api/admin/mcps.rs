@@ -15,6 +15,7 @@ use super::error::Body;
 use super::isolates::Reason;
 use super::{About, Admin, ApiError, Shared, kill};
 use crate::actors::control::Control;
+use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope, Target};
@@ -22,7 +23,8 @@ use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
 pub use change::{
-    AddMcp, ConfinementChange, Defaults, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
+    AddMcp, ConfinementChange, Defaults, InstallChange, LimitsChange, ProgramChange, TimesChange,
+    UpdateMcp,
 };
 
 /// A definition as lists show it.
@@ -47,6 +49,17 @@ pub struct McpDetail {
     pub view: McpView,
     /// Its tools, as the last discovery found them.
     pub tools: Vec<Tool>,
+    /// What is installed for it, if its program is a package.
+    #[serde(default)]
+    pub package: Option<PackageView>,
+}
+
+/// How to install.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InstallMcp {
+    /// Also if it is there: with the newest versions that the definition allows.
+    pub again: bool,
 }
 
 /// What publishing did.
@@ -63,6 +76,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/mcps", get(list).post(create))
         .route("/v1/mcps/{name}", get(show).patch(change))
         .route("/v1/mcps/{name}/discover", post(discover))
+        .route("/v1/mcps/{name}/install", post(install))
         .route("/v1/mcps/{name}/publish", post(put_up))
         .route("/v1/mcps/{name}/archive", post(put_away))
         .route("/v1/mcps/{name}/suspend", post(suspend))
@@ -172,6 +186,7 @@ async fn archive(control: &Control, name: &str) -> Result<McpView, ApiError> {
         .set_mcp_state(&mcp.id, McpState::Archived, now)
         .await?;
     control.refresh().await?;
+    control.forget_package(&mcp.id).await;
     view(control, mcp).await
 }
 
@@ -213,7 +228,12 @@ async fn show(
     let mcp = by_name(&control, &name).await?;
     let tools = control.store().tools_of(&mcp.id).await?;
     let view = view(&control, mcp).await?;
-    Ok(Json(McpDetail { view, tools }))
+    let package = control.package(&view.mcp).await;
+    Ok(Json(McpDetail {
+        view,
+        tools,
+        package,
+    }))
 }
 
 async fn create(
@@ -248,6 +268,18 @@ async fn discover(
     let tree = control.clone();
     let change = async move { Ok(tree.discover(&mcp.id).await?) };
     audited(&control, &admin, "mcp.discover", name, change).await
+}
+
+async fn install(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    Body(wanted): Body<InstallMcp>,
+) -> Result<Json<PackageView>, ApiError> {
+    let mcp = by_name(&control, &name).await?;
+    let tree = control.clone();
+    let change = async move { Ok(tree.install(&mcp.id, wanted.again).await?) };
+    audited(&control, &admin, "mcp.install", name, change).await
 }
 
 async fn put_up(

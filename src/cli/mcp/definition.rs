@@ -10,13 +10,14 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{
-    AddMcp, ConfinementChange, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
+    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
 };
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
 use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
+use crate::domain::package::Step;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -109,6 +110,23 @@ impl From<CaptureArg> for Capture {
     }
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StepArg {
+    /// Once for all, apart from the run, where the command is npx or uvx
+    Auto,
+    /// Never: npx and uvx download in each user's isolate
+    Off,
+}
+
+impl From<StepArg> for Step {
+    fn from(arg: StepArg) -> Self {
+        match arg {
+            StepArg::Auto => Self::Auto,
+            StepArg::Off => Self::Off,
+        }
+    }
+}
+
 /// What may be said of a server besides its command.
 #[derive(Debug, Args)]
 struct Traits {
@@ -155,6 +173,15 @@ struct Traits {
     /// The same, and may be written to as far as the isolate's uid may
     #[arg(long, value_name = "PATH")]
     write: Vec<PathBuf>,
+    /// When a package is installed [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    install: Option<StepArg>,
+    /// Whether packages may run programs of theirs as they are installed [default: false]
+    #[arg(long, value_name = "BOOL")]
+    install_scripts: Option<bool>,
+    /// How long an install may take, like 120s
+    #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
+    install_timeout: Option<Duration>,
     /// What the audit log keeps of a call's arguments [default: digest]
     #[arg(long, value_enum, value_name = "WHAT")]
     audit_arguments: Option<CaptureArg>,
@@ -236,6 +263,14 @@ impl Traits {
 }
 
 impl Traits {
+    fn install(&self) -> InstallChange {
+        InstallChange {
+            step: self.install.map(Step::from),
+            scripts: self.install_scripts,
+            within_ms: self.install_timeout.map(|time| Some(millis(time))),
+        }
+    }
+
     fn confinement(&self) -> ConfinementChange {
         let paths = |given: &[PathBuf]| {
             let none = PathBuf::from("-");
@@ -273,6 +308,7 @@ impl AddArgs {
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
+            install: self.traits.install(),
             audit_arguments: self
                 .traits
                 .audit_arguments
@@ -305,6 +341,7 @@ impl UpdateArgs {
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
+            install: self.traits.install(),
             audit_arguments: self.traits.audit_arguments.map(Capture::from),
             credentials: taken
                 .chain(given.map(|(name, slot)| (name, Some(slot))))

@@ -8,6 +8,7 @@ use super::*;
 const SOURCE: &str = concat!(
     include_str!("../limits.rs"),
     include_str!("mcp.rs"),
+    include_str!("packages.rs"),
     include_str!("room.rs")
 );
 
@@ -283,6 +284,15 @@ table! {
     META_MEMBERS_MAX,
     RPC_ID_BYTES_MAX,
     RPC_METHOD_BYTES_MAX,
+    INSTALLS_MAX,
+    INSTALL_RETRY,
+    INSTALL_RETRY_MAX,
+    INSTALL_MEMORY_BYTES,
+    PACKAGE_BYTES_MAX,
+    PACKAGE_ENTRIES_MAX,
+    PACKAGE_DEPTH_MAX,
+    PACKAGE_SPECS_MAX,
+    PACKAGE_SPEC_BYTES_MAX,
     BUDGET_PERCENT,
     BUDGET_USABLE_PERCENT,
     HOST_FREE_PERCENT,

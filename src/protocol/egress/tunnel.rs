@@ -63,6 +63,28 @@ pub fn look(bytes: &[u8]) -> Head {
     }
 }
 
+/// The request for a tunnel to there, of a proxy of somebody else.
+#[must_use]
+pub fn request(host: &str, port: u16) -> Vec<u8> {
+    format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").into_bytes()
+}
+
+/// What a proxy answered, up to the end of its head: whether the tunnel is open, or its first line.
+///
+/// # Errors
+/// It is not.
+pub fn opened(head: &[u8]) -> Result<(), String> {
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let status = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1));
+    match status {
+        Some(status) if status.len() == 3 && status.starts_with('2') => Ok(()),
+        _ => Err(line.chars().take(128).collect()),
+    }
+}
+
 /// The answer that opens a tunnel.
 pub const OPEN: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -97,6 +119,20 @@ mod tests {
         }
         let six = look(b"CONNECT [::1]:80 HTTP/1.0\r\n\r\n");
         assert!(matches!(six, Head::Connect { host, .. } if host == "[::1]"));
+    }
+
+    #[test]
+    fn a_proxy_s_answer_opens_the_tunnel_or_says_why_not() {
+        assert_eq!(opened(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n"), Ok(()));
+        assert_eq!(opened(b"HTTP/1.0 200\r\n\r\n"), Ok(()));
+        let refused = opened(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+        assert!(refused.unwrap_err().contains("407"));
+        assert!(opened(b"HTTP/1.1 2000 x\r\n\r\n").is_err());
+        assert!(opened(b"\xff\r\n\r\n").is_err());
+        let Head::Connect { host, port, .. } = look(&request("a.example", 443)) else {
+            panic!("no request");
+        };
+        assert_eq!((host.as_str(), port), ("a.example", 443));
     }
 
     #[test]

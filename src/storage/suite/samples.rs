@@ -7,6 +7,7 @@ use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionId, UserId};
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
+use crate::domain::package::{Install, Step};
 use crate::storage::Store;
 
 pub(super) async fn sqlite() -> (tempfile::TempDir, Store) {
@@ -82,6 +83,11 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
             hosts: vec!["*.example.com:8443/private".parse().unwrap()],
             read: vec!["/srv/a b".into()],
             write: Vec::new(),
+        },
+        install: Install {
+            step: Step::Off,
+            scripts: true,
+            within_ms: Some(1),
         },
         audit_arguments: Capture::Full,
         credentials: serde_json::from_str(r#"{"TOKEN":{"to":{"env":"TOKEN_VARIABLE"}}}"#).unwrap(),

@@ -5,8 +5,8 @@ use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
     ActorEnd, ActorKind, Auth, AuthMethod, CATEGORY, Class, Connection, Controller, DENY_KIND,
-    Direction, Listener, MemoryEvent, Outcome, Phase, Resource, RpcMethod, RpcOutcome, SCOPE,
-    SessionEnd, SessionKind, SlotWord, StartCause,
+    Direction, InstallResult, Listener, MemoryEvent, Outcome, Phase, Resource, RpcMethod,
+    RpcOutcome, SCOPE, SessionEnd, SessionKind, SlotWord, StartCause,
 };
 use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
 use crate::domain::verdict::Verdict;
@@ -59,6 +59,9 @@ const AUTH: Kind = Kind::Histogram(&[
 /// Mostly nothing, or a start.
 const QUEUE: Kind = Kind::Histogram(&[
     0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+]);
+const INSTALL: Kind = Kind::Histogram(&[
+    0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ]);
 const START: Kind = Kind::Histogram(&[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
@@ -156,6 +159,10 @@ families! {
         "From the decision to start to ready.";
     ISOLATE_PHASE "isolate_spawn_phase_seconds" PHASE Exporter [Phase::LABEL]
         "Steps of starts that became ready.";
+    INSTALLS "package_installs_total" Counter Exporter [InstallResult::LABEL]
+        "Installs of packages, by how they ended.";
+    INSTALL_DURATION "package_install_duration_seconds" INSTALL Exporter []
+        "How long installs took, however they ended.";
     STDOUT_NOISE "stdout_noise_lines_total" Counter Exporter [MCP]
         "Lines on stdout that were no JSON-RPC, counted when a run ends.";
     ORPHANS_REAPED "orphans_reaped_total" Counter Exporter []

@@ -93,6 +93,8 @@ labels! {
         Admin "admin",
         /// To see what tools a server has.
         Discovery "discovery",
+        /// To install its package.
+        Install "install",
     }
 
     /// A step of a start.
@@ -107,6 +109,18 @@ labels! {
         ListTools "list_tools",
         /// A round trip, for servers without tools.
         Ping "ping",
+    }
+
+    /// How an install ended.
+    InstallResult "result" {
+        /// It is there.
+        Installed "installed",
+        /// It could not be made.
+        Failed "failed",
+        /// It took too long.
+        Slow "slow",
+        /// Somebody stopped it.
+        Stopped "stopped",
     }
 
     /// Where a slot is.

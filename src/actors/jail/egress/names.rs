@@ -78,7 +78,7 @@ fn answer(query: &Query<'_>, shared: &Shared) -> Answer {
     let wanted = Wanted::parse(&query.name);
     let allowed = wanted
         .as_ref()
-        .filter(|wanted| shared.rules.iter().any(|rule| rule.names(wanted)));
+        .filter(|wanted| shared.leave.rules.iter().any(|rule| rule.names(wanted)));
     match (allowed, query.kind) {
         (Some(Wanted::Name(name)), Kind::A) => match shared.names.address(name) {
             Some(address) => Answer::Address(address),

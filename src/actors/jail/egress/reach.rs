@@ -1,16 +1,19 @@
 //! Looking a host up and connecting to it: one look, and the connection goes to what was looked at.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Shared;
+use crate::domain::egress::site::Site;
 use crate::domain::egress::{Wanted, address};
 use crate::domain::limits::{EGRESS_ADDRESSES_MAX, EGRESS_CONNECT_WAIT, EGRESS_LOOKUPS_ALL_MAX};
+use crate::protocol::egress::tunnel;
 
 /// Threads that look up hosts: the system's resolver blocks, and may do so for long.
 static LOOKUPS: Semaphore = Semaphore::const_new(EGRESS_LOOKUPS_ALL_MAX);
@@ -36,6 +39,9 @@ pub(super) async fn connect(
 }
 
 async fn attempt(wanted: &Wanted, port: u16, shared: &Shared) -> Result<TcpStream, Unreached> {
+    if let Some(proxy) = &shared.leave.proxy {
+        return by_proxy(proxy, wanted, port, shared).await;
+    }
     let private = shared.may_be_private(wanted, port);
     let mut last = Unreached::Failed("it has no address".to_owned());
     for address in addresses(wanted, port, shared).await? {
@@ -46,6 +52,39 @@ async fn attempt(wanted: &Wanted, port: u16, shared: &Shared) -> Result<TcpStrea
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = Unreached::Failed(error.to_string()),
+        }
+    }
+    Err(last)
+}
+
+/// Over the operator's proxy, which looks names up itself: what it may reach is its own business.
+async fn by_proxy(
+    proxy: &Site,
+    wanted: &Wanted,
+    port: u16,
+    shared: &Shared,
+) -> Result<TcpStream, Unreached> {
+    let failed = |why: String| Unreached::Failed(format!("the proxy {proxy}: {why}"));
+    let mut last = failed("it has no address".to_owned());
+    for address in addresses(proxy.host(), proxy.port(), shared).await? {
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            let host = match wanted {
+                Wanted::Address(IpAddr::V6(six)) => format!("[{six}]"),
+                other => other.to_string(),
+            };
+            stream.write_all(&tunnel::request(&host, port)).await?;
+            let mut head = Vec::new();
+            // Byte by byte: what follows the head is the host's.
+            while !head.ends_with(b"\r\n\r\n") && head.len() < tunnel::HEAD_BYTES_MAX {
+                head.push(stream.read_u8().await?);
+            }
+            tunnel::opened(&head).map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(stream)
+        };
+        match asked.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = failed(error.to_string()),
         }
     }
     Err(last)

@@ -14,6 +14,7 @@ use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::name::{CredentialName, Name};
+use crate::domain::package::{Install, Step};
 
 /// A new definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ pub struct AddMcp {
     /// Its walls, where they are not the usual ones.
     #[serde(default)]
     pub confinement: ConfinementChange,
+    /// How its package is installed, if it is one.
+    #[serde(default)]
+    pub install: InstallChange,
     /// What the audit log keeps of a call's arguments.
     #[serde(default)]
     pub audit_arguments: Capture,
@@ -99,6 +103,23 @@ pub struct UpdateMcp {
     pub credentials: BTreeMap<CredentialName, Option<CredentialSlot>>,
     /// Its walls.
     pub confinement: ConfinementChange,
+    /// How its package is installed, if it is one.
+    pub install: InstallChange,
+}
+
+/// A change of the install. A null time goes back to the usual one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InstallChange {
+    /// Whether it is made apart from the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// Whether the packages' own programs run during it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scripts: Option<bool>,
+    /// How long it may take.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub within_ms: Option<Option<u64>>,
 }
 
 /// A change of the walls. A null profile goes back to the operator's.
@@ -193,6 +214,8 @@ impl AddMcp {
         self.times.apply(&mut times);
         let mut confinement = Confinement::default();
         self.confinement.apply(&mut confinement);
+        let mut install = Install::default();
+        self.install.apply(&mut install);
         checked(Mcp {
             id,
             name: self.name,
@@ -203,6 +226,7 @@ impl AddMcp {
             limits,
             times,
             confinement,
+            install,
             audit_arguments: self.audit_arguments,
             credentials: self.credentials,
         })
@@ -232,6 +256,14 @@ impl TimesChange {
         put(&mut times.call_ms, self.call_ms);
         put(&mut times.start_ms, self.start_ms);
         put(&mut times.idle_ms, self.idle_ms);
+    }
+}
+
+impl InstallChange {
+    fn apply(&self, install: &mut Install) {
+        put(&mut install.step, self.step);
+        put(&mut install.scripts, self.scripts);
+        put(&mut install.within_ms, self.within_ms);
     }
 }
 
@@ -267,6 +299,7 @@ impl UpdateMcp {
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
         self.confinement.apply(&mut mcp.confinement);
+        self.install.apply(&mut mcp.install);
         put(&mut mcp.audit_arguments, self.audit_arguments);
         for (name, slot) in self.credentials {
             match slot {
@@ -285,7 +318,8 @@ fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         description(&mcp.description),
         program(&mcp.program),
         kernel(&mcp.limits),
-        times(&mcp.times),
+        times(&mcp.times, &mcp.install),
+        package(&mcp),
         mcp.confinement.problem(),
         credential::check(&mcp.credentials, &mcp.program.env)
             .err()
@@ -354,11 +388,21 @@ fn kernel(wanted: &Limits) -> Option<String> {
     low.map(|(name, value, min)| format!("{name} is {value}, but must be at least {min}"))
 }
 
-fn times(times: &Times) -> Option<String> {
+/// A launcher whose command line we cannot take apart must not be found out by its users.
+fn package(mcp: &Mcp) -> Option<String> {
+    let wrong = mcp.package().err()?;
+    Some(format!(
+        "{wrong}; write it as NAME or NAME@VERSION, or let it download in each user's isolate with \
+         --install off"
+    ))
+}
+
+fn times(times: &Times, install: &Install) -> Option<String> {
     let max = u64::try_from(limits::CALL_DEADLINE_MAX.as_millis()).unwrap_or(u64::MAX);
     let given = [
         ("call_ms", Some(times.call_ms)),
         ("start_ms", times.start_ms),
+        ("install.within_ms", install.within_ms),
     ];
     let wrong = given
         .into_iter()

@@ -1,0 +1,534 @@
+//! Packages: installed once by an isolate of its own, then run by everybody without a network.
+//!
+//! The registry is a real one for npm and for uv, on loopback, of the packages that the test script installed.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::kill::audit;
+use crate::processes::inhabitants;
+use crate::tools;
+use crate::world::World;
+
+/// A registry that runs until it is dropped, and what it was asked for.
+struct Registry {
+    child: Child,
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+    more: tempfile::TempDir,
+}
+
+impl Registry {
+    /// `None`, and says so, where what it serves is not installed.
+    fn new(what: &str) -> Option<Self> {
+        let (modules, wheels) = (
+            tools::dir().join("npm/node_modules"),
+            tools::dir().join("wheels"),
+        );
+        if !modules.is_dir() || !wheels.is_dir() {
+            tools::skip(what, "nothing to serve; run scripts/test.sh --tools");
+            return None;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/registry.py");
+        let more = tempfile::tempdir().unwrap();
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args([&modules, &wheels])
+            .arg(more.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, told) = (child.stderr.take().unwrap(), Arc::clone(&asked));
+        thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                told.lock().unwrap().push(line);
+            }
+        });
+        Some(Self {
+            child,
+            port: line.trim().parse().unwrap(),
+            asked,
+            more,
+        })
+    }
+
+    fn requests(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    /// A package of npm's, with its files.
+    fn publish(&self, name: &str, manifest: Value, files: &[(&str, &str)]) {
+        let dir = self.more.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let mut whole = json!({"name": name, "version": "1.0.0"});
+        for (key, value) in manifest.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        fs::write(dir.join("package.json"), whole.to_string()).unwrap();
+        for (file, text) in files {
+            fs::write(dir.join(file), text).unwrap();
+        }
+    }
+
+    /// A gateway whose installs come from here, with more lines of `[install]`.
+    fn world(&self) -> World {
+        let port = self.port;
+        let venv = tools::dir().join("venv/bin");
+        let node =
+            tools::on_path("node").map_or_else(PathBuf::new, |node| node.parent().unwrap().into());
+        World::with(&format!(
+            "[install]\nnpm_registry = \"http://127.0.0.1:{port}/\"\n\
+             python_index = \"http://127.0.0.1:{port}/simple\"\n\
+             [isolates]\npath = \"{}:{}:/usr/bin:/bin\"\n",
+            venv.display(),
+            node.display(),
+        ))
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn package(world: &World, mcp: &str) -> Value {
+    world.cli(&["mcp", "show", mcp])["package"].clone()
+}
+
+fn events(world: &World, event: &str) -> Vec<Value> {
+    let all = audit(world).into_iter();
+    all.filter(|record| record["event"] == event).collect()
+}
+
+/// Everything beneath a directory, links themselves.
+fn all_beneath(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                todo.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[test]
+fn what_npx_runs_is_installed_once_and_runs_without_registry_network_and_npm() {
+    let Some(mut registry) = Registry::new("npm install") else {
+        return;
+    };
+    let world = registry.world();
+    let command = ["npx", "-y", "@modelcontextprotocol/server-memory"];
+    // By default it would write beside its own program, which nobody can.
+    let memory = ["--env", "MEMORY_FILE_PATH={home}/memory.jsonl"];
+    world.mcp("memory", &memory, &command);
+    let found = package(&world, "memory");
+    assert_eq!(found["state"], "installed", "{found}");
+    assert_eq!(found["name"], "@modelcontextprotocol/server-memory");
+    assert_eq!(found["version"], "2026.8.31");
+    assert!(found["integrity"].as_str().unwrap().starts_with("sha512-"));
+    assert_eq!(found["lock_sha256"].as_str().unwrap().len(), 64);
+    let asked = registry.requests();
+    assert!(asked > 10, "it was downloaded: {asked} requests");
+    registry.end();
+
+    let said = events(&world, "isolate.installed");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0]["tree_sha256"], found["tree_sha256"]);
+    for user in ["ada", "ben"] {
+        let session = world.client(user);
+        let entities = json!({"entities": [{"name": user, "entityType": "x", "observations": []}]});
+        session.ask("memory.create_entities", entities);
+        let graph = session.ask("memory.read_graph", json!({}));
+        let other = if user == "ada" { "ben" } else { "ada" };
+        assert!(graph.contains(user) && !graph.contains(other), "{graph}");
+    }
+    assert_eq!(registry.requests(), asked, "and never again");
+    let isolate = world.isolate("memory", Some("ada"));
+    for pid in inhabitants(&isolate) {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        assert!(
+            words.contains("dist/index.js") && !words.contains("npx"),
+            "{words}"
+        );
+    }
+    if crate::world::am_root() {
+        let tree = PathBuf::from(found["path"].as_str().unwrap());
+        for path in all_beneath(&tree) {
+            let meta = path.symlink_metadata().unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (0, 0), "{path:?}");
+            assert!(meta.is_symlink() || meta.mode() & 0o7022 == 0, "{path:?}");
+        }
+    }
+    let homes = world.data_dir().join("homes");
+    for home in fs::read_dir(homes).unwrap().flatten() {
+        let name = home.file_name().into_string().unwrap();
+        assert!(
+            !name.starts_with("install-"),
+            "the installer's home is gone: {name}"
+        );
+    }
+}
+
+#[test]
+fn what_uvx_runs_is_installed_from_wheels_with_hashes() {
+    let Some(mut registry) = Registry::new("uv install") else {
+        return;
+    };
+    let world = registry.world();
+    let command = ["uvx", "mcp-server-time", "--local-timezone", "UTC"];
+    world.mcp("time", &[], &command);
+    let found = package(&world, "time");
+    assert_eq!(
+        (&found["manager"], &found["name"]),
+        (&json!("uv"), &json!("mcp-server-time"))
+    );
+    assert_eq!(found["version"], "2026.10.19");
+    assert!(
+        found["integrity"].as_str().unwrap().starts_with("sha256:"),
+        "{found}"
+    );
+    registry.end();
+    let ada = world.client("ada");
+    let time = json!({"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"});
+    let said = ada.ask("time.convert_time", time);
+    assert!(said.contains("21:00"), "{said}");
+}
+
+/// Many users' first calls meet where nothing is installed yet: one install, and all are answered.
+#[test]
+fn first_calls_of_many_wait_for_one_install_also_after_a_restart() {
+    let Some(registry) = Registry::new("single install") else {
+        return;
+    };
+    let mut world = registry.world();
+    let command = ["npx", "-y", "@modelcontextprotocol/server-memory@2026.8.31"];
+    world.mcp("memory", &[], &command);
+    let path = package(&world, "memory")["path"].clone();
+    assert_eq!(world.stop(), 0);
+    // Lost, as with a disk that was not backed up.
+    fs::remove_dir_all(world.data_dir().join("packages")).unwrap();
+    world.start();
+    assert_eq!(package(&world, "memory")["state"], "absent");
+    let sessions: Vec<_> = ["ada", "ben", "cleo", "dan"]
+        .map(|user| world.client(user))
+        .into();
+    thread::scope(|scope| {
+        for session in &sessions {
+            scope.spawn(|| session.ask("memory.read_graph", json!({})));
+        }
+    });
+    assert_eq!(
+        events(&world, "isolate.installed").len(),
+        2,
+        "one before, one after"
+    );
+    assert_eq!(
+        package(&world, "memory")["path"],
+        path,
+        "the same to the last byte"
+    );
+    world.kill_9();
+    world.start();
+    let asked = registry.requests();
+    let ada = world.client("eve");
+    ada.ask("memory.read_graph", json!({}));
+    assert_eq!(registry.requests(), asked, "it is found after a kill -9");
+}
+
+const SCRIPT: &str = "require('fs').writeFileSync(__dirname + '/ran', process.env.HOME)";
+
+fn canned() -> String {
+    format!("#!/bin/sh\n{}", crate::standard::CANNED)
+}
+
+#[test]
+fn install_scripts_run_only_where_the_definition_says_so() {
+    let Some(registry) = Registry::new("install scripts") else {
+        return;
+    };
+    let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node install.js"}});
+    let files = [("run.sh", canned()), ("install.js", SCRIPT.to_owned())];
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
+    registry.publish("scripted", manifest, &files);
+    let world = registry.world();
+    let ran = |mcp: &str| {
+        let path = package(&world, mcp)["path"].as_str().unwrap().to_owned();
+        fs::read_to_string(Path::new(&path).join("node_modules/scripted/ran")).ok()
+    };
+    world.mcp("off", &[], &["npx", "scripted"]);
+    assert_eq!(ran("off"), None);
+    world.mcp("on", &["--install-scripts", "true"], &["npx", "scripted"]);
+    let home = ran("on").expect("it ran");
+    assert!(home.contains("/homes/install-"), "{home}");
+}
+
+/// A package that was made to look around, and to leave traps for who takes it over.
+#[test]
+fn an_install_sees_no_user_and_what_it_leaves_opens_nothing() {
+    let Some(registry) = Registry::new("hostile install") else {
+        return;
+    };
+    let trap = "const fs = require('fs'), seen = {};\
+        for (const dir of fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\\n'))\
+            seen[dir.split(' ')[4]] = 1;\
+        fs.writeFileSync(__dirname + '/seen', Object.keys(seen).join('\\n') + '\\n' + \
+            Object.keys(process.env).join('\\n'));\
+        fs.rmSync(__dirname + '/run.sh'); fs.symlinkSync('/etc/passwd', __dirname + '/run.sh');";
+    let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node trap.js"}});
+    registry.publish(
+        "trap",
+        manifest,
+        &[("run.sh", &canned()), ("trap.js", trap)],
+    );
+    let world = registry.world();
+    let added = world.run(&[
+        "mcp",
+        "add",
+        "trap",
+        "--install-scripts",
+        "true",
+        "--",
+        "npx",
+        "trap",
+    ]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let refused = world.run(&["mcp", "publish", "trap"]);
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("is no file in it"),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("install_failed") || refused.stderr.contains("E0419"),
+        "{}",
+        refused.stderr
+    );
+    let honest = "const fs = require('fs'); fs.writeFileSync(__dirname + '/seen', \
+        fs.readFileSync('/proc/self/mountinfo', 'utf8') + JSON.stringify(process.env));";
+    let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node look.js"}});
+    registry.publish(
+        "look",
+        manifest,
+        &[("run.sh", &canned()), ("look.js", honest)],
+    );
+    world.mcp(
+        "look",
+        &[
+            "--install-scripts",
+            "true",
+            "--credential",
+            "KEY=env:KEY:optional",
+        ],
+        &["npx", "look"],
+    );
+    let path = package(&world, "look")["path"].as_str().unwrap().to_owned();
+    let seen = fs::read_to_string(Path::new(&path).join("node_modules/look/seen")).unwrap();
+    let homes = seen.lines().filter(|line| line.contains("/homes/"));
+    assert!(
+        homes.clone().all(|line| line.contains("/homes/install-")),
+        "{seen}"
+    );
+    assert!(!seen.contains("\"KEY\""), "{seen}");
+}
+
+#[test]
+fn a_failed_install_says_why_is_not_repeated_at_once_and_is_mended() {
+    let Some(registry) = Registry::new("failed install") else {
+        return;
+    };
+    let world = registry.world();
+    let refused = world.run(&["mcp", "add", "git", "--", "npx", "github:a/b"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("--install off"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(
+        world
+            .run(&["mcp", "add", "gone", "--", "npx", "no-such-package"])
+            .code,
+        0
+    );
+    let failed = world.run(&["mcp", "publish", "gone"]);
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.contains("404"), "{}", failed.stderr);
+    let asked = registry.requests();
+    let again = world.run(&["mcp", "discover", "gone"]);
+    assert!(
+        again.stderr.contains("could not be installed"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(registry.requests(), asked, "not at once");
+    let found = package(&world, "gone");
+    assert_eq!(found["state"], "failed");
+    assert!(found["detail"].as_str().unwrap().contains("404"), "{found}");
+    assert_eq!(events(&world, "isolate.install_failed").len(), 1);
+    // Mended: at once, without waiting.
+    registry.publish(
+        "no-such-package",
+        json!({"bin": "run.sh"}),
+        &[("run.sh", &canned())],
+    );
+    let done = world.cli(&["mcp", "install", "gone", "--again"]);
+    assert_eq!(done["state"], "installed", "{done}");
+    world.cli(&["mcp", "publish", "gone"]);
+}
+
+#[test]
+fn a_slow_install_is_ended_and_is_no_slow_start() {
+    let Some(registry) = Registry::new("slow install") else {
+        return;
+    };
+    let sleep = "setTimeout(() => {}, 600000)";
+    let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node sleep.js"}});
+    registry.publish(
+        "slow",
+        manifest,
+        &[("run.sh", &canned()), ("sleep.js", sleep)],
+    );
+    let world = registry.world();
+    let options = ["--install-scripts", "true", "--install-timeout", "5s"];
+    let words = [
+        &["mcp", "add", "slow"],
+        options.as_slice(),
+        &["--", "npx", "slow"],
+    ]
+    .concat();
+    assert_eq!(world.run(&words).code, 0);
+    let failed = world.run(&["mcp", "publish", "slow"]);
+    assert!(
+        failed.stderr.contains("took too long to install"),
+        "{}",
+        failed.stderr
+    );
+    assert!(failed.stderr.contains("within 5 s"), "{}", failed.stderr);
+    world.until("nothing runs", |world| {
+        world.processes().is_empty().then_some(())
+    });
+}
+
+/// A kill switch on the mcp ends its install as it ends its isolates.
+#[test]
+fn a_kill_switch_ends_an_install_that_is_under_way() {
+    let Some(registry) = Registry::new("killed install") else {
+        return;
+    };
+    let sleep = "setTimeout(() => {}, 600000)";
+    let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node sleep.js"}});
+    registry.publish(
+        "long",
+        manifest,
+        &[("run.sh", &canned()), ("sleep.js", sleep)],
+    );
+    let world = registry.world();
+    let words = [
+        "mcp",
+        "add",
+        "long",
+        "--install-scripts",
+        "true",
+        "--",
+        "npx",
+        "long",
+    ];
+    assert_eq!(world.run(&words).code, 0);
+    thread::scope(|scope| {
+        let install = scope.spawn(|| world.run(&["mcp", "install", "long"]));
+        world.until("npm runs its script", |world| {
+            let detail = package(world, "long");
+            let text = detail["detail"].as_str()?.to_owned();
+            (detail["state"] == "installing" && world.processes().len() >= 4).then_some(text)
+        });
+        let words = [
+            "kill-switch",
+            "on",
+            "--scope",
+            "mcp",
+            "--target",
+            "long",
+            "--reason",
+            "stop it",
+            "--yes",
+        ];
+        let switched = world.run(&words);
+        assert_eq!(switched.code, 0, "{}", switched.stderr);
+        assert!(world.processes().is_empty(), "gone before the answer");
+        let ended = install.join().unwrap();
+        assert_eq!(ended.code, 1, "{}", ended.stdout);
+        assert!(ended.stderr.contains("stop it"), "{}", ended.stderr);
+    });
+}
+
+/// `--again` takes what is new, and what runs of the old one is replaced as its calls end.
+#[test]
+fn an_install_again_replaces_what_runs() {
+    let Some(registry) = Registry::new("install again") else {
+        return;
+    };
+    registry.publish(
+        "renewed",
+        json!({"bin": "run.sh"}),
+        &[("run.sh", &canned())],
+    );
+    let world = registry.world();
+    world.mcp("renewed", &[], &["npx", "renewed", r#"{"content":[]}"#]);
+    let ada = world.client("ada");
+    let tool = ada.tools()[0].clone();
+    ada.call(&tool, json!({}));
+    let (before, old) = (
+        world.isolate("renewed", Some("ada")),
+        package(&world, "renewed"),
+    );
+    let newer = format!("{}\n# newer\n", canned());
+    registry.publish(
+        "renewed",
+        json!({"bin": "run.sh", "version": "1.0.1"}),
+        &[("run.sh", &newer)],
+    );
+    assert_eq!(
+        package(&world, "renewed")["version"],
+        "1.0.0",
+        "what is installed stays"
+    );
+    let new = world.cli(&["mcp", "install", "renewed", "--again"]);
+    assert_eq!(new["version"], "1.0.1", "{new}");
+    assert_ne!(new["path"], old["path"]);
+    world.until("the old one is gone", |world| {
+        let gone = world.isolates().iter().all(|one| one["id"] != before["id"]);
+        gone.then_some(())
+    });
+    ada.call(&tool, json!({}));
+    assert_ne!(world.isolate("renewed", Some("ada"))["id"], before["id"]);
+    world.cli(&["mcp", "archive", "renewed", "--yes"]);
+    let path = PathBuf::from(new["path"].as_str().unwrap());
+    assert!(!path.exists(), "an archived one leaves nothing");
+}
