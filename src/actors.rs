@@ -42,6 +42,7 @@ pub mod pending;
 pub mod plan;
 mod probe;
 pub mod record;
+mod relimit;
 pub mod ring;
 pub mod room;
 pub mod root;

@@ -127,6 +127,62 @@ fn every_isolate_has_a_cgroup_with_its_limits_below_its_users_sum() {
 }
 
 #[test]
+fn limits_change_in_what_runs_and_nobody_starts_again() {
+    if !has_cgroups("changes of limits") {
+        return;
+    }
+    let world = World::new();
+    world.demo(
+        "demo",
+        &["--memory", "200MiB", "--pids", "40", "--cpu", "1"],
+    );
+    let (ada, ben) = (world.client("ada"), world.client("ben"));
+    ada.ask(
+        "demo.note_put",
+        json!({"key": "kept", "value": "in memory"}),
+    );
+    ben.ask("demo.allocate", json!({"mib": 100}));
+    let before = ["ada", "ben"].map(|user| world.isolate("demo", Some(user)));
+    let pids = before.clone().map(|isolate| pid_of(&isolate));
+    let change = ["--memory", "256MiB", "--pids", "30", "--cpu", "0.5"];
+    world.cli(&[&["mcp", "update", "demo"], change.as_slice()].concat());
+    for (isolate, pid) in before.iter().zip(pids) {
+        let now = world.isolate("demo", isolate["user"].as_str());
+        assert_eq!((&now["id"], pid_of(&now)), (&isolate["id"], pid));
+        assert_eq!(now["memory_limit_bytes"], 256 << 20);
+        let leaves = leaves_of(&world, &now);
+        assert_eq!(memory_limit(&leaves), (256 << 20).to_string());
+        assert_eq!(
+            (pids_limit(&leaves).as_str(), cpu_limit(&leaves).as_str()),
+            ("30", "50000")
+        );
+    }
+    let changed = crate::kill::audit(&world);
+    let changed = changed
+        .iter()
+        .filter(|record| record["event"] == "isolate.limits_changed");
+    assert_eq!(changed.count(), 2);
+    // Who needs more than it may have now starts again; who does not goes on.
+    world.cli(&["mcp", "update", "demo", "--memory", "64MiB"]);
+    world.until("the large one is replaced", |world| {
+        let same = world
+            .isolates()
+            .iter()
+            .any(|one| one["id"] == before[1]["id"]);
+        (!same).then_some(())
+    });
+    assert_eq!(pid_of(&world.isolate("demo", Some("ada"))), pids[0]);
+    let kept = ada.ask("demo.note_get", json!({"key": "kept"}));
+    assert!(kept.contains("in memory"), "{kept}");
+    ben.ask("demo.whoami", json!({}));
+    let fresh = world.isolate("demo", Some("ben"));
+    assert_eq!(
+        memory_limit(&leaves_of(&world, &fresh)),
+        (64 << 20).to_string()
+    );
+}
+
+#[test]
 fn a_server_sees_itself_alone_and_starts_clean() {
     if !has_cgroups("walls of root") {
         return;

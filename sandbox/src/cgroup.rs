@@ -127,6 +127,14 @@ pub enum CgroupError {
         /// Who is in it.
         pids: Vec<i32>,
     },
+    /// Memory that is in use cannot be taken away.
+    #[error("{} MiB are in use, which is too much for a limit of {} MiB", held >> 20, limit >> 20)]
+    InUse {
+        /// Bytes that could not be given back.
+        held: u64,
+        /// The limit that was wanted.
+        limit: u64,
+    },
 }
 
 impl CgroupError {

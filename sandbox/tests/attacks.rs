@@ -431,5 +431,13 @@ fn rendered() -> String {
             writeln!(out, "| {what} | {answer} | {bare} |").unwrap();
         }
     }
+    out.push_str(
+        "\n## Hoards\n\nTaken until the kernel says no, and held (`sandbox/tests/hoards.rs`): each is refused \
+         at a limit of the isolate's own,\nor charged to its memory, and then the isolate is ended and its \
+         limit named.\n\n",
+    );
+    for (_, what) in crate::hoards::KINDS {
+        writeln!(out, "* {what}").unwrap();
+    }
     out
 }

@@ -13,6 +13,7 @@
 mod attacks;
 mod confinement;
 mod endings;
+mod hoards;
 mod languages;
 mod limits;
 mod probe;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         attacks::TESTS,
         confinement::TESTS,
         endings::TESTS,
+        hoards::TESTS,
         languages::TESTS,
         limits::TESTS,
         secrets::TESTS,

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         }
         ["guard", port] => guard(port.parse().unwrap()),
         ["network", port] => network(port.parse().unwrap()),
+        ["hoard", kind] => crate::hoards::run(kind),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
         ["daemon", word] => daemon(word),

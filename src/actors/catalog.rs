@@ -23,6 +23,7 @@ use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
+use super::relimit;
 use super::slot::Slot;
 
 pub use directory::Directory;
@@ -379,5 +380,7 @@ impl CatalogState {
                 self.ctx.close_slot(&slot, "the definition changed");
             }
         }
+        let ctx = Arc::clone(&self.ctx);
+        tokio::spawn(async move { relimit::settle(&ctx).await });
     }
 }

@@ -39,6 +39,7 @@ use super::clock::{id_bits, random};
 use super::ctx::Ctx;
 use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
+use super::relimit;
 use super::sessions::SessionsMsg;
 
 pub use calls::Recycle;
@@ -169,6 +170,11 @@ impl Control {
             }
             Err(_) => Err(late()),
         }
+    }
+
+    /// Returns when what runs has the limits that its definition has now: live, or it is being replaced.
+    pub async fn settle_limits(&self) {
+        relimit::settle(&self.ctx).await;
     }
 
     /// Records an administrator's action.

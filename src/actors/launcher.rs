@@ -170,6 +170,11 @@ pub trait Scope: Send + Sync {
     fn egress(&self) -> Option<EgressCount> {
         None
     }
+    /// Changes the kernel limits of what runs. Writes files: not for a runtime's worker.
+    ///
+    /// # Errors
+    /// It needs more than that already, or the kernel refuses: in words.
+    fn relimit(&self, limits: &Limits) -> Result<(), String>;
     /// Resource use now. Reads files: not for a runtime's worker.
     fn usage(&self) -> Usage;
     /// The cheap reading of the sweep: without the peak, and of the rare counters only those whose

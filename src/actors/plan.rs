@@ -218,7 +218,7 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         home,
         confinement: slot.mcp.confinement.clone(),
         on_denied: on_denied(ctx, slot, given.redactor.clone()),
-        limits: slot.mcp.limits,
+        limits: slot.limits(),
         user_limits: slot.user_limits,
         opening: Bytes::new(),
         extra,

@@ -149,7 +149,7 @@ impl Sum {
         if let Some(run) = slot.occupant() {
             let usage = run.record.usage();
             self.working_set += usage.memory.map_or(0, |memory| memory.working_set_bytes());
-            self.limit += slot.mcp.limits.memory_bytes;
+            self.limit += slot.limits().memory_bytes;
             self.processes += usage.pids.unwrap_or(0);
         }
         match state {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::domain::confinement::Confinement;
 use crate::domain::ids::{IsolateId, UserId};
+use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
 
 use super::launcher::{
@@ -250,6 +251,10 @@ impl Scope for ScriptedScope {
                     .is_some()
             });
         }
+    }
+
+    fn relimit(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
     }
 
     fn reap(&self, wait: Duration) -> BoxFuture<'_, Remains> {

@@ -202,6 +202,7 @@ pub struct Slot {
     changes: Arc<Changes>,
     wanted: AtomicBool,
     born: Instant,
+    limits: Mutex<Limits>,
     kept: Mutex<Kept>,
 }
 
@@ -231,6 +232,7 @@ impl Slot {
         changes: Arc<Changes>,
     ) -> Self {
         Self {
+            limits: Mutex::new(mcp.limits),
             id,
             key,
             mcp,
@@ -260,11 +262,21 @@ impl Slot {
         self.mcp.sharing
     }
 
+    /// The kernel limits of its runs, now: a definition's may change while it runs.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock()
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock() = limits;
+    }
+
     /// The memory limit that an OOM kill of this scope enforced, where it is ours.
     #[must_use]
     pub fn limit_of(&self, scope: OomScope) -> Option<u64> {
         match scope {
-            OomScope::Isolate => Some(self.mcp.limits.memory_bytes),
+            OomScope::Isolate => Some(self.limits().memory_bytes),
             OomScope::User => Some(self.user_limits.memory_bytes),
             OomScope::Host => None,
         }

@@ -170,16 +170,18 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// A short hash of everything that makes a running isolate differ: program, sharing, limits,
-    /// times, walls, credential slots (not their values).
+    /// A short hash of everything that makes a running isolate differ: program, sharing, files' limits,
+    /// times, walls, install, credential slots (not their values).
     /// Part of the isolate's key, so a changed definition gets a new isolate.
     #[must_use]
     pub fn config_hash(&self) -> String {
         let mut hasher = Sha256::new();
+        // Memory, processes and CPU change as it runs.
+        let fixed = (self.limits.open_files, self.limits.file_bytes);
         let view = (
             &self.program,
             &self.sharing,
-            &self.limits,
+            fixed,
             &self.times,
             &self.confinement,
         );

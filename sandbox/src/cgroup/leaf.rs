@@ -28,6 +28,9 @@ pub struct Entry {
     pub tasks: Vec<OwnedFd>,
 }
 
+/// Of a new memory limit, what may be in use: the kernel counts in batches, and servers go on.
+const RELIMIT_PERCENT: u64 = 90;
+
 impl Leaf {
     pub(super) fn new(tree: Arc<Tree>, rel: Arc<str>) -> Self {
         Self {
@@ -48,6 +51,28 @@ impl Leaf {
         self.tree.limit(&self.rel, limits, &rest)?;
         self.user_before = self.tree.counters(self.group());
         Ok(())
+    }
+
+    /// Changes its limits while its processes run.
+    ///
+    /// # Errors
+    /// They need more memory than that and nothing was changed; or the kernel refuses a limit.
+    pub fn relimit(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let memory = stats::read(&self.tree.hierarchies, &self.rel, Rare::All).memory;
+        let held = memory.map_or(0, |m| m.bytes.saturating_sub(m.cache_bytes.unwrap_or(0)));
+        // The kernel makes room by giving cache back, and then by killing.
+        if held > limits.memory_bytes / 100 * RELIMIT_PERCENT {
+            return Err(CgroupError::InUse {
+                held,
+                limit: limits.memory_bytes,
+            });
+        }
+        let all = [
+            Facility::CgroupMemory,
+            Facility::CgroupPids,
+            Facility::CgroupCpu,
+        ];
+        self.tree.limit(&self.rel, limits, &all)
     }
 
     /// The user's group.

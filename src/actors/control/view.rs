@@ -213,7 +213,7 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         calls_total: slot.calls(),
         restarts: slot.restarts(),
         memory_bytes: usage.memory.map(|memory| memory.bytes),
-        memory_limit_bytes: slot.mcp.limits.memory_bytes,
+        memory_limit_bytes: slot.limits().memory_bytes,
         pids: usage.pids,
         cpu_micros: usage.cpu_micros,
         cpu_millis: facts.cpu_millis,

@@ -23,8 +23,10 @@ use super::dying::Dying;
 use super::egress::Egress;
 use super::stage::Stage;
 use super::usage::usage;
+use super::walls::kernel;
 use crate::actors::launcher::{BoxFuture, EgressCount, LaunchError, Remains, Scope, Usage};
 use crate::domain::limits::{BURIALS_MAX, KILL_WAIT};
+use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
 
 /// First and longest pause between looks at a cgroup that is dying.
@@ -453,6 +455,16 @@ impl Scope for JailScope {
             return remains.oom;
         }
         self.run.leaf().as_ref().and_then(Leaf::oom).map(oom)
+    }
+
+    fn relimit(&self, limits: &Limits) -> Result<(), String> {
+        match self.run.leaf().as_ref() {
+            Some(leaf) => leaf
+                .relimit(&kernel(limits))
+                .map_err(|error| error.to_string()),
+            // It is over: there is nothing to limit.
+            None => Ok(()),
+        }
     }
 
     fn usage(&self) -> Usage {

@@ -263,7 +263,7 @@ pub(super) const fn profile(profile: Profile) -> sandbox::Profile {
     }
 }
 
-const fn kernel(limits: &Limits) -> KernelLimits {
+pub(super) const fn kernel(limits: &Limits) -> KernelLimits {
     KernelLimits {
         memory_bytes: limits.memory_bytes,
         pids: limits.pids,

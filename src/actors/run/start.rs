@@ -24,6 +24,7 @@ use crate::protocol::handshake;
 use super::super::handle::{CallError, Handle, Posed, Reply};
 use super::super::launcher::{LaunchError, Launched, Scope};
 use super::super::plan;
+use super::super::relimit;
 use super::super::slot::Order;
 use super::{RunArgs, RunMsg, Tasks, pumps, warden};
 
@@ -98,6 +99,7 @@ async fn launch(
     })?;
     args.occupant.record.redact_with(redactor);
     launch.opening = opening;
+    let limits = launch.limits;
     let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(LaunchError::Refused { step, detail })) => {
@@ -113,6 +115,7 @@ async fn launch(
         facts.degraded.clone_from(&launched.degraded);
     });
     carry(args, launched, myself, tasks);
+    relimit::born(&args.ctx, &args.slot, limits);
     Ok(())
 }
 

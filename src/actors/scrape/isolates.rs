@@ -181,7 +181,7 @@ fn write(ctx: &Ctx, all: &[One]) -> String {
             .map(|memory| float(memory.working_set_bytes()))
     });
     of(&mut page, &f::I_MEMORY_LIMIT, &|one| {
-        Some(float(one.slot.mcp.limits.memory_bytes))
+        Some(float(one.slot.limits().memory_bytes))
     });
     of(&mut page, &f::I_PROCESSES, &|one| one.usage.pids.map(float));
     of(&mut page, &f::I_CPU, &|one| {

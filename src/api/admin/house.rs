@@ -23,6 +23,7 @@ use crate::actors::system::System;
 use crate::config::Config;
 use crate::domain::confinement::Confinement;
 use crate::domain::ids::UserId;
+use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
 
 /// A running tree in a folder of its own.
@@ -176,6 +177,10 @@ impl Scope for ScriptScope {
 
     fn oom(&self) -> Option<OomScope> {
         None
+    }
+
+    fn relimit(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
     }
 
     fn reap(&self, _wait: Duration) -> BoxFuture<'_, Remains> {

@@ -108,7 +108,8 @@ pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<
     view(control, mcp).await
 }
 
-/// Changes a definition. Isolates of the old one are replaced as their calls end.
+/// Changes a definition. Memory, processes and CPU change in what runs; for anything else isolates of the
+/// old one are replaced as their calls end.
 ///
 /// # Errors
 /// As [`add`]; `conflict` if it is archived.
@@ -120,6 +121,7 @@ pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<
     }
     control.store().update_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
+    control.settle_limits().await;
     view(control, mcp).await
 }
 
