@@ -221,6 +221,7 @@ fn sleeper(number: usize) -> SpawnSpec {
         identity: somebody(),
         declared: Declared::default(),
         secrets: None,
+        descriptors: BTreeMap::new(),
         opening: Vec::new(),
         limits: limits(64 << 20, 32),
         user_limits: limits(1 << 30, 512),

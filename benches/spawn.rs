@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use legation::actors::jail::{Degrade, Jail, JailConfig, Walls};
-use legation::actors::launcher::{Extra, Launch, Launcher};
+use legation::actors::launcher::{Extra, Launch, Launcher, Secrets};
 use legation::config::Config;
 use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
@@ -382,7 +382,7 @@ impl Bench {
             args: args.clone(),
             env: BTreeMap::new(),
             home: self.home.clone(),
-            secrets: BTreeMap::new(),
+            secrets: Secrets::default(),
             confinement: Confinement {
                 profile: Some(profile),
                 ..Confinement::default()

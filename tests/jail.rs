@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use legation::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
-use legation::actors::launcher::{Exit, Extra, Launch, LaunchError, Launched, Launcher, Usage};
+use legation::actors::launcher::{
+    Exit, Extra, Launch, LaunchError, Launched, Launcher, Secrets, Usage,
+};
 use legation::domain::confinement::{Confinement, Profile};
 use legation::domain::ids::{IsolateId, UserId};
 use legation::domain::mcp::Limits;
@@ -217,7 +219,7 @@ impl Bench {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             home: self.home(),
-            secrets: BTreeMap::new(),
+            secrets: Secrets::default(),
             confinement: Confinement::default(),
             on_denied: None,
             limits: Limits {

@@ -125,6 +125,51 @@ fn a_file_is_its_isolates_alone_without_walls() {
     });
 }
 
+/// A credential that is neither in the environment nor in a file: an open descriptor.
+#[test]
+fn a_descriptor_holds_its_users_value_and_no_variable_says_it() {
+    let world = World::new();
+    let script = format!(
+        "cat <&3 | od -An -v -tx1 | tr -d ' \\n' > \"$HOME/seen\"; env > \"$HOME/told\"; \
+         exec {LEGATION} demo-mcp"
+    );
+    let add = [
+        "mcp",
+        "add",
+        "keys",
+        "--credential",
+        "KEY=fd:3",
+        "--read",
+        LEGATION,
+        "--",
+    ];
+    let added = world.run(&[&add[..], &["/bin/sh", "-c", &script]].concat());
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    set(&world, &["--shared"], "keys", b"for discovery only");
+    world.cli(&["mcp", "publish", "keys"]);
+    world.run(&["group", "add", "all"]);
+    world.cli(&["group", "grant", "all", "keys"]);
+    let (ada, eve) = (world.client("ada"), world.client("eve"));
+    set(&world, &["--user", "ada"], "keys", ADAS);
+    set(&world, &["--user", "eve"], "keys", EVES);
+    warm(&ada);
+    warm(&eve);
+    let seen = in_homes(&world, "seen");
+    assert!(
+        seen.contains(&hex(ADAS)) && seen.contains(&hex(EVES)),
+        "{seen:?}"
+    );
+    for told in in_homes(&world, "told") {
+        assert!(
+            !told.contains("KEY") && !told.contains("binary-part"),
+            "{told}"
+        );
+    }
+    let wrong = world.run(&["mcp", "add", "x", "--credential", "KEY=fd:2", "--", "true"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.stderr.contains("3 to 9"), "{}", wrong.stderr);
+}
+
 #[test]
 fn an_optional_file_that_is_not_set_costs_nothing() {
     let world = World::new();

@@ -8,6 +8,7 @@ mod link;
 mod probe;
 mod process;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ pub use process::{End, Process};
 use crate::cgroup::{CgroupError, Leaf, LeafName, Limits, Tree};
 use crate::facility::{Capabilities, Facility};
 use crate::plan::build::{Built, Ground, Order, Own, Refused};
-use crate::plan::secret::SecretFiles;
+use crate::plan::secret::{Secret, SecretFiles};
 use crate::plan::{Identity, PlanError, Program};
 use crate::profile::{Network, Profile};
 use crate::reach::{self, Declared};
@@ -142,6 +143,9 @@ pub struct SpawnSpec {
     pub file_bytes: u64,
     /// Files that only it sees; brings own mounts in every profile.
     pub secrets: Option<SecretFiles>,
+    /// Values that its server finds in open descriptors of these numbers, from 3 on: pipes that end behind
+    /// them. At most [`DESCRIPTOR_BYTES_MAX`](crate::plan::secret::DESCRIPTOR_BYTES_MAX) each.
+    pub descriptors: BTreeMap<i32, Secret>,
     /// What waits in its stdin when it begins; at most [`OPENING_BYTES_MAX`].
     pub opening: Vec<u8>,
 }
@@ -299,6 +303,7 @@ impl Host {
             open_files: spec.open_files,
             file_bytes: spec.file_bytes,
             secrets: spec.secrets.as_ref(),
+            descriptors: &spec.descriptors,
             program: &spec.program,
         };
         Ok(order.build(&self.0.ground)?)

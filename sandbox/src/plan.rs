@@ -20,7 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use secret::OwnedFiles;
+use secret::{OwnedFiles, Secret};
 use view::View;
 
 /// Bytes of a plan; arguments and environment have their own, smaller bound in the kernel (2 MiB).
@@ -76,6 +76,8 @@ pub enum Place {
     ServerSession,
     /// Into the home directory.
     Workdir,
+    /// Credentials that are descriptors: the last ones that are opened.
+    Pipes,
     /// The system call filter.
     Seccomp,
     /// The program.
@@ -107,6 +109,7 @@ impl Place {
             Self::Fork => "fork",
             Self::ServerSession => "server_session",
             Self::Workdir => "workdir",
+            Self::Pipes => "pipes",
             Self::Seccomp => "seccomp",
             Self::Exec => "exec",
         }
@@ -164,6 +167,8 @@ pub enum Step {
     Seccomp,
     /// `chdir`, in the server's process.
     Workdir(PathBuf),
+    /// Pipes with a value in each, at these numbers, in the server's process.
+    Pipes(BTreeMap<i32, Secret>),
 }
 
 impl Step {
@@ -187,6 +192,7 @@ impl Step {
             Self::Landlock { .. } => Place::Landlock,
             Self::Seccomp => Place::Seccomp,
             Self::Workdir(_) => Place::Workdir,
+            Self::Pipes(_) => Place::Pipes,
         }
     }
 }
@@ -283,6 +289,11 @@ pub enum PlanError {
     /// A name in the environment is empty or holds `=`.
     #[error("`{0}` is no name of an environment variable")]
     EnvName(String),
+    /// A value is too large for a pipe, or has the number of stdio.
+    #[error(
+        "descriptor {0} cannot hold its value: it is one of stdio's, or the value is too large"
+    )]
+    Descriptor(i32),
     /// Secret files have no plain directory, or one of them no plain name.
     #[error("`{0}` is no place for secret files")]
     SecretPlace(String),
@@ -325,6 +336,7 @@ impl Plan {
                 }
                 Step::Mounts(view) => view.check()?,
                 Step::Secrets(secrets) => secrets.files.check()?,
+                Step::Pipes(values) => secret::check_descriptors(values)?,
                 Step::Doors { ports } if ports.len() > PORTS_MAX => {
                     return Err(PlanError::Ports("there are too many"));
                 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sandbox::host::HostError;
 use sandbox::plan::build::Refused;
-use sandbox::plan::secret::{Secret, SecretFiles};
+use sandbox::plan::secret::{DESCRIPTOR_BYTES_MAX, Secret, SecretFiles};
 use sandbox::plan::view;
 use sandbox::status::Record;
 use sandbox::{Facility, Profile, SpawnSpec};
@@ -19,6 +19,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "secret_files_are_their_isolates_alone",
         secret_files_are_their_isolates_alone,
+    ),
+    (
+        "secrets_in_descriptors_are_read_once_and_inherited_by_nobody_else",
+        secrets_in_descriptors_are_read_once_and_inherited_by_nobody_else,
     ),
     (
         "the_most_and_largest_secret_files_fit",
@@ -42,6 +46,64 @@ fn given(mut spec: SpawnSpec, dir: &Path, files: &[(&str, &[u8])]) -> SpawnSpec 
     let dir = dir.to_owned();
     spec.secrets = Some(SecretFiles { dir, files });
     spec
+}
+
+/// Every number, the largest value, in every profile; nothing else is open, and the environment knows nothing.
+fn secrets_in_descriptors_are_read_once_and_inherited_by_nobody_else() -> Outcome {
+    let host = host()?;
+    let home = Home::new();
+    let largest = vec![b'x'; DESCRIPTOR_BYTES_MAX];
+    for profile in Profile::ALL {
+        // Read with builtins and by numbers that shells know; then once more, when it is empty.
+        let script = "for n in 3 4 5 6 7 8 9; do eval \"cat <&$n\" | cksum; done; cat <&3 | cksum; \
+            test -e /proc/self/fd/10 || echo nothing at 10; grep -c [s]3cret /proc/self/environ; read x";
+        let mut spec = within(shell(script), profile, &home.path());
+        for number in 3..=9 {
+            let value = if number == 9 {
+                largest.as_slice()
+            } else {
+                VALUE
+            };
+            spec.descriptors
+                .insert(number, Secret::new(value.to_vec().into()));
+        }
+        let mut run = Run::start(&host, &spec);
+        let sum = |bytes: &[u8]| cksum(bytes);
+        for number in 3..=9 {
+            let value = if number == 9 {
+                largest.as_slice()
+            } else {
+                VALUE
+            };
+            assert_eq!(run.line(), sum(value), "{number} in {profile}");
+        }
+        assert_eq!(run.line(), sum(b""), "read once, in {profile}");
+        assert_eq!(run.line(), "nothing at 10");
+        assert_eq!(run.line(), "0", "nothing of it is in the environment");
+    }
+    for (number, value) in [(2, VALUE), (3, &vec![0; DESCRIPTOR_BYTES_MAX + 1])] {
+        let mut spec = within(shell("exit 0"), Profile::None, &home.path());
+        spec.descriptors
+            .insert(number, Secret::new(value.to_vec().into()));
+        let refused = host.spawn(&spec).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("descriptor {number}")),
+            "{refused}"
+        );
+    }
+    Ok(())
+}
+
+fn cksum(bytes: &[u8]) -> String {
+    use std::io::Write;
+    let mut child = std::process::Command::new("cksum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let out = child.wait_with_output().unwrap().stdout;
+    String::from_utf8(out).unwrap().trim_end().to_owned()
 }
 
 fn secret_files_are_their_isolates_alone() -> Outcome {

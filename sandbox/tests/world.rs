@@ -104,6 +104,7 @@ pub(crate) fn spec(path: &str, args: &[&str]) -> SpawnSpec {
         open_files: 256,
         file_bytes: 1 << 20,
         secrets: None,
+        descriptors: BTreeMap::new(),
         opening: Vec::new(),
     }
 }

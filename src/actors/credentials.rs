@@ -17,6 +17,7 @@ use crate::domain::verdict::Verdict;
 use crate::storage::StoreError;
 
 use super::ctx::{Ctx, KnownSecrets};
+use super::launcher::Secrets;
 use super::slot::Slot;
 
 /// Sealed values by whose and for what.
@@ -122,8 +123,8 @@ pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
 pub(super) struct Given {
     /// Variables of its environment.
     pub(super) env: BTreeMap<String, SecretString>,
-    /// Files that only its isolate sees.
-    pub(super) files: BTreeMap<String, SecretSlice<u8>>,
+    /// What only its isolate sees.
+    pub(super) secrets: Secrets,
     /// Takes the values out of what its server writes.
     pub(super) redactor: Option<Arc<Redactor>>,
 }
@@ -175,7 +176,11 @@ pub(super) fn given(ctx: &Ctx, slot: &Slot) -> Result<Given, Verdict> {
                 given.env.insert(variable.to_string(), text);
             }
             Delivery::File(file) => {
-                given.files.insert(file.to_string(), value.clone());
+                given.secrets.files.insert(file.to_string(), value.clone());
+            }
+            Delivery::Fd(descriptor) => {
+                let number = i32::from(descriptor.number());
+                given.secrets.descriptors.insert(number, value.clone());
             }
         }
         values.push((name, value));

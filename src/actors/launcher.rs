@@ -58,8 +58,8 @@ pub struct Launch {
     pub args: Vec<String>,
     /// The whole environment of the server, templates filled in.
     pub env: BTreeMap<String, String>,
-    /// Files that only this isolate sees, beneath [`Launcher::secrets`].
-    pub secrets: BTreeMap<String, SecretSlice<u8>>,
+    /// What only this isolate sees.
+    pub secrets: Secrets,
     /// Working directory and `HOME`: `<homes>/<owner>/<mcp>`; the launcher makes it, mode 0700.
     pub home: PathBuf,
     /// The walls its definition asks for.
@@ -76,6 +76,15 @@ pub struct Launch {
     pub opening: Bytes,
     /// What it has to do with a package, if anything.
     pub extra: Extra,
+}
+
+/// Values that only one isolate sees.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// Files beneath [`Launcher::secrets`], by name.
+    pub files: BTreeMap<String, SecretSlice<u8>>,
+    /// Pipes that its server finds open, by number.
+    pub descriptors: BTreeMap<i32, SecretSlice<u8>>,
 }
 
 /// What a run has besides what its definition says: of its package, or because it installs one.

@@ -200,13 +200,13 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     // Last: what is given is nobody's to override, and is no template.
     let variables = given.env.iter();
     all.extend(variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
-    if !given.files.is_empty() {
+    if !given.secrets.files.is_empty() {
         all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone());
     }
-    let mut files = given.files;
+    let mut own = given.secrets;
     if let Some((of_job, more)) = ctx.packages.of_job(&slot.key) {
         extra = of_job;
-        files.extend(more);
+        own.files.extend(more);
     }
     let launch = Launch {
         isolate: slot.id.clone(),
@@ -214,7 +214,7 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         program,
         args: args.iter().map(|arg| names.fill(arg)).collect(),
         env: all,
-        secrets: files,
+        secrets: own,
         home,
         confinement: slot.mcp.confinement.clone(),
         on_denied: on_denied(ctx, slot, given.redactor.clone()),

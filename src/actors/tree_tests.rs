@@ -10,14 +10,6 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::domain::account::{Session, User};
-use crate::domain::code::Code;
-use crate::domain::ids::{CallId, ConnectionId, KeyId, McpId, SessionId, UserId};
-use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
-use crate::domain::name::{Name, ToolName};
-use crate::storage::Store;
-
 use super::audit::{Audit, Durability};
 use super::catalog::{Published, Route};
 use super::clock::{SetClock, id_bits};
@@ -32,6 +24,13 @@ use super::scripted::{Script, Scripted};
 use super::session::SessionHandle;
 use super::slot::{Slot, SlotState};
 use super::users::Users;
+use crate::config::Config;
+use crate::domain::account::{Session, User};
+use crate::domain::code::Code;
+use crate::domain::ids::{CallId, ConnectionId, KeyId, McpId, SessionId, UserId};
+use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
+use crate::domain::name::{Name, ToolName};
+use crate::storage::Store;
 
 /// Stands where the root would.
 struct Ground;

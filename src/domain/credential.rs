@@ -23,6 +23,38 @@ pub enum Delivery {
     Env(Variable),
     /// As a file in a directory of memory that only its isolate sees.
     File(SecretFile),
+    /// As an open descriptor with this number: a pipe that holds the value, and then its end.
+    Fd(Descriptor),
+}
+
+/// The number of a descriptor that a server is given: 3 to 9, as shells can write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Descriptor(u8);
+
+impl Descriptor {
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Descriptor {
+    type Error = DeliveryError;
+
+    fn try_from(number: u8) -> Result<Self, DeliveryError> {
+        match number {
+            3..=9 => Ok(Self(number)),
+            _ => Err(DeliveryError::Descriptor),
+        }
+    }
+}
+
+impl From<Descriptor> for u8 {
+    fn from(descriptor: Descriptor) -> Self {
+        descriptor.0
+    }
 }
 
 /// Whether a server starts without the value.
@@ -152,6 +184,7 @@ impl fmt::Display for Delivery {
         match self {
             Self::Env(variable) => write!(f, "env:{variable}"),
             Self::File(file) => write!(f, "file:{file}"),
+            Self::Fd(descriptor) => write!(f, "fd:{}", descriptor.number()),
         }
     }
 }
@@ -160,8 +193,11 @@ impl fmt::Display for Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// No known kind.
-    #[error("expected env:VARIABLE or file:FILENAME")]
+    #[error("expected env:VARIABLE, file:FILENAME or fd:NUMBER")]
     Kind,
+    /// The number after it.
+    #[error("a descriptor is a number from 3 to 9")]
+    Descriptor,
     /// The name after it.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -174,6 +210,10 @@ impl FromStr for Delivery {
         match text.split_once(':') {
             Some(("env", variable)) => Ok(Self::Env(Variable::parse(variable)?)),
             Some(("file", file)) => Ok(Self::File(SecretFile::parse(file)?)),
+            Some(("fd", number)) => {
+                let number: u8 = number.parse().map_err(|_| DeliveryError::Descriptor)?;
+                Ok(Self::Fd(number.try_into()?))
+            }
             _ => Err(DeliveryError::Kind),
         }
     }
@@ -202,13 +242,13 @@ impl Holder {
     }
 }
 
-/// Parses `NAME=env:VARIABLE` or `NAME=file:FILENAME`, with `:optional` behind it where the server starts without.
+/// Parses `NAME=env:VARIABLE`, `NAME=file:FILENAME` or `NAME=fd:NUMBER`, with `:optional` behind it where the server starts without.
 ///
 /// # Errors
 /// What is wrong with the text, for people.
 pub fn parse_slot(text: &str) -> Result<(CredentialName, CredentialSlot), String> {
     let Some((name, to)) = text.split_once('=') else {
-        return Err("expected NAME=env:VARIABLE or NAME=file:FILENAME".to_owned());
+        return Err("expected NAME=env:VARIABLE, NAME=file:FILENAME or NAME=fd:NUMBER".to_owned());
     };
     let (to, need) = match to.strip_suffix(":optional") {
         Some(to) => (to, Need::Optional),

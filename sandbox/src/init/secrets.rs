@@ -5,11 +5,12 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::mount::{MsFlags, mount as kernel_mount};
 use nix::unistd::{Gid, Uid, fchown};
 
@@ -17,6 +18,7 @@ use super::failed;
 use crate::plan::secret::OwnedFiles;
 use crate::plan::{Identity, Place};
 use crate::status::Failure;
+use crate::sys;
 use crate::sys::mount::{Attributes, Reach, set_attributes};
 
 /// Mounts memory over the directory, writes the files, and lets nobody write any more.
@@ -40,6 +42,25 @@ pub(super) fn mount(secrets: &OwnedFiles) -> Result<(), Failure> {
     std::fs::File::open(dir)
         .and_then(|own| set_attributes(own.as_fd(), Attributes::READ_ONLY, Reach::One))
         .map_err(|e| fail("make read-only", &e))
+}
+
+/// A pipe with the value and then its end, at this number and open in what is executed.
+pub(super) fn pipe(number: i32, value: &[u8]) -> io::Result<()> {
+    let (out, back) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    // It fits, or the pipe is not what it should be.
+    if nix::unistd::write(&back, value)? != value.len() {
+        return Err(Errno::EAGAIN.into());
+    }
+    drop(back);
+    fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
+    if out.as_raw_fd() == number {
+        fcntl(&out, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        // The server's from here on.
+        let _ = out.into_raw_fd();
+        return Ok(());
+    }
+    sys::duplicate(out.as_raw_fd(), number, sys::Place::Exactly)?;
+    Ok(())
 }
 
 fn write(path: &Path, value: &[u8], owner: Identity) -> io::Result<()> {

@@ -59,6 +59,10 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::NoNewPrivs => {
             prctl::set_no_new_privs().map_err(|e| failed(place, "set no_new_privs", &e.into()))
         }
+        Step::Pipes(values) => values.iter().try_for_each(|(number, value)| {
+            secrets::pipe(*number, value.bytes())
+                .map_err(|e| failed(place, &format!("open descriptor {number} for a secret"), &e))
+        }),
         Step::Workdir(path) => std::env::set_current_dir(path)
             .map_err(|e| failed(place, &format!("enter `{}`", path.display()), &e)),
     }

@@ -1,7 +1,9 @@
 //! From a profile to a plan: a pure function of the order, what the run needs, and what the host
 //! can do. What cannot be had is refused or named, never left out in silence.
 
-use super::secret::{OwnedFiles, SecretFiles};
+use std::collections::BTreeMap;
+
+use super::secret::{OwnedFiles, Secret, SecretFiles};
 use super::view::{Accounts, Needs, View};
 use super::{Identity, Plan, Program, Rlimits, Step};
 use crate::facility::{Facility, Missing};
@@ -36,6 +38,8 @@ pub struct Order<'a> {
     pub file_bytes: u64,
     /// Files that only it sees.
     pub secrets: Option<&'a SecretFiles>,
+    /// Values in descriptors of its server.
+    pub descriptors: &'a BTreeMap<i32, Secret>,
     /// What is run.
     pub program: &'a Program,
 }
@@ -281,6 +285,10 @@ impl Order<'_> {
             Some(Step::NoNewPrivs),
             landlock,
             Some(Step::Workdir(self.home.to_owned())),
+            step(
+                !self.descriptors.is_empty(),
+                Step::Pipes(self.descriptors.clone()),
+            ),
             step(uses(Facility::Seccomp), Step::Seccomp),
         ];
         Ok(Built {
@@ -358,6 +366,8 @@ mod tests {
 
     use super::*;
 
+    static NONE: BTreeMap<i32, Secret> = BTreeMap::new();
+
     fn order<'a>(
         profile: Profile,
         network: Network,
@@ -374,6 +384,7 @@ mod tests {
             open_files: 1,
             file_bytes: 1,
             secrets: None,
+            descriptors: &NONE,
             program,
         }
     }

@@ -111,6 +111,17 @@ impl SecretFiles {
     }
 }
 
+/// Bytes that a pipe holds without anybody who reads it.
+pub const DESCRIPTOR_BYTES_MAX: usize = 64 << 10;
+
+/// Numbers are above stdio's, values fit into a pipe.
+pub(super) fn check_descriptors(values: &BTreeMap<i32, Secret>) -> Result<(), PlanError> {
+    let wrong = values
+        .iter()
+        .find(|(number, value)| **number < 3 || value.bytes().len() > DESCRIPTOR_BYTES_MAX);
+    wrong.map_or(Ok(()), |(number, _)| Err(PlanError::Descriptor(*number)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -458,13 +458,12 @@ impl Scope for JailScope {
     }
 
     fn relimit(&self, limits: &Limits) -> Result<(), String> {
-        match self.run.leaf().as_ref() {
-            Some(leaf) => leaf
-                .relimit(&kernel(limits))
-                .map_err(|error| error.to_string()),
-            // It is over: there is nothing to limit.
-            None => Ok(()),
-        }
+        let leaf = self.run.leaf();
+        // Without one it is over, and there is nothing to limit.
+        let relimited = leaf
+            .as_ref()
+            .map_or(Ok(()), |leaf| leaf.relimit(&kernel(limits)));
+        relimited.map_err(|error| error.to_string())
     }
 
     fn usage(&self) -> Usage {

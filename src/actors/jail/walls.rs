@@ -122,7 +122,8 @@ impl Walls {
                 args: launch.args,
                 env: launch.env,
             },
-            secrets: files(secrets, &launch.secrets),
+            secrets: files(secrets, &launch.secrets.files),
+            descriptors: descriptors(&launch.secrets.descriptors),
             opening: launch.opening.to_vec(),
         })
     }
@@ -219,6 +220,14 @@ fn files(dir: &Path, values: &BTreeMap<String, SecretSlice<u8>>) -> Option<Secre
             .map(|(name, value)| (name.clone(), secret(value)))
             .collect(),
     })
+}
+
+fn descriptors(values: &BTreeMap<i32, SecretSlice<u8>>) -> BTreeMap<i32, Secret> {
+    let secret = |value: &SecretSlice<u8>| Secret::new(value.expose_secret().to_vec().into());
+    values
+        .iter()
+        .map(|(number, value)| (*number, secret(value)))
+        .collect()
 }
 
 fn refused(error: RangeError) -> LaunchError {

@@ -137,7 +137,7 @@ struct Traits {
     #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
     env: Vec<(String, String)>,
     /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
-    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME")]
+    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER")]
     credentials: Vec<(CredentialName, CredentialSlot)>,
     /// Memory of one isolate, like 512MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
