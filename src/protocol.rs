@@ -8,4 +8,5 @@ pub mod frame;
 pub mod handshake;
 pub mod jsonrpc;
 pub mod meta;
+pub mod modern;
 pub mod version;

@@ -366,11 +366,14 @@ fn the_python_sdk_finds_its_way() {
     }
     let key = world.key("ada");
     let script = format!("{}/tests/clients/python_sdk.py", env!("CARGO_MANIFEST_DIR"));
-    for (path, mode) in [("/mcp", "legacy"), ("/mcp/everything", "auto")] {
+    for (path, mode, version) in [
+        ("/mcp", "legacy", "2025-11-25"),
+        ("/mcp/everything", "auto", "2026-07-28"),
+    ] {
         let url = format!("{}{path}", world.url);
         let saw = saw(Command::new(&python).args([&script, &url, &key, mode]));
         all_is_well(&saw);
-        assert_eq!(saw["version"], "2025-11-25", "{saw}");
+        assert_eq!(saw["version"], version, "{saw}");
         assert!(
             saw["unknown"].as_str().unwrap().contains("no-such-tool"),
             "{saw}"

@@ -26,6 +26,7 @@ mod real;
 mod room;
 mod soak;
 mod standard;
+mod stateless;
 mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;

@@ -1,8 +1,8 @@
 //! The face for every MCP client: Streamable HTTP on the client port.
 //!
 //! `/mcp` shows all tools of a user under their exposed names, `/mcp/<name>` those of one mcp under
-//! their own. Versions 2025-03-26 to 2025-11-25, with sessions; the client's key (or a session's token)
-//! is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
+//! their own. Versions 2025-03-26 to 2025-11-25 with sessions, and 2026-07-28 without; the client's key (or a
+//! session's token) is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
 //! audit and isolates do not know which client asks.
 //!
 //! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
@@ -14,8 +14,10 @@ mod flights;
 mod headers;
 mod listen;
 mod methods;
+mod modern;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -48,6 +50,8 @@ struct Shared(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     front: Front,
+    /// Requests of clients without sessions, whose own ids are no names among those of others.
+    numbers: AtomicU64,
     flights: Flights,
     listeners: Listeners,
     body_bytes_max: usize,
@@ -61,6 +65,7 @@ pub fn router(front: Front, body_bytes_max: usize) -> Router {
         .route("/mcp/{name}", methods())
         .with_state(Shared(Arc::new(Inner {
             front,
+            numbers: AtomicU64::new(0),
             flights: Flights::default(),
             listeners: Listeners::default(),
             body_bytes_max,
@@ -81,6 +86,9 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
             return refused(error);
         }
     };
+    if head.is_modern() {
+        return modern::take(&shared, &head, request).await;
+    }
     // Who names a session is known before a large body is read; whoever begins sends a small one.
     let session = if head.names_a_session() {
         match shared
@@ -179,6 +187,7 @@ async fn answer(
                     bytes,
                     id,
                     params,
+                    stateless: false,
                 };
                 match (other, view.as_deref(), Method::of(other)) {
                     ("tools/call", ..) => call::call(asked).await,

@@ -13,10 +13,13 @@ use crate::domain::limits::META_MEMBERS_MAX;
 /// `_meta` in two parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Split {
-    /// Its members but for the token, raw, with commas between and no braces around.
+    /// Its members but for the token and what only a newer version knows, raw, with commas between and no braces
+    /// around.
     pub members: Vec<u8>,
     /// `progressToken`, raw.
     pub token: Option<String>,
+    /// Whether something was left out that is of no concern to a server of an older version.
+    pub cut: bool,
 }
 
 /// Splits `_meta`; nothing gives nothing.
@@ -30,7 +33,8 @@ pub fn split(meta: Option<&RawValue>) -> Result<Split, serde_json::Error> {
     }
 }
 
-/// Parameters whose `_meta` asks for no progress: the same, if it did not.
+/// Parameters whose `_meta` asks for no progress, and has nothing that only a newer version knows: the same, if
+/// that is so already.
 ///
 /// # Errors
 /// They are no object, or `_meta` is not one that [`split`] takes.
@@ -46,8 +50,8 @@ pub fn without_token(params: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     let Params { meta } = serde_json::from_str(params)?;
     let split = split(meta)?;
     let place = meta.and_then(|meta| super::envelope::locate(params.as_bytes(), meta));
-    match (split.token, place) {
-        (Some(_), Some(place)) => {
+    match (split.token.is_some() || split.cut, place) {
+        (true, Some(place)) => {
             let members = String::from_utf8(split.members).map_err(serde_json::Error::custom)?;
             let (before, after) = (params.get(..place.start), params.get(place.end..));
             let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
@@ -79,7 +83,9 @@ impl<'de> Deserialize<'de> for Split {
                     if !seen.insert(key.0.to_string()) {
                         return Err(A::Error::custom("a member stands there twice"));
                     }
-                    if key.0 == "progressToken" {
+                    if super::modern::is_only_modern(&key.0) {
+                        split.cut = true;
+                    } else if key.0 == "progressToken" {
                         let token = value.get();
                         if !token.starts_with('"') && token.parse::<i64>().is_err() {
                             return Err(A::Error::custom("no token"));
@@ -129,6 +135,22 @@ mod tests {
             of(r#"{"progressToken":7}"#).unwrap().token.as_deref(),
             Some("7")
         );
+    }
+
+    #[test]
+    fn what_only_a_newer_version_knows_does_not_reach_a_server() {
+        let meta = of(
+            r#"{"io.modelcontextprotocol/logLevel":"info","io.modelcontextprotocol/related-task":{"a":1},"x":2}"#,
+        );
+        let meta = meta.unwrap();
+        assert!(meta.cut);
+        let members = String::from_utf8(meta.members).unwrap();
+        assert_eq!(
+            members,
+            r#""io.modelcontextprotocol/related-task":{"a":1},"x":2"#
+        );
+        let params = r#"{"_meta":{"io.modelcontextprotocol/clientInfo":{}},"uri":"x"}"#;
+        assert_eq!(without_token(params).unwrap(), r#"{"_meta":{},"uri":"x"}"#);
     }
 
     #[test]

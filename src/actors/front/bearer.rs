@@ -22,17 +22,26 @@ use super::{Front, Refusal, Registration, ToolView};
 
 /// Keys that were found good, by their digest.
 #[derive(Debug, Default)]
-pub struct Bearers(papaya::HashMap<String, KeyId>);
+pub struct Bearers {
+    keys: papaya::HashMap<String, KeyId>,
+    /// The sessions of keys whose clients have none of their own.
+    standing: papaya::HashMap<KeyId, SessionId>,
+    /// One is begun at a time, so that many first requests begin one.
+    beginning: tokio::sync::Mutex<()>,
+}
 
 impl Bearers {
     fn remember(&self, digest: String, key: &KeyId) {
-        let known = self.0.pin();
+        let known = self.keys.pin();
         if known.len() >= BEARERS_MAX {
             known.clear();
         }
         known.insert(digest, key.clone());
     }
 }
+
+/// What a standing session is called in tables.
+const STANDING: &str = "clients without sessions";
 
 fn refuse(code: Code, message: &str) -> Refusal {
     Refusal {
@@ -88,6 +97,54 @@ impl Front {
         let metrics = &self.ctx.metrics;
         metrics.auth(AuthMethod::Session, outcome, began.elapsed());
         decided
+    }
+
+    /// The session in whose name a client is served that knows of no sessions: its key's own standing one,
+    /// which is begun anew when it has ended.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the bearer is not good, or its user or key is suspended.
+    pub async fn standing(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
+        if PresharedKey::parse(bearer).is_err() {
+            return self.by_token(bearer);
+        }
+        let began = Instant::now();
+        let decided = self.stood(bearer).await;
+        let outcome = decided
+            .as_ref()
+            .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+        let metrics = &self.ctx.metrics;
+        metrics.auth(AuthMethod::Session, outcome, began.elapsed());
+        decided
+    }
+
+    async fn stood(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
+        let ctx = &self.ctx;
+        let key = known_key(ctx, bearer).await.inspect_err(|refusal| {
+            record_refused(ctx, None, refusal);
+        })?;
+        if let Some(session) = self.standing_of(&key) {
+            return Ok(session);
+        }
+        let _turn = ctx.bearers.beginning.lock().await;
+        if let Some(session) = self.standing_of(&key) {
+            return Ok(session);
+        }
+        let session = self.begin(bearer, STANDING.to_owned()).await?;
+        let standing = ctx.bearers.standing.pin();
+        if standing.len() >= BEARERS_MAX {
+            standing.clear();
+        }
+        standing.insert(key, session.id().clone());
+        Ok(session)
+    }
+
+    fn standing_of(&self, key: &KeyId) -> Option<Arc<SessionHandle>> {
+        let ctx = &self.ctx;
+        let id = ctx.bearers.standing.pin().get(key)?.bits();
+        let session = ctx.sessions.pin().get(&id).cloned()?;
+        // What ended it may be over; whoever may not begin again is told so.
+        takes(ctx, &session, None).is_ok().then_some(session)
     }
 
     fn by_token(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
@@ -177,7 +234,7 @@ impl Front {
 async fn known_key(ctx: &Ctx, bearer: &str) -> Result<KeyId, Refusal> {
     let presented = PresharedKey::parse(bearer).map_err(|_| gone())?;
     let digest = presented.digest(&access(ctx)?.pepper);
-    if let Some(key) = ctx.bearers.0.pin().get(&digest) {
+    if let Some(key) = ctx.bearers.keys.pin().get(&digest) {
         return Ok(key.clone());
     }
     let key = key_of(ctx, bearer).await?;

@@ -8,6 +8,7 @@ use crate::actors::front::{Answer, Failure, Outcome};
 use crate::api::error::{json, millis, put_number, put_string};
 use crate::domain::code::Code;
 use crate::protocol::jsonrpc;
+use crate::protocol::modern::{self, Kept};
 use crate::telemetry::metrics::labels;
 
 /// Room for everything but what is inside.
@@ -50,6 +51,19 @@ pub(super) fn body_of_error(id: &str, code: i64, message: &str, ours: Option<Cod
     out.freeze()
 }
 
+/// The same with data, which is JSON.
+pub(super) fn body_of_error_with(id: &str, code: i64, message: &str, data: &str) -> Bytes {
+    let mut out = begin(id, message.len() + data.len());
+    out.put_slice(b"\"error\":{\"code\":");
+    out.put_slice(code.to_string().as_bytes());
+    out.put_slice(b",\"message\":");
+    put_string(&mut out, message);
+    out.put_slice(b",\"data\":");
+    out.put_slice(data.as_bytes());
+    out.put_slice(b"}}");
+    out.freeze()
+}
+
 /// The answer in place of one that there is no room for.
 pub(super) fn unread(id: &str, length: usize) -> Bytes {
     let text = format!(
@@ -66,19 +80,44 @@ pub(super) fn counts_as(outcome: &Outcome) -> labels::RpcOutcome {
     }
 }
 
+/// For whom an answer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Era<'a> {
+    /// A client with a session: what its server wrote is what it is to get.
+    Sessions,
+    /// One of a version that wants more in a result than older servers write.
+    Stateless {
+        /// Who answers.
+        server: &'a str,
+        /// How long the result may be kept.
+        kept: Kept,
+    },
+}
+
+impl Era<'_> {
+    fn result(self, id: &str, result: &[u8]) -> Bytes {
+        match self {
+            Self::Sessions => body_of_result(id, result),
+            Self::Stateless { server, kept } => {
+                body_of_result(id, &modern::complete(result, server, kept))
+            }
+        }
+    }
+}
+
 /// The answer to a tool's call, whatever became of it.
-pub(super) fn of_tool(id: &str, outcome: &Outcome) -> Bytes {
+pub(super) fn of_tool(id: &str, outcome: &Outcome, era: Era<'_>) -> Bytes {
     match outcome {
-        Outcome::Answered(answer) => answered(id, answer),
-        Outcome::Failed(failure) => failed(id, failure),
+        Outcome::Answered(answer) => answered(id, answer, era),
+        Outcome::Failed(failure) => failed(id, failure, era),
     }
 }
 
 /// The answer to another request. There is no result that could tell of a failure.
-pub(super) fn of_method(id: &str, outcome: &Outcome) -> Bytes {
+pub(super) fn of_method(id: &str, outcome: &Outcome, era: Era<'_>) -> Bytes {
     match outcome {
-        Outcome::Answered(answer) => answered(id, answer),
-        Outcome::Failed(failure) if failure.error.is_some() => failed(id, failure),
+        Outcome::Answered(answer) => answered(id, answer, era),
+        Outcome::Failed(failure) if failure.error.is_some() => failed(id, failure, era),
         Outcome::Failed(failure) => {
             let code = jsonrpc::INTERNAL_ERROR;
             body_of_error(id, code, &failure.text, Some(failure.code))
@@ -87,13 +126,13 @@ pub(super) fn of_method(id: &str, outcome: &Outcome) -> Bytes {
 }
 
 /// The server's result is passed on as it is.
-fn answered(id: &str, answer: &Answer) -> Bytes {
+fn answered(id: &str, answer: &Answer, era: Era<'_>) -> Bytes {
     let result = answer.line.get(answer.result.clone()).unwrap_or_default();
     if result.first() == Some(&b'{') {
         if is_tool_error(result) {
             answer.meter.ended(labels::Outcome::ToolError);
         }
-        return body_of_result(id, result);
+        return era.result(id, result);
     }
     answer.meter.ended(labels::Outcome::RpcError);
     let text = format!(
@@ -116,8 +155,13 @@ fn is_tool_error(result: &[u8]) -> bool {
 
 /// What the server itself calls an error stays one; a tool that is not there is one by the
 /// specification; everything else is a result for the model to read and act on.
-fn failed(id: &str, failure: &Failure) -> Bytes {
+fn failed(id: &str, failure: &Failure, era: Era<'_>) -> Bytes {
     if let Some(error) = &failure.error {
+        let newer = match era {
+            Era::Sessions => None,
+            Era::Stateless { .. } => modern::error(error),
+        };
+        let error = newer.as_ref().unwrap_or(error);
         let mut out = begin(id, error.len());
         out.put_slice(b"\"error\":");
         out.put_slice(error);
@@ -128,8 +172,8 @@ fn failed(id: &str, failure: &Failure) -> Bytes {
         let code = jsonrpc::INVALID_PARAMS;
         return body_of_error(id, code, &failure.text, Some(failure.code));
     }
-    let mut out = begin(id, failure.text.len() + FRAME_BYTES);
-    out.put_slice(b"\"result\":{\"content\":[{\"type\":\"text\",\"text\":");
+    let mut out = BytesMut::with_capacity(failure.text.len() + 2 * FRAME_BYTES);
+    out.put_slice(b"{\"content\":[{\"type\":\"text\",\"text\":");
     put_string(&mut out, &failure.text);
     out.put_slice(b"}],\"isError\":true,\"_meta\":{\"legation/error\":");
     put_string(&mut out, failure.code.as_str());
@@ -139,8 +183,8 @@ fn failed(id: &str, failure: &Failure) -> Bytes {
         out.put_slice(b",\"legation/retry_after_ms\":");
         put_number(&mut out, millis(wait));
     }
-    out.put_slice(b"}}}");
-    out.freeze()
+    out.put_slice(b"}}");
+    era.result(id, &out)
 }
 
 fn begin(id: &str, inside: usize) -> BytesMut {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -13,10 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::answer::Era;
 use super::events::Events;
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
+use super::modern::GATEWAY;
 use super::{Shared, answer, methods, rpc_method};
 use crate::actors::front::{Aside, Called, Front, Method, Progress};
 use crate::actors::session::SessionHandle;
@@ -25,6 +29,7 @@ use crate::api::shares;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
 use crate::protocol::jsonrpc;
 use crate::protocol::meta::{self, Split};
+use crate::protocol::modern::Kept;
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
 
 #[derive(Deserialize)]
@@ -50,6 +55,8 @@ pub(super) struct Asked<'a> {
     /// What the client calls it; raw.
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
+    /// Whether its client knows of no sessions: then who lets go of a request cancels it.
+    pub(super) stateless: bool,
 }
 
 /// Work that does not need its request any more.
@@ -60,6 +67,8 @@ struct Job {
     what: What,
     /// Arguments or parameters; an object.
     given: Bytes,
+    /// Who answers, if its client knows of no sessions.
+    server: Option<String>,
     outcome: RpcOutcome,
     _flight: Flight,
 }
@@ -108,7 +117,7 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
         Some("null") | None => Bytes::from_static(b"{}"),
         Some(_) => return invalid("`arguments` must be an object"),
     };
-    let Ok(Split { members, token }) = meta::split(params.meta) else {
+    let Ok(Split { members, token, .. }) = meta::split(params.meta) else {
         return invalid(
             "`_meta` must be an object of at most 256 members, and `progressToken` text or a whole \
              number",
@@ -130,7 +139,8 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
         Some(token) => {
             let key = asked.session.key.clone();
             let id = asked.id.to_owned();
-            streamed(Body::new(Events::new(news, token, task, key, id)))
+            let events = Events::new(news, token, task, key, id);
+            streamed(Body::new(events.cancels(asked.stateless)))
         }
         None => asked.whole(task).await,
     }
@@ -162,7 +172,11 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
 
 impl Asked<'_> {
     async fn whole(self, task: JoinHandle<Bytes>) -> Response {
-        match task.await {
+        let done = match self.stateless {
+            true => AbortOnDropHandle::new(task).await,
+            false => task.await,
+        };
+        match done {
             Ok(body) => {
                 let length = body.len();
                 let answered = shares::json(body, &self.session.key);
@@ -176,21 +190,36 @@ impl Asked<'_> {
     /// Begins work on its own: a connection that is lost does not cancel it.
     fn begin(self, what: What, given: Bytes) -> Result<JoinHandle<Bytes>, NoPlace> {
         let flights = &self.shared.0.flights;
+        let place = self.place()?;
+        let name = place.id().to_owned();
         let job = Job {
             front: self.shared.0.front.clone(),
             session: Arc::clone(self.session),
             id: self.id.to_owned(),
             what,
             given,
+            server: self
+                .stateless
+                .then(|| self.view.unwrap_or(GATEWAY).to_owned()),
             outcome: RpcOutcome::Cancelled,
-            _flight: flights.enter(self.session, self.id)?,
+            _flight: place,
         };
         let task = tokio::spawn(job.done());
-        flights.started(self.session, self.id, task.abort_handle());
+        flights.started(self.session, &name, task.abort_handle());
         Ok(task)
     }
 
-    fn no_place(self, why: &NoPlace) -> Response {
+    /// A place among what is under way. Ids of clients that share a session are no names.
+    pub(super) fn place(self) -> Result<Flight, NoPlace> {
+        let shared = &self.shared.0;
+        if !self.stateless {
+            return shared.flights.enter(self.session, self.id);
+        }
+        let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
+        shared.flights.enter(self.session, &format!("#{number}"))
+    }
+
+    pub(super) fn no_place(self, why: &NoPlace) -> Response {
         let (code, why) = match why {
             NoPlace::Twice => (
                 jsonrpc::INVALID_REQUEST,
@@ -206,6 +235,13 @@ impl Asked<'_> {
 }
 
 impl Job {
+    fn era(&self, kept: Kept) -> Era<'_> {
+        match &self.server {
+            Some(server) => Era::Stateless { server, kept },
+            None => Era::Sessions,
+        }
+    }
+
     async fn done(mut self) -> Bytes {
         let (body, outcome) = self.work().await;
         self.outcome = outcome;
@@ -236,11 +272,16 @@ impl Job {
                     progress: progress.clone(),
                 };
                 let outcome = self.front.call(&self.session, called, given, &aside).await;
-                (answer::of_tool(id, &outcome), answer::counts_as(&outcome))
+                let body = answer::of_tool(id, &outcome, self.era(Kept::Unsaid));
+                (body, answer::counts_as(&outcome))
             }
             What::Method(method, mcp) => {
                 match self.front.ask(&self.session, mcp, *method, given).await {
-                    Some(outcome) => (answer::of_method(id, &outcome), answer::counts_as(&outcome)),
+                    Some(outcome) => {
+                        let era = self.era(Kept::of(method.name()));
+                        let body = answer::of_method(id, &outcome, era);
+                        (body, answer::counts_as(&outcome))
+                    }
                     None => {
                         let why = methods::no_view(mcp).to_string();
                         let code = jsonrpc::INVALID_REQUEST;

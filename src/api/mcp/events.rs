@@ -30,6 +30,16 @@ pub(super) struct Events {
     task: Option<JoinHandle<Bytes>>,
     answer: Option<Pieces>,
     alive: Interval,
+    /// Whether who lets go of the stream cancels the request.
+    cancels: bool,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take().filter(|_| self.cancels) {
+            task.abort();
+        }
+    }
 }
 
 impl Events {
@@ -51,7 +61,13 @@ impl Events {
             task: Some(task),
             answer: None,
             alive,
+            cancels: false,
         }
+    }
+
+    pub(super) const fn cancels(mut self, cancels: bool) -> Self {
+        self.cancels = cancels;
+        self
     }
 }
 

@@ -24,6 +24,13 @@ pub(super) struct Flight {
     id: String,
 }
 
+impl Flight {
+    /// What it is found by.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 /// Why there is no place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoPlace {

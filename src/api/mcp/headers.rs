@@ -9,9 +9,12 @@ use crate::api::error::Error;
 use crate::domain::code::Code;
 use crate::domain::limits::PRESENTED_KEY_BYTES_MAX;
 use crate::domain::token::PresharedKey;
+use crate::protocol::modern::Says;
 use crate::protocol::version;
 
 const VERSION: &str = "mcp-protocol-version";
+const METHOD: &str = "mcp-method";
+const NAME: &str = "mcp-name";
 
 /// The headers we look at.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ pub(super) struct Head {
     pub(super) session: Option<String>,
     /// Whether it takes a stream of events.
     pub(super) takes_events: bool,
-    version: Option<String>,
+    /// What it repeats of its message.
+    pub(super) says: Says,
 }
 
 impl Head {
@@ -73,13 +77,25 @@ impl Head {
             bearer: bearer(headers)?,
             session: text(headers, SESSION),
             takes_events: false,
-            version: text(headers, VERSION),
+            says: Says {
+                version: text(headers, VERSION),
+                method: text(headers, METHOD),
+                name: text(headers, NAME),
+                unclear: [VERSION, METHOD, NAME]
+                    .iter()
+                    .any(|name| is_unclear(headers, name)),
+            },
         })
+    }
+
+    /// Whether it is of a client without sessions.
+    pub(super) fn is_modern(&self) -> bool {
+        self.session.is_none() && self.says.is_modern(&version::LEGACY)
     }
 
     /// Refuses a version we do not speak. Without one it is an old client's.
     pub(super) fn check_version(&self) -> Result<(), Error> {
-        match &self.version {
+        match &self.says.version {
             Some(asked) if !version::LEGACY.contains(&asked.as_str()) => {
                 let shown: String = asked.chars().take(32).collect();
                 Err(Error::invalid(format!(
@@ -91,6 +107,12 @@ impl Head {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a header is there twice, or is no text.
+fn is_unclear(headers: &HeaderMap, name: &str) -> bool {
+    let mut all = headers.get_all(name).iter();
+    all.next().is_some_and(|value| value.to_str().is_err()) || all.next().is_some()
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -40,34 +40,15 @@ struct Place {
 
 impl Listeners {
     /// Answers with a stream that ends with the session, the server, or its successor.
-    pub(super) fn listen(&self, session: &SessionHandle, mut lists: Lists) -> Response {
+    pub(super) fn listen(&self, session: &SessionHandle, lists: Lists) -> Response {
         let place = self.enter(session);
-        let (tell, told) = mpsc::channel(UNREAD_MAX);
-        let task = tokio::spawn(async move {
-            let over = place.over.clone();
-            let telling = async {
-                loop {
-                    let bytes = match lists.next().await {
-                        ListChange::Changed => Bytes::from_static(CHANGED),
-                        ListChange::Same => Bytes::from_static(ALIVE),
-                        ListChange::Over => return,
-                    };
-                    // Unread for long, or gone.
-                    if tell.send_timeout(bytes, MCP_UNREAD_MAX).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                () = telling => {}
-                () = over.cancelled() => {}
-            }
-            drop(place);
-        });
-        streamed(Body::new(Told {
-            told,
-            _task: Aborts(task),
-        }))
+        let over = place.over.clone();
+        let words = Words {
+            first: None,
+            changed: Some(Bytes::from_static(CHANGED)),
+            last: None,
+        };
+        words.told(lists, over, place)
     }
 
     fn enter(&self, session: &SessionHandle) -> Place {
@@ -81,6 +62,62 @@ impl Listeners {
             session,
             over,
         }
+    }
+}
+
+/// What is said on a stream.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// At once.
+    pub(super) first: Option<Bytes>,
+    /// When the list of tools has changed, if that is told.
+    pub(super) changed: Option<Bytes>,
+    /// When nothing else will come.
+    pub(super) last: Option<Bytes>,
+}
+
+impl Words {
+    /// A stream that ends with the session or the server, and gives back its place then.
+    pub(super) fn tell(self, lists: Lists, place: impl Send + 'static) -> Response {
+        self.told(lists, CancellationToken::new(), place)
+    }
+
+    fn told(
+        self,
+        mut lists: Lists,
+        over: CancellationToken,
+        place: impl Send + 'static,
+    ) -> Response {
+        let (tell, told) = mpsc::channel(UNREAD_MAX);
+        let task = tokio::spawn(async move {
+            // Unread for long, or gone.
+            let say = async |bytes: Option<Bytes>| match bytes {
+                Some(bytes) => tell.send_timeout(bytes, MCP_UNREAD_MAX).await.is_ok(),
+                None => true,
+            };
+            let telling = async {
+                let mut reads = say(self.first).await;
+                while reads {
+                    reads = match lists.next().await {
+                        ListChange::Changed => say(self.changed.clone()).await,
+                        ListChange::Same => say(Some(Bytes::from_static(ALIVE))).await,
+                        ListChange::Over => {
+                            say(self.last).await;
+                            return;
+                        }
+                    };
+                }
+            };
+            tokio::select! {
+                () = telling => {}
+                () = over.cancelled() => {}
+            }
+            drop(place);
+        });
+        streamed(Body::new(Told {
+            told,
+            _task: Aborts(task),
+        }))
     }
 }
 

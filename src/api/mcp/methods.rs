@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::response::Response;
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -87,7 +87,7 @@ pub(super) async fn initialize(
 }
 
 /// What can be asked here. Of lists, that of tools tells when it changes.
-fn put_capabilities(out: &mut BytesMut, able: Abilities) {
+pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     for (is_able, name) in [
         (able.resources, &b",\"resources\":{}"[..]),
@@ -131,12 +131,24 @@ pub(super) fn list_tools(
     view: Option<&str>,
     id: &str,
 ) -> Response {
+    match tools(front, session, view) {
+        Ok(result) => answer::result(id, &result),
+        Err(error) => refused(error),
+    }
+}
+
+/// The tools that a session sees at an address.
+///
+/// # Errors
+/// It sees nothing there.
+pub(super) fn tools(
+    front: &Front,
+    session: &SessionHandle,
+    view: Option<&str>,
+) -> Result<Bytes, Error> {
     let tools = match view {
         None => front.tools(session),
-        Some(name) => match front.tools_of(session, name) {
-            Some(tools) => tools,
-            None => return refused(no_view(name)),
-        },
+        Some(name) => front.tools_of(session, name).ok_or_else(|| no_view(name))?,
     };
     let length = tools
         .iter()
@@ -151,7 +163,7 @@ pub(super) fn list_tools(
         put_tool(&mut result, tool);
     }
     result.put_slice(b"]}");
-    answer::result(id, &result)
+    Ok(result.freeze())
 }
 
 /// The definition as its server wrote it, but for its name where that is another one here.

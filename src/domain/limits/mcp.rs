@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Milliseconds that a client without a session may keep what can be asked here.
+pub const MCP_DISCOVERED_MS: u32 = 60_000;
+/// The same for the list of tools; who listens is told when it changes.
+pub const MCP_TOOLS_KEPT_MS: u32 = 10_000;
 /// A session that was not heard of for so long may make room for another one of its key.
 pub const SESSION_STALE: Duration = Duration::from_secs(15 * 60);
 /// Keys of MCP clients that are remembered as good.

@@ -253,6 +253,10 @@ labels! {
         PromptsGet "prompts/get",
         /// A completion.
         Complete "completion/complete",
+        /// What can be asked here.
+        Discover "server/discover",
+        /// A stream of what changes.
+        Listen "subscriptions/listen",
         /// A notification.
         Notification "notification",
         /// Anything else.

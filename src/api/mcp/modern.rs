@@ -1,0 +1,217 @@
+//! MCP 2026-07-28: no sessions, every request says everything. It is served in the name of its key's standing
+//! session, over the same isolates: their servers speak older versions, and what this one wants in
+//! results is added on the way ([`crate::protocol::modern`]).
+//!
+//! Here a client that lets go of its request cancels it.
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::call::{self, Asked};
+use super::headers::Head;
+use super::listen::Words;
+use super::{Shared, answer, methods, refused, rpc_method, unreadable, view_of};
+use crate::actors::front::Method;
+use crate::api::client::body;
+use crate::api::error::{Error, json};
+use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_TOOLS_KEPT_MS};
+use crate::protocol::handshake::Abilities;
+use crate::protocol::jsonrpc::{self, Message};
+use crate::protocol::modern::{self, Kept, Wrong};
+use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
+
+/// What the gateway calls itself where it speaks for all servers.
+pub(super) const GATEWAY: &str = "legation";
+
+/// One message of a client of this version.
+pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> Response {
+    let front = &shared.0.front;
+    let session = match front.standing(&head.bearer).await {
+        Ok(session) => session,
+        Err(refusal) => {
+            body::discard(request.body_mut()).await;
+            return refused(refusal.into());
+        }
+    };
+    let most = shared.0.body_bytes_max;
+    let bytes = match body::read_of(request.body_mut(), most, &session.key).await {
+        Ok(bytes) => bytes,
+        Err(error) => return refused(error),
+    };
+    let (id, method, params) = match jsonrpc::read(&bytes) {
+        Ok(Message::Request { id, method, params }) => (id, method, params),
+        Ok(Message::Notification { .. }) => {
+            front.answered(RpcMethod::Notification, RpcOutcome::Ok);
+            return StatusCode::ACCEPTED.into_response();
+        }
+        Ok(Message::Response { .. }) => {
+            let text = "this version asks clients nothing, so they have nothing to answer";
+            return refused(Error::invalid(text));
+        }
+        Err(malformed) => return unreadable(&malformed),
+    };
+    let view = view_of(request.uri().path());
+    let asked = Asked {
+        shared,
+        head,
+        session: &session,
+        view,
+        bytes: &bytes,
+        id,
+        params,
+        stateless: true,
+    };
+    if let Err(wrong) = modern::check(&head.says, &method, params) {
+        front.answered(rpc_method(&method), RpcOutcome::Error);
+        return not_taken(id, &wrong);
+    }
+    // What goes to a server is counted where that ends.
+    match (&*method, view, Method::of(&method)) {
+        ("tools/call", ..) => return call::call(asked).await,
+        (_, Some(mcp), Some(passed)) => match front.abilities(&session, mcp).await {
+            Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
+            Some(_) => {}
+            None => return refused(methods::no_view(mcp)),
+        },
+        _ => {}
+    }
+    let response = own(asked, &method).await;
+    let outcome = match response.extensions().get::<RpcOutcome>() {
+        Some(outcome) => *outcome,
+        None if response.status().is_success() => RpcOutcome::Ok,
+        None => RpcOutcome::Error,
+    };
+    front.answered(rpc_method(&method), outcome);
+    response
+}
+
+/// What is answered without any server.
+async fn own(asked: Asked<'_>, method: &str) -> Response {
+    match method {
+        "server/discover" => discover(asked).await,
+        "tools/list" => list_tools(asked),
+        "subscriptions/listen" => listen(asked),
+        other => {
+            let text = format!("`{}` is not offered here", other.escape_debug());
+            let body = answer::body_of_error(asked.id, jsonrpc::METHOD_NOT_FOUND, &text, None);
+            json(StatusCode::NOT_FOUND, body)
+        }
+    }
+}
+
+fn not_taken(id: &str, wrong: &Wrong) -> Response {
+    let body = match &wrong.data {
+        Some(data) => answer::body_of_error_with(id, wrong.code, &wrong.message, data),
+        None => answer::body_of_error(id, wrong.code, &wrong.message, None),
+    };
+    json(StatusCode::BAD_REQUEST, body)
+}
+
+/// Whether a server that can do this answers the method.
+fn offers(able: Abilities, method: Method) -> bool {
+    let name = method.name();
+    match name.split('/').next() {
+        Some("resources") => able.resources,
+        Some("prompts") => able.prompts,
+        _ => able.completions,
+    }
+}
+
+async fn discover(asked: Asked<'_>) -> Response {
+    let able = match asked.view {
+        None => Abilities::default(),
+        Some(name) => match asked.shared.0.front.abilities(asked.session, name).await {
+            Some(able) => able,
+            None => return refused(methods::no_view(name)),
+        },
+    };
+    let mut result = BytesMut::with_capacity(256);
+    result.put_slice(b"{\"supportedVersions\":[\"");
+    result.put_slice(modern::VERSION.as_bytes());
+    result.put_slice(b"\"],\"capabilities\":");
+    methods::put_capabilities(&mut result, able);
+    result.put_u8(b'}');
+    asked.result(&result, Kept::For(MCP_DISCOVERED_MS))
+}
+
+fn list_tools(asked: Asked<'_>) -> Response {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow, default)]
+        cursor: Option<&'a RawValue>,
+    }
+    let given = asked.params.map_or("{}", RawValue::get);
+    if serde_json::from_str::<Page<'_>>(given).is_ok_and(|page| page.cursor.is_some()) {
+        let text = "there is one page of tools: no cursor was given to anybody";
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
+    }
+    match methods::tools(&asked.shared.0.front, asked.session, asked.view) {
+        Ok(result) => asked.result(&result, Kept::For(MCP_TOOLS_KEPT_MS)),
+        Err(error) => refused(error),
+    }
+}
+
+/// A stream of what changes, of the kinds that were asked for and that we tell of.
+fn listen(asked: Asked<'_>) -> Response {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Wanted {
+        tools_list_changed: bool,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        notifications: Wanted,
+    }
+    let given = asked.params.map_or("", RawValue::get);
+    let Ok(Params { notifications }) = serde_json::from_str(given) else {
+        let text = "`notifications` must be an object that says of what to tell";
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
+    };
+    if !asked.head.takes_events {
+        let text = "the answer is a stream of events: send `Accept: text/event-stream` as well";
+        return refused(Error::new(crate::domain::code::Code::NotAcceptable, text));
+    }
+    let place = match asked.place() {
+        Ok(place) => place,
+        Err(why) => return asked.no_place(&why),
+    };
+    let tools = notifications.tools_list_changed;
+    let meta = modern::of_subscription(asked.id);
+    let honoured = if tools {
+        "\"toolsListChanged\":true"
+    } else {
+        ""
+    };
+    let message = |method: &str, more: &str| -> Bytes {
+        let params = format!("{{{meta}{more}}}");
+        format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{method}\",\"params\":{params}}}\n\n").into()
+    };
+    let end = format!("{{\"resultType\":\"complete\",{meta}}}");
+    let end = answer::body_of_result(asked.id, end.as_bytes());
+    let mut last = BytesMut::from(&b"event: message\ndata: "[..]);
+    last.put_slice(&end);
+    last.put_slice(b"\n\n");
+    let words = Words {
+        first: Some(message(
+            "subscriptions/acknowledged",
+            &format!(",\"notifications\":{{{honoured}}}"),
+        )),
+        changed: tools.then(|| message("tools/list_changed", "")),
+        last: Some(last.freeze()),
+    };
+    let view = asked.view.map(str::to_owned);
+    let lists = asked.shared.0.front.follow(asked.session.clone(), view);
+    words.tell(lists, place)
+}
+
+impl Asked<'_> {
+    /// A result of ours.
+    fn result(self, result: &[u8], kept: Kept) -> Response {
+        let server = self.view.unwrap_or(GATEWAY);
+        answer::result(self.id, &modern::complete(result, server, kept))
+    }
+}

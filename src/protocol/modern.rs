@@ -1,0 +1,497 @@
+//! MCP 2026-07-28, the version without sessions: what each request says of itself, whether its headers say
+//! the same, and what an answer must have that older servers do not write.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::jsonrpc;
+
+/// The version.
+pub const VERSION: &str = "2026-07-28";
+/// A header is missing, or does not say what the message says.
+pub const HEADER_MISMATCH: i64 = -32020;
+/// The version is not spoken here.
+pub const UNSUPPORTED_VERSION: i64 = -32022;
+/// What older versions answer for a resource that is not there.
+const OLD_RESOURCE_NOT_FOUND: i64 = -32002;
+
+/// What the members of `_meta` that are the protocol's own begin with.
+const OURS: &str = "io.modelcontextprotocol/";
+/// Those that a server of an older version knows nothing of.
+const ONLY_MODERN: [&str; 6] = [
+    "protocolVersion",
+    "clientInfo",
+    "clientCapabilities",
+    "logLevel",
+    "subscriptionId",
+    "serverInfo",
+];
+
+/// The headers of a request that repeat what is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Says {
+    /// `MCP-Protocol-Version`
+    pub version: Option<String>,
+    /// `Mcp-Method`
+    pub method: Option<String>,
+    /// `Mcp-Name`
+    pub name: Option<String>,
+    /// One of them is there twice, or is no text.
+    pub unclear: bool,
+}
+
+/// Why a request is not taken: a JSON-RPC error, with the status 400.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// Its code.
+    pub code: i64,
+    /// In words.
+    pub message: String,
+    /// What else is said; JSON.
+    pub data: Option<String>,
+}
+
+impl Wrong {
+    fn new(code: i64, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
+    }
+}
+
+/// Whether a member of `_meta` is one that a server of an older version knows nothing of.
+#[must_use]
+pub fn is_only_modern(key: &str) -> bool {
+    key.strip_prefix(OURS)
+        .is_some_and(|name| ONLY_MODERN.contains(&name))
+}
+
+impl Says {
+    /// Whether the headers are those of a client of this version, or of one that we do not know yet.
+    #[must_use]
+    pub fn is_modern(&self, legacy: &[&str]) -> bool {
+        let other = |version: &String| !legacy.contains(&version.as_str());
+        self.method.is_some() || self.version.as_ref().is_some_and(other)
+    }
+}
+
+#[derive(Deserialize)]
+struct Params<'a> {
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    uri: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<&'a RawValue>,
+}
+
+/// Checks a request against its headers, in the order that the specification has.
+///
+/// # Errors
+/// [`Wrong`].
+pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<(), Wrong> {
+    let mismatch = |text: String| Err(Wrong::new(HEADER_MISMATCH, text));
+    if says.unclear {
+        return mismatch("a header of MCP is there twice, or is no text".to_owned());
+    }
+    let Some(version) = &says.version else {
+        return mismatch("the header MCP-Protocol-Version is missing".to_owned());
+    };
+    let given = params.map_or("", RawValue::get);
+    let given = if given.starts_with('{') { given } else { "{}" };
+    let params: Params<'_> = serde_json::from_str(given).map_err(|why| {
+        Wrong::new(
+            jsonrpc::INVALID_PARAMS,
+            format!("these are no parameters: {why}"),
+        )
+    })?;
+    let incomplete = |what: &str| {
+        let text = format!("`params._meta` must be an object with `{OURS}{what}`");
+        Wrong::new(jsonrpc::INVALID_PARAMS, text)
+    };
+    let meta = params.meta.map_or("", RawValue::get);
+    let meta: Meta<'_> = match meta.starts_with('{') {
+        true => serde_json::from_str(meta).map_err(|_| incomplete("protocolVersion"))?,
+        false => return Err(incomplete("protocolVersion")),
+    };
+    let Some(meant) = meta.version else {
+        return Err(incomplete("protocolVersion"));
+    };
+    if !meta
+        .capabilities
+        .is_some_and(|given| given.get().starts_with('{'))
+    {
+        return Err(incomplete("clientCapabilities"));
+    }
+    if *version != meant {
+        return mismatch(format!(
+            "MCP-Protocol-Version is `{}`, and the message says `{}`",
+            shown(version),
+            shown(&meant)
+        ));
+    }
+    if meant != VERSION {
+        let mut wrong = Wrong::new(
+            UNSUPPORTED_VERSION,
+            format!(
+                "version `{}` is not spoken here; {VERSION} is",
+                shown(&meant)
+            ),
+        );
+        let requested = serde_json::to_string(&*meant).unwrap_or_default();
+        wrong.data = Some(format!(
+            "{{\"supported\":[\"{VERSION}\"],\"requested\":{requested}}}"
+        ));
+        return Err(wrong);
+    }
+    match &says.method {
+        None => return mismatch("the header Mcp-Method is missing".to_owned()),
+        Some(said) if said != method => {
+            return mismatch(format!(
+                "Mcp-Method is `{}`, and the message says `{}`",
+                shown(said),
+                shown(method)
+            ));
+        }
+        Some(_) => {}
+    }
+    let wanted = match method {
+        "tools/call" | "prompts/get" => params.name,
+        "resources/read" => params.uri,
+        _ => return Ok(()),
+    };
+    match (&says.name, wanted) {
+        (None, _) => mismatch("the header Mcp-Name is missing".to_owned()),
+        // What is missing in the message is its own error.
+        (Some(_), None) => Ok(()),
+        (Some(said), Some(wanted)) => match decoded(said) {
+            Some(said) if said == wanted => Ok(()),
+            _ => mismatch(format!(
+                "Mcp-Name is `{}`, and the message says `{}`",
+                shown(said),
+                shown(&wanted)
+            )),
+        },
+    }
+}
+
+fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(64).collect();
+    cut.escape_debug().to_string()
+}
+
+/// A header's text: as it is, or what `=?base64?…?=` stands for.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="));
+    match inner {
+        None => Some(Cow::Borrowed(text)),
+        Some(inner) => {
+            let bytes = STANDARD.decode(inner).ok()?;
+            String::from_utf8(bytes).ok().map(Cow::Owned)
+        }
+    }
+}
+
+/// How long a result may be kept, where one must say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It does not say.
+    Unsaid,
+    /// This many milliseconds, by this client alone.
+    For(u32),
+}
+
+impl Kept {
+    /// Of a method's results, where its server gives no hint.
+    #[must_use]
+    pub fn of(method: &str) -> Self {
+        match method {
+            "resources/list" | "resources/templates/list" | "resources/read" | "prompts/list" => {
+                Self::For(0)
+            }
+            _ => Self::Unsaid,
+        }
+    }
+}
+
+/// A result, an object, with what this version wants in it: what is there stays, byte for byte.
+#[must_use]
+pub fn complete(result: &[u8], server: &str, kept: Kept) -> Bytes {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Has<'a> {
+        #[serde(borrow, default)]
+        result_type: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        ttl_ms: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        cache_scope: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
+    }
+    let Ok(has) = serde_json::from_slice::<Has<'_>>(result) else {
+        // It has a member twice: nobody shall guess which one counts.
+        return Bytes::copy_from_slice(result);
+    };
+    let rest = result.trim_ascii();
+    let rest = rest.strip_prefix(b"{").unwrap_or(rest);
+    let mut out = BytesMut::with_capacity(result.len() + 160);
+    out.put_u8(b'{');
+    let mut members = 0;
+    let mut put = |out: &mut BytesMut, member: &[u8]| {
+        if members > 0 {
+            out.put_u8(b',');
+        }
+        members += 1;
+        out.put_slice(member);
+    };
+    if has.result_type.is_none() {
+        put(&mut out, b"\"resultType\":\"complete\"");
+    }
+    if let Kept::For(ms) = kept {
+        if has.ttl_ms.is_none() {
+            put(&mut out, format!("\"ttlMs\":{ms}").as_bytes());
+        }
+        if has.cache_scope.is_none() {
+            put(&mut out, b"\"cacheScope\":\"private\"");
+        }
+    }
+    if has.meta.is_none() {
+        let meta = format!(
+            "\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}}}",
+            serde_json::to_string(server).unwrap_or_default(),
+            env!("CARGO_PKG_VERSION")
+        );
+        put(&mut out, meta.as_bytes());
+    }
+    if members > 0 && rest.trim_ascii_start().first() != Some(&b'}') {
+        out.put_u8(b',');
+    }
+    out.put_slice(rest);
+    out.freeze()
+}
+
+/// A server's error with the code that this version has for it; `None` if it is the same.
+#[must_use]
+pub fn error(error: &[u8]) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Error<'a> {
+        code: i64,
+        #[serde(borrow, default)]
+        message: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    let read: Error<'_> = serde_json::from_slice(error).ok()?;
+    if read.code != OLD_RESOURCE_NOT_FOUND {
+        return None;
+    }
+    let message = read.message.map_or("\"resource not found\"", RawValue::get);
+    let data = read.data.map(|data| format!(",\"data\":{}", data.get()));
+    let data = data.unwrap_or_default();
+    let code = jsonrpc::INVALID_PARAMS;
+    Some(format!("{{\"code\":{code},\"message\":{message}{data}}}").into())
+}
+
+/// `_meta` of a message of a subscription; `id` is its request's, raw.
+#[must_use]
+pub fn of_subscription(id: &str) -> String {
+    format!("\"_meta\":{{\"{OURS}subscriptionId\":{id}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn says(version: &str, method: &str, name: Option<&str>) -> Says {
+        Says {
+            version: Some(version.to_owned()),
+            method: Some(method.to_owned()),
+            name: name.map(ToOwned::to_owned),
+            unclear: false,
+        }
+    }
+
+    fn params(version: &str, more: Value) -> Box<RawValue> {
+        let mut params = json!({"_meta": {
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {}}});
+        for (key, value) in more.as_object().unwrap() {
+            params[key] = value.clone();
+        }
+        RawValue::from_string(params.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_request_says_the_same_in_its_headers_as_in_itself() {
+        let call = json!({"name": "add"});
+        let params = params(VERSION, call);
+        let fine = says(VERSION, "tools/call", Some("add"));
+        assert_eq!(check(&fine, "tools/call", Some(&params)), Ok(()));
+        let coded = says(VERSION, "tools/call", Some("=?base64?YWRk?="));
+        assert_eq!(check(&coded, "tools/call", Some(&params)), Ok(()));
+        let code = |says: &Says, method: &str, params: Option<&RawValue>| {
+            check(says, method, params).unwrap_err().code
+        };
+        for (says, why) in [
+            (
+                Says {
+                    version: None,
+                    ..fine.clone()
+                },
+                "no version",
+            ),
+            (
+                Says {
+                    method: None,
+                    ..fine.clone()
+                },
+                "no method",
+            ),
+            (
+                Says {
+                    name: None,
+                    ..fine.clone()
+                },
+                "no name",
+            ),
+            (
+                Says {
+                    unclear: true,
+                    ..fine.clone()
+                },
+                "twice",
+            ),
+            (
+                says("2025-11-25", "tools/call", Some("add")),
+                "another version",
+            ),
+            (says(VERSION, "Tools/call", Some("add")), "another case"),
+            (says(VERSION, "tools/call", Some("Add")), "another name"),
+            (
+                says(VERSION, "tools/call", Some("=?base64?!?=")),
+                "no base64",
+            ),
+        ] {
+            assert_eq!(
+                code(&says, "tools/call", Some(&params)),
+                HEADER_MISMATCH,
+                "{why}"
+            );
+        }
+        for meta in [
+            json!({}),
+            json!({"_meta": {}}),
+            json!({"_meta": []}),
+            json!({"_meta": {"io.modelcontextprotocol/protocolVersion": VERSION}}),
+            json!({"_meta": {"io.modelcontextprotocol/protocolVersion": VERSION,
+                "io.modelcontextprotocol/clientCapabilities": null}}),
+        ] {
+            let raw = RawValue::from_string(meta.to_string()).unwrap();
+            assert_eq!(
+                code(&fine, "tools/call", Some(&raw)),
+                jsonrpc::INVALID_PARAMS,
+                "{meta}"
+            );
+        }
+        assert_eq!(code(&fine, "tools/call", None), jsonrpc::INVALID_PARAMS);
+    }
+
+    #[test]
+    fn a_version_that_is_not_spoken_is_told_which_is() {
+        let wrong = check(
+            &says("2027-01-01", "tools/list", None),
+            "tools/list",
+            Some(&params("2027-01-01", json!({}))),
+        )
+        .unwrap_err();
+        assert_eq!(wrong.code, UNSUPPORTED_VERSION);
+        let data: Value = serde_json::from_str(&wrong.data.unwrap()).unwrap();
+        assert_eq!(
+            data,
+            json!({"supported": [VERSION], "requested": "2027-01-01"})
+        );
+    }
+
+    #[test]
+    fn who_is_of_which_era() {
+        let legacy = ["2025-11-25"];
+        let of = |version: Option<&str>, method: Option<&str>| Says {
+            version: version.map(ToOwned::to_owned),
+            method: method.map(ToOwned::to_owned),
+            ..Says::default()
+        };
+        assert!(!of(None, None).is_modern(&legacy));
+        assert!(!of(Some("2025-11-25"), None).is_modern(&legacy));
+        assert!(of(Some("2025-11-25"), Some("ping")).is_modern(&legacy));
+        assert!(of(Some(VERSION), None).is_modern(&legacy));
+        assert!(of(None, Some("tools/list")).is_modern(&legacy));
+    }
+
+    #[test]
+    fn a_result_gets_what_is_missing_and_keeps_its_bytes() {
+        let whole = complete(br#" { "content" :[ 1.0e2 ] } "#, "x", Kept::For(5));
+        let text = std::str::from_utf8(&whole).unwrap();
+        assert!(text.ends_with(r#", "content" :[ 1.0e2 ] }"#), "{text}");
+        let value: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(
+            (&value["resultType"], &value["ttlMs"]),
+            (&json!("complete"), &json!(5))
+        );
+        assert_eq!(
+            value["_meta"]["io.modelcontextprotocol/serverInfo"]["name"],
+            "x"
+        );
+        let empty: Value = serde_json::from_slice(&complete(b"{ }", "x", Kept::Unsaid)).unwrap();
+        assert_eq!(empty["resultType"], "complete");
+        assert!(empty.get("ttlMs").is_none());
+        let own = br#"{"resultType":"task","ttlMs":1,"cacheScope":"public","_meta":{}}"#;
+        assert_eq!(complete(own, "x", Kept::For(5)), own.as_slice());
+        let twice = br#"{"resultType":"a","resultType":"b"}"#;
+        assert_eq!(complete(twice, "x", Kept::Unsaid), twice.as_slice());
+    }
+
+    #[test]
+    fn a_resource_that_is_not_there_has_another_code() {
+        let old = br#"{"code":-32002,"message":"gone","data":{"uri":"a"}}"#;
+        let new: Value = serde_json::from_slice(&error(old).unwrap()).unwrap();
+        assert_eq!(
+            new,
+            json!({"code": -32602, "message": "gone", "data": {"uri": "a"}})
+        );
+        assert_eq!(error(br#"{"code":-32601,"message":"x"}"#), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_completed_result_is_json_and_has_all_that_was_there(
+            members in prop::collection::btree_map("[a-z]{1,6}", any::<i32>(), 0..5)
+        ) {
+            let text = serde_json::to_vec(&members).unwrap();
+            let whole: Value = serde_json::from_slice(&complete(&text, "s", Kept::For(0))).unwrap();
+            for (key, value) in members {
+                prop_assert_eq!(&whole[&key], &json!(value));
+            }
+        }
+    }
+}
