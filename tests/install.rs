@@ -226,7 +226,7 @@ fn first_calls_of_many_wait_for_one_install_also_after_a_restart() {
     let mut world = registry.world();
     let command = ["npx", "-y", "@modelcontextprotocol/server-memory@2026.8.31"];
     world.mcp("memory", &[], &command);
-    let path = package(&world, "memory")["path"].clone();
+    let tree = package(&world, "memory")["tree_sha256"].clone();
     assert_eq!(world.stop(), 0);
     // Lost, as with a disk that was not backed up.
     fs::remove_dir_all(world.data_dir().join("packages")).unwrap();
@@ -246,8 +246,8 @@ fn first_calls_of_many_wait_for_one_install_also_after_a_restart() {
         "one before, one after"
     );
     assert_eq!(
-        package(&world, "memory")["path"],
-        path,
+        package(&world, "memory")["tree_sha256"],
+        tree,
         "the same to the last byte"
     );
     world.kill_9();
@@ -531,4 +531,212 @@ fn an_install_again_replaces_what_runs() {
     world.cli(&["mcp", "archive", "renewed", "--yes"]);
     let path = PathBuf::from(new["path"].as_str().unwrap());
     assert!(!path.exists(), "an archived one leaves nothing");
+}
+
+/// A package's first line gave its interpreter a path of the host's, and that was shown to it.
+#[test]
+fn a_package_s_first_line_shows_it_nothing_of_the_host() {
+    let Some(registry) = Registry::new("first lines") else {
+        return;
+    };
+    let world = registry.world();
+    let secret = world.dir.path().join("app");
+    fs::create_dir(&secret).unwrap();
+    for file in ["notes.txt", "package.json", "conf.json"] {
+        fs::write(secret.join(file), "echo SECRET-OF-THE-HOST >&2\n").unwrap();
+    }
+    let at = |file: &str| secret.join(file).display().to_string();
+    for (name, line) in [
+        (
+            "rcfile",
+            format!("#!/usr/bin/env -S bash --rcfile {} -i", at("notes.txt")),
+        ),
+        (
+            "title",
+            format!("#!/usr/bin/env -S bash -O extglob {}", at("conf.json")),
+        ),
+    ] {
+        let look = format!(
+            "{line}\ncat /proc/self/mountinfo > \"$HOME/seen\"\n{}",
+            crate::standard::CANNED
+        );
+        registry.publish(name, json!({"bin": "run.sh"}), &[("run.sh", &look)]);
+        let added = world.run(&["mcp", "add", name, "--", "npx", name]);
+        assert_eq!(added.code, 0, "{}", added.stderr);
+        // Whether it runs is its own business.
+        world.run(&["mcp", "publish", name]);
+        assert_eq!(package(&world, name)["state"], "installed");
+        for file in all_beneath(&world.data_dir().join("homes")) {
+            if file.ends_with("seen") {
+                let seen = fs::read_to_string(&file).unwrap();
+                assert!(!seen.contains(secret.to_str().unwrap()), "{name}: {seen}");
+            }
+        }
+    }
+}
+
+/// Python runs what packages put into the start of an environment: not during an install without scripts.
+#[test]
+fn no_code_of_a_wheel_runs_during_its_install() {
+    let Some(registry) = Registry::new("wheels with code") else {
+        return;
+    };
+    let wheels = tempfile::tempdir().unwrap();
+    let code = "import os, sys; open(os.path.join(os.environ['HOME'], 'tree', 'RAN'), 'w').write(' '.join(sys.argv))";
+    let make = format!(
+        "import zipfile, hashlib, base64, sys\n\
+         files = {{'evil.pth': {code:?}, 'sitecustomize.py': {code:?}, 'evil/__init__.py': 'def main():\\n    pass\\n',\n\
+         'evil-1.0.dist-info/METADATA': 'Metadata-Version: 2.1\\nName: evil\\nVersion: 1.0\\n',\n\
+         'evil-1.0.dist-info/WHEEL': 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n',\n\
+         'evil-1.0.dist-info/entry_points.txt': '[console_scripts]\\nevil = evil:main\\n'}}\n\
+         record = ''\n\
+         with zipfile.ZipFile(sys.argv[1] + '/evil-1.0-py3-none-any.whl', 'w') as wheel:\n\
+         \x20   for name, text in files.items():\n\
+         \x20       wheel.writestr(name, text)\n\
+         \x20       digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')\n\
+         \x20       record += f'{{name}},sha256={{digest}},{{len(text)}}\\n'\n\
+         \x20   wheel.writestr('evil-1.0.dist-info/RECORD', record + 'evil-1.0.dist-info/RECORD,,\\n')\n"
+    );
+    let made = Command::new("python3")
+        .args(["-c", &make])
+        .arg(wheels.path())
+        .status();
+    assert!(made.unwrap().success());
+    let evil = wheels.path().join("evil-1.0-py3-none-any.whl");
+    let there = tools::dir().join("wheels/evil-1.0-py3-none-any.whl");
+    fs::copy(&evil, &there).unwrap();
+    let world = registry.world();
+    let added = world.run(&["mcp", "add", "evil", "--", "uvx", "evil"]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let done = world.run(&["mcp", "install", "evil"]);
+    fs::remove_file(&there).unwrap();
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let path = PathBuf::from(package(&world, "evil")["path"].as_str().unwrap());
+    let all = all_beneath(&path);
+    assert!(
+        all.iter().any(|file| file.ends_with("evil.pth")),
+        "it was installed"
+    );
+    assert!(
+        !all.iter().any(|file| file.ends_with("RAN")),
+        "its code ran"
+    );
+    assert!(
+        all.iter()
+            .any(|file| file.extension().is_some_and(|end| end == "pyc")),
+        "it is compiled"
+    );
+}
+
+/// A failed install left what it had written, until the disk was full; an archived one left its home for ever.
+#[test]
+fn nothing_stays_of_an_install_that_failed_was_given_up_or_was_cut_off() {
+    let Some(registry) = Registry::new("leftovers") else {
+        return;
+    };
+    let fail = "require('fs').writeFileSync('big', 'x'.repeat(1 << 20)); process.exit(1)";
+    let sleep = "setTimeout(() => {}, 600000)";
+    for (name, script) in [("fails", fail), ("sleeps", sleep)] {
+        let manifest = json!({"bin": "run.sh", "scripts": {"postinstall": "node work.js"}});
+        registry.publish(
+            name,
+            manifest,
+            &[("run.sh", &canned()), ("work.js", script)],
+        );
+    }
+    let mut world = registry.world();
+    let add = |world: &World, name: &str| {
+        let words = [
+            "mcp",
+            "add",
+            name,
+            "--install-scripts",
+            "true",
+            "--",
+            "npx",
+            name,
+        ];
+        assert_eq!(world.run(&words).code, 0);
+    };
+    let left = |world: &World| {
+        let homes = fs::read_dir(world.data_dir().join("homes"))
+            .unwrap()
+            .flatten();
+        homes
+            .filter(|home| home.file_name().to_string_lossy().starts_with("install-"))
+            .count()
+    };
+    add(&world, "fails");
+    assert_eq!(world.run(&["mcp", "install", "fails"]).code, 1);
+    assert_eq!(left(&world), 0, "of one that failed");
+    let working = |world: &World| {
+        world.until("npm runs its script", |world| {
+            (world.processes().len() >= 4).then_some(())
+        });
+    };
+    add(&world, "sleeps");
+    thread::scope(|scope| {
+        let install = scope.spawn(|| world.run(&["mcp", "install", "sleeps"]));
+        working(&world);
+        world.cli(&["mcp", "archive", "sleeps", "--yes"]);
+        assert_eq!(install.join().unwrap().code, 1);
+    });
+    assert!(
+        world.processes().is_empty(),
+        "an archived mcp's install ends with it"
+    );
+    assert_eq!(left(&world), 0, "of one that was archived");
+    // Another definition of the same mcp ends the install of the one before.
+    registry.publish("fine", json!({"bin": "run.sh"}), &[("run.sh", &canned())]);
+    add(&world, "sleeps");
+    thread::scope(|scope| {
+        let install = scope.spawn(|| world.run(&["mcp", "install", "sleeps"]));
+        working(&world);
+        world.cli(&["mcp", "update", "sleeps", "--", "npx", "fine"]);
+        let done = world.cli(&["mcp", "install", "sleeps"]);
+        assert_eq!(done["name"], "fine", "{done}");
+        let ended = install.join().unwrap();
+        assert!(
+            ended.stderr.contains("definition changed"),
+            "{}",
+            ended.stderr
+        );
+    });
+    add(&world, "again");
+    world.cli(&["mcp", "update", "again", "--", "npx", "sleeps"]);
+    thread::scope(|scope| {
+        scope.spawn(|| world.run(&["mcp", "install", "again"]));
+        working(&world);
+        Command::new("kill")
+            .args(["-9", &world.pid().to_string()])
+            .status()
+            .unwrap();
+    });
+    world.kill_9();
+    world.start();
+    assert_eq!(left(&world), 0, "of one that was cut off");
+}
+
+/// Files that were lost under a running gateway quarantined every user's slot.
+#[test]
+fn what_is_lost_while_the_gateway_runs_is_installed_by_the_next_call() {
+    let Some(registry) = Registry::new("lost files") else {
+        return;
+    };
+    registry.publish("lost", json!({"bin": "run.sh"}), &[("run.sh", &canned())]);
+    let world = registry.world();
+    world.mcp("lost", &[], &["npx", "lost", r#"{"content":[]}"#]);
+    fs::remove_dir_all(world.data_dir().join("packages")).unwrap();
+    assert_eq!(package(&world, "lost")["state"], "failed", "it says so");
+    fs::remove_dir_all(world.data_dir().join("packages")).ok();
+    let ada = world.client("ada");
+    let tool = ada.tools()[0].clone();
+    let answer = ada.call(&tool, json!({}));
+    assert_eq!(
+        answer.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&answer.body)
+    );
+    assert_eq!(package(&world, "lost")["state"], "installed");
 }

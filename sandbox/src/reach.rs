@@ -52,6 +52,8 @@ pub struct Declared {
     pub packages: Option<PathBuf>,
     /// Programs that it runs besides: shown as the first one is.
     pub programs: Vec<PathBuf>,
+    /// Whether its arguments are others' words, a package's: then no script is looked for among them.
+    pub installed: bool,
 }
 
 /// What the view of a run must hold.
@@ -68,7 +70,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     let mut ends = BTreeMap::new();
     let mut todo = declared.programs.clone();
     todo.push(program.path.clone());
-    if is_interpreter(&program.path) {
+    if is_interpreter(&program.path) && !declared.installed {
         let script = program
             .args
             .iter()
@@ -428,8 +430,21 @@ mod tests {
             homes: Some(tree.at("data/homes")),
             packages: Some(tree.at("data/packages")),
             programs: vec![tree.at("node/bin/node")],
+            installed: true,
             ..Declared::default()
         };
+        // A package's first line may give its interpreter any word.
+        let words = [
+            "--rcfile".to_owned(),
+            tree.at("secret/notes.txt").display().to_string(),
+        ];
+        let program = Program {
+            path: tree.at("node/bin/node"),
+            args: words.to_vec(),
+            env: BTreeMap::new(),
+        };
+        let found = needs(&program, &tree.at("data/homes/ada/m"), &declared).read;
+        assert_eq!(found, [package.clone(), tree.at("node")], "an argument");
         for script in ["run.js", "link.js"] {
             let program = Program {
                 path: package.join(script),

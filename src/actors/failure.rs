@@ -161,11 +161,11 @@ pub(super) fn not_installed(mcp: &Mcp, failed: &Failed) -> Reason {
         true => "its package took too long to install",
         false => "its package could not be installed",
     };
+    // Why is in the words of the package and its manager: for operators, not for models.
     let text = format!(
-        "mcp `{}` cannot be started: {what}: {}. It is tried again in {} s. Ask your operator to look \
+        "mcp `{}` cannot be started: {what}. It is tried again in {} s. Ask your operator to look \
          (legation mcp show {}).",
         mcp.name,
-        failed.why(),
         seconds(left),
         mcp.name
     );
@@ -184,9 +184,9 @@ pub(super) fn shutting_down() -> Reason {
 /// Its package was not there before the call's deadline.
 pub(super) fn installing(mcp: &Mcp, progress: &Progress) -> Reason {
     let text = format!(
-        "the package of mcp `{}` is still being installed ({}). Try again in a few seconds.",
+        "the package of mcp `{}` is still being installed, for {} s. Try again in a few seconds.",
         mcp.name,
-        progress.text()
+        progress.seconds()
     );
     Reason::new(Code::Starting, text).retry(Duration::from_secs(5))
 }

@@ -6,8 +6,12 @@
 //! and puts it on the `shelf`. One install of an mcp at a time, however many calls wait for it; an install that
 //! failed is not tried again by itself before its time.
 
+mod clear;
 mod install;
 mod job;
+mod make;
+mod remove;
+mod run;
 mod seal;
 mod shelf;
 mod view;
@@ -16,29 +20,28 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretSlice;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::audit::Entry;
 use super::ctx::Ctx;
 use super::jail::packages_beside;
 use super::launcher::Extra;
-use super::plan::find_program;
 use super::slot::{Slot, SlotKey};
 use super::sync::Mutex;
 use crate::domain::ids::McpId;
-use crate::domain::limits::{INSTALL_RETRY, INSTALL_RETRY_MAX, INSTALLS_MAX};
+use crate::domain::limits::INSTALLS_MAX;
 use crate::domain::mcp::Mcp;
-use crate::domain::package::{Package, VENV};
-use crate::telemetry::metrics::labels::InstallResult;
+use crate::domain::package::Package;
 
 use job::Job;
-use shelf::{Record, Runner};
+use shelf::Record;
 
 pub use view::PackageView;
+
+pub(super) use clear::{home_owner, sweep};
+pub(super) use run::Lack;
 
 /// What is installed, and what is being installed.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Packages {
     cells: Mutex<HashMap<McpId, Arc<Cell>>>,
     jobs: Mutex<HashMap<SlotKey, Arc<Job>>>,
     places: Semaphore,
+    /// Our own program, as it was found when we began: an upgrade puts another one in its place.
+    executable: Option<PathBuf>,
 }
 
 /// One mcp's package.
@@ -53,8 +58,8 @@ pub struct Packages {
 struct Cell {
     key: String,
     state: watch::Sender<State>,
-    /// One install at a time.
-    flight: tokio::sync::Mutex<()>,
+    /// One install of an mcp at a time, whichever definition wants it.
+    flight: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Where an mcp's package is.
@@ -96,14 +101,6 @@ enum Kind {
     Stopped,
 }
 
-/// How an installed package is run.
-pub(super) struct Installed {
-    pub(super) program: PathBuf,
-    /// Before the definition's own arguments.
-    pub(super) args: Vec<String>,
-    pub(super) extra: Extra,
-}
-
 impl Failed {
     fn new(kind: Kind, why: String) -> Self {
         Self {
@@ -131,11 +128,21 @@ impl Failed {
 }
 
 impl Progress {
+    /// How long it takes already.
+    pub(super) fn seconds(&self) -> u64 {
+        self.since.elapsed().as_secs()
+    }
+
     /// What it does, in words.
     pub(super) fn text(&self) -> String {
         let last = self.slot.as_ref().and_then(|slot| slot.occupant());
         let last = last.and_then(|run| run.record.stderr.last());
         let seconds = self.since.elapsed().as_secs();
+        if self.slot.is_none() {
+            return format!(
+                "waiting for {seconds} s for others' installs ({INSTALLS_MAX} at once)"
+            );
+        }
         match last {
             Some(line) => format!("installing for {seconds} s, last: {line}"),
             None => format!("installing for {seconds} s"),
@@ -162,6 +169,7 @@ impl Default for Packages {
             cells: Mutex::default(),
             jobs: Mutex::default(),
             places: Semaphore::new(INSTALLS_MAX),
+            executable: std::env::current_exe().ok(),
         }
     }
 }
@@ -180,7 +188,7 @@ impl Packages {
         let Some(package) = mcp.package().map_err(|error| error.to_string())? else {
             return Ok(None);
         };
-        let (cell, mut begins) = self.cell(mcp, &package);
+        let (cell, mut begins) = self.cell(ctx, mcp, &package);
         let watch = cell.state.subscribe();
         let failed = match &*watch.borrow() {
             State::Failed(failed) if failed.until <= Instant::now() => Some(failed.clone()),
@@ -199,27 +207,52 @@ impl Packages {
         if begins {
             let (ctx, mcp) = (Arc::clone(ctx), Arc::clone(mcp));
             let failures = failed.map_or(0, |failed| failed.failures);
-            tokio::spawn(async move { run(&ctx, &mcp, &package, &cell, failures).await });
+            tokio::spawn(async move { make::settle(&ctx, &mcp, &package, &cell, failures).await });
         }
         Ok(Some(watch))
     }
 
     /// The cell of an mcp, and whether it is new: of another install than the last one's.
-    fn cell(&self, mcp: &Mcp, package: &Package) -> (Arc<Cell>, bool) {
+    fn cell(&self, ctx: &Ctx, mcp: &Mcp, package: &Package) -> (Arc<Cell>, bool) {
         let key = package.key(&mcp.install);
         let mut cells = self.cells.lock();
-        match cells.get(&mcp.id) {
-            Some(cell) if cell.key == key => (Arc::clone(cell), false),
-            _ => {
-                let cell = Arc::new(Cell {
-                    key,
-                    state: watch::Sender::new(State::installing()),
-                    flight: tokio::sync::Mutex::default(),
-                });
-                cells.insert(mcp.id.clone(), Arc::clone(&cell));
-                (cell, true)
-            }
+        let before = cells.get(&mcp.id);
+        if let Some(cell) = before.filter(|cell| cell.key == key) {
+            return (Arc::clone(cell), false);
         }
+        let flight = before.map(|cell| Arc::clone(&cell.flight));
+        let cell = Arc::new(Cell {
+            key,
+            state: watch::Sender::new(State::installing()),
+            flight: flight.unwrap_or_default(),
+        });
+        if cells.insert(mcp.id.clone(), Arc::clone(&cell)).is_some() {
+            clear::stop(ctx, &mcp.id, CHANGED);
+        }
+        (cell, true)
+    }
+
+    /// Whether this install is the one that its mcp's definition wants.
+    fn is_wanted(&self, mcp: &McpId, key: &str) -> bool {
+        let cells = self.cells.lock();
+        cells.get(mcp).is_some_and(|cell| cell.key == key)
+    }
+
+    /// Looks whether what is installed is still there; if not, it is to be installed again. Blocks.
+    pub(super) fn look(&self, ctx: &Ctx, mcp: &McpId) {
+        let cell = self.cells.lock().get(mcp).cloned();
+        let Some(cell) = cell else { return };
+        cell.state.send_if_modified(|state| {
+            let State::Installed(record) = state else {
+                return false;
+            };
+            let gone = !shelf::tree(&root(ctx), mcp, record).is_dir();
+            if gone {
+                let why = "what was installed is gone from the disk".to_owned();
+                *state = State::Failed(Failed::new(Kind::Failed, why));
+            }
+            gone
+        });
     }
 
     /// Installs it now, whatever is there: what runs goes on with what it has until it is replaced.
@@ -229,9 +262,10 @@ impl Packages {
         mcp: &Arc<Mcp>,
         package: &Package,
     ) -> Result<Arc<Record>, Failed> {
-        let (cell, _) = self.cell(mcp, package);
+        let (cell, _) = self.cell(ctx, mcp, package);
+        let unsettled = make::Unsettled(&cell);
         let _flight = cell.flight.lock().await;
-        let made = make(ctx, mcp, package, &cell).await;
+        let made = make::make(ctx, mcp, package, &cell).await;
         match &made {
             Ok(record) => drop(
                 cell.state
@@ -246,76 +280,25 @@ impl Packages {
                 !installed
             })),
         }
+        drop(unsettled);
         made
     }
 
-    /// How the installed package of a definition is run; `None` if its program runs as it is written.
-    /// Blocks.
-    ///
-    /// # Errors
-    /// It is not installed, or cannot be run: in words.
-    pub(super) fn installed(&self, ctx: &Ctx, mcp: &Mcp) -> Result<Option<Installed>, String> {
-        let Some(package) = mcp.package().map_err(|error| error.to_string())? else {
-            return Ok(None);
-        };
-        let again = format!("legation mcp install {}", mcp.name);
-        let (cell, new) = self.cell(mcp, &package);
-        let mut record = match &*cell.state.borrow() {
-            State::Installed(record) => Some(Arc::clone(record)),
-            _ => None,
-        };
-        if record.is_none() {
-            let found = shelf::load(&root(ctx), &mcp.id).map_err(|error| error.to_string())?;
-            record = found.filter(|record| record.key == cell.key).map(Arc::new);
-        }
-        if new {
-            // Nobody is on the way for it.
-            let state = match &record {
-                Some(record) => State::Installed(Arc::clone(record)),
-                None => State::Failed(Failed::new(Kind::Failed, "nobody installed it".to_owned())),
-            };
-            cell.state.send_replace(state);
-        }
-        let record = record.ok_or_else(|| format!("`{package}` is not installed; {again}"))?;
-        let tree = shelf::tree(&root(ctx), &mcp.id, &record);
-        let entry = tree.join(&record.done.entry);
-        let shown = entry.display().to_string();
-        let find =
-            |name: &str| find_program(name, &ctx.settings.path).map_err(|error| error.to_string());
-        let mut programs = Vec::new();
-        let (program, args) = match &record.runner {
-            Runner::Itself => (entry, Vec::new()),
-            Runner::Interpreter { name, args } => {
-                let args = args.iter().cloned().chain([shown]).collect();
-                (find(name)?, args)
-            }
-            Runner::Environment { python } => {
-                if !python.is_file() {
-                    let python = python.display();
-                    return Err(format!(
-                        "it was installed for {python}, which is gone; {again} --again"
-                    ));
-                }
-                programs.push(python.clone());
-                (tree.join(VENV).join("bin/python"), vec![shown])
-            }
-        };
-        let extra = Extra {
-            programs,
-            tree: Some(tree),
-            ..Extra::default()
-        };
-        Ok(Some(Installed {
-            program,
-            args,
-            extra,
-        }))
-    }
-
-    /// Removes what is installed for an mcp. Blocks.
-    pub(super) fn forget(&self, ctx: &Ctx, mcp: &McpId) -> std::io::Result<()> {
-        self.cells.lock().remove(mcp);
-        shelf::remove(&root(ctx).join(mcp.as_str()))
+    /// Ends the install of an mcp, if there is one, and removes what is installed for it.
+    pub(super) async fn forget(&self, ctx: &Arc<Ctx>, mcp: &McpId) -> Result<(), String> {
+        let cell = self.cells.lock().remove(mcp);
+        clear::stop(ctx, mcp, "the mcp is archived");
+        let flight = cell
+            .map(|cell| Arc::clone(&cell.flight))
+            .unwrap_or_default();
+        let _flight = flight.lock().await;
+        let tree = root(ctx).join(mcp.as_str());
+        let home = ctx.settings.homes.join(home_owner(mcp));
+        let removed = tokio::task::spawn_blocking(move || {
+            shelf::remove(&home).and_then(|()| shelf::remove(&tree))
+        });
+        let removed = removed.await.map_err(|error| error.to_string())?;
+        removed.map_err(|error| error.to_string())
     }
 
     /// What an installer's run has besides its definition.
@@ -358,129 +341,5 @@ impl State {
     }
 }
 
-/// Looks on the shelf, and installs what is not there. Whatever happens, the state is settled at the end.
-async fn run(ctx: &Arc<Ctx>, mcp: &Arc<Mcp>, package: &Package, cell: &Arc<Cell>, failures: u32) {
-    let unsettled = Unsettled(cell);
-    let _flight = cell.flight.lock().await;
-    let (dir, id) = (root(ctx), mcp.id.clone());
-    let found = tokio::task::spawn_blocking(move || shelf::load(&dir, &id)).await;
-    let found = match found {
-        Ok(Ok(found)) => found.filter(|record| record.key == cell.key),
-        Ok(Err(error)) => {
-            tracing::warn!(mcp.name = %mcp.name, "what is installed is not known, so it is installed anew: {error}");
-            None
-        }
-        Err(_) => None,
-    };
-    let state = match found {
-        Some(record) => State::Installed(Arc::new(record)),
-        None => match make(ctx, mcp, package, cell).await {
-            Ok(record) => State::Installed(record),
-            Err(mut failed) => {
-                if failed.kind != Kind::Stopped {
-                    failed.failures = failures.saturating_add(1);
-                    let wait = INSTALL_RETRY * 2u32.saturating_pow(failures.min(16));
-                    failed.until = Instant::now() + wait.min(INSTALL_RETRY_MAX);
-                }
-                State::Failed(failed)
-            }
-        },
-    };
-    cell.state.send_replace(state);
-    drop(unsettled);
-}
-
-/// An install that broke off must not be waited for.
-struct Unsettled<'a>(&'a Cell);
-
-impl Drop for Unsettled<'_> {
-    fn drop(&mut self) {
-        self.0.state.send_if_modified(|state| {
-            let unsettled = matches!(state, State::Installing(_));
-            if unsettled {
-                let why = "the install broke off".to_owned();
-                *state = State::Failed(Failed::new(Kind::Failed, why));
-            }
-            unsettled
-        });
-    }
-}
-
-/// Installs, within the bounds, and records how that went.
-async fn make(
-    ctx: &Arc<Ctx>,
-    mcp: &Arc<Mcp>,
-    package: &Package,
-    cell: &Cell,
-) -> Result<Arc<Record>, Failed> {
-    let since = Instant::now();
-    // Never closed.
-    let _place = ctx.packages.places.acquire().await;
-    let made = match refused(ctx) {
-        Some(why) => Err(Failed::new(Kind::Failed, why)),
-        None => {
-            install::install(ctx, mcp, package, |slot| {
-                cell.state.send_if_modified(|state| match state {
-                    State::Installing(progress) => {
-                        progress.slot = Some(Arc::clone(slot));
-                        true
-                    }
-                    _ => false,
-                });
-            })
-            .await
-        }
-    };
-    told(ctx, mcp, package, &made, since.elapsed());
-    made.map(Arc::new)
-}
-
-/// Why no install is begun now.
-fn refused(ctx: &Ctx) -> Option<String> {
-    if ctx.is_stopping() {
-        return Some("the gateway is stopping".to_owned());
-    }
-    if !ctx.may_start() {
-        return Some("no server is started while the audit log cannot be written".to_owned());
-    }
-    let slots = ctx.slots.pin();
-    let running = slots.values().filter(|one| one.is_running()).count();
-    ctx.room.refuses(running)
-}
-
-fn told(ctx: &Ctx, mcp: &Mcp, package: &Package, made: &Result<Record, Failed>, took: Duration) {
-    let entry = |event| {
-        Entry::new(event, ctx.wall_ms())
-            .field("mcp", mcp.id.as_str())
-            .field("package", &package.to_string())
-            .number(
-                "took_ms",
-                u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            )
-    };
-    let result = match made {
-        Ok(record) => {
-            let done = &record.done;
-            tracing::info!(mcp.name = %mcp.name, "installed {} {}", done.name, done.version);
-            ctx.audit.post(
-                entry("isolate.installed")
-                    .field("version", &done.version)
-                    .field("integrity", &done.integrity)
-                    .field("lock_sha256", &record.lock_sha256)
-                    .field("tree_sha256", &record.tree_sha256),
-            );
-            InstallResult::Installed
-        }
-        Err(failed) => {
-            tracing::warn!(mcp.name = %mcp.name, "`{package}` was not installed: {}", failed.why);
-            ctx.audit
-                .post(entry("isolate.install_failed").field("detail", &failed.why));
-            match failed.kind {
-                Kind::Failed => InstallResult::Failed,
-                Kind::Slow => InstallResult::Slow,
-                Kind::Stopped => InstallResult::Stopped,
-            }
-        }
-    };
-    ctx.metrics.installed(result, took);
-}
+/// Why an install is given up that nobody wants any more.
+const CHANGED: &str = "the definition changed meanwhile";

@@ -19,6 +19,7 @@ use crate::domain::verdict::Verdict;
 use super::credentials;
 use super::ctx::Ctx;
 use super::launcher::{Extra, Launch, OnDenied};
+use super::packages::{Lack, home_owner};
 use super::slot::{Principal, Slot};
 use super::start_work::start_work;
 
@@ -139,9 +140,15 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     let Program { command, args, env } = &slot.mcp.program;
     let path = &ctx.settings.path;
     let installed = ctx.packages.installed(ctx, &slot.mcp);
-    let installed = installed.map_err(|detail| Verdict::NotStarted {
-        step: "package".to_owned(),
-        detail,
+    let installed = installed.map_err(|lack| match lack {
+        // Not the slot's fault; whoever wants a run has it installed first.
+        Lack::Absent => Verdict::Killed {
+            reason: "its package is not installed; the next call has it installed".to_owned(),
+        },
+        Lack::Unfit(detail) => Verdict::NotStarted {
+            step: "package".to_owned(),
+            detail,
+        },
     })?;
     let (program, args, mut extra) = match installed {
         // The rest of its command line is the launcher's.
@@ -203,6 +210,7 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     if !given.secrets.files.is_empty() {
         all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone());
     }
+    slot.set_tree(extra.tree.clone());
     let mut own = given.secrets;
     if let Some((of_job, more)) = ctx.packages.of_job(&slot.key) {
         extra = of_job;
@@ -260,9 +268,7 @@ pub(super) fn home_of(homes: &Path, slot: &Slot) -> PathBuf {
     let mcp = slot.key.mcp.as_str();
     if slot.key.is_install() {
         // Nobody's, and not the shared instance's either.
-        return homes
-            .join(format!("install-{}", slot.key.mcp.short()))
-            .join(mcp);
+        return homes.join(home_owner(&slot.key.mcp)).join(mcp);
     }
     let owner = match &slot.key.principal {
         Principal::User(user) | Principal::Session(user, _) => user.as_str(),

@@ -233,7 +233,10 @@ async fn wait(
                 return Err(failure::quarantined(mcp, until, &end));
             }
             // Its time is over: this call is the half-open try.
-            ctx.demand(slot);
+            package = installing(ctx, mcp)?;
+            if package.is_none() {
+                ctx.demand(slot);
+            }
         }
         SlotState::Stuck { survivors } => {
             let text = format!(

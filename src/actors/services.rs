@@ -10,6 +10,7 @@ use crate::storage::StoreError;
 
 use super::catalog::CatalogMsg;
 use super::ctx::Ctx;
+use super::packages;
 
 /// How often a file is asked whether it answers.
 const STORE_PING: Duration = Duration::from_secs(5);
@@ -187,6 +188,9 @@ impl Actor for Reaper {
     ) -> Result<(), ActorProcessingErr> {
         // A restarted reaper must not sweep what lives: only before anything was started.
         if ctx.slots.pin().is_empty() {
+            let sweeper = Arc::clone(ctx);
+            // What it panics over is logged; nothing waits for it.
+            let _ = tokio::task::spawn_blocking(move || packages::sweep(&sweeper)).await;
             match ctx.launcher.sweep().await {
                 Ok(0) => {}
                 Ok(swept) => {

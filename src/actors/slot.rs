@@ -7,6 +7,7 @@
 mod occupant;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -203,6 +204,8 @@ pub struct Slot {
     wanted: AtomicBool,
     born: Instant,
     limits: Mutex<Limits>,
+    /// What is installed for its mcp, as its last run was started with it.
+    tree: Mutex<Option<PathBuf>>,
     kept: Mutex<Kept>,
 }
 
@@ -233,6 +236,7 @@ impl Slot {
     ) -> Self {
         Self {
             limits: Mutex::new(mcp.limits),
+            tree: Mutex::default(),
             id,
             key,
             mcp,
@@ -266,6 +270,15 @@ impl Slot {
     #[must_use]
     pub fn limits(&self) -> Limits {
         *self.limits.lock()
+    }
+
+    /// The installed package that its last run was started with.
+    pub(super) fn tree(&self) -> Option<PathBuf> {
+        self.tree.lock().clone()
+    }
+
+    pub(super) fn set_tree(&self, tree: Option<PathBuf>) {
+        *self.tree.lock() = tree;
     }
 
     pub(super) fn set_limits(&self, limits: Limits) {

@@ -255,9 +255,10 @@ impl Check<'_> {
             let rule: Result<Rule, _> = host.parse();
             rule.err().map(|error| error.to_string())
         });
-        let proxies = install.proxy.iter();
-        let tls = proxies.clone().find(|proxy| proxy.is_encrypted());
-        let tls = tls.map(|proxy| format!("`{proxy}` must begin with http://"));
+        let proxy = install.proxy.iter().find(|proxy| !proxy.is_bare());
+        let proxy = proxy.map(|proxy| format!("`{proxy}` must be http://HOST:PORT"));
+        let ca_file = install.ca_file.iter().find(|file| !file.is_absolute());
+        let ca_file = ca_file.map(|file| format!("`{}` is not an absolute path", file.display()));
         let registries = [
             ("install.npm_registry", &install.npm_registry),
             ("install.python_index", &install.python_index),
@@ -275,8 +276,11 @@ impl Check<'_> {
         if let Some(what) = wrong {
             self.problem("install.hosts", what);
         }
-        if let Some(what) = tls {
+        if let Some(what) = proxy {
             self.problem("install.proxy", what);
+        }
+        if let Some(what) = ca_file {
+            self.problem("install.ca_file", what);
         }
         for (key, what) in unreachable {
             self.problem(key, what);

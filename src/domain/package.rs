@@ -117,6 +117,7 @@ const NO_VALUE: &str = "the option needs a value";
 const NO_PACKAGE: &str = "it names no package";
 const NO_SPEC: &str = "only packages of a registry can be: NAME, or NAME with a version; no addresses, paths and repositories";
 const TOO_MANY: &str = "it names too many packages";
+const BEFORE: &str = "options before the subcommand are not known here; write npx or uvx";
 const NO_COMMAND: &str = "the command is no plain name";
 
 impl Manager {
@@ -154,6 +155,12 @@ impl Package {
         let package = match (file, args.as_slice()) {
             ("npx", rest) | ("npm", ["exec" | "x", rest @ ..]) => npx(rest)?,
             ("uvx", rest) | ("uv", ["tool", "run", rest @ ..]) => uvx(rest)?,
+            ("npm", [option, ..]) if option.starts_with('-') => {
+                return Err(Self::refused(Manager::Npm, option, BEFORE));
+            }
+            ("uv", [option, ..]) if option.starts_with('-') => {
+                return Err(Self::refused(Manager::Uv, option, BEFORE));
+            }
             _ => return Ok(None),
         };
         Ok(Some(package))
@@ -258,7 +265,7 @@ fn uvx(words: &[&str]) -> Result<Package, PackageError> {
         match option {
             "-q" | "--quiet" | "--isolated" => {}
             "--from" => from = Some(value()?),
-            "--with" => with.push(value()?),
+            "--with" => with.extend(each(&value()?)),
             "-p" | "--python" => python = Some(value()?),
             "--" => break words.next().ok_or_else(|| refused("", NO_PACKAGE))?,
             _ if word.starts_with('-') => return Err(refused(word, NOT_KNOWN)),
@@ -271,7 +278,7 @@ fn uvx(words: &[&str]) -> Result<Package, PackageError> {
         return Err(refused(version, "a Python is named like 3.12"));
     }
     let (command, spec) = match from {
-        Some(from) => (first.to_owned(), from),
+        Some(from) => (first.to_owned(), of_uvx(&from).1),
         None => of_uvx(first),
     };
     Package {
@@ -296,6 +303,29 @@ fn of_uvx(word: &str) -> (String, String) {
     (name, spec)
 }
 
+/// The packages in `A,B[X,Y]>=1,<2`: a comma parts them where a name follows.
+fn each(list: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut inside = false;
+    for part in list.split_inclusive(',') {
+        let begins = part
+            .trim_start()
+            .starts_with(|c: char| c.is_ascii_alphanumeric());
+        let number = part.trim_start().starts_with(|c: char| c.is_ascii_digit());
+        match all.last_mut() {
+            Some(last) if inside || !begins || number => last.push_str(part),
+            _ => all.push(part.to_owned()),
+        }
+        inside = match part.rfind(['[', ']']) {
+            Some(at) => part.get(at..).is_some_and(|rest| rest.starts_with('[')),
+            None => inside,
+        };
+    }
+    all.iter()
+        .map(|spec| spec.trim().trim_end_matches(',').to_owned())
+        .collect()
+}
+
 fn is_plain(word: &str) -> bool {
     let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !word.is_empty()
@@ -316,7 +346,13 @@ fn is_npm_spec(spec: &str) -> bool {
         None => (rest, None),
     };
     let inside = |c: char| c.is_ascii_alphanumeric() || ".-+^~<>=* |".contains(c);
+    // npm takes these for files.
+    let is_file = [".tgz", ".tar", ".tar.gz"]
+        .iter()
+        .any(|end| spec.ends_with(end))
+        || version.is_some_and(|version| version.starts_with('.'));
     spec.len() <= PACKAGE_SPEC_BYTES_MAX
+        && !is_file
         && scope.is_none_or(is_plain)
         && is_plain(name)
         && version.is_none_or(|version| !version.is_empty() && version.chars().all(inside))
@@ -381,6 +417,13 @@ mod tests {
             ("uvx x[cli]==1.0", "x[cli]==1.0", Some("x"), ""),
             ("uvx --from x>=1 --with=y run a", "x>=1 y", Some("run"), "a"),
             ("uv tool run x", "x", Some("x"), ""),
+            ("uvx --from x@latest run", "x", Some("run"), ""),
+            (
+                "uvx --with a,b[c,d]>=1,<2 x",
+                "x a b[c,d]>=1,<2",
+                Some("x"),
+                "",
+            ),
         ] {
             let package = of(line).unwrap().unwrap();
             assert_eq!(package.to_string(), specs, "{line}");
@@ -407,6 +450,10 @@ mod tests {
             ("npx @a", NO_SPEC),
             ("npx x@", NO_SPEC),
             ("npx x@npm:y", NO_SPEC),
+            ("npx x.tgz", NO_SPEC),
+            ("npx x@..", NO_SPEC),
+            ("npm --yes exec x", BEFORE),
+            ("uv -q tool run x", BEFORE),
             ("npx -p x ../run", NO_COMMAND),
             ("uvx --index http://evil x", NOT_KNOWN),
             ("uvx --from git+https://x/y run", NO_SPEC),

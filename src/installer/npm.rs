@@ -89,7 +89,10 @@ fn entry(tree: &Path, name: &str, command: Option<&str>) -> Result<String, Failu
         Some(Value::Object(files)) if files.len() == 1 => {
             files.values().next().and_then(Value::as_str)
         }
-        Some(Value::Object(files)) => files.get(bare).and_then(Value::as_str),
+        Some(Value::Object(files)) => files
+            .get(bare)
+            .or_else(|| only(files))
+            .and_then(Value::as_str),
         _ => None,
     };
     match (file, package.get("bin")) {
@@ -109,6 +112,19 @@ fn entry(tree: &Path, name: &str, command: Option<&str>) -> Result<String, Failu
             "`{name}` has no command that could be run"
         ))),
     }
+}
+
+/// The file of all commands, if it is one.
+fn only(files: &serde_json::Map<String, Value>) -> Option<&Value> {
+    let plain = |file: &Value| {
+        file.as_str()
+            .map(|file| file.trim_start_matches("./").to_owned())
+    };
+    let first = files.values().next()?;
+    files
+        .values()
+        .all(|file| plain(file) == plain(first))
+        .then_some(first)
 }
 
 fn names(dir: &Path) -> String {
@@ -150,6 +166,7 @@ mod tests {
             r#""./dist/run.js""#,
             r#"{"anything":"dist/run.js"}"#,
             r#"{"server-x":"dist/run.js","other":"o.js"}"#,
+            r#"{"a":"dist/run.js","b":"./dist/run.js"}"#,
         ] {
             let found = entry_of(&format!("{{\"bin\":{bin}}}"), None);
             assert_eq!(found.as_deref(), Ok(file), "{bin}");

@@ -2,6 +2,7 @@
 //! environment that may be moved.
 
 use std::fs;
+use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,18 +40,22 @@ pub(super) fn install(order: &Order) -> Result<Done, Failure> {
         .arg(&venv);
     tool::run("uv venv", &mut make, "")?;
     let mut sync = uv();
-    sync.args([
-        "pip",
-        "sync",
-        "--require-hashes",
-        "--compile-bytecode",
-        "--link-mode=copy",
-    ])
-    .args(wheels(order))
-    .arg("--python")
-    .arg(venv.join("bin/python"))
-    .arg(&lock);
+    sync.args(["pip", "sync", "--require-hashes", "--link-mode=copy"])
+        .args(wheels(order))
+        .arg("--python")
+        .arg(venv.join("bin/python"))
+        .arg(&lock);
     tool::run("uv pip sync", &mut sync, "")?;
+    // The host's own Python, and without what packages put into an environment's start: none of their code
+    // runs here. Later nobody can write beside the sources.
+    let mut compile = Command::new(python);
+    compile
+        .args(["-I", "-S", "-m", "compileall", "-q", "-j", "0"])
+        .arg(venv.join("lib"));
+    if let Err(failure) = tool::run("compileall", &mut compile, "") {
+        // A source that does not compile is no reason to refuse the rest.
+        let _ = writeln!(stderr(), "legation: {failure}");
+    }
     let text = fs::read_to_string(&lock)
         .map_err(|error| Failure::io("cannot read the lock file", &error))?;
     let spec = order.specs.first().map_or("", String::as_str);

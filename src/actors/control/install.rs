@@ -35,13 +35,9 @@ impl Control {
                 .next("its command is not npx or uvx, or --install off was given"));
         };
         if again {
-            let before = self.package(&mcp).await.map(|view| view.path);
             let renewed = self.ctx.packages.renew(&self.ctx, &mcp, &package).await;
             renewed.map_err(|failed| not_installed(&mcp, &failed))?;
-            let view = self.package(&mcp).await;
-            if view.as_ref().map(|view| &view.path) != before.as_ref() {
-                self.replace_all(id);
-            }
+            self.replace_all(id);
         } else {
             self.installed(&mcp).await?;
         }
@@ -51,6 +47,9 @@ impl Control {
 
     /// Waits until the package of an mcp is there, if it has one.
     pub(super) async fn installed(&self, mcp: &Arc<Mcp>) -> Result<(), ControlError> {
+        // What is gone from the disk is installed again.
+        let (ctx, id) = (Arc::clone(&self.ctx), mcp.id.clone());
+        let _ = spawn_blocking(move || ctx.packages.look(&ctx, &id)).await;
         let ensured = self.ctx.packages.ensure(&self.ctx, mcp);
         let ensured = ensured.map_err(|why| ControlError::new(Code::InstallFailed, why))?;
         let Some(mut watch) = ensured else {
@@ -76,9 +75,7 @@ impl Control {
     pub async fn forget_package(&self, id: &McpId) {
         let runs: Vec<_> = self.slots_of_mcp(id);
         isolates::wait_gone(&runs, self.ctx.settings.kill_wait).await;
-        let (ctx, id) = (Arc::clone(&self.ctx), id.clone());
-        let removed = spawn_blocking(move || ctx.packages.forget(&ctx, &id)).await;
-        if let Ok(Err(error)) = removed {
+        if let Err(error) = self.ctx.packages.forget(&self.ctx, id).await {
             tracing::warn!("a package of an archived mcp stays: {error}");
         }
     }

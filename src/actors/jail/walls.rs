@@ -93,6 +93,7 @@ impl Walls {
         let walls = &launch.confinement;
         let network = self.network(walls, launch.extra.trusted)?;
         let mut read = self.allowed(&walls.read)?;
+        let installed = launch.extra.tree.is_some();
         // The gateway itself put it there.
         read.extend(launch.extra.tree.map(|tree| (tree.clone(), tree)));
         let declared = Declared {
@@ -101,6 +102,7 @@ impl Walls {
             homes: Some(homes.root().to_owned()),
             packages: Some(packages_beside(homes.root())),
             programs: launch.extra.programs,
+            installed,
         };
         Ok(SpawnSpec {
             leaf: LeafName {

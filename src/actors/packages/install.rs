@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::job::Job;
 use super::shelf::{self, Delivery, Record};
-use super::{Failed, Kind};
+use super::{CHANGED, Failed, Kind};
 use crate::actors::clock::id_bits;
 use crate::actors::control::isolates::wait_gone;
 use crate::actors::ctx::Ctx;
@@ -42,7 +42,7 @@ pub(super) async fn install(
     package: &Package,
     told: impl Fn(&Arc<Slot>),
 ) -> Result<Record, Failed> {
-    let since = Instant::now();
+    let since = std::time::Instant::now();
     let failed = |why: String| Failed::new(Kind::Failed, why);
     let (looking, of, what) = (Arc::clone(ctx), Arc::clone(mcp), package.clone());
     let job = start_work(move || Job::new(&looking, &of, &what)).await;
@@ -67,33 +67,38 @@ pub(super) async fn install(
         let _ = actor.cast(IsolateMsg::Leave(verdict));
     }
     let left = wait_gone(&[Arc::clone(&slot)], 2 * ctx.settings.kill_wait).await;
-    ctx.slots.pin().remove(&slot.key);
     let denied = ctx.packages.end(&slot.key);
-    let done = worked.map_err(|mut failed| {
-        if let Some(denied) = denied {
-            let _ = write!(failed.why, ". {denied}. {REGISTRIES}");
-        }
-        failed
-    })?;
     if !left.is_empty() {
+        // In sight until they are gone.
         let why = format!("processes of the installer do not die: {left:?}");
         return Err(failed(why));
     }
+    ctx.slots.pin().remove(&slot.key);
     // Nobody writes to the tree any more.
-    let delivery = Delivery {
-        key: package.key(&mcp.install),
-        manager: package.manager,
-        done,
-        python,
-        scripts: mcp.install.scripts,
-        installed_at: ctx.wall_ms(),
-        took_ms: millis(since.elapsed()),
+    let record = match worked {
+        Ok(done) => {
+            let delivery = Delivery {
+                key: package.key(&mcp.install),
+                manager: package.manager,
+                done,
+                python,
+                scripts: mcp.install.scripts,
+                installed_at: ctx.wall_ms(),
+                since,
+            };
+            keep(ctx, mcp, &slot, delivery).await
+        }
+        Err(mut failed) => {
+            if let Some(denied) = denied {
+                let _ = write!(failed.why, ". {denied}. {REGISTRIES}");
+            }
+            Err(failed)
+        }
     };
-    let record = keep(ctx, mcp, &home, delivery).await.map_err(failed)?;
     if let Err(error) = clear(&home).await {
         tracing::warn!(mcp.name = %mcp.name, "what the installer left stays: {error}");
     }
-    Ok(record)
+    record
 }
 
 fn slot(ctx: &Ctx, mcp: &Mcp, job: &Job) -> Arc<Slot> {
@@ -118,11 +123,50 @@ async fn clear(home: &Path) -> Result<(), String> {
     removed.map_err(|error| format!("what an earlier install left cannot be removed: {error}"))
 }
 
-async fn keep(ctx: &Ctx, mcp: &Mcp, home: &Path, delivery: Delivery) -> Result<Record, String> {
+/// Takes over what was made, unless nobody wants it any more.
+async fn keep(
+    ctx: &Arc<Ctx>,
+    mcp: &Mcp,
+    slot: &Arc<Slot>,
+    delivery: Delivery,
+) -> Result<Record, Failed> {
+    let home = plan::home_of(&ctx.settings.homes, slot);
     let (root, id, tree) = (super::root(ctx), mcp.id.clone(), home.join(TREE));
-    let kept = spawn_blocking(move || shelf::put(&root, &id, &tree, delivery));
-    let kept = kept.await.map_err(|error| error.to_string())?;
-    kept.map_err(|error| format!("what was downloaded is not taken: {error}"))
+    let within = mcp.install_deadline();
+    let (asked, slot) = (Arc::clone(ctx), Arc::clone(slot));
+    let kept = spawn_blocking(move || {
+        let until = std::time::Instant::now() + within;
+        let key = delivery.key.clone();
+        let stop = || unwanted(&asked, &slot, &key, until);
+        let used = || super::clear::used(&asked);
+        let put = shelf::put(&root, &id, &tree, delivery, &stop, &used);
+        put.map_err(|error| {
+            let kind = match unwanted(&asked, &slot, &key, until) {
+                Some(_) if asked.is_stopping() || asked.denies(&slot).is_some() => Kind::Stopped,
+                _ => Kind::Failed,
+            };
+            Failed::new(kind, format!("what was downloaded is not taken: {error}"))
+        })
+    });
+    let broken = |error: tokio::task::JoinError| Failed::new(Kind::Failed, error.to_string());
+    kept.await.map_err(broken)?
+}
+
+/// Why a tree is not to be taken over, if it is not.
+fn unwanted(ctx: &Ctx, slot: &Slot, key: &str, until: std::time::Instant) -> Option<String> {
+    if ctx.is_stopping() {
+        return Some("the gateway is stopping".to_owned());
+    }
+    if !ctx.packages.is_wanted(&slot.key.mcp, key) {
+        return Some(CHANGED.to_owned());
+    }
+    if let Some(deny) = ctx.denies(slot) {
+        return Some(format!("{} ({})", deny.title(), deny.reason));
+    }
+    if ctx.room.disk.is_nearly_full() {
+        return Some("the disk of the homes is nearly full (isolates.disk_free_bytes)".to_owned());
+    }
+    (std::time::Instant::now() > until).then(|| "copying it took too long".to_owned())
 }
 
 /// Starts the installer and has it work.
@@ -133,6 +177,7 @@ async fn work(
     within: Duration,
 ) -> Result<Done, Failed> {
     let mut watch = slot.watch();
+    let mut denies = ctx.kill.changes();
     ctx.demand(slot);
     let settled = watch.wait_for(|state| {
         !matches!(
@@ -140,9 +185,14 @@ async fn work(
             SlotState::Resting | SlotState::Starting { .. } | SlotState::Stopping
         )
     });
-    let state = match tokio::time::timeout(2 * START_DEADLINE, settled).await {
-        Ok(Ok(state)) => state.clone(),
-        _ => return Err(ended(ctx, slot, "the installer did not start in time")),
+    // Who is switched off before the installer is there starts none.
+    let denied = async { while ctx.denies(slot).is_none() && denies.changed().await.is_ok() {} };
+    let state = tokio::select! {
+        settled = tokio::time::timeout(2 * START_DEADLINE, settled) => match settled {
+            Ok(Ok(state)) => state.clone(),
+            _ => return Err(ended(ctx, slot, "the installer did not start in time")),
+        },
+        () = denied => return Err(ended(ctx, slot, "the installer was switched off")),
     };
     let handle = match state {
         SlotState::Ready(handle) => handle,
@@ -156,9 +206,9 @@ async fn work(
     match handle.ask(INSTALL, order, deadline).await {
         Ok(reply) => read(&reply),
         Err(CallError::TimedOut) => Err(slow(slot, within)),
-        Err(CallError::Ended(end)) => Err(broken(&end)),
+        Err(CallError::Ended(end)) => Err(broken(ctx, slot, &end)),
         Err(_) => Err(match gone(&handle) {
-            Some(end) => broken(&end),
+            Some(end) => broken(ctx, slot, &end),
             None => ended(ctx, slot, "the installer could not be asked"),
         }),
     }
@@ -169,14 +219,14 @@ fn gone(handle: &Handle) -> Option<Arc<RunEnd>> {
 }
 
 /// The installer ended while it worked.
-fn broken(end: &RunEnd) -> Failed {
+fn broken(ctx: &Ctx, slot: &Slot, end: &RunEnd) -> Failed {
     let last = end.last_stderr.as_deref();
     let last = last.map_or_else(String::new, |line| format!("; its last line: {line}"));
-    let kind = match &end.verdict {
-        Verdict::Killed { .. } | Verdict::Shutdown => Kind::Stopped,
-        _ => Kind::Failed,
-    };
-    Failed::new(kind, format!("the installer {}{last}", end.verdict))
+    let why = format!("the installer {}{last}", end.verdict);
+    match end.verdict {
+        Verdict::Killed { .. } | Verdict::Shutdown => ended(ctx, slot, &why),
+        _ => Failed::new(Kind::Failed, why),
+    }
 }
 
 /// It is not there any more, or never was: who switched it off says so.
@@ -209,7 +259,8 @@ fn read(reply: &Reply) -> Result<Done, Failed> {
             .ok()
             .and_then(|error| Some(error.get("message")?.as_str()?.to_owned()));
         let message = message.unwrap_or_else(|| "the installer refused".to_owned());
-        return failed(message.chars().take(WHY_CHARS_MAX).collect());
+        let shown = message.chars().filter(|c| !c.is_control());
+        return failed(shown.take(WHY_CHARS_MAX).collect());
     }
     let done: Done = match serde_json::from_slice(bytes) {
         Ok(done) => done,
@@ -229,8 +280,4 @@ fn read(reply: &Reply) -> Result<Done, Failed> {
         true => Ok(done),
         false => failed("the installer's answer has texts that are none".to_owned()),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

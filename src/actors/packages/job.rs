@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretSlice;
@@ -24,6 +25,7 @@ use crate::domain::package::{Install, Manager, Order, Package, Step};
 const CA_FILE: &str = "ca.pem";
 /// Bytes of it.
 const CA_BYTES_MAX: u64 = 4 << 20;
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 /// The port of a registry that nobody named.
 const HTTPS: u16 = 443;
 
@@ -66,20 +68,21 @@ impl Job {
         if let Some(file) = &settings.ca_file {
             files.insert(CA_FILE.to_owned(), read(file)?.into());
         }
-        let executable = std::env::current_exe()
-            .map_err(|error| format!("the gateway's own program is not found: {error}"))?;
+        let executable = ctx.packages.executable.as_ref();
+        let executable = executable.ok_or("the gateway's own program was not found")?;
         let profile = mcp
             .confinement
             .profile
             .unwrap_or(ctx.config.sandbox.profile);
-        let confinement = match profile {
-            // It has the host's network, and no list holds it.
-            Profile::None => Confinement::default(),
-            _ => Confinement {
-                network: Network::Allowlist,
-                hosts: hosts(settings, manager),
-                ..Confinement::default()
-            },
+        // Without walls it would have the host's network, and no list held it.
+        let profile = match profile {
+            Profile::None => Profile::Standard,
+            walls => walls,
+        };
+        let confinement = Confinement {
+            network: Network::Allowlist,
+            hosts: hosts(settings, manager),
+            ..Confinement::default()
         };
         Ok(Self {
             mcp: Mcp {
@@ -188,7 +191,13 @@ fn variables(settings: &Settings, manager: Manager) -> BTreeMap<String, String> 
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
-    let opened = File::open(file).and_then(|file| file.take(CA_BYTES_MAX).read_to_end(&mut text));
+    let mut options = File::options();
+    // A pipe in its place would be waited for.
+    let opened = options.read(true).custom_flags(NONBLOCK).open(file);
+    let opened = opened.and_then(|file| match file.metadata()?.is_file() {
+        true => file.take(CA_BYTES_MAX).read_to_end(&mut text),
+        false => Err(std::io::Error::other("it is no file")),
+    });
     match opened {
         Ok(_) => Ok(text),
         Err(error) => Err(format!("install.ca_file, {}: {error}", file.display())),

@@ -5,7 +5,7 @@
 //! bit, no second name. No link is followed. Its digest is over all of that, in the order of names.
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -26,21 +26,31 @@ pub(super) struct Sealed {
     pub(super) entries: u64,
 }
 
-struct Copy {
+struct Copy<'a> {
+    stop: &'a dyn Fn() -> Option<String>,
+    /// Whose all of it must be: that of the tree itself.
+    owner: u32,
     hasher: Sha256,
     bytes: u64,
     entries: u64,
     buffer: Vec<u8>,
 }
 
-/// Copies the tree at `from` to `to`, which is made. Blocks.
+/// Copies the tree at `from` to `to`, which is made; asks `stop` on the way whether to go on. Blocks.
 ///
 /// # Errors
-/// The disk, or a tree that is none of a package: too large, or with devices, pipes and sockets in it.
-pub(super) fn copy(from: &Path, to: &Path) -> io::Result<Sealed> {
+/// The disk, a stop, or a tree that is none of a package: too large, or with devices, pipes and sockets in it.
+pub(super) fn copy(
+    from: &Path,
+    to: &Path,
+    stop: &dyn Fn() -> Option<String>,
+) -> io::Result<Sealed> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::open(from, flags, Mode::empty())?;
+    let owner = rustix::fs::fstat(&top)?.st_uid;
     let mut copy = Copy {
+        stop,
+        owner,
         hasher: Sha256::new(),
         bytes: 0,
         entries: 0,
@@ -58,7 +68,11 @@ fn refused(why: impl Into<String>) -> io::Error {
     io::Error::other(why.into())
 }
 
-impl Copy {
+impl Copy<'_> {
+    fn go_on(&self) -> io::Result<()> {
+        (self.stop)().map_or(Ok(()), |why| Err(refused(why)))
+    }
+
     fn dir(&mut self, from: &OwnedFd, to: &Path, depth: usize) -> io::Result<()> {
         if depth == 0 {
             return Err(refused(format!(
@@ -98,6 +112,7 @@ impl Copy {
         to: &Path,
         depth: usize,
     ) -> io::Result<()> {
+        self.go_on()?;
         let bytes = name.as_encoded_bytes();
         // A pipe would be waited for; a link says so.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -115,6 +130,11 @@ impl Copy {
         };
         let file = File::from(file);
         let meta = file.metadata()?;
+        if meta.uid() != self.owner {
+            // A second name of somebody else's file.
+            let shown = String::from_utf8_lossy(bytes).into_owned();
+            return Err(refused(format!("`{shown}` is not the installer's own")));
+        }
         if meta.is_dir() {
             self.told(b'd', bytes, &[]);
             return self.dir(&file.into(), to, depth - 1);
@@ -154,8 +174,17 @@ impl Copy {
                 )));
             }
             hasher.update(part);
-            copied.write_all(part)?;
+            if part.iter().all(|byte| *byte == 0) {
+                // Holes stay holes.
+                copied.seek_relative(i64::try_from(read).unwrap_or(i64::MAX))?;
+            } else {
+                copied.write_all(part)?;
+            }
+            self.go_on()?;
         }
+        // A hole at the end.
+        let length = copied.stream_position()?;
+        copied.set_len(length)?;
         copied.set_permissions(Permissions::from_mode(mode))?;
         // Compiled Python is good for the source of this very time only.
         let time = Timespec {
@@ -215,7 +244,7 @@ mod tests {
         }
 
         fn copy(&self, to: &str) -> io::Result<Sealed> {
-            copy(&self.from(), &self.0.path().join(to))
+            copy(&self.from(), &self.0.path().join(to), &|| None)
         }
     }
 
@@ -281,6 +310,6 @@ mod tests {
         assert!(text.contains("128 directories deep"), "{text}");
         let outside = trees.0.path().join("link");
         symlink(trees.from(), &outside).unwrap();
-        assert!(copy(&outside, &trees.0.path().join("other")).is_err());
+        assert!(copy(&outside, &trees.0.path().join("other"), &|| None).is_err());
     }
 }

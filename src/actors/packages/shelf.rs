@@ -1,19 +1,22 @@
 //! What is installed, on the disk: `<data>/packages/<mcp>/<generation>/` and beside it `current.json`, which
-//! says what that is. A generation is complete when it has its name; the record is written last.
+//! says what that is. Each install is a generation of its own, complete when it has its name; the record is written
+//! last.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::hex;
+pub(super) use super::remove::remove;
 use super::seal::{self, Sealed};
 use crate::domain::account::Millis;
 use crate::domain::ids::McpId;
-use crate::domain::package::{Done, Manager};
+use crate::domain::package::{Done, Manager, VENV};
 
 /// Bytes of a record.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
@@ -22,6 +25,8 @@ const LOCK_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a first line.
 const FIRST_LINE_BYTES_MAX: u64 = 256;
 const CURRENT: &str = "current.json";
+/// A tree that is not there yet.
+const FRESH: &str = "fresh";
 /// Generations that stay: the newest, and the one that isolates may still run.
 const GENERATIONS_KEPT: usize = 2;
 
@@ -77,7 +82,8 @@ pub(super) struct Delivery {
     pub(super) python: Option<PathBuf>,
     pub(super) scripts: bool,
     pub(super) installed_at: Millis,
-    pub(super) took_ms: u64,
+    /// Since when it is made.
+    pub(super) since: Instant,
 }
 
 /// The directory of an mcp.
@@ -109,20 +115,47 @@ pub(super) fn load(root: &Path, mcp: &McpId) -> io::Result<Option<Record>> {
     Ok(there.is_ok_and(|meta| meta.is_dir()).then_some(record))
 }
 
-/// Takes a tree over and makes it what is installed. Blocks.
+/// Takes a tree over and makes it what is installed. `stop` is asked on the way whether to go on, `used` for the
+/// trees that somebody runs. Blocks.
 ///
 /// # Errors
-/// The disk, or a tree that is none, in words.
-pub(super) fn put(root: &Path, mcp: &McpId, from: &Path, delivery: Delivery) -> io::Result<Record> {
+/// The disk, a stop, or a tree that is none, in words; then nothing of it stays.
+pub(super) fn put(
+    root: &Path,
+    mcp: &McpId,
+    from: &Path,
+    delivery: Delivery,
+    stop: &dyn Fn() -> Option<String>,
+    used: &dyn Fn() -> Vec<PathBuf>,
+) -> io::Result<Record> {
     let place = place(root, mcp);
     for dir in [root, place.as_path()] {
         made(dir)?;
     }
-    let fresh = place.join("fresh");
+    let fresh = place.join(FRESH);
     remove(&fresh)?;
-    let sealed = seal::copy(from, &fresh)?;
-    let lock = lock_digest(&fresh, &delivery.done.lock)?;
-    let runner = runner(&fresh, &delivery)?;
+    let put = taken(&place, from, &fresh, delivery, stop);
+    match &put {
+        Ok(record) => tidy(&place, &record.generation, &used()),
+        Err(_) => {
+            if let Err(error) = remove(&fresh) {
+                tracing::warn!("{} stays: {error}", fresh.display());
+            }
+        }
+    }
+    put
+}
+
+fn taken(
+    place: &Path,
+    from: &Path,
+    fresh: &Path,
+    delivery: Delivery,
+    stop: &dyn Fn() -> Option<String>,
+) -> io::Result<Record> {
+    let sealed = seal::copy(from, fresh, stop)?;
+    let lock = lock_digest(fresh, &delivery.done.lock)?;
+    let runner = runner(fresh, &delivery)?;
     let Sealed {
         digest,
         bytes,
@@ -130,7 +163,7 @@ pub(super) fn put(root: &Path, mcp: &McpId, from: &Path, delivery: Delivery) -> 
     } = sealed;
     let record = Record {
         key: delivery.key,
-        generation: digest.get(..16).unwrap_or_default().to_owned(),
+        generation: format!("{digest}-{}", delivery.installed_at),
         manager: delivery.manager,
         done: delivery.done,
         runner,
@@ -140,19 +173,12 @@ pub(super) fn put(root: &Path, mcp: &McpId, from: &Path, delivery: Delivery) -> 
         entries,
         scripts: delivery.scripts,
         installed_at: delivery.installed_at,
-        took_ms: delivery.took_ms,
+        took_ms: millis(delivery.since.elapsed()),
     };
-    let to = place.join(&record.generation);
-    if to.symlink_metadata().is_ok() {
-        // The same, to the last byte: what runs of it goes on.
-        remove(&fresh)?;
-    } else {
-        // All of it is on the disk before it has its name.
-        rustix::fs::syncfs(File::open(&fresh)?)?;
-        fs::rename(&fresh, &to)?;
-    }
-    write(&place, &record)?;
-    tidy(&place, &record.generation);
+    // All of it is on the disk before it has its name.
+    rustix::fs::syncfs(File::open(fresh)?)?;
+    fs::rename(fresh, place.join(&record.generation))?;
+    write(place, &record)?;
     Ok(record)
 }
 
@@ -163,11 +189,13 @@ fn made(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o711))
 }
 
-/// Removes a directory, if there is one; no link is followed.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Removes what a life of the gateway that was cut off has left half made. Blocks.
+pub(super) fn sweep(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let fresh = entry.path().join(FRESH);
+        if let Err(error) = remove(&fresh) {
+            tracing::warn!("{} stays: {error}", fresh.display());
+        }
     }
 }
 
@@ -187,8 +215,8 @@ fn write(place: &Path, record: &Record) -> io::Result<()> {
     File::open(place)?.sync_all()
 }
 
-/// Removes older generations, the oldest first; what cannot be removed is tried again the next time.
-fn tidy(place: &Path, current: &str) {
+/// Removes older generations that nobody runs; what cannot be removed is tried again the next time.
+fn tidy(place: &Path, current: &str, used: &[PathBuf]) {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
     let mut old: Vec<_> = entries
         .filter(|entry| entry.file_name() != current)
@@ -199,7 +227,8 @@ fn tidy(place: &Path, current: &str) {
         })
         .collect();
     old.sort();
-    for (_, path) in old.iter().rev().skip(GENERATIONS_KEPT - 1) {
+    let unused = old.iter().rev().skip(GENERATIONS_KEPT - 1);
+    for (_, path) in unused.filter(|(_, path)| !used.contains(path)) {
         if let Err(error) = remove(path) {
             tracing::warn!("{} stays: {error}", path.display());
         }
@@ -208,8 +237,9 @@ fn tidy(place: &Path, current: &str) {
 
 /// A file in a tree, wherever links in it lead, if that is in the tree.
 fn inside(tree: &Path, name: &str) -> io::Result<PathBuf> {
+    let not = |error: io::Error| io::Error::other(format!("`{name}` is no file in it: {error}"));
     let top = tree.canonicalize()?;
-    let path = tree.join(name).canonicalize()?;
+    let path = tree.join(name).canonicalize().map_err(not)?;
     if name.starts_with('/') || !path.starts_with(&top) || !path.is_file() {
         return Err(io::Error::other(format!("`{name}` is no file in it")));
     }
@@ -231,24 +261,38 @@ fn runner(tree: &Path, delivery: &Delivery) -> io::Result<Runner> {
     if first.starts_with(b"\x7fELF") {
         return Ok(Runner::Itself);
     }
-    if let Some(python) = delivery.python.clone() {
-        return Ok(Runner::Environment { python });
-    }
     let line = first
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
     let line = String::from_utf8_lossy(line.strip_prefix(b"#!").unwrap_or_default());
-    let mut words = line.split_ascii_whitespace().filter(|word| *word != "-S");
+    let mut words = line.split_ascii_whitespace();
     let base = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
     let mut name = words.next().map(base);
     if name.as_deref() == Some("env") {
-        name = words.next().map(base);
+        // Its options and variables are not the interpreter's.
+        let mut rest = words
+            .by_ref()
+            .skip_while(|word| word.starts_with('-') || word.contains('='));
+        name = rest.next().map(base);
+    }
+    if let Some(python) = delivery.python.clone() {
+        // uv's scripts begin as the shell's, and have themselves run by the Python beside them.
+        let is_shell_first = memchr::memmem::find(&first, b"exec' \"$(dirname").is_some();
+        let is_python = name.as_ref().is_none_or(|name| name.starts_with("python"));
+        if is_shell_first || is_python {
+            own_python(tree, &python)?;
+            return Ok(Runner::Environment { python });
+        }
     }
     match name {
         Some(name) if !name.is_empty() => Ok(Runner::Interpreter {
             name,
-            args: words.map(ToOwned::to_owned).collect(),
+            // Options; never a path, which could be of the host's.
+            args: words
+                .filter(|word| word.starts_with('-') && !word.contains('/'))
+                .map(ToOwned::to_owned)
+                .collect(),
         }),
         // As npm has it on systems without first lines.
         _ => Ok(Runner::Interpreter {
@@ -258,6 +302,22 @@ fn runner(tree: &Path, delivery: &Delivery) -> io::Result<Runner> {
     }
 }
 
+/// The Python of an environment is the host's that it was made for, whatever was installed into it.
+fn own_python(tree: &Path, python: &Path) -> io::Result<()> {
+    let found = tree.join(VENV).join("bin/python").canonicalize()?;
+    if found == python.canonicalize()? {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{VENV}/bin/python is not the Python it was made for, but {}",
+        found.display()
+    )))
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -265,14 +325,21 @@ mod tests {
     use super::*;
     use crate::domain::ids::ID_BYTES;
 
-    struct Place(tempfile::TempDir, McpId);
+    struct Place {
+        dir: tempfile::TempDir,
+        mcp: McpId,
+        used: Vec<PathBuf>,
+        at: std::cell::Cell<i64>,
+    }
 
     impl Place {
         fn new() -> Self {
-            let place = Self(
-                tempfile::tempdir().unwrap(),
-                McpId::from_random([1; ID_BYTES]),
-            );
+            let place = Self {
+                dir: tempfile::tempdir().unwrap(),
+                mcp: McpId::from_random([1; ID_BYTES]),
+                used: Vec::new(),
+                at: std::cell::Cell::new(0),
+            };
             fs::create_dir(place.from()).unwrap();
             place.file("lock", "a");
             place.file("run.js", "#!/usr/bin/env -S node --no-warnings\n");
@@ -280,11 +347,11 @@ mod tests {
         }
 
         fn from(&self) -> PathBuf {
-            self.0.path().join("from")
+            self.dir.path().join("from")
         }
 
         fn root(&self) -> PathBuf {
-            self.0.path().join("packages")
+            self.dir.path().join("packages")
         }
 
         fn file(&self, name: &str, text: &str) {
@@ -306,14 +373,17 @@ mod tests {
                 done,
                 python: None,
                 scripts: false,
-                installed_at: 5,
-                took_ms: 6,
+                installed_at: self.at.replace(self.at.get() + 1),
+                since: Instant::now(),
             };
-            put(&self.root(), &self.1, &self.from(), delivery)
+            let (root, none) = (self.root(), || None);
+            put(&root, &self.mcp, &self.from(), delivery, &none, &|| {
+                self.used.clone()
+            })
         }
 
         fn generations(&self) -> usize {
-            let entries = fs::read_dir(self.root().join(self.1.as_str())).unwrap();
+            let entries = fs::read_dir(self.root().join(self.mcp.as_str())).unwrap();
             entries
                 .filter(|entry| entry.as_ref().unwrap().path().is_dir())
                 .count()
@@ -323,31 +393,40 @@ mod tests {
     #[test]
     fn what_was_put_there_is_found_again() {
         let place = Place::new();
-        assert_eq!(load(&place.root(), &place.1).unwrap(), None);
+        assert_eq!(load(&place.root(), &place.mcp).unwrap(), None);
         let record = place.put("run.js").unwrap();
-        assert_eq!(load(&place.root(), &place.1).unwrap(), Some(record.clone()));
+        assert_eq!(
+            load(&place.root(), &place.mcp).unwrap(),
+            Some(record.clone())
+        );
         let expected = Runner::Interpreter {
             name: "node".to_owned(),
             args: vec!["--no-warnings".to_owned()],
         };
         assert_eq!(record.runner, expected);
         assert_eq!(record.lock_sha256, hex(&Sha256::digest(b"a")));
-        assert_eq!(place.put("run.js").unwrap(), record, "the same is the same");
-        assert_eq!(place.generations(), 1);
-        fs::remove_dir_all(tree(&place.root(), &place.1, &record)).unwrap();
-        assert_eq!(load(&place.root(), &place.1).unwrap(), None);
-        fs::write(place.root().join(place.1.as_str()).join(CURRENT), "{").unwrap();
-        assert!(load(&place.root(), &place.1).is_err());
+        fs::remove_dir_all(tree(&place.root(), &place.mcp, &record)).unwrap();
+        assert_eq!(load(&place.root(), &place.mcp).unwrap(), None);
+        fs::write(place.root().join(place.mcp.as_str()).join(CURRENT), "{").unwrap();
+        assert!(load(&place.root(), &place.mcp).is_err());
     }
 
     #[test]
-    fn the_generation_before_stays_and_older_ones_go() {
-        let place = Place::new();
+    fn the_generation_before_stays_and_older_ones_go_that_nobody_runs() {
+        let mut place = Place::new();
         for text in ["1", "2", "3", "4"] {
             place.file("lock", text);
             place.put("run.js").unwrap();
         }
         assert_eq!(place.generations(), 2);
+        // One that runs stays as long as it does.
+        let record = place.put("run.js").unwrap();
+        place.used.push(tree(&place.root(), &place.mcp, &record));
+        for _ in 0..4 {
+            place.put("run.js").unwrap();
+        }
+        assert_eq!(place.generations(), 3);
+        assert!(place.used[0].exists());
     }
 
     /// What an installer claims is no reason to look anywhere else.
@@ -366,5 +445,47 @@ mod tests {
             panic!("no interpreter");
         };
         assert_eq!(name, "sh", "its place is not the package's to say");
+        for (line, expected) in [
+            (
+                "#!/usr/bin/env -S bash --rcfile /root/x -e",
+                "bash --rcfile -e",
+            ),
+            ("#!/usr/bin/env -i A=b node --title=a/b", "node"),
+            ("#!/usr/bin/python3 -S", "python3 -S"),
+            ("no first line", "node"),
+        ] {
+            place.file("run.js", line);
+            let Runner::Interpreter { name, args } = place.put("run.js").unwrap().runner else {
+                panic!("no interpreter");
+            };
+            let words: Vec<String> = std::iter::once(name).chain(args).collect();
+            assert_eq!(words.join(" "), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_stop_on_the_way_leaves_nothing() {
+        let place = Place::new();
+        let done = Done {
+            entry: "run.js".to_owned(),
+            lock: "lock".to_owned(),
+            name: String::new(),
+            version: String::new(),
+            integrity: String::new(),
+            packages: 1,
+        };
+        let delivery = Delivery {
+            key: String::new(),
+            manager: Manager::Npm,
+            done,
+            python: None,
+            scripts: false,
+            installed_at: 1,
+            since: Instant::now(),
+        };
+        let (root, stop) = (place.root(), || Some("enough".to_owned()));
+        let put = put(&root, &place.mcp, &place.from(), delivery, &stop, &Vec::new);
+        assert!(put.unwrap_err().to_string().contains("enough"));
+        assert_eq!(place.generations(), 0);
     }
 }

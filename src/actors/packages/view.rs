@@ -57,6 +57,7 @@ impl Packages {
             manager: package.manager.as_str().to_owned(),
             ..PackageView::default()
         };
+        self.look(ctx, &mcp.id);
         let cell = self.cells.lock().get(&mcp.id).cloned();
         let state = cell.filter(|cell| cell.key == key);
         let state = state.map(|cell| cell.state.borrow().clone());

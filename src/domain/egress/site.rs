@@ -44,10 +44,11 @@ impl Site {
         self.port
     }
 
-    /// Whether what is said to it is encrypted.
+    /// Whether it is a host and a port, without encryption and path: what a proxy is.
     #[must_use]
-    pub fn is_encrypted(&self) -> bool {
-        self.url.starts_with("https:")
+    pub fn is_bare(&self) -> bool {
+        let rest = self.url.strip_prefix("http://");
+        rest.is_some_and(|rest| !rest.trim_end_matches('/').contains('/'))
     }
 
     /// What lets an isolate go there, wherever it is: the operator named it.
@@ -80,8 +81,8 @@ impl FromStr for Site {
         if place.contains('@') {
             return Err(SiteError("names and passwords are not taken here"));
         }
-        if text.contains(['?', '#']) {
-            return Err(SiteError("it has a query or a fragment"));
+        if text.contains(['?', '#', '{', '}', '"', '\\']) {
+            return Err(SiteError("it has a query, a fragment, or what no URL does"));
         }
         let has_port = place
             .rsplit(']')
@@ -161,6 +162,7 @@ mod tests {
             ("ftp://npm.corp", "neither"),
             ("https://me:secret@npm.corp/", "passwords"),
             ("https://npm.corp/?a=b", "query"),
+            ("https://npm.corp/{home}", "query"),
             ("https://npm.corp:0/", "no port 0"),
             ("https://npm.corp:x/", "no number"),
             ("https:///x", "no name"),

@@ -65,6 +65,15 @@ async fn by_proxy(
     shared: &Shared,
 ) -> Result<TcpStream, Unreached> {
     let failed = |why: String| Unreached::Failed(format!("the proxy {proxy}: {why}"));
+    // What a name leads to only the proxy knows; but these lead to its own machine or network.
+    let inside = match wanted {
+        Wanted::Name(name) => !name.contains('.') || name.ends_with(".localhost"),
+        Wanted::Address(address) => address::check(*address, false).is_err(),
+    };
+    if inside && !shared.may_be_private(wanted, port) {
+        let why = "it is a name or an address of the proxy's own network";
+        return Err(Unreached::Denied(why.to_owned()));
+    }
     let mut last = failed("it has no address".to_owned());
     for address in addresses(proxy.host(), proxy.port(), shared).await? {
         let asked = async {

@@ -390,7 +390,24 @@ fn kernel(wanted: &Limits) -> Option<String> {
 
 /// A launcher whose command line we cannot take apart must not be found out by its users.
 fn package(mcp: &Mcp) -> Option<String> {
-    let wrong = mcp.package().err()?;
+    let wrong = match mcp.package() {
+        Ok(None) => return None,
+        Ok(Some(_)) => {
+            let of_install = |name: &&String| {
+                let name = name.to_ascii_lowercase();
+                ["npm_config_", "uv_", "pip_"]
+                    .iter()
+                    .any(|start| name.starts_with(start))
+            };
+            let name = mcp.program.env.keys().find(of_install)?;
+            return Some(format!(
+                "the variable `{name}` is a package manager's, and the install goes by the section \
+                 [install] of the configuration (registries, proxy, authorities); remove it, or let \
+                 the package download in each user's isolate with --install off"
+            ));
+        }
+        Err(wrong) => wrong,
+    };
     Some(format!(
         "{wrong}; write it as NAME or NAME@VERSION, or let it download in each user's isolate with \
          --install off"
