@@ -6,6 +6,7 @@
 
 mod audit;
 mod banner;
+mod bridge;
 mod call;
 mod client;
 mod config;
@@ -136,6 +137,8 @@ enum Command {
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Be a stdio MCP server that relays to a Legation server, for AI tools that speak stdio only
+    Bridge(bridge::BridgeArgs),
     /// What installs a package, in an isolate of its own
     #[command(hide = true)]
     Installer,
@@ -192,6 +195,7 @@ fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Installer => return crate::installer::run(),
+        Command::Bridge(args) => bridge::run(args),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
         Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
@@ -243,6 +247,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Serve(_)
         | Command::Config(_)
         | Command::Doctor(_)
+        | Command::Bridge(_)
         | Command::Installer
         | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
@@ -343,6 +348,8 @@ mod tests {
             "audit key",
             "config show --config x.toml",
             "config check x.toml",
+            "bridge --url https://tools.example:8443/mcp --key-file key --ca-file ca.pem",
+            "bridge --config bridge.toml --allow-self-signed --log-file x --cache-file y",
             "demo-mcp --misbehave garbage",
             "status --socket /run/x.sock",
         ] {
