@@ -11,8 +11,11 @@ use crate::face::{all_is_well, everything, saw};
 use crate::tools;
 use crate::world::{LEGATION, World};
 
+mod connect;
+mod fake;
 mod host;
 
+use fake::Fake;
 use host::{Host, bridge, initialize, text};
 
 fn free_port() -> u16 {
@@ -479,4 +482,83 @@ fn the_python_sdk_s_stdio_client_finds_its_way_over_the_bridge() {
         assert_eq!(saw["version"], "2025-11-25", "{saw}");
     }
     assert_eq!(sessions(&world), 0);
+}
+
+#[test]
+fn a_call_that_may_have_arrived_is_made_once_and_a_list_again() {
+    let fake = Fake::start(|verb, message| match message["method"].as_str() {
+        Some("tools/call" | "tools/list") => None,
+        _ if verb == "GET" => fake::refused(405, "no stream"),
+        _ => fake::begun(message),
+    });
+    let home = home();
+    let mut host = Host::start(home.path(), &fake.url, "key");
+    host.begin();
+    let lost = host.done("pay", json!({}));
+    assert_eq!(lost["result"]["isError"], true, "{lost}");
+    assert!(text(&lost).contains("may have been carried out"), "{lost}");
+    assert_eq!(fake.count("tools/call"), 1);
+    let list = host.ask("tools/list", json!({}));
+    assert!(host.answer(&list)["error"]["message"].is_string());
+    assert!(fake.count("tools/list") > 1);
+}
+
+#[test]
+fn a_session_that_is_never_known_is_begun_again_once_for_a_request() {
+    let fake = Fake::start(|verb, message| match message["method"].as_str() {
+        Some("tools/call") => fake::refused(404, "no such session"),
+        _ if verb == "GET" => fake::refused(405, "no stream"),
+        _ => fake::begun(message),
+    });
+    let home = home();
+    let mut host = Host::start(home.path(), &fake.url, "key");
+    host.begin();
+    let lost = host.done("echo", json!({}));
+    assert!(text(&lost).contains("no such session"), "{lost}");
+    assert_eq!((fake.count("tools/call"), fake.count("initialize")), (2, 2));
+}
+
+#[test]
+fn a_key_that_is_refused_is_not_presented_again_and_again() {
+    let fake = Fake::start(|verb, message| match message["method"].as_str() {
+        Some("tools/call") => fake::refused(401, "the key is suspended: it leaked"),
+        _ if verb == "GET" => fake::refused(401, "the key is suspended: it leaked"),
+        _ => fake::begun(message),
+    });
+    let home = home();
+    let mut host = Host::start(home.path(), &fake.url, "key");
+    host.begin();
+    let refused = host.done("echo", json!({}));
+    assert!(text(&refused).contains("it leaked"), "{refused}");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((fake.count("tools/call"), fake.count("initialize")), (1, 1));
+    assert!(fake.count("GET") <= 3, "{}", fake.count("GET"));
+}
+
+#[test]
+fn an_answer_on_several_lines_is_written_on_one() {
+    let fake = Fake::start(|verb, message| match message["method"].as_str() {
+        Some("tools/call") if message["params"]["name"] == "pretty" => {
+            let id = &message["id"];
+            let body =
+                format!("{{\n  \"jsonrpc\": \"2.0\",\r\n  \"id\": {id},\n  \"result\": {{}}\n}}\n");
+            Some((200, "application/json", body))
+        }
+        Some("tools/call") => {
+            let id = &message["id"];
+            let body = format!(
+                "id: 1\ndata:\n\ndata: {{\"jsonrpc\":\"2.0\",\ndata: \"method\":\"notifications/message\"}}\n\n\
+                 event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n\n"
+            );
+            Some((200, "text/event-stream", body))
+        }
+        _ if verb == "GET" => fake::refused(405, "no stream"),
+        _ => fake::begun(message),
+    });
+    let home = home();
+    let mut host = Host::start(home.path(), &fake.url, "key");
+    host.begin();
+    assert_eq!(host.done("pretty", json!({}))["result"], json!({}));
+    assert_eq!(host.done("stream", json!({}))["result"], json!({}));
+    host.told("notifications/message");
 }

@@ -15,6 +15,7 @@ mod journal;
 mod link;
 mod listener;
 mod output;
+mod probe;
 mod reach;
 mod relay;
 mod session;
@@ -38,7 +39,11 @@ use link::Link;
 use output::Output;
 use settings::Settings;
 
-pub(super) use settings::BridgeArgs;
+pub(super) use endpoint::Endpoint;
+pub(super) use probe::count_tools;
+pub(super) use settings::{
+    BridgeArgs, KEY_VARIABLE, URL_VARIABLE, endpoint, key, key_of_file, trust,
+};
 
 /// Runs until stdin ends or a signal comes.
 pub(super) fn run(args: BridgeArgs) -> Done {

@@ -40,6 +40,8 @@ struct State {
     /// Sessions so far.
     count: u64,
     away: Option<Away>,
+    /// How often the server was found to be away.
+    misses: u64,
     /// The last answer was that the key is not good.
     denied: bool,
     /// What the AI tool has seen may be old.
@@ -97,11 +99,22 @@ impl Link {
         if let Some(session) = self.current() {
             return Ok(session);
         }
+        let misses = self.lock().misses;
         let _one = self.beginning.lock().await;
         if let Some(session) = self.current() {
             return Ok(session);
         }
+        // Who waited for a try that failed need not make another one at once.
+        if let Some(why) = self.missed_since(misses) {
+            return Err(Failure::Away(why));
+        }
         Ok(self.begin().await?.0)
+    }
+
+    fn missed_since(&self, misses: u64) -> Option<String> {
+        let state = self.lock();
+        let away = state.away.as_ref().filter(|_| state.misses != misses);
+        away.map(|away| away.why.clone())
     }
 
     /// A session for the AI tool's own `initialize`, and the server's answer to it.
@@ -175,6 +188,7 @@ impl Link {
 
     fn is_away(&self, why: &str) {
         let mut state = self.lock();
+        state.misses += 1;
         match &mut state.away {
             Some(away) => why.clone_into(&mut away.why),
             None => {

@@ -142,6 +142,7 @@ async fn send(link: &Link, request: &Request, flight: &Flight) -> Tried<()> {
         let session = match link.session().await {
             Ok(session) => session,
             // To begin changes nothing, and the request itself was not sent.
+            Err(Failure::Broken(why)) => return absent(link, request, Failure::Away(why)),
             Err(failure) if failure.is_absence() => return absent(link, request, failure),
             Err(failure) => return Tried::Done(Err(failure)),
         };

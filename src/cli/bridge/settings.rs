@@ -197,7 +197,7 @@ pub(in crate::cli) fn trust(
     }
 }
 
-pub(in crate::cli) fn no_key() -> CliError {
+fn no_key() -> CliError {
     wrong(
         "no key is given".to_owned(),
         &format!(

@@ -19,7 +19,8 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
         Err(error) => return Err(error),
     };
     let mut text = String::new();
-    file.take(CONNECT_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    file.take(CONNECT_FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
     if text.len() as u64 > CONNECT_FILE_BYTES_MAX {
         let why = format!("it has more than {CONNECT_FILE_BYTES_MAX} bytes");
         return Err(io::Error::other(why));
@@ -31,20 +32,28 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
 ///
 /// # Errors
 /// What was done with which file. The file itself is whole at any time.
-pub(super) fn write(path: &Path, before: Option<&str>, text: &str) -> Result<Option<PathBuf>, String> {
+pub(super) fn write(
+    path: &Path,
+    before: Option<&str>,
+    text: &str,
+) -> Result<Option<PathBuf>, String> {
     // A link, as people who keep their configuration elsewhere have, stays one.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let cannot = |what: &str, path: &Path, error: io::Error| {
         format!("cannot {what} {}: {error}", path.display())
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         fs::create_dir_all(folder).map_err(|error| cannot("make", folder, error))?;
     }
     let mode = fs::metadata(&path).map_or(0o600, |found| found.permissions().mode() & 0o7777);
     let backup = match before {
         Some(before) => {
             let backup = beside(&path, &format!("legation-backup-{}", stamp()));
-            create(&backup, before, mode).map_err(|error| cannot("keep the old file as", &backup, error))?;
+            create(&backup, before, mode)
+                .map_err(|error| cannot("keep the old file as", &backup, error))?;
             Some(backup)
         }
         None => None,
@@ -59,7 +68,11 @@ pub(super) fn write(path: &Path, before: Option<&str>, text: &str) -> Result<Opt
 }
 
 fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -100,7 +113,10 @@ mod tests {
         assert_eq!(read(&backup).unwrap().as_deref(), Some("{}"));
         assert_eq!((mode(&path), mode(&backup)), (0o640, 0o640));
         let name = backup.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name.starts_with("settings.json.legation-backup-2"), "{name}");
+        assert!(
+            name.starts_with("settings.json.legation-backup-2"),
+            "{name}"
+        );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
     }
 }

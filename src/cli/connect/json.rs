@@ -25,13 +25,8 @@ type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 /// What is in the way, and where.
 pub(super) fn set(text: &str, path: &[&str], value: &Ordered) -> Result<String, String> {
     let text = if text.trim().is_empty() { "{}\n" } else { text };
-    let root: &RawValue = serde_json::from_str(text).map_err(|error| {
-        format!(
-            "line {}, column {}: {error}",
-            error.line(),
-            error.column()
-        )
-    })?;
+    let root: &RawValue = serde_json::from_str(text)
+        .map_err(|error| format!("line {}, column {}: {error}", error.line(), error.column()))?;
     let unit = indentation(text);
     let mut here = root;
     let mut depth = 0;
@@ -41,9 +36,8 @@ pub(super) fn set(text: &str, path: &[&str], value: &Ordered) -> Result<String, 
             let lead = unit.repeat(depth);
             return splice(text, place(text, here)?, &value.render(&unit, &lead));
         };
-        let members = members(here).ok_or_else(|| {
-            format!("line {}: there should be an object", line_of(text, here))
-        })?;
+        let members = members(here)
+            .ok_or_else(|| format!("line {}: there should be an object", line_of(text, here)))?;
         depth += 1;
         match members.iter().find(|(key, _)| key == name) {
             Some((_, next)) => here = next,
@@ -55,7 +49,14 @@ pub(super) fn set(text: &str, path: &[&str], value: &Ordered) -> Result<String, 
                 });
                 let lead = unit.repeat(depth);
                 let member = format!("{}: {}", Value::from(*name), wrapped.render(&unit, &lead));
-                return insert(text, here, members.last().map(|last| last.1), &member, &unit, depth);
+                return insert(
+                    text,
+                    here,
+                    members.last().map(|last| last.1),
+                    &member,
+                    &unit,
+                    depth,
+                );
             }
         }
     }
@@ -119,7 +120,11 @@ fn insert(
                 true => ('[', ']'),
                 false => ('{', '}'),
             };
-            splice(text, whole, &format!("{open}\n{lead}{more}\n{outer}{close}"))
+            splice(
+                text,
+                whole,
+                &format!("{open}\n{lead}{more}\n{outer}{close}"),
+            )
         }
     }
 }
@@ -213,7 +218,9 @@ impl Ordered {
 impl serde::Serialize for Ordered {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Object(members) => to.collect_map(members.iter().map(|(name, value)| (name, value))),
+            Self::Object(members) => {
+                to.collect_map(members.iter().map(|(name, value)| (name, value)))
+            }
             Self::Array(items) => to.collect_seq(items),
             Self::Plain(value) => value.serialize(to),
         }
@@ -245,7 +252,8 @@ mod tests {
 
     #[test]
     fn everything_else_keeps_its_bytes_and_its_order() {
-        let text = "{\n\t\"z\": 1.0e2,\n\t\"servers\": {\"other\": {\"b\":1,\"a\":2}},\n\t\"a\": [ ]\n}";
+        let text =
+            "{\n\t\"z\": 1.0e2,\n\t\"servers\": {\"other\": {\"b\":1,\"a\":2}},\n\t\"a\": [ ]\n}";
         let made = set(text, &["servers", "x"], &entry()).unwrap();
         assert_eq!(
             made,
@@ -261,7 +269,11 @@ mod tests {
     #[test]
     fn what_is_in_the_way_is_told_with_its_line() {
         let told = |text: &str| set(text, &["servers", "x"], &entry()).unwrap_err();
-        assert!(told("{\n \"a\": 1,\n}").starts_with("line 3"), "{}", told("{\n \"a\": 1,\n}"));
+        assert!(
+            told("{\n \"a\": 1,\n}").starts_with("line 3"),
+            "{}",
+            told("{\n \"a\": 1,\n}")
+        );
         assert!(told("{\n // no\n}").starts_with("line 2"));
         assert!(told("{\n \"servers\": []\n}").starts_with("line 2"));
         assert!(told("[]").starts_with("line 1"));

@@ -87,7 +87,9 @@ fn replace(text: &str, path: &str, body: &str) -> String {
 /// The name of a table that a line begins, without blanks.
 fn header(line: &str) -> Option<String> {
     let line = line.trim();
-    let line = line.split_once('#').map_or(line, |(before, _)| before.trim_end());
+    let line = line
+        .split_once('#')
+        .map_or(line, |(before, _)| before.trim_end());
     let name = line.strip_prefix('[')?.strip_suffix(']')?;
     Some(name.chars().filter(|c| !c.is_whitespace()).collect())
 }
