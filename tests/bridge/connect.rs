@@ -99,6 +99,7 @@ fn a_toml_file_keeps_what_is_in_it_and_a_second_time_changes_nothing() {
 #[test]
 fn a_file_that_cannot_be_read_is_left_as_it_is_and_the_line_told() {
     let world = World::new();
+    world.demo("demo", &[]);
     let (home, key, url) = (home(), world.key("ada"), mcp(&world));
     for (client, text) in [
         ("claude-code", "{\n  // mine\n}"),

@@ -33,9 +33,9 @@ impl Endpoint {
     /// What is wrong with it, for people.
     pub(in crate::cli) fn parse(url: &str) -> Result<Self, String> {
         let shown = url.escape_debug();
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| format!("`{shown}` is no address: {error}"))?;
+        let uri: Uri = url.parse().map_err(|error| {
+            format!("`{shown}` is no address ({error}); write https://HOST:8443/mcp")
+        })?;
         let scheme = match uri.scheme_str() {
             Some("https") => Scheme::Https,
             Some("http") => Scheme::Http,

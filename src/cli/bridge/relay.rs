@@ -154,13 +154,21 @@ async fn send(link: &Link, request: &Request, flight: &Flight) -> Tried<()> {
                 link.forget(&session);
                 is_second = true;
             }
-            Err(failure @ Failure::Away(_)) => return absent(link, request, failure),
-            Err(failure) => return Tried::Done(Err(failure)),
+            Err(failure) => return ended(link, request, failure),
         }
     }
 }
 
-/// It was not sent: it is tried again, unless something is known to answer it with.
+/// What a try that failed means for the next: only what was not sent, or changes nothing, has one.
+fn ended<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
+    match failure {
+        Failure::Away(_) => absent(link, request, failure),
+        Failure::Broken(_) if is_list(request) => absent(link, request, failure),
+        _ => Tried::Done(Err(failure)),
+    }
+}
+
+/// It is tried again, unless something is known to answer it with.
 fn absent<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
     match is_tool_list(request) && link.cache.tools().is_some() {
         true => Tried::Done(Err(failure)),
@@ -171,8 +179,7 @@ fn absent<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
 async fn pass(link: &Link, request: &Request, flight: &Flight, heard: Heard) -> Tried<()> {
     match passed(link, request, flight, heard).await {
         Ok(()) => Tried::Done(Ok(())),
-        Err(failure @ Failure::Broken(_)) if is_list(request) => Tried::Again(failure),
-        Err(failure) => Tried::Done(Err(failure)),
+        Err(failure) => ended(link, request, failure),
     }
 }
 
