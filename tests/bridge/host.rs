@@ -153,6 +153,11 @@ impl Host {
         tools.iter().map(name).collect()
     }
 
+    /// What came before the last thing that was waited for.
+    pub(crate) fn before(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.put_by)
+    }
+
     /// Whatever else comes within a while.
     pub(crate) fn rest(&mut self, within: Duration) -> Vec<Value> {
         let until = Instant::now() + within;

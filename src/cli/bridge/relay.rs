@@ -225,6 +225,7 @@ async fn finish(link: &Link, request: &Request, flight: &Flight, message: Bytes)
     link.output.write(message.clone()).await;
     if is_tool_list(request)
         && let Ok(result) = session::result(&message)
+        && !result.get().contains("\"nextCursor\"")
     {
         link.cache.keep_tools(&result).await;
     }

@@ -83,11 +83,15 @@ impl Client {
         let entry = self.entry(text, url);
         let path = self.path(text);
         let path: Vec<&str> = path.iter().copied().chain([name]).collect();
-        let is_there = json::get(text, &path).is_some_and(|found| has(&found, &entry.value()));
-        let edited = match is_there {
+        let wanted = entry.value();
+        let is_in = |text: &str| json::get(text, &path).is_some_and(|found| has(&found, &wanted));
+        let edited = match is_in(text) {
             true => text.to_owned(),
             false => json::set(text, &path, &entry)?,
         };
+        if !is_in(&edited) {
+            return Err(format!("`{}` is there twice", path.join(".")));
+        }
         match self {
             Self::Vscode => json::add(&edited, "inputs", INPUT, &input()),
             _ => Ok(edited),
@@ -319,6 +323,13 @@ mod tests {
              \"headers\": {{\"Authorization\": \"Bearer ${{LEGATION_KEY}}\"}}}}}}}}"
         );
         assert_eq!(Client::Gemini.edit(&mine, "legation", URL).unwrap(), mine);
+    }
+
+    #[test]
+    fn what_is_there_twice_is_refused() {
+        let twice = "{\"mcpServers\": {}, \"mcpServers\": {}}";
+        let told = Client::Cursor.edit(twice, "legation", URL).unwrap_err();
+        assert!(told.contains("mcpServers.legation"), "{told}");
     }
 
     #[test]
