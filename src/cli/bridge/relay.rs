@@ -247,6 +247,14 @@ fn refusal(link: &Link, request: &Request, failure: &Failure) -> Bytes {
     let url = link.url();
     let is_call = request.method == "tools/call";
     let (code, text) = match failure {
+        // Nobody waits for a beginning that failed, so nothing is retried.
+        Failure::Away(why) if request.method == "initialize" => (
+            Code::DaemonUnreachable,
+            format!(
+                "Legation at {url} is not reachable: {why}. No earlier answer of it is known for this \
+                 key, so there is nothing to go on with; check the address, and begin again"
+            ),
+        ),
         Failure::Away(why) => (Code::DaemonUnreachable, link.away_told(why)),
         Failure::Broken(why) if is_call => (
             Code::AnswerUnreadable,
