@@ -6,9 +6,11 @@
 
 mod audit;
 mod banner;
+mod bridge;
 mod call;
 mod client;
 mod config;
+mod connect;
 mod credential;
 mod dev;
 mod doctor;
@@ -136,6 +138,10 @@ enum Command {
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Be a stdio MCP server that relays to a Legation server, for AI tools that speak stdio only
+    Bridge(bridge::BridgeArgs),
+    /// Write the server into an AI tool's configuration, and look whether it works
+    Connect(connect::ConnectArgs),
     /// What installs a package, in an isolate of its own
     #[command(hide = true)]
     Installer,
@@ -192,6 +198,8 @@ fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Installer => return crate::installer::run(),
+        Command::Bridge(args) => bridge::run(args),
+        Command::Connect(args) => connect::run(args, out),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
         Command::Config(command) => config::run(command, cli.global.data_dir, out),
         Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
@@ -243,6 +251,8 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Serve(_)
         | Command::Config(_)
         | Command::Doctor(_)
+        | Command::Bridge(_)
+        | Command::Connect(_)
         | Command::Installer
         | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
     }
@@ -343,6 +353,10 @@ mod tests {
             "audit key",
             "config show --config x.toml",
             "config check x.toml",
+            "bridge --url https://tools.example:8443/mcp --key-file key --ca-file ca.pem",
+            "bridge --config bridge.toml --allow-self-signed --log-file x --cache-file y",
+            "connect claude-code --url https://tools.example:8443/mcp --print",
+            "connect codex --url https://x.example/mcp --key-file k --file f --name tools",
             "demo-mcp --misbehave garbage",
             "status --socket /run/x.sock",
         ] {
@@ -374,6 +388,8 @@ mod tests {
             "kill-switch on --scope all --reason r --expires soon",
             "call cancel",
             "call cancel call_x --recycle --no-recycle",
+            "connect emacs",
+            "connect vscode --name ../x",
             "audit search --since soon",
             "audit search --limit 0",
         ] {

@@ -328,7 +328,7 @@ fn a_cancelled_call_is_stopped_and_its_server_told() {
     assert_eq!(text(&client.call(2, "echo", json!({"text": "on"}))), "on");
 }
 
-fn everything(world: &World) -> Option<()> {
+pub(crate) fn everything(world: &World) -> Option<()> {
     let server = tools::npm_server("server-everything")?;
     let mut command = vec![server.program.to_str().unwrap()];
     command.extend(server.args.iter().map(String::as_str));
@@ -337,7 +337,7 @@ fn everything(world: &World) -> Option<()> {
     Some(())
 }
 
-fn saw(command: &mut Command) -> Value {
+pub(crate) fn saw(command: &mut Command) -> Value {
     let output = command.output().unwrap();
     let (out, err) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
@@ -345,7 +345,7 @@ fn saw(command: &mut Command) -> Value {
         .unwrap_or_else(|_| panic!("{}\n{err}", String::from_utf8_lossy(out)))
 }
 
-fn all_is_well(saw: &Value) {
+pub(crate) fn all_is_well(saw: &Value) {
     assert_eq!(saw["echo"], "Echo: häh?", "{saw}");
     let heard = saw["progress"].as_array().unwrap();
     let heard: Vec<f64> = heard.iter().map(|one| one.as_f64().unwrap()).collect();

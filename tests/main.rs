@@ -8,6 +8,7 @@
 
 mod admin;
 mod audit;
+mod bridge;
 mod client_node;
 mod egress;
 mod face;

@@ -154,6 +154,13 @@ pub(super) enum CliError {
     AuditUnreadable(String),
     #[error("the supervision tree gave up: {0}")]
     GaveUp(String),
+    /// One that knows itself what to do next.
+    #[error("{message}")]
+    Told {
+        code: Code,
+        message: String,
+        next: String,
+    },
 }
 
 impl CliError {
@@ -170,7 +177,7 @@ impl CliError {
             Self::Output(_) => Code::OutputFailed,
             Self::Config { .. } => Code::ConfigInvalid,
             Self::LockHeld { .. } => Code::LockHeld,
-            Self::NotStarted { code, .. } => *code,
+            Self::NotStarted { code, .. } | Self::Told { code, .. } => *code,
             Self::DataDir { .. } | Self::Runtime(_) => Code::StartFailed,
             Self::GaveUp(_) => Code::TreeGaveUp,
             Self::AuditBroken(_) => Code::AuditBroken,
@@ -210,7 +217,8 @@ impl CliError {
             Self::Refused(problem) => return problem.next.clone(),
             Self::NotStarted {
                 next: Some(next), ..
-            } => return next.clone(),
+            }
+            | Self::Told { next, .. } => return next.clone(),
             Self::Unreachable { .. } | Self::NoSocket { .. } => {
                 "legation serve (or --socket PATH, if it runs elsewhere)"
             }

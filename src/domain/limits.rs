@@ -1,6 +1,7 @@
 //! Every bound of the house in one place (rule 9): what is not configurable is a constant here,
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
+mod bridge;
 mod mcp;
 mod packages;
 mod room;
@@ -8,6 +9,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use bridge::*;
 pub use mcp::*;
 pub use packages::*;
 pub use room::*;

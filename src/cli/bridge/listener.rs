@@ -1,0 +1,119 @@
+//! The stream of what is about no request: kept open, opened again when it ends, and with it the
+//! bridge's way of finding out that the server is back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::time::{Instant, timeout};
+
+use super::events::Events;
+use super::http::{Ask, Kind, OPEN};
+use super::link::Link;
+use super::reach::pause;
+use super::session::{self, Failure};
+use crate::domain::limits::{BRIDGE_BEGIN_WAIT, BRIDGE_CONNECT_MAX};
+
+/// What to do after a try.
+enum Next {
+    /// At once.
+    Now,
+    /// After a pause.
+    Later,
+    /// When something changes.
+    Nudge,
+}
+
+/// Listens for as long as it is not dropped.
+pub(super) async fn listen(link: Arc<Link>) {
+    let mut tries = 0;
+    loop {
+        if !link.is_begun() {
+            link.nudged().await;
+            continue;
+        }
+        let since = Instant::now();
+        match once(&link).await {
+            Next::Now => {}
+            Next::Later => {
+                if since.elapsed() > BRIDGE_CONNECT_MAX * 2 {
+                    tries = 0;
+                }
+                // Whoever reaches the server first tells the others.
+                _ = timeout(pause(tries), link.nudged()).await;
+                tries += 1;
+            }
+            Next::Nudge => {
+                link.nudged().await;
+                tries = 0;
+            }
+        }
+    }
+}
+
+async fn once(link: &Link) -> Next {
+    let session = match link.session().await {
+        Ok(session) => session,
+        Err(failure) => return after(&failure),
+    };
+    let ask = Ask {
+        method: Method::GET,
+        body: Bytes::new(),
+        headers: &session.headers,
+        wait: BRIDGE_BEGIN_WAIT,
+    };
+    let heard = session::post(&link.http, ask, OPEN).await;
+    link.note(heard.as_ref().err());
+    let heard = match heard {
+        Ok(heard) => heard,
+        Err(failure) if failure.is_session_gone() => {
+            link.forget(&session);
+            return Next::Later;
+        }
+        Err(failure) => {
+            // A server that tells nothing by itself.
+            let is_mute = matches!(&failure, Failure::Refused { status, .. }
+                if *status == StatusCode::METHOD_NOT_ALLOWED);
+            if is_mute {
+                link.freshen().await;
+                return Next::Nudge;
+            }
+            return after(&failure);
+        }
+    };
+    link.freshen().await;
+    if heard.kind != Kind::Events {
+        return Next::Later;
+    }
+    let _moving = heard.moving;
+    let mut events = Events::new(heard.body);
+    let why = loop {
+        match events.next().await {
+            Ok(Some(message)) => link.output.write(message).await,
+            Ok(None) => break "the server ended it".to_owned(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    tracing::info!(why, "the stream of notifications has ended");
+    // Something may have changed while nobody listened.
+    link.is_stale();
+    match link.current() {
+        // The AI tool began again: the stream of its session before is over.
+        Some(current) if current.generation != session.generation => Next::Now,
+        _ => Next::Later,
+    }
+}
+
+fn after(failure: &Failure) -> Next {
+    match failure {
+        failure if failure.is_denial() => {
+            tracing::warn!(%failure, "the server refuses the key; it is not asked again by itself");
+            Next::Nudge
+        }
+        Failure::Error(_) | Failure::NotBegun => {
+            tracing::warn!(%failure, "the server begins no session");
+            Next::Nudge
+        }
+        _ => Next::Later,
+    }
+}
