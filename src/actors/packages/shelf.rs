@@ -440,14 +440,14 @@ mod tests {
             assert!(place.put(entry).is_err(), "{entry}");
         }
         assert!(place.put("fine").is_ok());
-        place.file("run.js", "#!/root/secret/sh\n");
+        place.file("run.js", "#!/elsewhere/secret/sh\n");
         let Runner::Interpreter { name, .. } = place.put("run.js").unwrap().runner else {
             panic!("no interpreter");
         };
         assert_eq!(name, "sh", "its place is not the package's to say");
         for (line, expected) in [
             (
-                "#!/usr/bin/env -S bash --rcfile /root/x -e",
+                "#!/usr/bin/env -S bash --rcfile /elsewhere/x -e",
                 "bash --rcfile -e",
             ),
             ("#!/usr/bin/env -i A=b node --title=a/b", "node"),
