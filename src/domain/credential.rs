@@ -361,7 +361,13 @@ mod tests {
 
     #[test]
     fn a_delivery_is_read_as_it_is_written() {
-        for text in ["env:GITHUB_TOKEN", "env:_x1", "file:key.json"] {
+        for text in [
+            "env:GITHUB_TOKEN",
+            "env:_x1",
+            "file:key.json",
+            "fd:3",
+            "fd:9",
+        ] {
             assert_eq!(text.parse::<Delivery>().unwrap().to_string(), text);
         }
         for bad in [
@@ -373,7 +379,10 @@ mod tests {
             "file:../x",
             "file:.x",
             "file:a/b",
-            "fd:3",
+            "fd:2",
+            "fd:10",
+            "fd:x",
+            "fd:",
         ] {
             assert!(bad.parse::<Delivery>().is_err(), "{bad}");
         }
