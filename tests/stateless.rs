@@ -343,3 +343,33 @@ fn a_subscription_is_acknowledged_tells_of_changes_and_ends_with_an_answer() {
     }
     world.start();
 }
+
+/// Two thousand streams of one key took all its places, and its calls none.
+#[test]
+fn subscriptions_of_a_key_are_few_and_take_no_call_s_place() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    let wanted = || json!({"notifications": {"toolsListChanged": true}});
+    let mut open: Vec<_> = (0..32)
+        .map(|_| client.stream("subscriptions/listen", wanted()))
+        .collect();
+    for stream in &mut open {
+        assert_eq!(
+            stream.next().unwrap()["method"],
+            "notifications/subscriptions/acknowledged"
+        );
+    }
+    let refused = client.ask("subscriptions/listen", wanted());
+    assert_eq!(refused["error"]["data"]["error"], "busy", "{refused}");
+    assert_eq!(
+        text(&client.call("echo", json!({"text": "still"}))),
+        "still"
+    );
+    drop(open);
+    world.until("there is a place again", |_| {
+        let mut stream = client.stream("subscriptions/listen", wanted());
+        let first = stream.next()?;
+        (first["method"] == "notifications/subscriptions/acknowledged").then_some(())
+    });
+}

@@ -47,6 +47,7 @@ pub(super) use run::Lack;
 #[derive(Debug)]
 pub struct Packages {
     cells: Mutex<HashMap<McpId, Arc<Cell>>>,
+    flights: Mutex<HashMap<McpId, std::sync::Weak<tokio::sync::Mutex<()>>>>,
     jobs: Mutex<HashMap<SlotKey, Arc<Job>>>,
     places: Semaphore,
     /// Our own program, as it was found when we began: an upgrade puts another one in its place.
@@ -167,6 +168,7 @@ impl Default for Packages {
     fn default() -> Self {
         Self {
             cells: Mutex::default(),
+            flights: Mutex::default(),
             jobs: Mutex::default(),
             places: Semaphore::new(INSTALLS_MAX),
             executable: std::env::current_exe().ok(),
@@ -220,16 +222,46 @@ impl Packages {
         if let Some(cell) = before.filter(|cell| cell.key == key) {
             return (Arc::clone(cell), false);
         }
-        let flight = before.map(|cell| Arc::clone(&cell.flight));
+        let flight = self.flight(&mcp.id);
         let cell = Arc::new(Cell {
             key,
             state: watch::Sender::new(State::installing()),
-            flight: flight.unwrap_or_default(),
+            flight,
         });
         if cells.insert(mcp.id.clone(), Arc::clone(&cell)).is_some() {
             clear::stop(ctx, &mcp.id, CHANGED);
         }
         (cell, true)
+    }
+
+    /// The one install at a time of an mcp, as long as anybody has to do with it.
+    fn flight(&self, mcp: &McpId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(mcp).and_then(std::sync::Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        flights.insert(mcp.clone(), Arc::downgrade(&flight));
+        flight
+    }
+
+    /// A definition is another one now: an install that it does not want any more is given up.
+    pub(super) fn changed(&self, ctx: &Ctx, mcp: &Mcp) {
+        let key = mcp
+            .package()
+            .ok()
+            .flatten()
+            .map(|package| package.key(&mcp.install));
+        let mut cells = self.cells.lock();
+        let other = cells
+            .get(&mcp.id)
+            .is_some_and(|cell| Some(&cell.key) != key.as_ref());
+        if other {
+            // Whoever waits for it is told when it has ended.
+            cells.remove(&mcp.id);
+            clear::stop(ctx, &mcp.id, CHANGED);
+        }
     }
 
     /// Whether this install is the one that its mcp's definition wants.
@@ -288,9 +320,8 @@ impl Packages {
     pub(super) async fn forget(&self, ctx: &Arc<Ctx>, mcp: &McpId) -> Result<(), String> {
         let cell = self.cells.lock().remove(mcp);
         clear::stop(ctx, mcp, "the mcp is archived");
-        let flight = cell
-            .map(|cell| Arc::clone(&cell.flight))
-            .unwrap_or_default();
+        let flight = self.flight(mcp);
+        drop(cell);
         let _flight = flight.lock().await;
         let tree = root(ctx).join(mcp.as_str());
         let home = ctx.settings.homes.join(home_owner(mcp));

@@ -44,12 +44,15 @@ fn pass(ctx: &Arc<Ctx>) -> Changed {
         };
         let limits = published.mcp.limits;
         if slot.limits() != limits {
-            slot.set_limits(limits);
-            let Some(run) = slot.occupant() else { continue };
             // One that is about to be born is looked at again when it is.
-            let Some(scope) = run.scope else { continue };
+            let Some(scope) = slot.occupant().and_then(|run| run.scope) else {
+                slot.set_limits(limits);
+                continue;
+            };
+            // What is shown is what is in force.
             match scope.relimit(&limits) {
                 Ok(()) => {
+                    slot.set_limits(limits);
                     told(ctx, slot, &limits);
                     changed.live += 1;
                 }
@@ -87,18 +90,19 @@ fn replace(slot: &Arc<Slot>, why: &str) {
 
 /// A run was born with these limits; they may have changed while it was on its way.
 pub(super) fn born(ctx: &Arc<Ctx>, slot: &Arc<Slot>, with: Limits) {
-    let limits = slot.limits();
-    if limits == with {
+    let published = |slot: &Slot| {
+        let routes = ctx.routes.load();
+        routes.published(&slot.key.mcp).map(|one| one.mcp.limits)
+    };
+    let wanted = match slot.key.is_probe() {
+        true => with,
+        false => published(slot).unwrap_or_else(|| slot.limits()),
+    };
+    if wanted == with && slot.limits() == with {
         return;
     }
-    let (ctx, slot) = (Arc::clone(ctx), Arc::clone(slot));
-    drop(spawn_blocking(move || {
-        let _pass = PASS.lock();
-        let scope = slot.occupant().and_then(|run| run.scope);
-        match scope.map(|scope| scope.relimit(&slot.limits())) {
-            Some(Ok(())) => told(&ctx, &slot, &slot.limits()),
-            Some(Err(why)) => replace(&slot, &why),
-            None => {}
-        }
-    }));
+    // It has what it was born with, until a pass changes that.
+    slot.set_limits(with);
+    let ctx = Arc::clone(ctx);
+    drop(tokio::spawn(async move { settle(&ctx).await }));
 }

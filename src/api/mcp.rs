@@ -38,7 +38,7 @@ use super::error::{Error, json, status};
 use call::Asked;
 use flights::Flights;
 use headers::Head;
-use listen::Listeners;
+use listen::{Listeners, Listening};
 
 /// The header that names a session.
 const SESSION: &str = "mcp-session-id";
@@ -54,6 +54,7 @@ struct Inner {
     numbers: AtomicU64,
     flights: Flights,
     listeners: Listeners,
+    listening: Listening,
     body_bytes_max: usize,
 }
 
@@ -68,6 +69,7 @@ pub fn router(front: Front, body_bytes_max: usize) -> Router {
             numbers: AtomicU64::new(0),
             flights: Flights::default(),
             listeners: Listeners::default(),
+            listening: Listening::default(),
             body_bytes_max,
         })))
 }

@@ -2,11 +2,13 @@
 //! the same, and what an answer must have that older servers do not write.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::jsonrpc;
@@ -19,6 +21,10 @@ pub const HEADER_MISMATCH: i64 = -32020;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// What older versions answer for a resource that is not there.
 const OLD_RESOURCE_NOT_FOUND: i64 = -32002;
+/// What one of them answers where its user is to visit an address first.
+const OLD_URL_NEEDED: f64 = -32042.0;
+/// Codes that this version keeps for itself.
+const RESERVED: std::ops::RangeInclusive<f64> = -32099.0..=-32020.0;
 
 /// What the members of `_meta` that are the protocol's own begin with.
 const OURS: &str = "io.modelcontextprotocol/";
@@ -231,82 +237,133 @@ impl Kept {
     }
 }
 
-/// A result, an object, with what this version wants in it: what is there stays, byte for byte.
-#[must_use]
-pub fn complete(result: &[u8], server: &str, kept: Kept) -> Bytes {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Has<'a> {
-        #[serde(borrow, default)]
-        result_type: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        ttl_ms: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        cache_scope: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let Ok(has) = serde_json::from_slice::<Has<'_>>(result) else {
-        // It has a member twice: nobody shall guess which one counts.
-        return Bytes::copy_from_slice(result);
-    };
-    let rest = result.trim_ascii();
-    let rest = rest.strip_prefix(b"{").unwrap_or(rest);
-    let mut out = BytesMut::with_capacity(result.len() + 160);
-    out.put_u8(b'{');
-    let mut members = 0;
-    let mut put = |out: &mut BytesMut, member: &[u8]| {
-        if members > 0 {
-            out.put_u8(b',');
+/// The members of an object, in their order; none of them twice.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+
+        impl<'de> Visitor<'de> for All {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut all: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                while let Some((Name(key), value)) = map.next_entry()? {
+                    if all.len() >= RESULT_MEMBERS_MAX || all.iter().any(|(other, _)| *other == key)
+                    {
+                        return Err(A::Error::custom(
+                            "a member stands there twice, or too many do",
+                        ));
+                    }
+                    all.push((key, value));
+                }
+                Ok(Members(all))
+            }
         }
-        members += 1;
-        out.put_slice(member);
-    };
-    if has.result_type.is_none() {
-        put(&mut out, b"\"resultType\":\"complete\"");
+
+        deserializer.deserialize_map(All)
     }
-    if let Kept::For(ms) = kept {
-        if has.ttl_ms.is_none() {
-            put(&mut out, format!("\"ttlMs\":{ms}").as_bytes());
-        }
-        if has.cache_scope.is_none() {
-            put(&mut out, b"\"cacheScope\":\"private\"");
-        }
-    }
-    if has.meta.is_none() {
-        let meta = format!(
-            "\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}}}",
-            serde_json::to_string(server).unwrap_or_default(),
-            env!("CARGO_PKG_VERSION")
-        );
-        put(&mut out, meta.as_bytes());
-    }
-    if members > 0 && rest.trim_ascii_start().first() != Some(&b'}') {
-        out.put_u8(b',');
-    }
-    out.put_slice(rest);
-    out.freeze()
 }
 
-/// A server's error with the code that this version has for it; `None` if it is the same.
+/// A key that is only copied if it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Members of a result; the specification has less than ten.
+const RESULT_MEMBERS_MAX: usize = 64;
+
+/// The result of a server of an older version, with what this version wants in it. Its values keep their bytes; what
+/// only this version knows is not the server's to say.
+///
+/// # Errors
+/// It is none that could be passed on: why.
+pub fn complete(result: &[u8], server: &str, kept: Kept) -> Result<Bytes, &'static str> {
+    const NONE: &str = "it has a member twice, or too many";
+    let Ok(Members(members)) = serde_json::from_slice(result) else {
+        return Err(NONE);
+    };
+    let mut out = BytesMut::with_capacity(result.len() + 160);
+    out.put_slice(b"{\"resultType\":\"complete\"");
+    if let Kept::For(ms) = kept {
+        out.put_slice(format!(",\"ttlMs\":{ms},\"cacheScope\":\"private\"").as_bytes());
+    }
+    let mut own = Vec::new();
+    for (key, value) in &members {
+        match &**key {
+            "resultType" if !matches!(value.get(), "null" | "\"complete\"") => {
+                return Err("it is of a type that its version does not have");
+            }
+            "_meta" => {
+                let Ok(split) = super::meta::split(Some(value)) else {
+                    return Err("its `_meta` is no object of members that stand there once");
+                };
+                own = split.members;
+                if let Some(token) = split.token {
+                    let comma = if own.is_empty() { "" } else { "," };
+                    own.extend(format!("{comma}\"progressToken\":{token}").into_bytes());
+                }
+            }
+            _ => {}
+        }
+    }
+    let info = format!(
+        ",\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}",
+        serde_json::to_string(server).unwrap_or_default(),
+        env!("CARGO_PKG_VERSION")
+    );
+    out.put_slice(info.as_bytes());
+    if !own.is_empty() {
+        out.put_u8(b',');
+        out.put_slice(&own);
+    }
+    out.put_u8(b'}');
+    for (key, value) in &members {
+        if matches!(&**key, "resultType" | "ttlMs" | "cacheScope" | "_meta") {
+            continue;
+        }
+        out.put_u8(b',');
+        out.put_slice(serde_json::to_string(&**key).unwrap_or_default().as_bytes());
+        out.put_u8(b':');
+        out.put_slice(value.get().as_bytes());
+    }
+    out.put_u8(b'}');
+    Ok(out.freeze())
+}
+
+/// A server's error with the code that this version has for it; `None` if it is the same. Codes that are the
+/// protocol's own, and mean something to its clients, are not a server's of an older version to use.
 #[must_use]
 pub fn error(error: &[u8]) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Error<'a> {
-        code: i64,
+        code: serde_json::Number,
         #[serde(borrow, default)]
         message: Option<&'a RawValue>,
         #[serde(borrow, default)]
         data: Option<&'a RawValue>,
     }
     let read: Error<'_> = serde_json::from_slice(error).ok()?;
-    if read.code != OLD_RESOURCE_NOT_FOUND {
+    let number = read.code.as_f64()?;
+    let is = |code: i64| number.to_string() == code.to_string();
+    let reserved = number == OLD_URL_NEEDED || RESERVED.contains(&number);
+    let (code, data) = if is(OLD_RESOURCE_NOT_FOUND) {
+        (
+            jsonrpc::INVALID_PARAMS,
+            read.data.map(|data| data.get().to_owned()),
+        )
+    } else if reserved {
+        let was = format!("{{\"legation/code\":{}}}", read.code);
+        (jsonrpc::INTERNAL_ERROR, Some(was))
+    } else {
         return None;
-    }
-    let message = read.message.map_or("\"resource not found\"", RawValue::get);
-    let data = read.data.map(|data| format!(",\"data\":{}", data.get()));
-    let data = data.unwrap_or_default();
-    let code = jsonrpc::INVALID_PARAMS;
+    };
+    let message = read.message.map_or("\"the server failed\"", RawValue::get);
+    let data = data.map_or_else(String::new, |data| format!(",\"data\":{data}"));
     Some(format!("{{\"code\":{code},\"message\":{message}{data}}}").into())
 }
 
@@ -449,10 +506,11 @@ mod tests {
     }
 
     #[test]
-    fn a_result_gets_what_is_missing_and_keeps_its_bytes() {
-        let whole = complete(br#" { "content" :[ 1.0e2 ] } "#, "x", Kept::For(5));
+    fn a_result_gets_what_is_missing_and_its_values_keep_their_bytes() {
+        let of = |text: &str, kept| complete(text.as_bytes(), "x", kept);
+        let whole = of(r#" { "content" :[ 1.0e2 ] } "#, Kept::For(5)).unwrap();
         let text = std::str::from_utf8(&whole).unwrap();
-        assert!(text.ends_with(r#", "content" :[ 1.0e2 ] }"#), "{text}");
+        assert!(text.ends_with(r#","content":[ 1.0e2 ]}"#), "{text}");
         let value: Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!(
             (&value["resultType"], &value["ttlMs"]),
@@ -462,13 +520,33 @@ mod tests {
             value["_meta"]["io.modelcontextprotocol/serverInfo"]["name"],
             "x"
         );
-        let empty: Value = serde_json::from_slice(&complete(b"{ }", "x", Kept::Unsaid)).unwrap();
-        assert_eq!(empty["resultType"], "complete");
-        assert!(empty.get("ttlMs").is_none());
-        let own = br#"{"resultType":"task","ttlMs":1,"cacheScope":"public","_meta":{}}"#;
-        assert_eq!(complete(own, "x", Kept::For(5)), own.as_slice());
-        let twice = br#"{"resultType":"a","resultType":"b"}"#;
-        assert_eq!(complete(twice, "x", Kept::Unsaid), twice.as_slice());
+        // What a server of an older version says of it is not heeded, and nothing stands there twice.
+        let own = r#"{"_meta":{"a":1,"io.modelcontextprotocol/subscriptionId":7},"resultType":null,"ttlMs":9,"cacheScope":"public"}"#;
+        let own = of(own, Kept::For(5)).unwrap();
+        let Ok(Members(members)) = serde_json::from_slice(&own) else {
+            panic!("twice: {own:?}");
+        };
+        assert_eq!(members.len(), 4);
+        let value: Value = serde_json::from_slice(&own).unwrap();
+        assert_eq!(
+            (&value["cacheScope"], &value["_meta"]["a"]),
+            (&json!("private"), &json!(1))
+        );
+        assert!(
+            value["_meta"]
+                .get("io.modelcontextprotocol/subscriptionId")
+                .is_none()
+        );
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"resultType":"input_required"}"#,
+            r#"{"resultType":7}"#,
+            r#"{"_meta":[]}"#,
+            r#"{"_meta":{"a":1,"a":2}}"#,
+            "[]",
+        ] {
+            assert!(of(bad, Kept::Unsaid).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -479,7 +557,19 @@ mod tests {
             new,
             json!({"code": -32602, "message": "gone", "data": {"uri": "a"}})
         );
-        assert_eq!(error(br#"{"code":-32601,"message":"x"}"#), None);
+        for code in ["-32601", "-32000", "1"] {
+            let same = format!("{{\"code\":{code},\"message\":\"x\"}}");
+            assert_eq!(error(same.as_bytes()), None, "{code}");
+        }
+        for code in ["-32020", "-32022", "-32042", "-32021.0"] {
+            let taken = format!("{{\"code\":{code},\"message\":\"x\",\"data\":{{\"url\":1}}}}");
+            let new: Value = serde_json::from_slice(&error(taken.as_bytes()).unwrap()).unwrap();
+            assert_eq!(
+                (&new["code"], &new["data"]["url"]),
+                (&json!(-32603), &Value::Null),
+                "{code}"
+            );
+        }
     }
 
     proptest! {
@@ -488,7 +578,7 @@ mod tests {
             members in prop::collection::btree_map("[a-z]{1,6}", any::<i32>(), 0..5)
         ) {
             let text = serde_json::to_vec(&members).unwrap();
-            let whole: Value = serde_json::from_slice(&complete(&text, "s", Kept::For(0))).unwrap();
+            let whole: Value = serde_json::from_slice(&complete(&text, "s", Kept::For(0)).unwrap()).unwrap();
             for (key, value) in members {
                 prop_assert_eq!(&whole[&key], &json!(value));
             }

@@ -41,8 +41,14 @@ impl Control {
         } else {
             self.installed(&mcp).await?;
         }
-        let view = self.package(&mcp).await;
-        view.ok_or_else(|| ControlError::new(Code::Internal, "the package is gone again"))
+        let now = self.ctx.store.mcp(id).await?;
+        let view = self.package(&now).await;
+        let view = view.filter(|view| view.state == "installed");
+        view.ok_or_else(|| {
+            let message = format!("the definition of mcp `{}` changed meanwhile", mcp.name);
+            ControlError::new(Code::InstallFailed, message)
+                .next(format!("legation mcp install {}", mcp.name))
+        })
     }
 
     /// Waits until the package of an mcp is there, if it has one.
@@ -62,6 +68,11 @@ impl Control {
             Ok(_) => Ok(()),
             Err(_) => Err(ControlError::new(Code::Internal, "the install was lost")),
         }
+    }
+
+    /// A definition was changed: an install of what it was before ends.
+    pub fn package_changed(&self, mcp: &Mcp) {
+        self.ctx.packages.changed(&self.ctx, mcp);
     }
 
     /// An mcp's package; `None` if it is none.

@@ -27,6 +27,8 @@ const FIRST_LINE_BYTES_MAX: u64 = 256;
 const CURRENT: &str = "current.json";
 /// A tree that is not there yet.
 const FRESH: &str = "fresh";
+/// What runs commands of packages, besides the Python of an environment.
+const INTERPRETERS: [&str; 4] = ["node", "sh", "bash", "dash"];
 /// Generations that stay: the newest, and the one that isolates may still run.
 const GENERATIONS_KEPT: usize = 2;
 
@@ -286,6 +288,13 @@ fn runner(tree: &Path, delivery: &Delivery) -> io::Result<Runner> {
         }
     }
     match name {
+        // Any other program of the host's would come with all that is installed beside it.
+        Some(name) if !name.is_empty() && !INTERPRETERS.contains(&name.as_str()) => {
+            Err(io::Error::other(format!(
+                "its command is run by `{name}`; packages are run by {}",
+                INTERPRETERS.join(", ")
+            )))
+        }
         Some(name) if !name.is_empty() => Ok(Runner::Interpreter {
             name,
             // Options; never a path, which could be of the host's.
@@ -451,7 +460,7 @@ mod tests {
                 "bash --rcfile -e",
             ),
             ("#!/usr/bin/env -i A=b node --title=a/b", "node"),
-            ("#!/usr/bin/python3 -S", "python3 -S"),
+            ("#!/bin/sh -e", "sh -e"),
             ("no first line", "node"),
         ] {
             place.file("run.js", line);
@@ -461,6 +470,14 @@ mod tests {
             let words: Vec<String> = std::iter::once(name).chain(args).collect();
             assert_eq!(words.join(" "), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_package_chooses_no_program_of_the_host_beyond_a_few() {
+        let place = Place::new();
+        place.file("run.js", "#!/usr/bin/env python3\n");
+        let text = place.put("run.js").unwrap_err().to_string();
+        assert!(text.contains("run by `python3`"), "{text}");
     }
 
     #[test]

@@ -122,6 +122,7 @@ pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<
     control.store().update_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
     control.settle_limits().await;
+    control.package_changed(&mcp);
     view(control, mcp).await
 }
 

@@ -95,12 +95,17 @@ pub(super) enum Era<'a> {
 }
 
 impl Era<'_> {
-    fn result(self, id: &str, result: &[u8]) -> Bytes {
+    pub(super) fn result(self, id: &str, result: &[u8]) -> Bytes {
         match self {
             Self::Sessions => body_of_result(id, result),
-            Self::Stateless { server, kept } => {
-                body_of_result(id, &modern::complete(result, server, kept))
-            }
+            Self::Stateless { server, kept } => match modern::complete(result, server, kept) {
+                Ok(result) => body_of_result(id, &result),
+                Err(why) => {
+                    let text = format!("the server's result cannot be passed on: {why}");
+                    let code = jsonrpc::INTERNAL_ERROR;
+                    body_of_error(id, code, &text, Some(Code::ServerError))
+                }
+            },
         }
     }
 }

@@ -116,8 +116,8 @@ fn is_unclear(headers: &HeaderMap, name: &str) -> bool {
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    Some(value.trim().to_owned())
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<String, Error> {

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::call::streamed;
 use crate::actors::front::{ListChange, Lists};
 use crate::actors::session::SessionHandle;
-use crate::domain::ids::ID_BYTES;
-use crate::domain::limits::MCP_UNREAD_MAX;
+use crate::domain::ids::{ID_BYTES, KeyId};
+use crate::domain::limits::{MCP_LISTENS_MAX, MCP_UNREAD_MAX};
 
 const CHANGED: &[u8] = b"event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 const ALIVE: &[u8] = b": nothing new\n\n";
@@ -61,6 +61,35 @@ impl Listeners {
             open: self.clone(),
             session,
             over,
+        }
+    }
+}
+
+/// How many subscriptions each key has open.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Listening(Arc<Mutex<HashMap<KeyId, usize>>>);
+
+/// One of them.
+pub(super) struct Seat(Listening, KeyId);
+
+impl Listening {
+    /// A place for another one; `None` if the key has its fill.
+    pub(super) fn enter(&self, key: &KeyId) -> Option<Seat> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = open.entry(key.clone()).or_default();
+        (*own < MCP_LISTENS_MAX).then(|| *own += 1)?;
+        Some(Seat(self.clone(), key.clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.1);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::answer::Era;
 use super::call::{self, Asked};
 use super::headers::Head;
 use super::listen::Words;
@@ -18,7 +19,8 @@ use super::{Shared, answer, methods, refused, rpc_method, unreadable, view_of};
 use crate::actors::front::Method;
 use crate::api::client::body;
 use crate::api::error::{Error, json};
-use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_TOOLS_KEPT_MS};
+use crate::domain::code::Code;
+use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_LISTENS_MAX, MCP_TOOLS_KEPT_MS};
 use crate::protocol::handshake::Abilities;
 use crate::protocol::jsonrpc::{self, Message};
 use crate::protocol::modern::{self, Kept, Wrong};
@@ -75,7 +77,7 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
         (_, Some(mcp), Some(passed)) => match front.abilities(&session, mcp).await {
             Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
             Some(_) => {}
-            None => return refused(methods::no_view(mcp)),
+            None => return asked.nothing_here(mcp),
         },
         _ => {}
     }
@@ -126,7 +128,7 @@ async fn discover(asked: Asked<'_>) -> Response {
         None => Abilities::default(),
         Some(name) => match asked.shared.0.front.abilities(asked.session, name).await {
             Some(able) => able,
-            None => return refused(methods::no_view(name)),
+            None => return asked.nothing_here(name),
         },
     };
     let mut result = BytesMut::with_capacity(256);
@@ -151,7 +153,7 @@ fn list_tools(asked: Asked<'_>) -> Response {
     }
     match methods::tools(&asked.shared.0.front, asked.session, asked.view) {
         Ok(result) => asked.result(&result, Kept::For(MCP_TOOLS_KEPT_MS)),
-        Err(error) => refused(error),
+        Err(_) => asked.nothing_here(asked.view.unwrap_or_default()),
     }
 }
 
@@ -173,11 +175,19 @@ fn listen(asked: Asked<'_>) -> Response {
     };
     if !asked.head.takes_events {
         let text = "the answer is a stream of events: send `Accept: text/event-stream` as well";
-        return refused(Error::new(crate::domain::code::Code::NotAcceptable, text));
+        return refused(Error::new(Code::NotAcceptable, text));
     }
-    let place = match asked.place() {
-        Ok(place) => place,
-        Err(why) => return asked.no_place(&why),
+    if let Some(name) = asked.view
+        && asked.shared.0.front.tools_of(asked.session, name).is_none()
+    {
+        return asked.nothing_here(name);
+    }
+    let Some(place) = asked.shared.0.listening.enter(&asked.session.key) else {
+        let text =
+            format!("{MCP_LISTENS_MAX} subscriptions of this key are open, which is the most");
+        let code = jsonrpc::INTERNAL_ERROR;
+        let body = answer::body_of_error(asked.id, code, &text, Some(Code::Busy));
+        return json(StatusCode::OK, body);
     };
     let tools = notifications.tools_list_changed;
     let meta = modern::of_subscription(asked.id);
@@ -212,6 +222,14 @@ impl Asked<'_> {
     /// A result of ours.
     fn result(self, result: &[u8], kept: Kept) -> Response {
         let server = self.view.unwrap_or(GATEWAY);
-        answer::result(self.id, &modern::complete(result, server, kept))
+        let era = Era::Stateless { server, kept };
+        json(StatusCode::OK, era.result(self.id, result))
+    }
+
+    /// Nothing is at its address for this key.
+    fn nothing_here(self, name: &str) -> Response {
+        let why = methods::no_view(name).to_string();
+        let body = answer::body_of_error(self.id, jsonrpc::METHOD_NOT_FOUND, &why, None);
+        json(StatusCode::NOT_FOUND, body)
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const MCP_DISCOVERED_MS: u32 = 60_000;
 /// The same for the list of tools; who listens is told when it changes.
 pub const MCP_TOOLS_KEPT_MS: u32 = 10_000;
+/// Subscriptions that one key's clients without sessions have open.
+pub const MCP_LISTENS_MAX: usize = 32;
 /// A session that was not heard of for so long may make room for another one of its key.
 pub const SESSION_STALE: Duration = Duration::from_secs(15 * 60);
 /// Keys of MCP clients that are remembered as good.
