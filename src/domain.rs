@@ -19,6 +19,7 @@ pub mod package;
 pub mod redact;
 pub mod restart;
 pub mod seal;
+pub mod talk;
 pub mod token;
 pub mod usage;
 pub mod verdict;

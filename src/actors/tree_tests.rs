@@ -132,6 +132,7 @@ impl World {
             confinement: Default::default(),
             install: Default::default(),
             audit_arguments: Default::default(),
+            talk: Default::default(),
             credentials: Default::default(),
         };
         change(&mut mcp);

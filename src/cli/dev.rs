@@ -86,6 +86,7 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             confinement: mcps::ConfinementChange::default(),
             install: Default::default(),
             audit_arguments: Default::default(),
+            talk: Default::default(),
             credentials: Default::default(),
         };
         mcps::add(control, wanted, usual).await?;

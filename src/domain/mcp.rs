@@ -12,6 +12,7 @@ use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
 use super::package::{Install, Package, PackageError, Step};
+use super::talk::Talk;
 
 /// Where a definition is in its life. Only `Published` serves calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +168,9 @@ pub struct Mcp {
     /// The credentials its server is given.
     #[serde(default)]
     pub credentials: CredentialSlots,
+    /// What passes between server and clients beside answers.
+    #[serde(default)]
+    pub talk: Talk,
 }
 
 impl Mcp {
@@ -285,6 +289,7 @@ mod tests {
             install: Install::default(),
             audit_arguments: Capture::default(),
             credentials: CredentialSlots::new(),
+            talk: Talk::default(),
         }
     }
 

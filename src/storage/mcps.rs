@@ -8,22 +8,22 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
-    times, audit_arguments, credentials, confinement, install, created_at, updated_at) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)";
+    times, audit_arguments, credentials, confinement, install, talk, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)";
 const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4, program = $5, \
     limits = $6, times = $7, audit_arguments = $8, credentials = $9, confinement = $10, \
-    install = $11, updated_at = $12 WHERE id = $1 AND state <> 'archived' RETURNING id";
+    install = $11, talk = $12, updated_at = $13 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement, install \
+    audit_arguments, credentials, confinement, install, talk \
     FROM mcps WHERE name = $1 \
     ORDER BY CASE state WHEN 'archived' THEN 1 ELSE 0 END, created_at DESC, id LIMIT 1";
 const BY_ID: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement, install \
+    audit_arguments, credentials, confinement, install, talk \
     FROM mcps WHERE id = $1";
 const LIST: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
-    audit_arguments, credentials, confinement, install \
+    audit_arguments, credentials, confinement, install, talk \
     FROM mcps ORDER BY name, created_at, id";
 
 #[derive(sqlx::FromRow)]
@@ -40,6 +40,7 @@ struct Row {
     credentials: String,
     confinement: String,
     install: String,
+    talk: String,
 }
 
 impl TryFrom<Row> for Mcp {
@@ -58,6 +59,7 @@ impl TryFrom<Row> for Mcp {
             credentials: rows::json("mcps.credentials", &row.credentials)?,
             confinement: rows::json("mcps.confinement", &row.confinement)?,
             install: rows::json("mcps.install", &row.install)?,
+            talk: rows::json("mcps.talk", &row.talk)?,
         })
     }
 }
@@ -94,6 +96,7 @@ impl Store {
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         let install = rows::to_json("mcps.install", &mcp.install)?;
+        let talk = rows::to_json("mcps.talk", &mcp.talk)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -107,6 +110,7 @@ impl Store {
             .bind(credentials)
             .bind(confinement)
             .bind(install)
+            .bind(talk)
             .bind(at)
             .execute(&db.writer)
             .await
@@ -129,6 +133,7 @@ impl Store {
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
         let install = rows::to_json("mcps.install", &mcp.install)?;
+        let talk = rows::to_json("mcps.talk", &mcp.talk)?;
         let updated = on!(self, |db| sqlx::query_scalar::<_, String>(UPDATE)
             .bind(mcp.id.as_str())
             .bind(mcp.name.as_str())
@@ -141,6 +146,7 @@ impl Store {
             .bind(credentials)
             .bind(confinement)
             .bind(install)
+            .bind(talk)
             .bind(at)
             .fetch_optional(&db.writer)
             .await)

@@ -20,6 +20,7 @@ use crate::domain::egress::site::Site;
 use crate::domain::limits::INSTALL_MEMORY_BYTES;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::package::{Install, Manager, Order, Package, Step};
+use crate::domain::talk::Talk;
 
 /// The file of the operator's authorities, beneath the secrets of an install.
 const CA_FILE: &str = "ca.pem";
@@ -115,6 +116,7 @@ impl Job {
                     ..Install::default()
                 },
                 audit_arguments: Capture::None,
+                talk: Talk::default(),
                 credentials: CredentialSlots::new(),
             },
             order: Order {

@@ -10,7 +10,8 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{
-    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TimesChange, UpdateMcp,
+    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TalkChange, TimesChange,
+    UpdateMcp,
 };
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
@@ -18,6 +19,7 @@ use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
+use crate::domain::talk::{Check, Questions};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -111,6 +113,26 @@ impl From<CaptureArg> for Capture {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum CheckArg {
+    /// No: the server does it
+    Off,
+    /// Yes, and what does not fit is logged and passed on
+    Warn,
+    /// Yes, and what does not fit is not passed on
+    Enforce,
+}
+
+impl From<CheckArg> for Check {
+    fn from(arg: CheckArg) -> Self {
+        match arg {
+            CheckArg::Off => Self::Off,
+            CheckArg::Warn => Self::Warn,
+            CheckArg::Enforce => Self::Enforce,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum StepArg {
     /// Once for all, apart from the run, where the command is npx or uvx
     Auto,
@@ -185,6 +207,13 @@ struct Traits {
     /// What the audit log keeps of a call's arguments [default: digest]
     #[arg(long, value_enum, value_name = "WHAT")]
     audit_arguments: Option<CaptureArg>,
+    /// What the server may ask clients that can answer: sampling, elicitation, roots; may be repeated, `-` for
+    /// none [default: none]
+    #[arg(long = "ask", value_parser = parse_questions, value_delimiter = ',', value_name = "WHAT")]
+    questions: Vec<Questions>,
+    /// Whether a call's arguments are held against its tool's schema [default: off]
+    #[arg(long, value_enum, value_name = "HOW")]
+    check_arguments: Option<CheckArg>,
     /// One line for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -229,6 +258,13 @@ fn parse_host(text: &str) -> Result<Option<Rule>, String> {
     rule.map(Some).map_err(|error| error.to_string())
 }
 
+fn parse_questions(text: &str) -> Result<Questions, String> {
+    match text {
+        "-" => Ok(Questions::NONE),
+        word => Questions::permitted(word),
+    }
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -271,6 +307,14 @@ impl Traits {
         }
     }
 
+    fn talk(&self) -> TalkChange {
+        let all = self.questions.iter().copied();
+        TalkChange {
+            questions: all.reduce(|all, more| all | more),
+            arguments: self.check_arguments.map(Check::from),
+        }
+    }
+
     fn confinement(&self) -> ConfinementChange {
         let paths = |given: &[PathBuf]| {
             let none = PathBuf::from("-");
@@ -309,6 +353,7 @@ impl AddArgs {
             times: self.traits.times(),
             confinement: self.traits.confinement(),
             install: self.traits.install(),
+            talk: self.traits.talk(),
             audit_arguments: self
                 .traits
                 .audit_arguments
@@ -342,6 +387,7 @@ impl UpdateArgs {
             times: self.traits.times(),
             confinement: self.traits.confinement(),
             install: self.traits.install(),
+            talk: self.traits.talk(),
             audit_arguments: self.traits.audit_arguments.map(Capture::from),
             credentials: taken
                 .chain(given.map(|(name, slot)| (name, Some(slot))))
@@ -401,6 +447,10 @@ mod tests {
         );
         assert_eq!(wanted.times.idle_ms, Some(None));
         assert_eq!(wanted.confinement, ConfinementChange::default());
+        let asks = add("x add a --ask sampling,roots --check-arguments warn -- c").talk;
+        let questions = asks.questions.unwrap().to_string();
+        assert_eq!(questions, "sampling,sampling.tools,roots");
+        assert_eq!(asks.arguments, Some(Check::Warn));
         let walls = add("x add a --profile none --network host --read /srv/a --read /b -- c");
         assert_eq!(walls.confinement.profile, Some(Some(Profile::None)));
         assert_eq!(walls.confinement.network, Some(Network::Host));

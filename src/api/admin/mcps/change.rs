@@ -15,6 +15,7 @@ use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::{Install, Step};
+use crate::domain::talk::{Check, Questions, Talk};
 
 /// A new definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct AddMcp {
     /// The credentials its server is given.
     #[serde(default)]
     pub credentials: CredentialSlots,
+    /// What passes between server and clients beside answers.
+    #[serde(default)]
+    pub talk: TalkChange,
 }
 
 /// What a definition has that does not say otherwise: as the operator configured it.
@@ -105,6 +109,20 @@ pub struct UpdateMcp {
     pub confinement: ConfinementChange,
     /// How its package is installed, if it is one.
     pub install: InstallChange,
+    /// What passes between server and clients beside answers.
+    pub talk: TalkChange,
+}
+
+/// A change of what passes between server and clients beside answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TalkChange {
+    /// All that the server may ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<Questions>,
+    /// Whether arguments are held against the tool's schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Check>,
 }
 
 /// A change of the install. A null time goes back to the usual one.
@@ -216,6 +234,8 @@ impl AddMcp {
         self.confinement.apply(&mut confinement);
         let mut install = Install::default();
         self.install.apply(&mut install);
+        let mut talk = Talk::default();
+        self.talk.apply(&mut talk);
         checked(Mcp {
             id,
             name: self.name,
@@ -229,6 +249,7 @@ impl AddMcp {
             install,
             audit_arguments: self.audit_arguments,
             credentials: self.credentials,
+            talk,
         })
     }
 }
@@ -267,6 +288,13 @@ impl InstallChange {
     }
 }
 
+impl TalkChange {
+    fn apply(self, talk: &mut Talk) {
+        put(&mut talk.questions, self.questions);
+        put(&mut talk.arguments, self.arguments);
+    }
+}
+
 impl ConfinementChange {
     fn apply(self, walls: &mut Confinement) {
         put(&mut walls.profile, self.profile);
@@ -300,6 +328,7 @@ impl UpdateMcp {
         self.times.apply(&mut mcp.times);
         self.confinement.apply(&mut mcp.confinement);
         self.install.apply(&mut mcp.install);
+        self.talk.apply(&mut mcp.talk);
         put(&mut mcp.audit_arguments, self.audit_arguments);
         for (name, slot) in self.credentials {
             match slot {
