@@ -9,4 +9,6 @@ pub mod handshake;
 pub mod jsonrpc;
 pub mod meta;
 pub mod modern;
+pub mod questions;
+pub mod state;
 pub mod version;

@@ -10,7 +10,7 @@ use crate::world::client::read;
 use crate::world::{Answer, Http, World};
 
 /// A client that writes every header itself.
-struct Client {
+pub(crate) struct Client {
     http: Http,
     path: String,
     key: String,
@@ -20,13 +20,20 @@ struct Client {
 impl Client {
     /// One that has begun.
     fn new(world: &World, path: &str, key: &str) -> Self {
+        Self::that_can(world, path, key, json!({}))
+    }
+
+    /// The same with capabilities.
+    pub(crate) fn that_can(world: &World, path: &str, key: &str, capabilities: Value) -> Self {
         let mut client = Self {
             http: Http::new(&world.url),
             path: path.to_owned(),
             key: key.to_owned(),
             session: None,
         };
-        let answer = client.ask(1, "initialize", initialize("2025-11-25"));
+        let mut begin = initialize("2025-11-25");
+        begin["capabilities"] = capabilities;
+        let answer = client.ask(1, "initialize", begin);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["result"]["protocolVersion"], "2025-11-25");
         client.session = Some(header(&answer, "mcp-session-id").unwrap());
@@ -35,15 +42,30 @@ impl Client {
         client
     }
 
-    fn ask(&self, id: impl Into<Value>, method: &str, params: Value) -> Answer {
+    pub(crate) fn ask(&self, id: impl Into<Value>, method: &str, params: Value) -> Answer {
         self.send(json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params}))
     }
 
-    fn send(&self, message: Value) -> Answer {
+    pub(crate) fn send(&self, message: Value) -> Answer {
         self.raw("POST", &[], &message.to_string())
     }
 
-    fn raw(&self, method: &str, more: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn raw(&self, method: &str, more: &[(&str, &str)], body: &str) -> Answer {
+        read(&mut BufReader::new(self.sent(method, more, body)))
+    }
+
+    /// The messages of the answer to a request, as they come: of a stream, or one alone.
+    pub(crate) fn messages(&self, message: &Value) -> impl Iterator<Item = Value> + use<> {
+        let lines =
+            BufReader::new(self.sent("POST", &[("Connection", "close")], &message.to_string()));
+        let lines = std::io::BufRead::lines(lines).map_while(Result::ok);
+        lines.filter_map(|line| {
+            let data = line.strip_prefix("data: ").unwrap_or(&line);
+            serde_json::from_str(data).ok().filter(Value::is_object)
+        })
+    }
+
+    fn sent(&self, method: &str, more: &[(&str, &str)], body: &str) -> std::net::TcpStream {
         let mut stream = self.http.connect();
         let mut head = format!("{method} {} HTTP/1.1\r\nHost: localhost\r\n", self.path);
         let mut put = |name: &str, value: &str| {
@@ -66,7 +88,7 @@ impl Client {
         }
         head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         stream.write_all(head.as_bytes()).unwrap();
-        read(&mut BufReader::new(stream))
+        stream
     }
 
     fn tools(&self) -> Vec<String> {
@@ -78,7 +100,7 @@ impl Client {
         tools.iter().map(name).collect()
     }
 
-    fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
+    pub(crate) fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Value {
         let answer = self.ask(
             id,
             "tools/call",
@@ -100,7 +122,7 @@ fn header(answer: &Answer, name: &str) -> Option<String> {
     })
 }
 
-fn text(answer: &Value) -> &str {
+pub(crate) fn text(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"]
         .as_str()
         .unwrap_or_default()
@@ -426,8 +448,7 @@ fn resources_prompts_and_completions_are_passed_on() {
     let begun = client.ask(1, "initialize", initialize("2025-06-18"));
     client.session = header(&begun, "mcp-session-id");
     let able = begun.json()["result"]["capabilities"].clone();
-    let all =
-        json!({"tools": {"listChanged": true}, "resources": {}, "prompts": {}, "completions": {}});
+    let all = json!({"tools": {"listChanged": true}, "resources": {}, "prompts": {}, "completions": {}, "logging": {}});
     assert_eq!(able, all);
     let result = |method: &str, params: Value| {
         let answer = client.ask(json!(method), method, params).json();

@@ -10,14 +10,14 @@ use crate::world::{Answer, Http, World};
 const VERSION: &str = "2026-07-28";
 const OURS: &str = "io.modelcontextprotocol/";
 
-struct Client {
+pub(crate) struct Client {
     http: Http,
     path: String,
     key: String,
 }
 
 impl Client {
-    fn new(world: &World, path: &str, key: &str) -> Self {
+    pub(crate) fn new(world: &World, path: &str, key: &str) -> Self {
         Self {
             http: Http::new(&world.url),
             path: path.to_owned(),
@@ -71,14 +71,14 @@ impl Client {
         format!("{head}\r\n{body}").into_bytes()
     }
 
-    fn send(&self, method: &str, params: Value, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) fn send(&self, method: &str, params: Value, headers: &[(&str, &str)]) -> Answer {
         let mut stream = self.http.connect();
         let bytes = self.bytes(json!(1), method, params, headers);
         stream.write_all(&bytes).unwrap();
         read(&mut BufReader::new(stream))
     }
 
-    fn ask(&self, method: &str, params: Value) -> Value {
+    pub(crate) fn ask(&self, method: &str, params: Value) -> Value {
         let answer = self.send(method, params, &[]);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -88,14 +88,17 @@ impl Client {
         self.ask("tools/call", json!({"name": tool, "arguments": arguments}))
     }
 
-    /// The lines of an answer that is a stream.
-    fn stream(&self, method: &str, params: Value) -> impl Iterator<Item = Value> {
+    /// The messages of an answer, as they come: of a stream, or one alone.
+    pub(crate) fn stream(&self, method: &str, params: Value) -> impl Iterator<Item = Value> {
         let mut stream = self.http.connect();
         stream
-            .write_all(&self.bytes(json!("s"), method, params, &[]))
+            .write_all(&self.bytes(json!("s"), method, params, &[("Connection", "close")]))
             .unwrap();
         let lines = BufReader::new(stream).lines().map_while(Result::ok);
-        lines.filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        lines.filter_map(|line| {
+            let data = line.strip_prefix("data: ").unwrap_or(&line);
+            serde_json::from_str(data).ok().filter(Value::is_object)
+        })
     }
 }
 

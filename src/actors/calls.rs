@@ -15,7 +15,9 @@ use crate::domain::ids::{CallId, McpId};
 use crate::domain::kill::{Caller, Deny, Target};
 use crate::domain::limits::CALLS_WAITING_MAX;
 use crate::domain::name::{Name, ToolName};
+use crate::domain::talk::{Level, Question};
 
+use super::handle::Asked;
 use super::session::SessionHandle;
 use super::sync::Mutex;
 
@@ -30,8 +32,29 @@ pub struct Tag {
     pub tool: ToolName,
     /// When it was admitted.
     pub since: Instant,
-    /// Who wants to hear of its progress.
-    pub progress: Option<mpsc::Sender<Progress>>,
+    /// When it is over at the latest.
+    pub until: Instant,
+    /// Who hears what its server says meanwhile.
+    pub news: Option<mpsc::Sender<News>>,
+    /// Whether it is the one whose server may ask now.
+    pub in_turn: bool,
+    /// Whether its caller can be asked when it is over.
+    pub late: bool,
+    /// From which level on its caller hears what the server logs.
+    pub level: Option<Level>,
+}
+
+/// What a server says while it works on a call.
+#[derive(Debug)]
+pub enum News {
+    /// How far it is.
+    Progress(Progress),
+    /// What it logs; the line as it wrote it.
+    Log(Bytes),
+    /// A question to who called.
+    Asked(Box<Asked>),
+    /// It would have asked this, had its caller said that it can answer.
+    Lacks(Question),
 }
 
 /// A line that tells of progress, and where our token is in it.
@@ -60,6 +83,7 @@ impl Tag {
     pub(super) fn for_tests(bits: [u8; crate::domain::ids::ID_BYTES]) -> Self {
         use crate::domain::account::{Session, User};
         use crate::domain::ids::{ConnectionId, KeyId, SessionId, UserId};
+        use crate::domain::talk::Questions;
         let user = User {
             id: UserId::from_random(bits),
             name: Name::parse("ada").unwrap(),
@@ -72,6 +96,7 @@ impl Tag {
             connection: ConnectionId::from_random(bits),
             friendly_name: String::new(),
             host_tool: String::new(),
+            questions: Questions::NONE,
             created_at: 0,
             seen_at: 0,
             expires_at: 0,
@@ -81,7 +106,11 @@ impl Tag {
             session: Arc::new(SessionHandle::new(row, user, None)),
             tool: ToolName::parse("echo").unwrap(),
             since: Instant::now(),
-            progress: None,
+            until: Instant::now(),
+            news: None,
+            in_turn: false,
+            late: false,
+            level: None,
         }
     }
 

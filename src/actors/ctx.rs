@@ -23,6 +23,7 @@ use crate::domain::kill::{Caller, Deny};
 use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
+use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
 use crate::telemetry::metrics::Metrics;
@@ -262,12 +263,14 @@ impl Ctx {
         principal: Principal,
         mcp: &Arc<Mcp>,
         config: &Arc<str>,
+        questions: Questions,
         owner: Option<&User>,
     ) -> Arc<Slot> {
         let key = SlotKey {
             principal,
             mcp: mcp.id.clone(),
             config: Arc::clone(config),
+            questions,
         };
         let slots = self.slots.pin();
         if let Some(slot) = slots.get(&key) {

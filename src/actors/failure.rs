@@ -213,6 +213,17 @@ pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
     Reason::new(Code::CallTimeout, text)
 }
 
+/// Another call of a tool that asks did not end in time.
+pub(super) fn out_of_turn(mcp: &Mcp, tool: &str) -> Reason {
+    let text = format!(
+        "tool `{tool}` of mcp `{}` asks questions, and another call of yours that does had not ended after {} s: it \
+         may be waiting for an answer. This call was not made. Answer or cancel the other one, then try again.",
+        mcp.name,
+        seconds(mcp.call_deadline())
+    );
+    Reason::new(Code::CallTimeout, text)
+}
+
 /// Too much at once.
 pub(super) fn busy(mcp: &Mcp, in_flight: usize) -> Reason {
     let text = format!(

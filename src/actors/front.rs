@@ -26,6 +26,7 @@ use crate::domain::kill::Deny;
 use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
+use crate::domain::talk::Questions;
 use crate::protocol::envelope::ReplyKind;
 use crate::telemetry::metrics::mcp::CallMeter;
 
@@ -39,7 +40,8 @@ pub use ask::Method;
 pub use bearer::Bearers;
 pub use lists::{ListChange, Lists};
 
-pub use super::calls::Progress;
+pub use super::calls::{News, Progress};
+pub use super::handle::Asked;
 pub use super::router::Aside;
 use super::session::SessionHandle;
 use record::Ending;
@@ -65,6 +67,8 @@ pub struct Registration {
     pub friendly_name: String,
     /// The AI tool it runs in.
     pub host_tool: String,
+    /// What it can answer when a server asks.
+    pub questions: Questions,
 }
 
 /// What a client gets when it registers.
@@ -268,9 +272,8 @@ impl Front {
         };
         let ask = Ask::Tool {
             arguments: arguments.get().as_bytes(),
-            aside,
         };
-        self.carried(session, route, arguments, ask, call, admitted)
+        self.carried(session, route, arguments, (ask, aside), call, admitted)
             .await
     }
 
@@ -280,7 +283,7 @@ impl Front {
         session: &Arc<SessionHandle>,
         route: &Route,
         asked: &RawValue,
-        ask: Ask<'_>,
+        (ask, aside): (Ask<'_>, &Aside<'_>),
         call: CallId,
         admitted: Instant,
     ) -> Outcome {
@@ -318,6 +321,7 @@ impl Front {
             session,
             route,
             ask,
+            aside,
             admitted,
         };
         let carried = router::carry(ctx, errand).await;
@@ -563,6 +567,7 @@ mod tests {
             preshared_key: SecretString::from("no key"),
             friendly_name: "x".to_owned(),
             host_tool: "y".to_owned(),
+            questions: Questions::NONE,
         };
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::AuditUnavailable);

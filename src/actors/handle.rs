@@ -7,8 +7,11 @@
 //! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
 //! clients' equal ids never meet.
 
+mod askers;
 mod found;
 mod posed;
+mod questions;
+mod roots;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,8 +25,11 @@ use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
-use super::calls::{Progress, Tag, Why};
+use super::calls::{News, Tag, Why};
+pub use askers::Askers;
 pub(super) use posed::Posed;
+pub use questions::Asked;
+pub(super) use questions::Asking;
 
 use super::gate::{Gate, Position};
 use super::health::Pulse;
@@ -123,11 +129,16 @@ pub struct Handle {
     pulse: Pulse,
     /// Entries in `pending` that are questions on their way without the writer.
     posed: AtomicUsize,
+    asking: Asking,
 }
 
 impl Handle {
     /// A handle with a shut door (draining until [`Handle::open`]), and the writer's end.
-    pub(super) fn new(epoch: u64, in_flight_max: usize) -> (Arc<Self>, mpsc::Receiver<Frame>) {
+    pub(super) fn new(
+        epoch: u64,
+        in_flight_max: usize,
+        asking: Asking,
+    ) -> (Arc<Self>, mpsc::Receiver<Frame>) {
         let (queue, frames) = mpsc::channel(WRITER_QUEUE_MAX);
         let handle = Self {
             epoch,
@@ -144,6 +155,7 @@ impl Handle {
             calls: AtomicU64::new(0),
             pulse: Pulse::default(),
             posed: AtomicUsize::new(0),
+            asking,
         };
         (Arc::new(handle), frames)
     }
@@ -241,6 +253,10 @@ impl Handle {
     ) -> Result<Reply, CallError> {
         // Our own questions take no caller's slot, and a full house still hears a ping.
         let checked = matches!(role, Role::Call(_));
+        let roots_from = match &role {
+            Role::Call(tag) => self.hears_roots(tag),
+            _ => None,
+        };
         let _slot = match checked {
             false => None,
             true => match self.slots.try_acquire() {
@@ -283,6 +299,9 @@ impl Handle {
             self.queued_bytes.fetch_add(length, Ordering::Relaxed);
             place.send(Frame { id, line });
             entry.state = EntryState::Queued;
+            if let Some(caller) = roots_from {
+                self.ask_roots(caller);
+            }
             answer(told.await)
         };
         match tokio::time::timeout_at(deadline, exchange).await {
@@ -356,13 +375,13 @@ impl Handle {
     }
 
     /// The reader has news of a call. Dropped if nobody waits for it, or whoever does is behind.
-    pub(super) fn progress(&self, id: u64, progress: Progress) {
+    pub(super) fn news(&self, id: u64, news: News) {
         let wants = |waiter: &Waiter| match &waiter.role {
-            Role::Call(tag) => tag.progress.clone(),
+            Role::Call(tag) => tag.news.clone(),
             Role::Ours | Role::Watch => None,
         };
         if let Some(listener) = self.pending.look(id, wants).flatten() {
-            let _ = listener.try_send(progress);
+            let _ = listener.try_send(news);
         }
     }
 
@@ -381,6 +400,16 @@ impl Handle {
             self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
         }
         sent
+    }
+
+    /// A line of ours that nobody waits for, and that must not be lost: waits for the writer while there is
+    /// one.
+    async fn tell(&self, line: Bytes) {
+        self.queued_bytes.fetch_add(line.len(), Ordering::Relaxed);
+        let length = line.len();
+        if self.queue.send(Frame { id: 0, line }).await.is_err() {
+            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+        }
     }
 
     /// Whether a frame is still worth writing: its caller may have left while it waited.
@@ -481,7 +510,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_times_out_once_and_the_server_is_told() {
-        let (handle, mut frames) = Handle::new(1, 4);
+        let (handle, mut frames) = Handle::new(1, 4, Asking::default());
         handle.open();
         let error = handle.call(tag(), echo, soon(), || true).await.unwrap_err();
         assert_eq!(error, CallError::TimedOut);
@@ -497,7 +526,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_leaves_frees_its_slot() {
-        let (handle, mut frames) = Handle::new(1, 1);
+        let (handle, mut frames) = Handle::new(1, 1, Asking::default());
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
@@ -523,7 +552,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_in_flight_hear_of_the_end_and_later_calls_were_not_sent() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let calls: Vec<_> = (0..5)
             .map(|_| {
@@ -546,7 +575,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_writer_that_is_stuck_costs_a_deadline_and_bounded_bytes() {
-        let (handle, _frames) = Handle::new(1, 8);
+        let (handle, _frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let large = vec![b' '; QUEUE_BYTES_MAX];
         let first = {
@@ -578,7 +607,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_posed_question_needs_no_writer_and_is_forgotten_with_its_asker() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         let reply = Reply {
             line: Bytes::from_static(b"x"),
             kind: ReplyKind::Result,
@@ -610,7 +639,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_drain_refuses_while_a_call_is_inside() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let call = {
             let handle = Arc::clone(&handle);
@@ -660,7 +689,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_calls_that_are_meant_are_cut_off_and_the_server_is_told() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let (hit, other) = (tag(), Tag::for_tests([8; crate::domain::ids::ID_BYTES]));
         let meant = hit.call.clone();
@@ -682,7 +711,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_denied_once_it_can_be_found_is_not_sent() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let denied = handle.call(tag(), echo, soon(), || {
             assert_eq!(handle.tags().len(), 1, "whoever looks now finds it");
@@ -695,7 +724,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_cancels_sees_whether_the_server_answers_all_the_same() {
-        let (handle, mut frames) = Handle::new(1, 8);
+        let (handle, mut frames) = Handle::new(1, 8, Asking::default());
         handle.open();
         let (cut, sent) = flying(&handle, &mut frames, tag()).await;
         assert!(handle.wants(&sent));
@@ -727,7 +756,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_waits_for_the_writer_is_told_at_once() {
-        let (handle, _frames) = Handle::new(1, 2 * WRITER_QUEUE_MAX);
+        let (handle, _frames) = Handle::new(1, 2 * WRITER_QUEUE_MAX, Asking::default());
         handle.open();
         for _ in 0..WRITER_QUEUE_MAX {
             assert!(handle.post(Bytes::from_static(b"x")));

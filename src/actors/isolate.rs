@@ -21,7 +21,7 @@ use crate::telemetry::metrics::labels::{ActorKind, StartCause};
 use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
-use super::handle::{Handle, RunEnd};
+use super::handle::{Asking, Handle, RunEnd};
 use super::launcher::Remains;
 use super::measured::measured;
 use super::record::RunRecord;
@@ -229,7 +229,12 @@ impl IsolateState {
         let mut pipe = None;
         let in_flight_max = self.ctx.settings.in_flight_max;
         let occupant = self.slot.occupy(|epoch| {
-            let (handle, frames) = Handle::new(epoch, in_flight_max);
+            let asking = Asking::new(
+                self.slot.key.questions,
+                self.slot.mcp.talk.questions,
+                Arc::clone(&self.slot.askers),
+            );
+            let (handle, frames) = Handle::new(epoch, in_flight_max, asking);
             pipe = Some(frames);
             Occupant {
                 epoch,

@@ -3,6 +3,8 @@
 //! It reads snapshots and waits on the slot's watch; it never goes up the tree. A call is carried
 //! to at most one run, unless it provably never reached the first one's stdin.
 
+mod turn;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,10 +17,11 @@ use crate::domain::limits::{
     BACKOFF_WAIT_MAX, HOST_FULL_RETRY, ROOM_IDLE, ROOM_RETRY, START_QUEUE_MAX, millis,
 };
 use crate::domain::mcp::{Mcp, Sharing};
+use crate::domain::talk::{Level, Questions};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, Meta};
 
-use super::calls::{Progress, Seat, Tag, Why};
+use super::calls::{News, Seat, Tag, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
@@ -39,6 +42,8 @@ pub(super) struct Errand<'a> {
     pub(super) route: &'a Route,
     /// What is asked.
     pub(super) ask: Ask<'a>,
+    /// And what the client says beside that.
+    pub(super) aside: &'a Aside<'a>,
     /// Since when.
     pub(super) admitted: Instant,
 }
@@ -50,8 +55,6 @@ pub(super) enum Ask<'a> {
     Tool {
         /// With what.
         arguments: &'a [u8],
-        /// And what the client says beside that.
-        aside: &'a Aside<'a>,
     },
     /// Another method of the protocol.
     Method {
@@ -67,38 +70,49 @@ pub(super) enum Ask<'a> {
 pub struct Aside<'a> {
     /// Members of `_meta`, raw and without braces, but for the token of progress.
     pub meta: &'a [u8],
-    /// Where news of the call's progress goes.
-    pub progress: Option<mpsc::Sender<Progress>>,
+    /// Whether it wants to hear of progress.
+    pub progress: bool,
+    /// Where goes what the server says meanwhile.
+    pub news: Option<mpsc::Sender<News>>,
+    /// What the client can answer when the server asks.
+    pub questions: Questions,
+    /// Whether it can also answer when the call is over.
+    pub late: bool,
+    /// From which level on it hears what the server logs.
+    pub level: Option<Level>,
+    /// Whether it said so itself, so that the server is told as well.
+    pub level_said: bool,
 }
 
 impl Aside<'_> {
     fn meta(&self) -> Meta<'_> {
         Meta {
             members: self.meta,
-            progress: self.progress.is_some(),
+            progress: self.progress && self.news.is_some(),
         }
     }
 }
 
 impl Errand<'_> {
-    fn tag(&self) -> Tag {
+    fn tag(&self, in_turn: bool) -> Tag {
         Tag {
             call: self.call.clone(),
             session: Arc::clone(self.session),
             tool: self.route.tool.clone(),
             since: self.admitted,
-            progress: match self.ask {
-                Ask::Tool { aside, .. } => aside.progress.clone(),
-                Ask::Method { .. } => None,
-            },
+            until: self.admitted + self.route.published.mcp.call_deadline(),
+            news: self.aside.news.clone(),
+            in_turn,
+            late: self.aside.late,
+            level: self.aside.level,
         }
     }
 
     fn line(&self, id: u64) -> Bytes {
         match self.ask {
-            Ask::Tool { arguments, aside } => {
+            Ask::Tool { arguments } => {
                 let tool = self.route.tool.as_str();
-                envelope::tool_call(id, tool, arguments, aside.meta())
+                envelope::tool_call(id, tool, arguments, self.aside.meta())
             }
             Ask::Method { name, params } => envelope::request(id, name, params),
         }
@@ -110,7 +124,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
     let (session, route) = (errand.session, errand.route);
     let mcp = &route.published.mcp;
     let deadline = errand.admitted + mcp.call_deadline();
-    let mut slot = current(ctx, session, mcp)?;
+    let mut slot = current(ctx, &errand)?;
     let mut seat: Option<Seat<'_>> = None;
     loop {
         still_allowed(ctx, session, route)?;
@@ -118,13 +132,23 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             return Err(failure::cancelled(mcp, &why));
         }
         if let Some(handle) = slot.ready() {
+            if errand.aside.level_said
+                && let Some(level) = errand.aside.level
+            {
+                handle.heed(level).await;
+            }
+            let turn = turn::turn(ctx, &slot, &errand, &mut seat, deadline).await?;
             let allowed = || {
                 ctx.denies_call(session, &mcp.id, &route.tool).is_none()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
             let line = |id| errand.line(id);
-            let called = handle.call(errand.tag(), line, deadline, allowed).await;
+            let tag = errand.tag(turn.is_some());
+            let called = handle.call(tag, line, deadline, allowed).await;
+            if turn.is_some() {
+                slot.askers.ended(&route.tool);
+            }
             if !matches!(called, Err(CallError::NotSent)) {
                 let meter = &route.published.meter;
                 meter.carried(sent - errand.admitted, sent.elapsed());
@@ -146,15 +170,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 }
             }
         }
-        let seat = match &mut seat {
-            Some(seat) => seat,
-            none => {
-                let seat = ctx
-                    .waiting
-                    .sit(errand.tag(), mcp.id.clone(), mcp.name.clone());
-                none.insert(seat.map_err(|_| failure::no_seat(mcp))?)
-            }
-        };
+        let seat = seated(ctx, &errand, &mut seat)?;
         match wait(ctx, &slot, &errand, seat, deadline).await? {
             Waited::Changed => {}
             Waited::Closed => {
@@ -163,8 +179,26 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     .slots
                     .pin()
                     .remove_if(&slot.key, |_, known| Arc::ptr_eq(known, &slot));
-                slot = current(ctx, session, mcp)?;
+                slot = current(ctx, &errand)?;
             }
+        }
+    }
+}
+
+/// The call's place among those that wait, where it can be seen and cancelled.
+fn seated<'s, 'c>(
+    ctx: &'c Ctx,
+    errand: &Errand<'_>,
+    seat: &'s mut Option<Seat<'c>>,
+) -> Result<&'s mut Seat<'c>, Reason> {
+    match seat {
+        Some(seat) => Ok(seat),
+        none => {
+            let mcp = &errand.route.published.mcp;
+            let seat = ctx
+                .waiting
+                .sit(errand.tag(false), mcp.id.clone(), mcp.name.clone());
+            Ok(none.insert(seat.map_err(|_| failure::no_seat(mcp))?))
         }
     }
 }
@@ -379,9 +413,10 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
 }
 
 /// The slot of what is published *now*: the definition may have changed since the call was admitted.
-fn current(ctx: &Ctx, session: &SessionHandle, mcp: &Mcp) -> Result<Arc<Slot>, Reason> {
+fn current(ctx: &Ctx, errand: &Errand<'_>) -> Result<Arc<Slot>, Reason> {
+    let mcp = &errand.route.published.mcp;
     match ctx.routes.load().published(&mcp.id) {
-        Some(published) => Ok(find(ctx, session, published)),
+        Some(published) => Ok(find(ctx, errand.session, published, errand.aside.questions)),
         None => {
             let text = format!("mcp `{}` is no longer published", mcp.name);
             Err(Reason::new(Code::McpDisabled, text))
@@ -390,12 +425,23 @@ fn current(ctx: &Ctx, session: &SessionHandle, mcp: &Mcp) -> Result<Arc<Slot>, R
 }
 
 /// The slot this session's calls of an mcp go to.
-fn find(ctx: &Ctx, session: &SessionHandle, published: &Published) -> Arc<Slot> {
+fn find(ctx: &Ctx, session: &SessionHandle, published: &Published, asked: Questions) -> Arc<Slot> {
     let user = &session.user;
     let principal = match published.mcp.sharing {
         Sharing::PerUser => Principal::User(user.id.clone()),
         Sharing::PerSession => Principal::Session(user.id.clone(), session.id().clone()),
         Sharing::Shared => Principal::Shared,
     };
-    ctx.slot(principal, &published.mcp, &published.config, Some(user))
+    // Who is asked on behalf of many cannot be told.
+    let questions = match principal {
+        Principal::Shared => Questions::NONE,
+        _ => asked.both(published.mcp.talk.questions),
+    };
+    ctx.slot(
+        principal,
+        &published.mcp,
+        &published.config,
+        questions,
+        Some(user),
+    )
 }

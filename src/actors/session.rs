@@ -1,13 +1,14 @@
 //! A session: one registered client. The actor owns its end; requests use the handle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::domain::account::{Millis, Session, User};
 use crate::domain::ids::{KeyId, SessionId};
 use crate::domain::limits::SESSION_STALE;
+use crate::domain::talk::{Level, Questions};
 use crate::domain::verdict::Verdict;
 
 use super::ctx::Ctx;
@@ -31,7 +32,14 @@ pub struct SessionHandle {
     revoked: AtomicBool,
     /// Its client said goodbye, and was not heard of since.
     left: AtomicBool,
+    /// What its client can answer.
+    questions: AtomicU8,
+    /// From which level on its client hears what servers log, if it said so.
+    level: AtomicU8,
 }
+
+/// No level was said.
+const NO_LEVEL: u8 = u8::MAX;
 
 impl SessionHandle {
     /// The handle of a stored session; it never outlives its key.
@@ -48,6 +56,8 @@ impl SessionHandle {
             key_expires_at,
             revoked: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            questions: AtomicU8::new(row.questions.bits()),
+            level: AtomicU8::new(NO_LEVEL),
             row,
         }
     }
@@ -56,6 +66,28 @@ impl SessionHandle {
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// What its client can answer when a server asks.
+    #[must_use]
+    pub fn questions(&self) -> Questions {
+        Questions::from_bits(self.questions.load(Ordering::Relaxed))
+    }
+
+    /// Its client says what it can answer.
+    pub fn declare(&self, questions: Questions) {
+        self.questions.store(questions.bits(), Ordering::Relaxed);
+    }
+
+    /// From which level on its client wants to hear what servers log, if it said so.
+    #[must_use]
+    pub fn level(&self) -> Option<Level> {
+        Level::from_number(self.level.load(Ordering::Relaxed))
+    }
+
+    /// Its client says from which level on it wants to hear.
+    pub fn set_level(&self, level: Level) {
+        self.level.store(level as u8, Ordering::Relaxed);
     }
 
     /// When it ends without activity.
@@ -190,6 +222,7 @@ mod tests {
             connection: ConnectionId::from_random([4; ID_BYTES]),
             friendly_name: String::new(),
             host_tool: String::new(),
+            questions: Questions::NONE,
             created_at: 0,
             seen_at: 0,
             expires_at: 500,

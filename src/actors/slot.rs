@@ -21,12 +21,13 @@ use crate::domain::ids::{IsolateId, McpId, SessionId, UserId};
 use crate::domain::limits::{HISTORY_RUNS_MAX, TRANSITIONS_MAX};
 use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart::{Restart, Settings};
+use crate::domain::talk::Questions;
 use crate::domain::verdict::OomScope;
 
 pub use occupant::{Occupant, Order};
 
 use super::changes::{Changes, Who};
-use super::handle::{Handle, RunEnd};
+use super::handle::{Askers, Handle, RunEnd};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
 use super::record::RunRecord;
@@ -63,6 +64,8 @@ pub struct SlotKey {
     pub mcp: McpId,
     /// With which definition.
     pub config: Arc<str>,
+    /// What the server was told that its client can answer.
+    pub questions: Questions,
 }
 
 /// What the config part of a probe's key starts with.
@@ -79,6 +82,7 @@ impl SlotKey {
             principal: Principal::Shared,
             mcp: mcp.clone(),
             config,
+            questions: Questions::NONE,
         }
     }
 
@@ -107,12 +111,15 @@ impl SlotKey {
     /// As `isolate list` shows it.
     #[must_use]
     pub fn text(&self) -> String {
-        match &self.principal {
-            Principal::User(user) => format!("{user}/{}/{}", self.mcp, self.config),
-            Principal::Session(user, session) => {
-                format!("{user}/{session}/{}/{}", self.mcp, self.config)
-            }
-            Principal::Shared => format!("shared/{}/{}", self.mcp, self.config),
+        let whose = match &self.principal {
+            Principal::User(user) => user.to_string(),
+            Principal::Session(user, session) => format!("{user}/{session}"),
+            Principal::Shared => "shared".to_owned(),
+        };
+        let key = format!("{whose}/{}/{}", self.mcp, self.config);
+        match self.questions.is_empty() {
+            true => key,
+            false => format!("{key}/{}", self.questions),
         }
     }
 }
@@ -199,6 +206,8 @@ pub struct Slot {
     pub owner: Option<User>,
     /// The limits of all isolates of that user.
     pub user_limits: Limits,
+    /// Which of its tools ask their callers.
+    pub askers: Arc<Askers>,
     state: watch::Sender<SlotState>,
     changes: Arc<Changes>,
     wanted: AtomicBool,
@@ -242,6 +251,7 @@ impl Slot {
             mcp,
             owner,
             user_limits,
+            askers: Arc::default(),
             state: watch::Sender::new(SlotState::Resting),
             changes,
             wanted: AtomicBool::new(false),

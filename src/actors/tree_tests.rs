@@ -63,10 +63,8 @@ async fn a_hanging_start_of_one_user_never_delays_another() {
                     call: &CallId::from_random(id_bits()),
                     session: &caller.session,
                     route: &caller.route,
-                    ask: Ask::Tool {
-                        arguments: b"{}",
-                        aside: &Aside::default(),
-                    },
+                    ask: Ask::Tool { arguments: b"{}" },
+                    aside: &Aside::default(),
                     admitted: Instant::now(),
                 };
                 router::carry(&ctx, errand).await.err()

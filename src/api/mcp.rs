@@ -9,12 +9,18 @@
 
 mod answer;
 mod call;
+mod comeback;
 mod events;
+mod exchange;
 mod flights;
 mod headers;
+mod held;
+mod inquiries;
+mod job;
 mod listen;
 mod methods;
 mod modern;
+mod rounds;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,11 +32,15 @@ use axum::routing::post;
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
-use crate::domain::limits::MCP_BEGIN_BYTES_MAX;
+use crate::domain::limits::{MCP_BEGIN_BYTES_MAX, MCP_UNREAD_MAX};
+use crate::domain::talk::{Level, Questions};
 use crate::protocol::jsonrpc::{self, Malformed, Message};
+use crate::protocol::modern as era;
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
 use super::client::body;
@@ -38,6 +48,9 @@ use super::error::{Error, json, status};
 use call::Asked;
 use flights::Flights;
 use headers::Head;
+use held::Held;
+use inquiries::Inquiries;
+use job::Says;
 use listen::{Listeners, Listening};
 
 /// The header that names a session.
@@ -53,6 +66,8 @@ struct Inner {
     /// Requests of clients without sessions, whose own ids are no names among those of others.
     numbers: AtomicU64,
     flights: Flights,
+    inquiries: Inquiries,
+    held: Held,
     listeners: Listeners,
     listening: Listening,
     body_bytes_max: usize,
@@ -68,6 +83,8 @@ pub fn router(front: Front, body_bytes_max: usize) -> Router {
             front,
             numbers: AtomicU64::new(0),
             flights: Flights::default(),
+            inquiries: Inquiries::default(),
+            held: Held::default(),
             listeners: Listeners::default(),
             listening: Listening::default(),
             body_bytes_max,
@@ -169,6 +186,14 @@ async fn answer(
         return refused(error);
     }
     let front = &shared.0.front;
+    if session.is_none()
+        && let Message::Request { id, method, params } = &message
+        && era::claims(*params)
+        && let Err(wrong) = era::check(&head.says, method, *params)
+    {
+        // Its headers say that it is of an older version, or nothing.
+        return modern::not_taken(id, &wrong);
+    }
     let Some(session) = session else {
         // Says whether the bearer is good, and that a session is wanted.
         return match front.resume(&head.bearer, None).await {
@@ -180,6 +205,7 @@ async fn answer(
         Message::Request { id, method, params } => match &*method {
             "ping" => answer::result(id, b"{}"),
             "tools/list" => methods::list_tools(front, &session, view.as_deref(), id),
+            "logging/setLevel" => methods::set_level(&session, id, params),
             other => {
                 let asked = Asked {
                     shared,
@@ -189,6 +215,17 @@ async fn answer(
                     bytes,
                     id,
                     params,
+                    says: Says {
+                        // Who takes no events cannot be asked.
+                        questions: match head.takes_events {
+                            true => session.questions(),
+                            false => Questions::NONE,
+                        },
+                        late: true,
+                        // Who says nothing hears everything.
+                        level: session.level().or(Some(Level::Debug)),
+                        level_said: session.level().is_some(),
+                    },
                     stateless: false,
                 };
                 match (other, view.as_deref(), Method::of(other)) {
@@ -199,14 +236,38 @@ async fn answer(
             }
         },
         Message::Notification { method, params } => {
-            if method == "notifications/cancelled" {
-                cancel(shared, &session, params.map_or("", |params| params.get()));
+            match &*method {
+                "notifications/cancelled" => {
+                    cancel(shared, &session, params.map_or("", |params| params.get()));
+                }
+                "notifications/roots/list_changed" => front.roots_changed(&session),
+                _ => {}
             }
             StatusCode::ACCEPTED.into_response()
         }
-        // We ask clients nothing; an answer to nothing does no harm.
-        Message::Response { .. } => StatusCode::ACCEPTED.into_response(),
+        Message::Response { id, outcome } => answers(shared, &session, id, outcome).await,
     }
+}
+
+/// A client answers what a server asked. An answer to nothing, or to what is over, does no harm.
+async fn answers(
+    shared: &Shared,
+    session: &SessionHandle,
+    id: &str,
+    outcome: Result<&RawValue, &RawValue>,
+) -> Response {
+    let (Ok(said) | Err(said)) = outcome;
+    if !said.get().starts_with('{') {
+        return refused(Error::invalid("a `result` or an `error` must be an object"));
+    }
+    if let Some(asked) = shared.0.inquiries.answered(session, id) {
+        let bytes = |said: &RawValue| said.get().as_bytes().to_owned();
+        let outcome = outcome.map(bytes).map_err(bytes);
+        let outcome = outcome.as_deref().map_err(Vec::as_slice);
+        // A server that does not read has other trouble soon.
+        let _ = timeout(MCP_UNREAD_MAX, asked.answer(outcome)).await;
+    }
+    StatusCode::ACCEPTED.into_response()
 }
 
 fn not_offered(id: &str, method: &str) -> Response {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ConnectionId, GroupId, KeyId, McpId, SessionId, UserId};
 use super::name::{Name, ToolName};
+use super::talk::Questions;
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = i64;
@@ -96,6 +97,8 @@ pub struct Session {
     pub friendly_name: String,
     /// The AI tool it runs in.
     pub host_tool: String,
+    /// What its client can answer when a server asks.
+    pub questions: Questions,
     /// When it registered.
     pub created_at: Millis,
     /// When it was last active (coalesced).

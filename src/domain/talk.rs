@@ -79,6 +79,18 @@ impl Questions {
         self.0 & question.bit() != 0
     }
 
+    /// As a number, to keep.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From such a number; what is no question in it is left out.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & 31)
+    }
+
     /// Whether nothing is in it.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -180,6 +192,64 @@ pub struct Talk {
     pub questions: Questions,
     /// Whether arguments are held against the tool's schema.
     pub arguments: Check,
+}
+
+/// How grave a log message of a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Level {
+    /// For who looks for a fault.
+    Debug,
+    /// What happens.
+    Info,
+    /// What happens and matters.
+    Notice,
+    /// What may become an error.
+    Warning,
+    /// What failed.
+    Error,
+    /// What failed and others need.
+    Critical,
+    /// What somebody must see to at once.
+    Alert,
+    /// The system cannot be used.
+    Emergency,
+}
+
+impl Level {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Debug, "debug"),
+        (Self::Info, "info"),
+        (Self::Notice, "notice"),
+        (Self::Warning, "warning"),
+        (Self::Error, "error"),
+        (Self::Critical, "critical"),
+        (Self::Alert, "alert"),
+        (Self::Emergency, "emergency"),
+    ];
+
+    /// The level of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(level, word)| (word == name).then_some(level))
+    }
+
+    /// The level of this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(level, _)| (level as u8 == number).then_some(level))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(level, word)| (level == self).then_some(word))
+            .unwrap_or("debug")
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::domain::talk::Level;
+
 /// What one line from a server is.
 #[derive(Debug)]
 pub enum Incoming<'a> {
@@ -164,6 +166,39 @@ pub fn progress_token(line: &[u8]) -> Option<(u64, Range<usize>)> {
     Some((token.get().parse().ok()?, range_in(line, token)?))
 }
 
+/// The id that a server's `notifications/cancelled` names, raw.
+#[must_use]
+pub fn cancelled_id(line: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Cancelled<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        #[serde(borrow)]
+        request_id: &'a RawValue,
+    }
+    let cancelled: Cancelled<'_> = serde_json::from_slice(line).ok()?;
+    Some(cancelled.params.request_id.get())
+}
+
+/// How grave a server's `notifications/message` is; `None` if it does not say it as it must.
+#[must_use]
+pub fn log_level(line: &[u8]) -> Option<Level> {
+    #[derive(Deserialize)]
+    struct Message {
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        level: Level,
+    }
+    let message: Message = serde_json::from_slice(line).ok()?;
+    Some(message.params.level)
+}
+
 /// A notification line.
 #[must_use]
 pub fn notification(method: &str, params: &[u8]) -> Bytes {
@@ -203,6 +238,27 @@ pub fn method_not_found(id: &str) -> Bytes {
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32601,\
          \"message\":\"method not found: the client declared no such capability\"}}}}\n"
     ))
+}
+
+/// The answer to a server's question with this id: `member` is `result` or `error`, and `value` JSON.
+#[must_use]
+pub fn answer(id: &str, member: &'static str, value: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(48 + id.len() + value.len());
+    line.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    put_on_one_line(&mut line, id.as_bytes());
+    line.put_slice(b",\"");
+    line.put_slice(member.as_bytes());
+    line.put_slice(b"\":");
+    put_on_one_line(&mut line, value);
+    line.put_slice(b"}\n");
+    line.freeze()
+}
+
+/// The same with an error in our words.
+#[must_use]
+pub fn answer_error(id: &str, code: i64, message: &'static str) -> Bytes {
+    let error = format!("{{\"code\":{code},\"message\":\"{message}\"}}");
+    answer(id, "error", error.as_bytes())
 }
 
 /// JSON text may hold raw line breaks between tokens (never inside strings); stdio framing may

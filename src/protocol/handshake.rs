@@ -12,6 +12,9 @@ use crate::domain::limits::{
 };
 use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
+use crate::domain::talk::Questions;
+
+use super::questions;
 
 /// The newest protocol version of the initialize era, which we ask for.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";
@@ -42,14 +45,19 @@ pub struct Abilities {
     pub prompts: bool,
     /// Completions of arguments.
     pub completions: bool,
+    /// Logs for its clients.
+    pub logging: bool,
+    /// It tells when a resource that somebody subscribed to changes.
+    pub subscribe: bool,
 }
 
-/// The parameters of `initialize`. No client capabilities are declared.
+/// The parameters of `initialize`; the client that is declared can answer these questions.
 #[must_use]
-pub fn initialize_params() -> Bytes {
+pub fn initialize_params(questions: Questions) -> Bytes {
     Bytes::from(format!(
-        "{{\"protocolVersion\":\"{PROTOCOL_VERSION}\",\"capabilities\":{{}},\
+        "{{\"protocolVersion\":\"{PROTOCOL_VERSION}\",\"capabilities\":{},\
          \"clientInfo\":{{\"name\":\"legation\",\"version\":\"{}\"}}}}",
+        questions::capabilities(questions),
         env!("CARGO_PKG_VERSION")
     ))
 }
@@ -74,6 +82,8 @@ struct Capabilities<'a> {
     prompts: Option<&'a RawValue>,
     #[serde(borrow, default)]
     completions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    logging: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -125,8 +135,20 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
             resources: answer.capabilities.resources.is_some(),
             prompts: answer.capabilities.prompts.is_some(),
             completions: answer.capabilities.completions.is_some(),
+            logging: answer.capabilities.logging.is_some(),
+            subscribe: answer.capabilities.resources.is_some_and(subscribes),
         },
     })
+}
+
+/// Whether a server's `resources` can be subscribed to.
+fn subscribes(resources: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Resources {
+        #[serde(default)]
+        subscribe: bool,
+    }
+    serde_json::from_str::<Resources>(resources.get()).is_ok_and(|found| found.subscribe)
 }
 
 /// One page of `tools/list`.

@@ -45,6 +45,8 @@ pub enum Message<'a> {
     Response {
         /// Our id, as it came back.
         id: &'a str,
+        /// The `result`, or the `error`.
+        outcome: Result<&'a RawValue, &'a RawValue>,
     },
 }
 
@@ -134,7 +136,17 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         (None, _) if wire.result.is_some() && wire.error.is_some() => {
             Err(invalid("an answer has a `result` or an `error`, not both"))
         }
-        (None, Some(id)) if answers => Ok(Message::Response { id: id.get() }),
+        (None, Some(id)) if answers => match (wire.result, wire.error) {
+            (Some(result), _) => Ok(Message::Response {
+                id: id.get(),
+                outcome: Ok(result),
+            }),
+            (None, Some(error)) => Ok(Message::Response {
+                id: id.get(),
+                outcome: Err(error),
+            }),
+            (None, None) => Err(invalid("an answer has a `result` or an `error`")),
+        },
         (None, _) => Err(invalid("it has no `method`, and is no answer either")),
     }
 }
@@ -173,7 +185,7 @@ mod tests {
         ));
         assert!(matches!(
             read(br#"{"jsonrpc":"2.0","id":7,"result":{}}"#),
-            Ok(Message::Response { id: "7" })
+            Ok(Message::Response { id: "7", outcome: Ok(result) }) if result.get() == "{}"
         ));
     }
 

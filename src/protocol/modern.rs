@@ -11,12 +11,16 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::jsonrpc;
+use crate::domain::talk::{Level, Questions};
+
+use super::{jsonrpc, questions};
 
 /// The version.
 pub const VERSION: &str = "2026-07-28";
 /// A header is missing, or does not say what the message says.
 pub const HEADER_MISMATCH: i64 = -32020;
+/// The client does not say that it can do what the request needs.
+pub const CAPABILITY_MISSING: i64 = -32021;
 /// The version is not spoken here.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// What older versions answer for a resource that is not there.
@@ -83,8 +87,10 @@ impl Says {
     /// Whether the headers are those of a client of this version, or of one that we do not know yet.
     #[must_use]
     pub fn is_modern(&self, legacy: &[&str]) -> bool {
-        let other = |version: &String| !legacy.contains(&version.as_str());
-        self.method.is_some() || self.version.as_ref().is_some_and(other)
+        match &self.version {
+            Some(version) => !legacy.contains(&version.as_str()),
+            None => self.method.is_some(),
+        }
     }
 }
 
@@ -104,13 +110,37 @@ struct Meta<'a> {
     version: Option<Cow<'a, str>>,
     #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
     capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/logLevel")]
+    level: Option<&'a RawValue>,
+}
+
+/// What a request that is taken says of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Declared {
+    /// What it can answer.
+    pub questions: Questions,
+    /// From which level on it wants to hear what servers log.
+    pub level: Option<Level>,
+}
+
+/// Whether the message itself says that it is of a client without sessions.
+#[must_use]
+pub fn claims(params: Option<&RawValue>) -> bool {
+    let given = params.map_or("", RawValue::get);
+    if !given.contains(OURS) {
+        return false;
+    }
+    let params: Option<Params<'_>> = serde_json::from_str(given).ok();
+    let meta = params.and_then(|params| params.meta).map(RawValue::get);
+    let meta: Option<Meta<'_>> = meta.and_then(|meta| serde_json::from_str(meta).ok());
+    meta.is_some_and(|meta| meta.version.is_some())
 }
 
 /// Checks a request against its headers, in the order that the specification has.
 ///
 /// # Errors
 /// [`Wrong`].
-pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<(), Wrong> {
+pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Declared, Wrong> {
     let mismatch = |text: String| Err(Wrong::new(HEADER_MISMATCH, text));
     if says.unclear {
         return mismatch("a header of MCP is there twice, or is no text".to_owned());
@@ -138,10 +168,8 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<(),
     let Some(meant) = meta.version else {
         return Err(incomplete("protocolVersion"));
     };
-    if !meta
-        .capabilities
-        .is_some_and(|given| given.get().starts_with('{'))
-    {
+    let capabilities = meta.capabilities.map_or("", RawValue::get);
+    if !capabilities.starts_with('{') {
         return Err(incomplete("clientCapabilities"));
     }
     if *version != meant {
@@ -177,22 +205,41 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<(),
         Some(_) => {}
     }
     let wanted = match method {
-        "tools/call" | "prompts/get" => params.name,
-        "resources/read" => params.uri,
-        _ => return Ok(()),
+        "tools/call" | "prompts/get" => Some(params.name),
+        "resources/read" => Some(params.uri),
+        _ => None,
     };
     match (&says.name, wanted) {
-        (None, _) => mismatch("the header Mcp-Name is missing".to_owned()),
-        // What is missing in the message is its own error.
-        (Some(_), None) => Ok(()),
-        (Some(said), Some(wanted)) => match decoded(said) {
-            Some(said) if said == wanted => Ok(()),
-            _ => mismatch(format!(
+        (None, Some(_)) => return mismatch("the header Mcp-Name is missing".to_owned()),
+        (Some(said), Some(Some(wanted))) if decoded(said).as_ref() != Some(&wanted) => {
+            return mismatch(format!(
                 "Mcp-Name is `{}`, and the message says `{}`",
                 shown(said),
                 shown(&wanted)
-            )),
-        },
+            ));
+        }
+        // What is missing in the message is its own error.
+        _ => {}
+    }
+    Ok(Declared {
+        questions: questions::declared(capabilities),
+        level: level(meta.level)?,
+    })
+}
+
+fn level(given: Option<&RawValue>) -> Result<Option<Level>, Wrong> {
+    let Some(given) = given.map(RawValue::get).filter(|given| *given != "null") else {
+        return Ok(None);
+    };
+    match serde_json::from_str(given) {
+        Ok(level) => Ok(Some(level)),
+        Err(_) => {
+            let text = format!(
+                "`{OURS}logLevel` is {}, which is no level of logging",
+                shown(given)
+            );
+            Err(Wrong::new(jsonrpc::INVALID_PARAMS, text))
+        }
     }
 }
 
@@ -277,6 +324,16 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 /// Members of a result; the specification has less than ten.
 const RESULT_MEMBERS_MAX: usize = 64;
 
+/// The member of a result that says who answers.
+#[must_use]
+pub fn server_info(server: &str) -> String {
+    format!(
+        "\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}}}",
+        serde_json::to_string(server).unwrap_or_default(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 /// The result of a server of an older version, with what this version wants in it. Its values keep their bytes; what
 /// only this version knows is not the server's to say.
 ///
@@ -311,12 +368,11 @@ pub fn complete(result: &[u8], server: &str, kept: Kept) -> Result<Bytes, &'stat
             _ => {}
         }
     }
-    let info = format!(
-        ",\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}",
-        serde_json::to_string(server).unwrap_or_default(),
-        env!("CARGO_PKG_VERSION")
-    );
-    out.put_slice(info.as_bytes());
+    out.put_u8(b',');
+    // Without its brace: more follows.
+    let info = server_info(server);
+    out.put_slice(info.trim_end_matches('}').as_bytes());
+    out.put_u8(b'}');
     if !own.is_empty() {
         out.put_u8(b',');
         out.put_slice(&own);
@@ -404,9 +460,9 @@ mod tests {
         let call = json!({"name": "add"});
         let params = params(VERSION, call);
         let fine = says(VERSION, "tools/call", Some("add"));
-        assert_eq!(check(&fine, "tools/call", Some(&params)), Ok(()));
+        assert!(check(&fine, "tools/call", Some(&params)).is_ok());
         let coded = says(VERSION, "tools/call", Some("=?base64?YWRk?="));
-        assert_eq!(check(&coded, "tools/call", Some(&params)), Ok(()));
+        assert!(check(&coded, "tools/call", Some(&params)).is_ok());
         let code = |says: &Says, method: &str, params: Option<&RawValue>| {
             check(says, method, params).unwrap_err().code
         };
@@ -500,7 +556,8 @@ mod tests {
         };
         assert!(!of(None, None).is_modern(&legacy));
         assert!(!of(Some("2025-11-25"), None).is_modern(&legacy));
-        assert!(of(Some("2025-11-25"), Some("ping")).is_modern(&legacy));
+        // SDKs of both eras send the header of the newer one along.
+        assert!(!of(Some("2025-11-25"), Some("initialize")).is_modern(&legacy));
         assert!(of(Some(VERSION), None).is_modern(&legacy));
         assert!(of(None, Some("tools/list")).is_modern(&legacy));
     }

@@ -7,14 +7,15 @@ use crate::domain::account::{Millis, Session};
 use crate::domain::ids::{KeyId, SessionId, UserId};
 
 const CREATE: &str = "INSERT INTO sessions (id, key_id, user_id, connection_id, friendly_name, \
-    host_tool, created_at, seen_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    host_tool, questions, created_at, seen_at, expires_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 const EXTEND: &str = "UPDATE sessions SET seen_at = $2, expires_at = $3 \
     WHERE id = $1 AND seen_at <= $2";
 const END: &str = "DELETE FROM sessions WHERE id = $1";
 const END_OF_KEY: &str = "DELETE FROM sessions WHERE key_id = $1 RETURNING id";
 const END_OF_USER: &str = "DELETE FROM sessions WHERE user_id = $1 RETURNING id";
 const LIVE: &str = "SELECT id, key_id, user_id, connection_id, friendly_name, host_tool, \
-    created_at, seen_at, expires_at FROM sessions WHERE expires_at > $1 ORDER BY created_at, id";
+    questions, created_at, seen_at, expires_at FROM sessions WHERE expires_at > $1 ORDER BY created_at, id";
 const PURGE: &str = "DELETE FROM sessions WHERE expires_at <= $1";
 
 #[derive(sqlx::FromRow)]
@@ -25,6 +26,7 @@ struct Row {
     connection_id: String,
     friendly_name: String,
     host_tool: String,
+    questions: String,
     created_at: i64,
     seen_at: i64,
     expires_at: i64,
@@ -40,6 +42,7 @@ impl TryFrom<Row> for Session {
             connection: rows::field("sessions.connection_id", row.connection_id)?,
             friendly_name: row.friendly_name,
             host_tool: row.host_tool,
+            questions: rows::json("sessions.questions", &row.questions)?,
             created_at: row.created_at,
             seen_at: row.seen_at,
             expires_at: row.expires_at,
@@ -64,6 +67,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] if its key or user does not exist.
     pub async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
+        let questions = rows::to_json("sessions.questions", &session.questions)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(session.id.as_str())
             .bind(session.key.as_str())
@@ -71,6 +75,7 @@ impl Store {
             .bind(session.connection.as_str())
             .bind(session.friendly_name.as_str())
             .bind(session.host_tool.as_str())
+            .bind(questions)
             .bind(session.created_at)
             .bind(session.seen_at)
             .bind(session.expires_at)

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::{IsolateId, McpId};
-use crate::domain::mcp::Tool;
+use crate::domain::mcp::{Sharing, Tool};
+use crate::domain::talk::Questions;
 use crate::domain::verdict::Verdict;
 
 use super::super::clock::id_bits;
@@ -32,7 +33,15 @@ impl Control {
         self.installed(&mcp).await?;
         let waited = since.elapsed();
         let probe = IsolateId::from_random(id_bits());
-        let key = SlotKey::probe(id, &probe);
+        // What it offers to clients that can answer all that it may ask.
+        let questions = match mcp.sharing {
+            Sharing::Shared => Questions::NONE,
+            _ => mcp.talk.questions,
+        };
+        let key = SlotKey {
+            questions,
+            ..SlotKey::probe(id, &probe)
+        };
         let settings = &self.ctx.settings;
         let slot = Arc::new(Slot::new(
             probe,

@@ -11,6 +11,7 @@ use crate::domain::code::Code;
 use crate::domain::ids::CallId;
 use crate::domain::limits::ABILITIES_WAIT;
 use crate::domain::name::ToolName;
+use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::telemetry::metrics::mcp::CallMeter;
 
@@ -19,7 +20,7 @@ use super::super::clock::id_bits;
 use super::super::failure::Reason;
 use super::super::router::Ask;
 use super::super::session::SessionHandle;
-use super::{Front, Outcome, admissible};
+use super::{Aside, Front, Outcome, admissible};
 
 /// The methods that are passed on.
 const METHODS: [&str; 6] = [
@@ -59,14 +60,32 @@ impl Front {
         mcp: &str,
         method: Method,
         params: &RawValue,
+        aside: &Aside<'_>,
     ) -> Option<Outcome> {
         let published = self.published(session, mcp)?;
-        Some(self.asked(session, &published, method.0, params).await)
+        Some(
+            self.asked(session, &published, method.0, params, aside)
+                .await,
+        )
+    }
+
+    /// A session's client works on other directories than before: those that asked for them may ask again.
+    pub fn roots_changed(&self, session: &SessionHandle) {
+        for slot in self.ctx.slots_of(Some(&session.user.id)) {
+            if let Some(handle) = slot.ready() {
+                handle.roots_changed();
+            }
+        }
     }
 
     /// What the servers of an mcp can do; `None` if the session sees nothing of it. One of which that is
     /// not known is started, and one that does not start can do nothing but what its tools say.
-    pub async fn abilities(&self, session: &Arc<SessionHandle>, mcp: &str) -> Option<Abilities> {
+    pub async fn abilities(
+        &self,
+        session: &Arc<SessionHandle>,
+        questions: Questions,
+        mcp: &str,
+    ) -> Option<Abilities> {
         let published = self.published(session, mcp)?;
         let known = || {
             let known = self.ctx.abilities.pin();
@@ -77,7 +96,11 @@ impl Front {
             return Some(able);
         }
         if let Ok(none) = serde_json::from_str("{}") {
-            let look = self.asked(session, &published, LOOK, none);
+            let aside = Aside {
+                questions,
+                ..Aside::default()
+            };
+            let look = self.asked(session, &published, LOOK, none, &aside);
             let _ = tokio::time::timeout(ABILITIES_WAIT, look).await;
         }
         Some(known().unwrap_or_default())
@@ -96,6 +119,7 @@ impl Front {
         published: &Published,
         method: &'static str,
         params: &RawValue,
+        aside: &Aside<'_>,
     ) -> Outcome {
         let admitted = Instant::now();
         let ctx = &self.ctx;
@@ -118,7 +142,7 @@ impl Front {
                             params: params_bytes,
                         };
                         return self
-                            .carried(session, &route, params, ask, call, admitted)
+                            .carried(session, &route, params, (ask, aside), call, admitted)
                             .await;
                     }
                     Err(reason) => reason,

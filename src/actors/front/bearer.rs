@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, SessionId};
 use crate::domain::limits::BEARERS_MAX;
+use crate::domain::talk::Questions;
 use crate::domain::token::PresharedKey;
 use crate::telemetry::metrics::labels::{Auth, AuthMethod, RpcMethod, RpcOutcome};
 
@@ -56,14 +57,22 @@ impl Front {
     ///
     /// # Errors
     /// [`Refusal`], as for [`Front::register`] and [`Front::authenticate`].
-    pub async fn begin(&self, bearer: &str, client: String) -> Result<Arc<SessionHandle>, Refusal> {
+    pub async fn begin(
+        &self,
+        bearer: &str,
+        client: String,
+        questions: Questions,
+    ) -> Result<Arc<SessionHandle>, Refusal> {
         if PresharedKey::parse(bearer).is_err() {
-            return self.by_token(bearer);
+            let session = self.by_token(bearer)?;
+            session.declare(questions);
+            return Ok(session);
         }
         let registration = Registration {
             preshared_key: SecretString::from(bearer),
             friendly_name: client,
             host_tool: "mcp".to_owned(),
+            questions,
         };
         let registered = self.register(registration).await?;
         let known = self.ctx.sessions.pin();
@@ -130,7 +139,9 @@ impl Front {
         if let Some(session) = self.standing_of(&key) {
             return Ok(session);
         }
-        let session = self.begin(bearer, STANDING.to_owned()).await?;
+        let session = self
+            .begin(bearer, STANDING.to_owned(), Questions::NONE)
+            .await?;
         let standing = ctx.bearers.standing.pin();
         if standing.len() >= BEARERS_MAX {
             standing.clear();

@@ -289,6 +289,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         connection: ConnectionId::from_random(id_bits()),
         friendly_name: registration.friendly_name.clone(),
         host_tool: registration.host_tool.clone(),
+        questions: registration.questions,
         created_at: now,
         seen_at: now,
         expires_at: now

@@ -13,7 +13,7 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, Incoming};
 use crate::protocol::frame::{FrameError, Lines};
 
-use super::super::calls::Progress;
+use super::super::calls::{News, Progress};
 use super::super::handle::{Frame, Reply};
 use super::super::record::RunRecord;
 use super::super::slot::{Occupant, Order};
@@ -117,13 +117,19 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
             if method == "ping" {
                 handle.post(envelope::empty_result(id));
             } else {
-                handle.post(envelope::method_not_found(id));
+                handle.asked(id, &method, &line);
             }
         }
         Some(Incoming::Notification { method }) if method == "notifications/progress" => {
             if let Some((id, token)) = envelope::progress_token(&line) {
-                handle.progress(id, Progress { line, token });
+                handle.news(id, News::Progress(Progress { line, token }));
             }
+        }
+        Some(Incoming::Notification { method }) if method == "notifications/message" => {
+            handle.logged(line);
+        }
+        Some(Incoming::Notification { method }) if method == "notifications/cancelled" => {
+            handle.withdraw(&line);
         }
         Some(Incoming::Notification { .. }) => {}
         Some(Incoming::Stray) => record.learn(|facts| facts.strays += 1),

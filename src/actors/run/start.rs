@@ -54,7 +54,10 @@ pub(super) async fn start(
     // The first question is in the server's stdin when it begins; a tool call never is, that waits
     // until the run is ready.
     let (opening, initialize) = handle
-        .pose("initialize", &handshake::initialize_params())
+        .pose(
+            "initialize",
+            &handshake::initialize_params(args.slot.key.questions),
+        )
         .map_err(|error| verdict_on(&args, &handle, "initialize", error))?;
     launch(&mut args, opening, myself, tasks, deadline).await?;
     if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
@@ -180,6 +183,7 @@ async fn shake_hands(
     record.phase("initialize", since.elapsed());
     let since = Instant::now();
     let able = server.abilities;
+    handle.set_logs(able.logging);
     // What an installer can do says nothing of the server.
     if !args.slot.key.is_install() {
         let mcp = &args.slot.mcp;

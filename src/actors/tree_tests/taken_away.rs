@@ -37,10 +37,8 @@ impl World {
                 call: &CallId::from_random(id_bits()),
                 session: &session,
                 route: &route,
-                ask: Ask::Tool {
-                    arguments: b"{}",
-                    aside: &Aside::default(),
-                },
+                ask: Ask::Tool { arguments: b"{}" },
+                aside: &Aside::default(),
                 admitted: Instant::now(),
             };
             router::carry(&ctx, errand).await

@@ -3,6 +3,7 @@
 use super::*;
 use crate::actors::launcher::Launcher;
 use crate::actors::users::UsersMsg;
+use crate::domain::talk::Questions;
 
 /// Stands where the root would.
 struct Ground;
@@ -89,6 +90,7 @@ impl World {
             connection: ConnectionId::from_random(id_bits()),
             friendly_name: String::new(),
             host_tool: String::new(),
+            questions: Questions::NONE,
             created_at: 0,
             seen_at: 0,
             expires_at: i64::MAX,
@@ -144,10 +146,8 @@ impl World {
             call: &CallId::from_random(id_bits()),
             session: &caller.session,
             route: &caller.route,
-            ask: Ask::Tool {
-                arguments: b"{}",
-                aside: &Aside::default(),
-            },
+            ask: Ask::Tool { arguments: b"{}" },
+            aside: &Aside::default(),
             admitted: Instant::now(),
         };
         router::carry(&self.ctx, errand).await

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::domain::confinement::Confinement;
 use crate::domain::ids::UserId;
 use crate::domain::mcp::Limits;
+use crate::domain::talk::Questions;
 use crate::domain::verdict::OomScope;
 
 /// A running tree in a folder of its own.
@@ -61,6 +62,7 @@ impl TestHouse {
                 preshared_key: SecretString::from(key),
                 friendly_name: "test".to_owned(),
                 host_tool: "cli".to_owned(),
+                questions: Questions::NONE,
             })
             .await
             .unwrap();

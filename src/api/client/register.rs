@@ -15,6 +15,7 @@ use crate::api::error::{Error, json, put_string};
 use crate::api::peer::{PeerAddress, client_address};
 use crate::api::stamp::rfc3339;
 use crate::domain::limits::{LABEL_CHARS_MAX, PRESENTED_KEY_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::domain::talk::Questions;
 
 /// What a client that does not say is called. (The standard client always says.)
 const UNNAMED: &str = "unnamed";
@@ -76,6 +77,7 @@ fn parse(bytes: &[u8]) -> Result<Registration, Error> {
         return Err(Error::invalid(text));
     }
     Ok(Registration {
+        questions: Questions::NONE,
         preshared_key: SecretString::from(wire.preshared_key.as_ref()),
         friendly_name: label("friendly_name", wire.friendly_name, UNNAMED)?,
         host_tool: label("host_tool", wire.host_tool, UNKNOWN_TOOL)?,

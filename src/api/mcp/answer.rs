@@ -80,6 +80,16 @@ pub(super) fn counts_as(outcome: &Outcome) -> labels::RpcOutcome {
     }
 }
 
+/// Whether a server says that it failed.
+pub(super) fn is_failure(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Answered(answer) => {
+            is_tool_error(answer.line.get(answer.result.clone()).unwrap_or_default())
+        }
+        Outcome::Failed(failure) => failure.error.is_some(),
+    }
+}
+
 /// For whom an answer is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Era<'a> {

@@ -1,36 +1,34 @@
-//! Requests that go to servers: `tools/call` the same way as the standard client's calls, with news of
-//! progress on the way; and what is passed on by its method.
+//! Requests that go to servers: `tools/call` the same way as the standard client's calls, and what is passed on by
+//! its method. A request of a client without sessions may be one of before that comes back with answers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::Era;
-use super::events::Events;
+use super::exchange::{Exchange, Side, Work};
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
+use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
-use super::{Shared, answer, methods, rpc_method};
-use crate::actors::front::{Aside, Called, Front, Method, Progress};
+use super::rounds::Rounds;
+use super::{Shared, answer};
+use crate::actors::clock::random;
+use crate::actors::front::Method;
 use crate::actors::session::SessionHandle;
-use crate::api::error::json;
-use crate::api::shares;
-use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_PROGRESS_MAX};
+use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_NEWS_MAX};
 use crate::protocol::jsonrpc;
 use crate::protocol::meta::{self, Split};
-use crate::protocol::modern::Kept;
-use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
+use crate::protocol::state;
+use crate::telemetry::metrics::labels::RpcOutcome;
 
 #[derive(Deserialize)]
 struct Params<'a> {
@@ -55,48 +53,12 @@ pub(super) struct Asked<'a> {
     /// What the client calls it; raw.
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
+    pub(super) says: Says,
     /// Whether its client knows of no sessions: then who lets go of a request cancels it.
     pub(super) stateless: bool,
 }
 
-/// Work that does not need its request any more.
-struct Job {
-    front: Front,
-    session: Arc<SessionHandle>,
-    id: String,
-    what: What,
-    /// Arguments or parameters; an object.
-    given: Bytes,
-    /// Who answers, if its client knows of no sessions.
-    server: Option<String>,
-    outcome: RpcOutcome,
-    _flight: Flight,
-}
-
-/// Counted when it goes, however it goes.
-impl Drop for Job {
-    fn drop(&mut self) {
-        let method = match &self.what {
-            What::Tool { .. } => RpcMethod::ToolsCall,
-            What::Method(method, _) => rpc_method(method.name()),
-        };
-        self.front.answered(method, self.outcome);
-    }
-}
-
-enum What {
-    Tool {
-        name: String,
-        /// The mcp whose address it came to.
-        of: Option<String>,
-        /// Members of `_meta`.
-        meta: Vec<u8>,
-        progress: Option<mpsc::Sender<Progress>>,
-    },
-    Method(Method, String),
-}
-
-/// Answers with JSON; or with a stream of events, if the client wants to hear of progress.
+/// Calls a tool.
 pub(super) async fn call(asked: Asked<'_>) -> Response {
     let invalid = |why: &str| answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
     let given = asked.params.map_or("", RawValue::get);
@@ -123,27 +85,13 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
              number",
         );
     };
-    let events = token.filter(|_| asked.head.takes_events);
-    let (progress, news) = mpsc::channel(MCP_PROGRESS_MAX);
     let what = What::Tool {
         name: params.name.into_owned(),
         of: asked.view.map(str::to_owned),
         meta: members,
-        progress: events.is_some().then_some(progress),
+        progress: token.is_some(),
     };
-    let task = match asked.begin(what, arguments) {
-        Ok(task) => task,
-        Err(why) => return asked.no_place(&why),
-    };
-    match events {
-        Some(token) => {
-            let key = asked.session.key.clone();
-            let id = asked.id.to_owned();
-            let events = Events::new(news, token, task, key, id);
-            streamed(Body::new(events.cancels(asked.stateless)))
-        }
-        None => asked.whole(task).await,
-    }
+    asked.answered("tools/call", what, arguments, token).await
 }
 
 /// Passes a method on to the mcp whose address it came to.
@@ -151,7 +99,7 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
     let given = asked.params.map_or("", RawValue::get);
     let params = match given {
         "" | "null" => Bytes::from_static(b"{}"),
-        given if given.starts_with('{') => match meta::without_token(given) {
+        given if given.starts_with('{') => match passed_on(asked, given) {
             Ok(Cow::Borrowed(same)) => asked.bytes.slice_ref(same.as_bytes()),
             Ok(Cow::Owned(other)) => Bytes::from(other),
             Err(why) => {
@@ -164,49 +112,106 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
             return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
         }
     };
-    match asked.begin(What::Method(method, mcp.to_owned()), params) {
-        Ok(task) => asked.whole(task).await,
-        Err(why) => asked.no_place(&why),
+    let what = What::Method(method, mcp.to_owned());
+    asked.answered(method.name(), what, params, None).await
+}
+
+/// Parameters without what is not for a server.
+fn passed_on<'a>(asked: Asked<'_>, given: &'a str) -> Result<Cow<'a, str>, serde_json::Error> {
+    match asked.stateless {
+        true => match state::without_answers(given) {
+            Cow::Borrowed(same) => meta::without_token(same),
+            Cow::Owned(other) => Ok(Cow::Owned(meta::without_token(&other)?.into_owned())),
+        },
+        false => meta::without_token(given),
     }
 }
 
 impl Asked<'_> {
-    async fn whole(self, task: JoinHandle<Bytes>) -> Response {
-        let done = match self.stateless {
-            true => AbortOnDropHandle::new(task).await,
-            false => task.await,
-        };
-        match done {
-            Ok(body) => {
-                let length = body.len();
-                let answered = shares::json(body, &self.session.key);
-                answered.unwrap_or_else(|| json(StatusCode::OK, answer::unread(self.id, length)))
+    async fn answered(
+        self,
+        method: &str,
+        what: What,
+        given: Bytes,
+        token: Option<String>,
+    ) -> Response {
+        let asks = state::asking(method);
+        if self.stateless
+            && let Some(method) = asks
+        {
+            match self.comes_back(method).await {
+                Ok(Some(mut exchange)) => {
+                    exchange.id = self.id.to_owned();
+                    exchange.token = token;
+                    exchange.takes_events = self.head.takes_events;
+                    return exchange.answered(self.shared).await;
+                }
+                Ok(None) => {}
+                Err(why) => return answer::error(self.id, jsonrpc::INVALID_PARAMS, &why),
             }
-            // Cancelled: nobody waits for an answer.
-            Err(_) => StatusCode::ACCEPTED.into_response(),
+        }
+        match self.begin(asks, what, given, token) {
+            Ok(exchange) => exchange.answered(self.shared).await,
+            Err(why) => self.no_place(&why),
         }
     }
 
-    /// Begins work on its own: a connection that is lost does not cancel it.
-    fn begin(self, what: What, given: Bytes) -> Result<JoinHandle<Bytes>, NoPlace> {
-        let flights = &self.shared.0.flights;
+    /// Begins work on its own: a connection that is lost does not cancel it. `asks` is the method, if its server may
+    /// ask the client meanwhile.
+    fn begin(
+        self,
+        asks: Option<&'static str>,
+        what: What,
+        given: Bytes,
+        token: Option<String>,
+    ) -> Result<Exchange, NoPlace> {
+        let shared = &self.shared.0;
         let place = self.place()?;
         let name = place.id().to_owned();
+        // Who takes no events hears nothing but the answer, and what stands in its place.
+        let hears = asks.is_some() && (self.head.takes_events || self.stateless);
+        let (tell, news) = match hears {
+            true => {
+                let (tell, news) = mpsc::channel(MCP_NEWS_MAX);
+                (Some(tell), Some(news))
+            }
+            false => (None, None),
+        };
         let job = Job {
-            front: self.shared.0.front.clone(),
+            front: shared.front.clone(),
             session: Arc::clone(self.session),
-            id: self.id.to_owned(),
             what,
             given,
-            server: self
-                .stateless
-                .then(|| self.view.unwrap_or(GATEWAY).to_owned()),
+            says: self.says,
+            news: tell,
             outcome: RpcOutcome::Cancelled,
             _flight: place,
         };
         let task = tokio::spawn(job.done());
-        flights.started(self.session, &name, task.abort_handle());
-        Ok(task)
+        shared
+            .flights
+            .started(self.session, &name, task.abort_handle());
+        let side = match self.stateless {
+            false => Side::Sessions(shared.inquiries.clone(), Vec::new()),
+            true => Side::Stateless(Box::new(Rounds::new(
+                self.view.unwrap_or(GATEWAY).to_owned(),
+                self.principal(),
+                asks.map(|method| (method, self.given())),
+                random(),
+            ))),
+        };
+        Ok(Exchange {
+            session: Arc::clone(self.session),
+            work: Work {
+                task,
+                cancels: self.stateless,
+            },
+            news,
+            id: self.id.to_owned(),
+            token,
+            takes_events: self.head.takes_events,
+            side,
+        })
     }
 
     /// A place among what is under way. Ids of clients that share a session are no names.
@@ -219,7 +224,7 @@ impl Asked<'_> {
         shared.flights.enter(self.session, &format!("#{number}"))
     }
 
-    pub(super) fn no_place(self, why: &NoPlace) -> Response {
+    fn no_place(self, why: &NoPlace) -> Response {
         let (code, why) = match why {
             NoPlace::Twice => (
                 jsonrpc::INVALID_REQUEST,
@@ -231,66 +236,6 @@ impl Asked<'_> {
             ),
         };
         answer::error(self.id, code, why)
-    }
-}
-
-impl Job {
-    fn era(&self, kept: Kept) -> Era<'_> {
-        match &self.server {
-            Some(server) => Era::Stateless { server, kept },
-            None => Era::Sessions,
-        }
-    }
-
-    async fn done(mut self) -> Bytes {
-        let (body, outcome) = self.work().await;
-        self.outcome = outcome;
-        body
-    }
-
-    async fn work(&self) -> (Bytes, RpcOutcome) {
-        let id = &self.id;
-        let Ok(given) = serde_json::from_slice::<&RawValue>(&self.given) else {
-            // Read as JSON before.
-            let why = "the parameters are no JSON";
-            let body = answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None);
-            return (body, RpcOutcome::Error);
-        };
-        match &self.what {
-            What::Tool {
-                name,
-                of,
-                meta,
-                progress,
-            } => {
-                let called = match of {
-                    Some(mcp) => Called::Of { mcp, tool: name },
-                    None => Called::Exposed(name),
-                };
-                let aside = Aside {
-                    meta,
-                    progress: progress.clone(),
-                };
-                let outcome = self.front.call(&self.session, called, given, &aside).await;
-                let body = answer::of_tool(id, &outcome, self.era(Kept::Unsaid));
-                (body, answer::counts_as(&outcome))
-            }
-            What::Method(method, mcp) => {
-                match self.front.ask(&self.session, mcp, *method, given).await {
-                    Some(outcome) => {
-                        let era = self.era(Kept::of(method.name()));
-                        let body = answer::of_method(id, &outcome, era);
-                        (body, answer::counts_as(&outcome))
-                    }
-                    None => {
-                        let why = methods::no_view(mcp).to_string();
-                        let code = jsonrpc::INVALID_REQUEST;
-                        let body = answer::body_of_error(id, code, &why, None);
-                        (body, RpcOutcome::Error)
-                    }
-                }
-            }
-        }
     }
 }
 

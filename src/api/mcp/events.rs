@@ -1,116 +1,68 @@
-//! The answer to one request as a stream of events: what its server tells meanwhile, then the answer,
-//! then the end. A client that does not read misses news, never the answer.
+//! The answer to one request as a stream of events: what its server says meanwhile, then the answer, then the end.
+//! A client that is slow misses news, never the answer; one that does not read for long is left.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use axum::body::HttpBody;
+use axum::body::Body;
+use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use hyper::body::Frame;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::timeout;
 
+use super::Shared;
 use super::answer::unread;
+use super::call::streamed;
+use super::exchange::{Exchange, Said};
+use super::listen::Told;
 use crate::actors::front::Progress;
 use crate::api::shares::Pieces;
-use crate::domain::ids::KeyId;
-use crate::domain::limits::MCP_KEEP_ALIVE;
+use crate::domain::limits::{MCP_KEEP_ALIVE, MCP_UNREAD_MAX};
 
-/// A stream that ends with its answer.
-#[derive(Debug)]
-pub(super) struct Events {
-    news: mpsc::Receiver<Progress>,
-    /// The client's token, raw.
-    token: String,
-    key: KeyId,
-    /// What the client calls its request; raw.
-    id: String,
-    task: Option<JoinHandle<Bytes>>,
-    answer: Option<Pieces>,
-    alive: Interval,
-    /// Whether who lets go of the stream cancels the request.
-    cancels: bool,
+/// What is said where there is nothing to say.
+pub(super) const ALIVE: Bytes = Bytes::from_static(b": still at work\n\n");
+/// Events between the one who tells and the connection.
+const UNREAD_MAX: usize = 4;
+
+/// Answers with a stream; `first` is on it at once.
+pub(super) fn stream(shared: Shared, exchange: Exchange, first: Bytes) -> Response {
+    let (tell, told) = mpsc::channel(UNREAD_MAX);
+    let task = tokio::spawn(drive(shared, exchange, first, tell));
+    streamed(Body::new(Told::new(told, task)))
 }
 
-impl Drop for Events {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.take().filter(|_| self.cancels) {
-            task.abort();
-        }
-    }
-}
-
-impl Events {
-    pub(super) fn new(
-        news: mpsc::Receiver<Progress>,
-        token: String,
-        task: JoinHandle<Bytes>,
-        key: KeyId,
-        id: String,
-    ) -> Self {
-        let mut alive = interval(MCP_KEEP_ALIVE);
-        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        alive.reset();
-        Self {
-            news,
-            token,
-            key,
-            id,
-            task: Some(task),
-            answer: None,
-            alive,
-            cancels: false,
-        }
-    }
-
-    pub(super) const fn cancels(mut self, cancels: bool) -> Self {
-        self.cancels = cancels;
-        self
-    }
-}
-
-impl HttpBody for Events {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = |bytes| Poll::Ready(Some(Ok(Frame::data(bytes))));
-        // The answer first: what was told before it is in the queue by then, and is shown before it.
-        if let Some(task) = &mut self.task
-            && let Poll::Ready(answer) = Pin::new(task).poll(context)
-        {
-            self.task = None;
-            // Cancelled: the stream ends without an answer.
-            self.answer = answer.ok().and_then(|answer| {
-                Pieces::of(event(&answer), &self.key).or_else(|| {
-                    let refusal = unread(&self.id, answer.len());
-                    Pieces::of(event(&refusal), &self.key)
-                })
-            });
-        }
-        if let Poll::Ready(Some(progress)) = self.news.poll_recv(context) {
-            return frame(event(&told(&progress, &self.token)));
-        }
-        if self.task.is_none() {
-            return match self.answer.as_mut().and_then(Pieces::next) {
-                Some(piece) => frame(piece),
-                None => Poll::Ready(None),
-            };
-        }
-        match self.alive.poll_tick(context) {
-            Poll::Ready(_) => frame(Bytes::from_static(b": still at work\n\n")),
-            Poll::Pending => Poll::Pending,
+async fn drive(
+    shared: Shared,
+    mut exchange: Exchange,
+    first: Bytes,
+    tell: mpsc::Sender<Bytes>,
+) -> Option<()> {
+    // `None`: unread for long, or gone.
+    let say = async |bytes| tell.send_timeout(bytes, MCP_UNREAD_MAX).await.ok();
+    say(first).await?;
+    loop {
+        match timeout(MCP_KEEP_ALIVE, exchange.next()).await {
+            Err(_) => say(ALIVE).await?,
+            Ok(Said::Event(event)) => say(event).await?,
+            Ok(Said::Asks) => match exchange.hold(&shared) {
+                Ok(body) => return say(event(&body)).await,
+                Err(goes_on) => exchange = *goes_on,
+            },
+            Ok(Said::Last(body, _)) => {
+                let whole = Pieces::of(event(&body), exchange.key());
+                let refused =
+                    || Pieces::of(event(&unread(&exchange.id, body.len())), exchange.key());
+                let mut pieces = whole.or_else(refused)?;
+                drop(body);
+                while let Some(piece) = pieces.next() {
+                    say(piece).await?;
+                }
+                return Some(());
+            }
+            Ok(Said::Over) => return None,
         }
     }
 }
 
 /// The server's line, with the client's token in place of ours.
-fn told(progress: &Progress, token: &str) -> Bytes {
+pub(super) fn told(progress: &Progress, token: &str) -> Bytes {
     let (line, place) = (&progress.line, &progress.token);
     let mut out = BytesMut::with_capacity(line.len() + token.len());
     out.put_slice(line.get(..place.start).unwrap_or_default());
@@ -120,7 +72,7 @@ fn told(progress: &Progress, token: &str) -> Bytes {
 }
 
 /// One message on one line, as everybody's reader takes it.
-fn event(message: &[u8]) -> Bytes {
+pub(super) fn event(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + 24);
     out.put_slice(b"event: message\ndata: ");
     // A server may put a raw carriage return between two tokens, where it means nothing; here it would

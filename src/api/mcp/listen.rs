@@ -143,10 +143,7 @@ impl Words {
             }
             drop(place);
         });
-        streamed(Body::new(Told {
-            told,
-            _task: Aborts(task),
-        }))
+        streamed(Body::new(Told::new(told, task)))
     }
 }
 
@@ -164,21 +161,28 @@ fn lock(open: &Mutex<Open>) -> std::sync::MutexGuard<'_, Open> {
 }
 
 /// Ends its task with itself.
-struct Aborts(JoinHandle<()>);
+struct Aborts<T>(JoinHandle<T>);
 
-impl Drop for Aborts {
+impl<T> Drop for Aborts<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// The stream.
-struct Told {
+/// A stream of what a task tells, which ends with it.
+pub(super) struct Told<T> {
     told: mpsc::Receiver<Bytes>,
-    _task: Aborts,
+    _task: Aborts<T>,
 }
 
-impl HttpBody for Told {
+impl<T> Told<T> {
+    pub(super) fn new(told: mpsc::Receiver<Bytes>, task: JoinHandle<T>) -> Self {
+        let _task = Aborts(task);
+        Self { told, _task }
+    }
+}
+
+impl<T: Send + 'static> HttpBody for Told<T> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 

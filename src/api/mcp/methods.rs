@@ -15,8 +15,9 @@ use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, put_string};
 use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
+use crate::domain::talk::Level;
 use crate::protocol::handshake::Abilities;
-use crate::protocol::{envelope, jsonrpc, version};
+use crate::protocol::{envelope, jsonrpc, questions, version};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +26,19 @@ struct Initialize<'a> {
     protocol_version: Cow<'a, str>,
     #[serde(borrow, default)]
     client_info: ClientInfo<'a>,
+    #[serde(borrow, default)]
+    capabilities: Option<&'a RawValue>,
 }
+
+/// What can be asked where all servers are.
+pub(super) const OF_ALL: Abilities = Abilities {
+    tools: true,
+    resources: false,
+    prompts: false,
+    completions: false,
+    logging: true,
+    subscribe: false,
+};
 
 #[derive(Deserialize, Default)]
 struct ClientInfo<'a> {
@@ -52,16 +65,15 @@ pub(super) async fn initialize(
         }
     };
     let front = &shared.0.front;
-    let session = match front
-        .begin(&head.bearer, label(&wanted.client_info.name))
-        .await
-    {
+    let questions = questions::declared(wanted.capabilities.map_or("", RawValue::get));
+    let client = label(&wanted.client_info.name);
+    let session = match front.begin(&head.bearer, client, questions).await {
         Ok(session) => session,
         Err(refusal) => return refused(refusal.into()),
     };
     let able = match view {
-        None => Abilities::default(),
-        Some(name) => match front.abilities(&session, name).await {
+        None => OF_ALL,
+        Some(name) => match front.abilities(&session, questions, name).await {
             Some(able) => able,
             None => {
                 front.leave(&head.bearer, &session).await;
@@ -93,12 +105,32 @@ pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
         (able.resources, &b",\"resources\":{}"[..]),
         (able.prompts, b",\"prompts\":{}"),
         (able.completions, b",\"completions\":{}"),
+        (able.logging, b",\"logging\":{}"),
     ] {
         if is_able {
             out.put_slice(name);
         }
     }
     out.put_u8(b'}');
+}
+
+/// `logging/setLevel`: the servers of a session's calls are told with the next ones.
+pub(super) fn set_level(session: &SessionHandle, id: &str, params: Option<&RawValue>) -> Response {
+    #[derive(Deserialize)]
+    struct Params {
+        level: Level,
+    }
+    match serde_json::from_str::<Params>(params.map_or("", RawValue::get)) {
+        Ok(Params { level }) => {
+            session.set_level(level);
+            answer::result(id, b"{}")
+        }
+        Err(why) => {
+            let text =
+                format!("`level` must be a level of logging, from debug to emergency: {why}");
+            answer::error(id, jsonrpc::INVALID_PARAMS, &text)
+        }
+    }
 }
 
 /// A name for tables and logs.

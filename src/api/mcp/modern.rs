@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::answer::Era;
 use super::call::{self, Asked};
 use super::headers::Head;
+use super::job::Says;
 use super::listen::Words;
 use super::{Shared, answer, methods, refused, rpc_method, unreadable, view_of};
 use crate::actors::front::Method;
@@ -57,6 +58,13 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
         Err(malformed) => return unreadable(&malformed),
     };
     let view = view_of(request.uri().path());
+    let declared = match modern::check(&head.says, &method, params) {
+        Ok(declared) => declared,
+        Err(wrong) => {
+            front.answered(rpc_method(&method), RpcOutcome::Error);
+            return not_taken(id, &wrong);
+        }
+    };
     let asked = Asked {
         shared,
         head,
@@ -65,16 +73,18 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
         bytes: &bytes,
         id,
         params,
+        says: Says {
+            questions: declared.questions,
+            late: false,
+            level: declared.level,
+            level_said: declared.level.is_some(),
+        },
         stateless: true,
     };
-    if let Err(wrong) = modern::check(&head.says, &method, params) {
-        front.answered(rpc_method(&method), RpcOutcome::Error);
-        return not_taken(id, &wrong);
-    }
     // What goes to a server is counted where that ends.
     match (&*method, view, Method::of(&method)) {
         ("tools/call", ..) => return call::call(asked).await,
-        (_, Some(mcp), Some(passed)) => match front.abilities(&session, mcp).await {
+        (_, Some(mcp), Some(passed)) => match asked.abilities(mcp).await {
             Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
             Some(_) => {}
             None => return asked.nothing_here(mcp),
@@ -105,7 +115,7 @@ async fn own(asked: Asked<'_>, method: &str) -> Response {
     }
 }
 
-fn not_taken(id: &str, wrong: &Wrong) -> Response {
+pub(super) fn not_taken(id: &str, wrong: &Wrong) -> Response {
     let body = match &wrong.data {
         Some(data) => answer::body_of_error_with(id, wrong.code, &wrong.message, data),
         None => answer::body_of_error(id, wrong.code, &wrong.message, None),
@@ -125,8 +135,8 @@ fn offers(able: Abilities, method: Method) -> bool {
 
 async fn discover(asked: Asked<'_>) -> Response {
     let able = match asked.view {
-        None => Abilities::default(),
-        Some(name) => match asked.shared.0.front.abilities(asked.session, name).await {
+        None => methods::OF_ALL,
+        Some(name) => match asked.abilities(name).await {
             Some(able) => able,
             None => return asked.nothing_here(name),
         },
@@ -219,6 +229,12 @@ fn listen(asked: Asked<'_>) -> Response {
 }
 
 impl Asked<'_> {
+    async fn abilities(self, mcp: &str) -> Option<Abilities> {
+        let front = &self.shared.0.front;
+        let questions = self.says.questions;
+        front.abilities(self.session, questions, mcp).await
+    }
+
     /// A result of ours.
     fn result(self, result: &[u8], kept: Kept) -> Response {
         let server = self.view.unwrap_or(GATEWAY);

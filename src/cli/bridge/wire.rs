@@ -67,7 +67,7 @@ pub(super) fn tool_failed(id: &str, text: &str, ours: &str) -> Bytes {
 /// Whether a message is the answer to the request of this id.
 pub(super) fn is_answer_to(message: &[u8], id: &str) -> bool {
     match jsonrpc::read(message) {
-        Ok(Message::Response { id: of }) => is_same_id(of, id),
+        Ok(Message::Response { id: of, .. }) => is_same_id(of, id),
         _ => false,
     }
 }

@@ -16,8 +16,8 @@ pub const BEARERS_MAX: usize = 10_000;
 pub const ABILITIES_WAIT: Duration = Duration::from_secs(20);
 /// Calls of one MCP session under way.
 pub const MCP_CALLS_MAX: usize = 256;
-/// News of progress that wait for a client to read them.
-pub const MCP_PROGRESS_MAX: usize = 64;
+/// News of one call that wait for its client to read them.
+pub const MCP_NEWS_MAX: usize = 64;
 /// How often a stream without news says that it lives.
 pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a list's changes are gathered before they are told.
@@ -32,3 +32,27 @@ pub const META_MEMBERS_MAX: usize = 256;
 pub const RPC_ID_BYTES_MAX: usize = 1024;
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
+/// Questions of one run that wait for a client's answer.
+pub const QUESTIONS_OPEN_MAX: usize = 16;
+/// Bytes of one of them.
+pub const QUESTION_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a client's roots that are kept for when nobody can be asked.
+pub const ROOTS_BYTES_MAX: usize = 64 << 10;
+/// How long a server that asks for them waits for somebody who can say.
+pub const ROOTS_WAIT: Duration = Duration::from_secs(2);
+/// How long a client may answer a question when its call is over.
+pub const MCP_LATE_ANSWER: Duration = Duration::from_secs(30);
+/// Tools and methods of one isolate that are remembered to ask.
+pub const ASKERS_MAX: usize = 256;
+/// How long a server has to take another level of logging.
+pub const LOG_LEVEL_WAIT: Duration = Duration::from_secs(5);
+/// Questions that wait for one session's client.
+pub const MCP_QUESTIONS_MAX: usize = 16;
+/// How long questions of one server are gathered before they are passed on together.
+pub const QUESTIONS_GATHER: Duration = Duration::from_millis(15);
+/// Calls that wait for the answers of one key's clients without sessions.
+pub const MCP_HELD_KEY_MAX: usize = 32;
+/// The same of all keys.
+pub const MCP_HELD_MAX: usize = 4096;
+/// How often one call asks its client at the most.
+pub const MCP_ROUNDS_MAX: u16 = 64;

@@ -115,6 +115,7 @@ pub(super) fn session(n: u8, key: &Key) -> Session {
         connection: ConnectionId::from_random([n; ID_BYTES]),
         friendly_name: "ada's laptop".into(),
         host_tool: "vscode".into(),
+        questions: Questions::NONE.with(Question::Elicitation),
         created_at: 3000 + i64::from(n),
         seen_at: 3000 + i64::from(n),
         expires_at: 10_000,

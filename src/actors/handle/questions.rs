@@ -1,0 +1,307 @@
+//! What a server asks its client while it works: to whom a question goes, and that it is answered, always.
+//!
+//! A server of an older version does not say for which call it asks: it is the one whose turn it is (see
+//! [`Askers`]), or the only one. Roots are asked for at any time; see [`super::roots`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::limits::{LOG_LEVEL_WAIT, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX};
+use crate::domain::name::ToolName;
+use crate::domain::talk::{Level, Question, Questions};
+use crate::protocol::envelope;
+use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
+use crate::protocol::questions;
+
+use super::super::calls::{News, Tag};
+use super::super::sync::Mutex;
+use super::roots::Roots;
+use super::{Askers, Handle, Role};
+
+/// What a run knows of questions.
+#[derive(Debug)]
+pub(in crate::actors) struct Asking {
+    /// What its server was told that can be asked.
+    pub(super) declared: Questions,
+    /// What its operator permits to be asked of who can answer it.
+    permitted: Questions,
+    askers: Arc<Askers>,
+    /// Those that wait for an answer, by the server's ids.
+    open: Mutex<HashMap<Box<str>, CancellationToken>>,
+    pub(super) roots: Roots,
+    /// Whether its server logs to clients, and from which level on it was told to.
+    logs: AtomicBool,
+    level: AtomicU8,
+}
+
+/// No level was asked for yet.
+const NO_LEVEL: u8 = u8::MAX;
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self::new(Questions::NONE, Questions::NONE, Arc::default())
+    }
+}
+
+impl Asking {
+    pub(in crate::actors) fn new(
+        declared: Questions,
+        permitted: Questions,
+        askers: Arc<Askers>,
+    ) -> Self {
+        Self {
+            declared,
+            permitted,
+            askers,
+            open: Mutex::default(),
+            roots: Roots::default(),
+            logs: AtomicBool::new(false),
+            level: AtomicU8::new(NO_LEVEL),
+        }
+    }
+}
+
+/// A question on its way to a client. Its server gets an answer: the client's, or an error when this is dropped.
+#[derive(Debug)]
+pub struct Asked {
+    handle: Arc<Handle>,
+    /// The server's id, raw.
+    id: Box<str>,
+    withdrawn: CancellationToken,
+    answered: bool,
+    /// When the call that it is asked for is over.
+    pub until: Instant,
+    /// Which kind it is.
+    pub question: Question,
+    /// Its method.
+    pub method: &'static str,
+    /// Its parameters, raw; an object.
+    pub params: Bytes,
+}
+
+impl Asked {
+    /// Resolves when the server does not want an answer any more.
+    pub fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.withdrawn.clone().cancelled_owned()
+    }
+
+    /// Whether the server does not want an answer any more.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.is_cancelled()
+    }
+
+    /// Passes on what the client answered: a result, or an error; raw.
+    pub async fn answer(mut self, answer: Result<&[u8], &[u8]>) {
+        if self.is_withdrawn() {
+            return;
+        }
+        let line = match answer {
+            Ok(result) => {
+                if self.question == Question::Roots {
+                    self.handle.asking.roots.learn(result);
+                }
+                envelope::answer(&self.id, "result", result)
+            }
+            Err(error) => envelope::answer(&self.id, "error", error),
+        };
+        self.answered = true;
+        self.handle.tell(line).await;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.handle.asking.open.lock().remove(&self.id);
+        if self.answered || self.is_withdrawn() {
+            return;
+        }
+        // Roots are never refused: a server that got none is told to ask again when somebody can say.
+        if self.question == Question::Roots {
+            let roots = self.handle.asking.roots.known_or_owed();
+            self.handle
+                .post(envelope::answer(&self.id, "result", &roots));
+        } else {
+            let why =
+                "nobody answered, or it is not clear for which of several calls this is asked";
+            self.handle
+                .post(envelope::answer_error(&self.id, INTERNAL_ERROR, why));
+        }
+    }
+}
+
+/// Who is asked now.
+enum Who {
+    Caller(Caller),
+    /// No call is under way whose caller could be.
+    Nobody,
+    /// Several are, of these tools.
+    Unclear(Vec<ToolName>),
+}
+
+/// One who can be asked.
+pub(super) struct Caller {
+    pub(super) news: mpsc::Sender<News>,
+    pub(super) until: Instant,
+    /// The tool that asks for something, if it is for the call's sake.
+    pub(super) tool: Option<ToolName>,
+}
+
+impl Handle {
+    /// The server asks: passes it on to who called, or answers in its place.
+    pub(in crate::actors) fn asked(self: &Arc<Self>, id: &str, method: &str, line: &[u8]) {
+        let Some(posed) = questions::read(method, line) else {
+            self.post(envelope::method_not_found(id));
+            return;
+        };
+        let question = posed.question;
+        let asking = &self.asking;
+        if !asking.declared.has(question) {
+            // Its caller may have been asked by who can do more.
+            if asking.permitted.has(question)
+                && let Who::Caller(caller) = self.caller()
+            {
+                let _ = caller.news.try_send(News::Lacks(question));
+            }
+            self.post(envelope::method_not_found(id));
+            return;
+        }
+        let refuse = |code, why| {
+            self.post(envelope::answer_error(id, code, why));
+        };
+        if line.len() > QUESTION_BYTES_MAX {
+            return refuse(INVALID_REQUEST, "the question is larger than 4 MiB");
+        }
+        let withdrawn = CancellationToken::new();
+        {
+            let mut open = asking.open.lock();
+            if open.len() >= QUESTIONS_OPEN_MAX {
+                return refuse(INTERNAL_ERROR, "16 questions wait for an answer already");
+            }
+            if open.contains_key(id) {
+                return refuse(INVALID_REQUEST, "a question with this id waits already");
+            }
+            open.insert(id.into(), withdrawn.clone());
+        }
+        let who = match question {
+            Question::Roots => self.anybody(),
+            _ => self.caller(),
+        };
+        let mut asked = Asked {
+            handle: Arc::clone(self),
+            id: id.into(),
+            withdrawn,
+            answered: false,
+            until: Instant::now(),
+            question,
+            method: posed.method,
+            params: posed.params.into(),
+        };
+        match who {
+            Who::Caller(caller) => {
+                if let Some(tool) = caller.tool {
+                    asking.askers.asks(&tool);
+                }
+                asked.until = caller.until;
+                // One who does not read, or is gone: the question goes, and its server is told.
+                let _ = caller.news.try_send(News::Asked(Box::new(asked)));
+            }
+            Who::Nobody if question == Question::Roots => self.park(asked),
+            // Dropped, which answers.
+            Who::Nobody => {}
+            Who::Unclear(tools) => tools.iter().for_each(|tool| asking.askers.asks(tool)),
+        }
+    }
+
+    /// The server takes a question back.
+    pub(in crate::actors) fn withdraw(&self, line: &[u8]) {
+        if let Some(id) = envelope::cancelled_id(line)
+            && let Some(withdrawn) = self.asking.open.lock().get(id)
+        {
+            withdrawn.cancel();
+        }
+    }
+
+    fn caller(&self) -> Who {
+        let mut calls = self.listening();
+        if calls.iter().any(|tag| tag.in_turn) {
+            calls.retain(|tag| tag.in_turn);
+        }
+        // Of several, none is asked for another; from now on they have turns.
+        if calls.len() > 1 {
+            return Who::Unclear(calls.into_iter().map(|tag| tag.tool).collect());
+        }
+        let only = calls.pop();
+        only.and_then(|tag| {
+            Some(Caller {
+                until: tag.until,
+                news: tag.news?,
+                tool: Some(tag.tool),
+            })
+        })
+        .map_or(Who::Nobody, Who::Caller)
+    }
+
+    /// Anybody who can say something of roots.
+    fn anybody(&self) -> Who {
+        let calls = self.listening().into_iter();
+        let best = calls.max_by_key(|tag| (tag.late, tag.since));
+        let caller = best.and_then(|tag| self.hears_roots(&tag));
+        caller.map_or(Who::Nobody, |(caller, _)| Who::Caller(caller))
+    }
+
+    fn listening(&self) -> Vec<Tag> {
+        self.pending.see(|waiter| match &waiter.role {
+            Role::Call(tag) if tag.news.is_some() => Some(tag.clone()),
+            _ => None,
+        })
+    }
+
+    /// Whether the server logs to its clients.
+    pub(in crate::actors) fn set_logs(&self, logs: bool) {
+        self.asking.logs.store(logs, Ordering::Relaxed);
+    }
+
+    /// Has the server log from this level on, if it was told of a graver one so far.
+    pub(in crate::actors) async fn heed(self: &Arc<Self>, level: Level) {
+        let asking = &self.asking;
+        if !asking.logs.load(Ordering::Relaxed) {
+            return;
+        }
+        let told = asking.level.fetch_min(level as u8, Ordering::Relaxed);
+        if told <= level as u8 {
+            return;
+        }
+        let params = format!("{{\"level\":\"{}\"}}", level.word());
+        let deadline = Instant::now() + LOG_LEVEL_WAIT;
+        // One that does not take it logs as it did.
+        let _ = self
+            .ask("logging/setLevel", params.as_bytes(), deadline)
+            .await;
+    }
+
+    /// The server logs. A log message does not say for which call: it is told to the one under way, or to one of
+    /// several if all are of one session, which then are told in turn.
+    pub(in crate::actors) fn logged(&self, line: Bytes) {
+        let Some(level) = envelope::log_level(&line) else {
+            return;
+        };
+        let tags = self.tags();
+        let mut sessions = tags.iter().map(|tag| tag.session.id());
+        let first = sessions.next();
+        if sessions.any(|other| Some(other) != first) {
+            return;
+        }
+        let hears = |tag: &&Tag| tag.level.is_some_and(|least| least <= level);
+        let latest = tags.iter().filter(hears).max_by_key(|tag| tag.since);
+        if let Some(news) = latest.and_then(|tag| tag.news.as_ref()) {
+            let _ = news.try_send(News::Log(line));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Questions of servers that clients with sessions were asked, until they answer: in a request of its own, which
+//! names the session and our id.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::actors::front::Asked;
+use crate::actors::session::SessionHandle;
+use crate::domain::ids::ID_BYTES;
+use crate::domain::limits::{MCP_LATE_ANSWER, MCP_QUESTIONS_MAX};
+use crate::domain::talk::Question;
+
+type Open = HashMap<[u8; ID_BYTES], HashMap<String, Box<Asked>>>;
+
+/// All of them.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Inquiries {
+    open: Arc<Mutex<Open>>,
+    asked: Arc<AtomicU64>,
+}
+
+/// A question that was put to a client. Its server is told that nobody answers when this is dropped.
+pub(super) struct Inquiry {
+    open: Arc<Mutex<Open>>,
+    session: [u8; ID_BYTES],
+    /// Our id; raw.
+    id: String,
+    /// Whether it is of no concern to the request on whose stream it was told.
+    beside: bool,
+    /// Its server takes it back.
+    pub(super) withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Inquiries {
+    /// Puts a question to a session's client: what to tell it. `None` if it has its fill.
+    pub(super) fn put(
+        &self,
+        session: &SessionHandle,
+        asked: Box<Asked>,
+    ) -> Option<(Inquiry, Bytes)> {
+        let session = session.id().bits();
+        let id = format!(
+            "\"legation-{}\"",
+            self.asked.fetch_add(1, Ordering::Relaxed)
+        );
+        let request = request(&id, &asked);
+        let withdrawn = Box::pin(asked.withdrawn());
+        let beside = asked.question == Question::Roots;
+        let mut open = lock(&self.open);
+        let own = open.entry(session).or_default();
+        if own.len() >= MCP_QUESTIONS_MAX {
+            return None;
+        }
+        own.insert(id.clone(), asked);
+        let inquiry = Inquiry {
+            open: Arc::clone(&self.open),
+            session,
+            id,
+            beside,
+            withdrawn,
+        };
+        Some((inquiry, request))
+    }
+
+    /// The question that a session's client answers.
+    pub(super) fn answered(&self, session: &SessionHandle, id: &str) -> Option<Box<Asked>> {
+        take(&self.open, session.id().bits(), id)
+    }
+}
+
+impl Inquiry {
+    /// What a client is told when its server does not want an answer any more.
+    pub(super) fn taken_back(&self) -> Bytes {
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\
+             \"reason\":\"the server does not want an answer any more\"}}}}",
+            self.id
+        )
+        .into()
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        let (open, session, id) = (Arc::clone(&self.open), self.session, self.id.clone());
+        if !self.beside {
+            // Outside of the lock: what goes tells its server.
+            drop(take(&open, session, &id));
+        } else if lock(&open)
+            .get(&session)
+            .is_some_and(|own| own.contains_key(&id))
+        {
+            // A client that was told in time answers when it can.
+            tokio::spawn(async move {
+                tokio::time::sleep(MCP_LATE_ANSWER).await;
+                drop(take(&open, session, &id));
+            });
+        }
+    }
+}
+
+fn request(id: &str, asked: &Asked) -> Bytes {
+    let mut out = BytesMut::with_capacity(96 + id.len() + asked.params.len());
+    out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    out.put_slice(id.as_bytes());
+    out.put_slice(b",\"method\":\"");
+    out.put_slice(asked.method.as_bytes());
+    out.put_slice(b"\",\"params\":");
+    out.put_slice(&asked.params);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+fn take(open: &Mutex<Open>, session: [u8; ID_BYTES], id: &str) -> Option<Box<Asked>> {
+    let mut open = lock(open);
+    let own = open.get_mut(&session)?;
+    let asked = own.remove(id);
+    if own.is_empty() {
+        open.remove(&session);
+    }
+    asked
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}

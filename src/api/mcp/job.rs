@@ -1,0 +1,167 @@
+//! The work of one request, in a task of its own: a request that is lost does not end it, and what became of it
+//! is written down for whoever waits for it then.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::answer::{self, Era};
+use super::flights::Flight;
+use super::{methods, rpc_method};
+use crate::actors::front::{Aside, Called, Front, Method, News, Outcome};
+use crate::actors::session::SessionHandle;
+use crate::domain::talk::{Level, Questions};
+use crate::protocol::jsonrpc;
+use crate::protocol::modern::Kept;
+use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
+
+/// What is asked of a server.
+#[derive(Debug)]
+pub(super) enum What {
+    /// To run a tool.
+    Tool {
+        name: String,
+        /// The mcp whose address it came to.
+        of: Option<String>,
+        /// Members of `_meta`.
+        meta: Vec<u8>,
+        /// Whether the client wants to hear of progress.
+        progress: bool,
+    },
+    /// Another method, of this mcp.
+    Method(Method, String),
+}
+
+/// What a client says of itself with its request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Says {
+    /// What it can answer.
+    pub(super) questions: Questions,
+    /// Whether it can also answer when its request is over.
+    pub(super) late: bool,
+    /// From which level on it hears what servers log.
+    pub(super) level: Option<Level>,
+    /// Whether it said that level itself.
+    pub(super) level_said: bool,
+}
+
+/// Work that does not need its request any more.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) front: Front,
+    pub(super) session: Arc<SessionHandle>,
+    pub(super) what: What,
+    /// Arguments or parameters; an object.
+    pub(super) given: Bytes,
+    pub(super) says: Says,
+    /// Who hears what the server says meanwhile.
+    pub(super) news: Option<mpsc::Sender<News>>,
+    pub(super) outcome: RpcOutcome,
+    pub(super) _flight: Flight,
+}
+
+/// Counted when it goes, however it goes.
+impl Drop for Job {
+    fn drop(&mut self) {
+        let method = match &self.what {
+            What::Tool { .. } => RpcMethod::ToolsCall,
+            What::Method(method, _) => rpc_method(method.name()),
+        };
+        self.front.answered(method, self.outcome);
+    }
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// A tool was called.
+    Tool(Outcome),
+    /// Another method was passed on.
+    Method(Method, Outcome),
+    /// Its client sees nothing at this address.
+    Nowhere(String),
+    /// What was read as JSON before is none.
+    NoJson,
+}
+
+impl Job {
+    pub(super) async fn done(mut self) -> Ended {
+        let ended = self.work().await;
+        self.outcome = match &ended {
+            Ended::Tool(outcome) | Ended::Method(_, outcome) => answer::counts_as(outcome),
+            Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
+        };
+        ended
+    }
+
+    async fn work(&mut self) -> Ended {
+        let Ok(given) = serde_json::from_slice::<&RawValue>(&self.given) else {
+            return Ended::NoJson;
+        };
+        let mut aside = Aside {
+            news: self.news.take(),
+            questions: self.says.questions,
+            level: self.says.level,
+            level_said: self.says.level_said,
+            late: self.says.late,
+            ..Aside::default()
+        };
+        match &self.what {
+            What::Tool {
+                name,
+                of,
+                meta,
+                progress,
+            } => {
+                let called = match of {
+                    Some(mcp) => Called::Of { mcp, tool: name },
+                    None => Called::Exposed(name),
+                };
+                aside.meta = meta;
+                aside.progress = *progress;
+                Ended::Tool(self.front.call(&self.session, called, given, &aside).await)
+            }
+            What::Method(method, mcp) => {
+                let asked = self.front.ask(&self.session, mcp, *method, given, &aside);
+                match asked.await {
+                    Some(outcome) => Ended::Method(*method, outcome),
+                    None => Ended::Nowhere(mcp.clone()),
+                }
+            }
+        }
+    }
+}
+
+impl Ended {
+    /// The answer to the request with this id; to a client without sessions in the name of a server.
+    pub(super) fn body(&self, id: &str, server: Option<&str>) -> Bytes {
+        let era = |kept| match server {
+            Some(server) => Era::Stateless { server, kept },
+            None => Era::Sessions,
+        };
+        match self {
+            Self::Tool(outcome) => answer::of_tool(id, outcome, era(Kept::Unsaid)),
+            Self::Method(method, outcome) => {
+                answer::of_method(id, outcome, era(Kept::of(method.name())))
+            }
+            Self::Nowhere(mcp) => {
+                let why = methods::no_view(mcp).to_string();
+                answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
+            }
+            Self::NoJson => {
+                let why = "the parameters are no JSON";
+                answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None)
+            }
+        }
+    }
+
+    /// Whether the server says that it failed.
+    pub(super) fn is_failure(&self) -> bool {
+        match self {
+            Self::Tool(outcome) | Self::Method(_, outcome) => answer::is_failure(outcome),
+            Self::Nowhere(_) | Self::NoJson => false,
+        }
+    }
+}
