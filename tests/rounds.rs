@@ -200,6 +200,48 @@ fn a_call_that_nobody_comes_back_for_ends_and_frees_its_place() {
 }
 
 #[test]
+fn a_question_that_nobody_answers_keeps_no_other_call_waiting() {
+    let (world, key) = asker(ALL);
+    let client = Client::new(&world, "/mcp/asker", &key);
+    let first = params("ask", json!({"kinds": ["elicitation"]}), &can_all());
+    let left = client.ask("tools/call", first.clone());
+    asked(&left);
+    // The same tool, one that was never called, and one with a session.
+    let other = params("ask", json!({"kinds": ["sampling"]}), &can_all());
+    let answer = client.ask("tools/call", other.clone());
+    let (_, name) = asked(&answer).remove(0);
+    let plain = params("declared", json!({}), &can_all());
+    assert!(said(&client.ask("tools/call", plain)).is_object());
+    let done = client.ask(
+        "tools/call",
+        again(&other, &answer, json!({name: {"role": "x"}})),
+    );
+    assert_eq!(said(&done), json!([{"role": "x"}]));
+    let session = crate::face::Client::that_can(&world, "/mcp/asker", &key, can_all());
+    let mut open = session.messages(&crate::questions::call(
+        1,
+        "ask",
+        json!({"kinds": ["elicitation"]}),
+    ));
+    let question = open.next().unwrap();
+    let answer = client.ask("tools/call", other.clone());
+    let (_, name) = asked(&answer).remove(0);
+    session.send(json!({"jsonrpc": "2.0", "id": question["id"], "result": accepts("bob")}));
+    assert_eq!(said(&open.next().unwrap()), json!([accepts("bob")]));
+    let done = client.ask(
+        "tools/call",
+        again(&other, &answer, json!({name: {"role": "y"}})),
+    );
+    assert_eq!(said(&done), json!([{"role": "y"}]));
+    // And the one that was left is still there.
+    let done = client.ask(
+        "tools/call",
+        again(&first, &left, json!({"q1": accepts("ada")})),
+    );
+    assert_eq!(said(&done), json!([accepts("ada")]));
+}
+
+#[test]
 fn who_cannot_answer_is_told_what_it_takes() {
     let (world, key) = asker(ALL);
     let client = Client::new(&world, "/mcp/asker", &key);

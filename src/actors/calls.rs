@@ -17,7 +17,7 @@ use crate::domain::limits::CALLS_WAITING_MAX;
 use crate::domain::name::{Name, ToolName};
 use crate::domain::talk::{Level, Question};
 
-use super::handle::Asked;
+use super::handle::{Asked, Turn};
 use super::session::SessionHandle;
 use super::sync::Mutex;
 
@@ -36,8 +36,8 @@ pub struct Tag {
     pub until: Instant,
     /// Who hears what its server says meanwhile.
     pub news: Option<mpsc::Sender<News>>,
-    /// Whether it is the one whose server may ask now.
-    pub in_turn: bool,
+    /// What says whether it is the one whose server may ask now, if it waited for that.
+    pub turn: Option<Arc<Turn>>,
     /// Whether its caller can be asked when it is over.
     pub late: bool,
     /// From which level on its caller hears what the server logs.
@@ -108,7 +108,7 @@ impl Tag {
             since: Instant::now(),
             until: Instant::now(),
             news: None,
-            in_turn: false,
+            turn: None,
             late: false,
             level: None,
         }

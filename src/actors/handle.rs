@@ -12,6 +12,7 @@ mod found;
 mod posed;
 mod questions;
 mod roots;
+mod turn;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use askers::Askers;
 pub(super) use posed::Posed;
 pub use questions::Asked;
 pub(super) use questions::Asking;
+pub use turn::{InTurn, Turn};
 
 use super::gate::{Gate, Position};
 use super::health::Pulse;

@@ -25,7 +25,7 @@ use super::calls::{News, Seat, Tag, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::handle::{CallError, Reply, RunEnd};
+use super::handle::{CallError, InTurn, Reply, RunEnd, Turn};
 use super::isolate::IsolateMsg;
 use super::packages::{Failed, State as Package};
 use super::session::SessionHandle;
@@ -94,7 +94,7 @@ impl Aside<'_> {
 }
 
 impl Errand<'_> {
-    fn tag(&self, in_turn: bool) -> Tag {
+    fn tag(&self, turn: Option<Arc<Turn>>) -> Tag {
         Tag {
             call: self.call.clone(),
             session: Arc::clone(self.session),
@@ -102,7 +102,7 @@ impl Errand<'_> {
             since: self.admitted,
             until: self.admitted + self.route.published.mcp.call_deadline(),
             news: self.aside.news.clone(),
-            in_turn,
+            turn,
             late: self.aside.late,
             level: self.aside.level,
         }
@@ -144,7 +144,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             };
             let sent = Instant::now();
             let line = |id| errand.line(id);
-            let tag = errand.tag(turn.is_some());
+            let tag = errand.tag(turn.as_ref().map(InTurn::turn));
             let called = handle.call(tag, line, deadline, allowed).await;
             if turn.is_some() {
                 slot.askers.ended(&route.tool);
@@ -197,7 +197,7 @@ fn seated<'s, 'c>(
             let mcp = &errand.route.published.mcp;
             let seat = ctx
                 .waiting
-                .sit(errand.tag(false), mcp.id.clone(), mcp.name.clone());
+                .sit(errand.tag(None), mcp.id.clone(), mcp.name.clone());
             Ok(none.insert(seat.map_err(|_| failure::no_seat(mcp))?))
         }
     }

@@ -33,11 +33,10 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 use serde_json::value::RawValue;
-use tokio::time::timeout;
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
-use crate::domain::limits::{MCP_BEGIN_BYTES_MAX, MCP_UNREAD_MAX};
+use crate::domain::limits::MCP_BEGIN_BYTES_MAX;
 use crate::domain::talk::{Level, Questions};
 use crate::protocol::jsonrpc::{self, Malformed, Message};
 use crate::protocol::modern as era;
@@ -245,12 +244,12 @@ async fn answer(
             }
             StatusCode::ACCEPTED.into_response()
         }
-        Message::Response { id, outcome } => answers(shared, &session, id, outcome).await,
+        Message::Response { id, outcome } => answers(shared, &session, id, outcome),
     }
 }
 
 /// A client answers what a server asked. An answer to nothing, or to what is over, does no harm.
-async fn answers(
+fn answers(
     shared: &Shared,
     session: &SessionHandle,
     id: &str,
@@ -263,9 +262,11 @@ async fn answers(
     if let Some(asked) = shared.0.inquiries.answered(session, id) {
         let bytes = |said: &RawValue| said.get().as_bytes().to_owned();
         let outcome = outcome.map(bytes).map_err(bytes);
-        let outcome = outcome.as_deref().map_err(Vec::as_slice);
-        // A server that does not read has other trouble soon.
-        let _ = timeout(MCP_UNREAD_MAX, asked.answer(outcome)).await;
+        // It may wait for the call's turn, and for the server to read.
+        tokio::spawn(async move {
+            let outcome = outcome.as_deref().map_err(Vec::as_slice);
+            asked.answer(outcome).await;
+        });
     }
     StatusCode::ACCEPTED.into_response()
 }

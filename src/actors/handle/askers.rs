@@ -2,6 +2,7 @@
 //! asks, or is not known yet, has a turn: what is asked then is asked for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
@@ -9,29 +10,41 @@ use crate::domain::limits::ASKERS_MAX;
 use crate::domain::name::ToolName;
 
 use super::super::sync::Mutex;
+use super::turn::InTurn;
 
 /// What is known. Outlives the isolate's runs.
 #[derive(Debug)]
 pub struct Askers {
     /// Whether it asks.
     known: Mutex<HashMap<ToolName, bool>>,
-    turn: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Default for Askers {
     fn default() -> Self {
         Self {
             known: Mutex::default(),
-            turn: Semaphore::new(1),
+            turns: Arc::new(Semaphore::new(1)),
         }
     }
 }
 
 impl Askers {
-    /// What a call of this tool waits for; nothing, if it was called before and did not ask.
-    pub(in crate::actors) fn turn_of(&self, tool: &ToolName) -> Option<&Semaphore> {
-        let known = self.known.lock();
-        (known.get(tool) != Some(&false)).then_some(&self.turn)
+    /// Whether a call of this tool needs a turn: not if it was called before and did not ask.
+    pub(in crate::actors) fn needs_turn(&self, tool: &ToolName) -> bool {
+        self.known.lock().get(tool) != Some(&false)
+    }
+
+    /// A turn, if there is one now.
+    pub(in crate::actors) fn try_turn(&self) -> Option<InTurn> {
+        let permit = Arc::clone(&self.turns).try_acquire_owned().ok()?;
+        Some(InTurn::new(Arc::clone(&self.turns), permit))
+    }
+
+    /// Waits for a turn. `None` never comes: nobody closes this.
+    pub(in crate::actors) async fn turn(&self) -> Option<InTurn> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some(InTurn::new(Arc::clone(&self.turns), permit))
     }
 
     /// The tool asks.
@@ -65,14 +78,14 @@ mod tests {
     fn a_tool_has_a_turn_until_it_is_known_not_to_ask() {
         let askers = Askers::default();
         let [silent, asks] = ["silent", "asks"].map(|name| ToolName::parse(name).unwrap());
-        assert!(askers.turn_of(&silent).is_some());
+        assert!(askers.needs_turn(&silent));
         askers.asks(&asks);
         askers.ended(&silent);
         askers.ended(&asks);
-        assert!(askers.turn_of(&silent).is_none());
-        assert!(askers.turn_of(&asks).is_some());
+        assert!(!askers.needs_turn(&silent));
+        assert!(askers.needs_turn(&asks));
         askers.asks(&silent);
-        assert!(askers.turn_of(&silent).is_some());
+        assert!(askers.needs_turn(&silent));
     }
 
     #[test]
@@ -82,7 +95,7 @@ mod tests {
             askers.ended(&ToolName::parse(&format!("t{n}")).unwrap());
         }
         let last = ToolName::parse(&format!("t{ASKERS_MAX}")).unwrap();
-        assert!(askers.turn_of(&last).is_some());
+        assert!(askers.needs_turn(&last));
         assert_eq!(askers.known.lock().len(), ASKERS_MAX);
     }
 }

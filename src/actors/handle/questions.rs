@@ -22,7 +22,7 @@ use crate::protocol::questions;
 use super::super::calls::{News, Tag};
 use super::super::sync::Mutex;
 use super::roots::Roots;
-use super::{Askers, Handle, Role};
+use super::{Askers, Handle, Role, Turn};
 
 /// What a run knows of questions.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ pub struct Asked {
     id: Box<str>,
     withdrawn: CancellationToken,
     answered: bool,
+    /// Of the call that it is asked for.
+    turn: Option<Arc<Turn>>,
     /// When the call that it is asked for is over.
     pub until: Instant,
     /// Which kind it is.
@@ -111,6 +113,10 @@ impl Asked {
             }
             Err(error) => envelope::answer(&self.id, "error", error),
         };
+        if let Some(turn) = self.turn.clone() {
+            turn.comes_in(self.until).await;
+        }
+        self.turn = None;
         self.answered = true;
         self.handle.tell(line).await;
     }
@@ -119,19 +125,39 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         self.handle.asking.open.lock().remove(&self.id);
-        if self.answered || self.is_withdrawn() {
+        if self.answered {
+            return;
+        }
+        if self.is_withdrawn() {
+            // Its server has gone on long since.
+            if let (Some(turn), Ok(runtime)) =
+                (self.turn.take(), tokio::runtime::Handle::try_current())
+            {
+                let until = self.until;
+                runtime.spawn(async move { turn.comes_in(until).await });
+            }
             return;
         }
         // Roots are never refused: a server that got none is told to ask again when somebody can say.
-        if self.question == Question::Roots {
+        let line = if self.question == Question::Roots {
             let roots = self.handle.asking.roots.known_or_owed();
-            self.handle
-                .post(envelope::answer(&self.id, "result", &roots));
+            envelope::answer(&self.id, "result", &roots)
         } else {
             let why =
                 "nobody answered, or it is not clear for which of several calls this is asked";
-            self.handle
-                .post(envelope::answer_error(&self.id, INTERNAL_ERROR, why));
+            envelope::answer_error(&self.id, INTERNAL_ERROR, why)
+        };
+        match (self.turn.take(), tokio::runtime::Handle::try_current()) {
+            (Some(turn), Ok(runtime)) => {
+                let (handle, until) = (Arc::clone(&self.handle), self.until);
+                runtime.spawn(async move {
+                    turn.comes_in(until).await;
+                    handle.post(line);
+                });
+            }
+            _ => {
+                self.handle.post(line);
+            }
         }
     }
 }
@@ -151,6 +177,7 @@ pub(super) struct Caller {
     pub(super) until: Instant,
     /// The tool that asks for something, if it is for the call's sake.
     pub(super) tool: Option<ToolName>,
+    pub(super) turn: Option<Arc<Turn>>,
 }
 
 impl Handle {
@@ -198,6 +225,7 @@ impl Handle {
             id: id.into(),
             withdrawn,
             answered: false,
+            turn: None,
             until: Instant::now(),
             question,
             method: posed.method,
@@ -209,6 +237,10 @@ impl Handle {
                     asking.askers.asks(&tool);
                 }
                 asked.until = caller.until;
+                if let Some(turn) = &caller.turn {
+                    turn.goes_out();
+                }
+                asked.turn = caller.turn;
                 // One who does not read, or is gone: the question goes, and its server is told.
                 let _ = caller.news.try_send(News::Asked(Box::new(asked)));
             }
@@ -230,8 +262,9 @@ impl Handle {
 
     fn caller(&self) -> Who {
         let mut calls = self.listening();
-        if calls.iter().any(|tag| tag.in_turn) {
-            calls.retain(|tag| tag.in_turn);
+        let in_turn = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_held());
+        if calls.iter().any(in_turn) {
+            calls.retain(in_turn);
         }
         // Of several, none is asked for another; from now on they have turns.
         if calls.len() > 1 {
@@ -243,6 +276,7 @@ impl Handle {
                 until: tag.until,
                 news: tag.news?,
                 tool: Some(tag.tool),
+                turn: tag.turn,
             })
         })
         .map_or(Who::Nobody, Who::Caller)

@@ -51,6 +51,7 @@ impl Handle {
             news,
             until: tag.until,
             tool: None,
+            turn: None,
         };
         asking
             .declared

@@ -1,30 +1,28 @@
 //! The turn of a call whose server may ask its caller ([`super::super::handle::Askers`]).
 
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::super::calls::Seat;
 use super::super::ctx::Ctx;
 use super::super::failure::{self, Reason};
+use super::super::handle::InTurn;
 use super::super::slot::Slot;
 use super::{Errand, seated, still_allowed};
 
 /// Waits for it; gives none if the call needs none.
-pub(super) async fn turn<'s, 'c>(
+pub(super) async fn turn<'c>(
     ctx: &'c Ctx,
-    slot: &'s Slot,
+    slot: &Slot,
     errand: &Errand<'_>,
     seat: &mut Option<Seat<'c>>,
     deadline: Instant,
-) -> Result<Option<SemaphorePermit<'s>>, Reason> {
+) -> Result<Option<InTurn>, Reason> {
+    let (askers, tool) = (&slot.askers, &errand.route.tool);
     // Who cannot be asked need not wait for who can.
-    if slot.key.questions.is_empty() || errand.aside.news.is_none() {
+    if slot.key.questions.is_empty() || errand.aside.news.is_none() || !askers.needs_turn(tool) {
         return Ok(None);
     }
-    let Some(turns) = slot.askers.turn_of(&errand.route.tool) else {
-        return Ok(None);
-    };
-    if let Ok(turn) = turns.try_acquire() {
+    if let Some(turn) = askers.try_turn() {
         return Ok(Some(turn));
     }
     let mcp = &errand.route.published.mcp;
@@ -37,16 +35,13 @@ pub(super) async fn turn<'s, 'c>(
             () = seat.hear() => {
                 return Err(failure::cancelled(mcp, &seat.cancelled().unwrap_or_default()));
             }
-            turn = turns.acquire() => {
-                // The tool may have turned out to be silent while we waited.
-                let needed = slot.askers.turn_of(&errand.route.tool).is_some();
-                return Ok(turn.ok().filter(|_| needed));
-            }
+            // The tool may have turned out to be silent while we waited.
+            turn = askers.turn() => return Ok(turn.filter(|_| askers.needs_turn(tool))),
             changed = denies.changed() => if changed.is_err() {
                 return Err(failure::shutting_down());
             },
             () = tokio::time::sleep_until(deadline) => {
-                return Err(failure::out_of_turn(mcp, errand.route.tool.as_str()));
+                return Err(failure::out_of_turn(mcp, tool.as_str()));
             }
         }
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::call::Asked;
 use super::exchange::{Exchange, Side};
+use super::rounds::Answers;
 use crate::protocol::state::{self, Bound, Refused};
 
 #[derive(Deserialize)]
@@ -51,7 +51,7 @@ impl Asked<'_> {
         let Some(text) = params.request_state else {
             return Ok(None);
         };
-        let answers: Option<Map<String, Value>> = match params.input_responses {
+        let answers: Option<Answers> = match params.input_responses {
             Some(answers) => serde_json::from_str(answers.get())
                 .map_err(|_| "`inputResponses` must be an object".to_owned())?,
             None => None,

@@ -2,8 +2,10 @@
 //! as what is wanted of it before there is a result. It comes back with the answers and what seals them to this
 //! call ([`crate::protocol::state`]).
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::answer;
@@ -13,6 +15,9 @@ use crate::domain::talk::Question;
 use crate::protocol::modern;
 use crate::protocol::questions;
 use crate::protocol::state::{self, Bound, Sealer, Stub};
+
+/// What a client answers, as it wrote it, by the names that were given to the questions.
+pub(super) type Answers = BTreeMap<String, Box<RawValue>>;
 
 /// The questions of one call.
 #[derive(Debug)]
@@ -124,22 +129,25 @@ impl Rounds {
     }
 
     /// Why these are no answers to what was asked, if they are none.
-    pub(super) fn wrong(&self, answers: &serde_json::Map<String, Value>) -> Option<String> {
+    pub(super) fn wrong(&self, answers: &Answers) -> Option<String> {
         let mut names = self.gathered.iter().map(|(name, _)| name);
-        let wrong = |name: &&String| answers.get(*name).is_some_and(|given| !given.is_object());
+        let wrong = |name: &&String| {
+            answers
+                .get(*name)
+                .is_some_and(|given| !given.get().starts_with('{'))
+        };
         names
             .find(wrong)
             .map(|name| format!("`inputResponses.{name}` must be an object: the result itself"))
     }
 
     /// Passes on what the client answers. What it does not is asked again.
-    pub(super) async fn answer(&mut self, answers: &serde_json::Map<String, Value>) {
+    pub(super) async fn answer(&mut self, answers: &Answers) {
         let mut left = Vec::new();
         for (name, asked) in std::mem::take(&mut self.gathered) {
             match answers.get(&name) {
                 Some(given) => {
-                    let given = serde_json::to_vec(given).unwrap_or_default();
-                    asked.answer(Ok(&given)).await;
+                    asked.answer(Ok(given.get().as_bytes())).await;
                 }
                 None => left.push((name, asked)),
             }

@@ -42,6 +42,8 @@ pub const ROOTS_BYTES_MAX: usize = 64 << 10;
 pub const ROOTS_WAIT: Duration = Duration::from_secs(2);
 /// How long a client may answer a question when its call is over.
 pub const MCP_LATE_ANSWER: Duration = Duration::from_secs(30);
+/// How long a call whose question is out still has what its server asks.
+pub const TURN_GRACE: Duration = Duration::from_millis(250);
 /// Tools and methods of one isolate that are remembered to ask.
 pub const ASKERS_MAX: usize = 256;
 /// How long a server has to take another level of logging.
