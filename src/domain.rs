@@ -16,6 +16,7 @@ pub mod limits;
 pub mod mcp;
 pub mod name;
 pub mod package;
+pub mod pressure;
 pub mod redact;
 pub mod restart;
 pub mod seal;

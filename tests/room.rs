@@ -1,5 +1,7 @@
 //! Room on the host: what is refused before the host hurts, and what the kernel holds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
 use crate::world::{World, am_root};
@@ -73,6 +75,51 @@ fn nothing_is_started_on_a_host_without_memory() {
         refused.text()
     );
     assert!(world.processes().is_empty());
+}
+
+/// The real figure of the real kernel: the memory's is tried in `actors::pressure` by a text, since a host that waits
+/// for memory is nobody's to make.
+#[test]
+fn a_host_under_pressure_starts_nothing() {
+    if std::fs::read_to_string("/proc/pressure/cpu").is_err() {
+        return crate::tools::skip("the host's pressure", "this kernel does not tell it");
+    }
+    let world = World::with("[isolates]\ncpu_pressure_percent = 1\n");
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let done = AtomicBool::new(false);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for _ in 0..cores * 2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let stop = Stop(&done);
+        world.until("the host is under pressure", |world| {
+            (world.status()["room"]["pressure"]["shut"] == true).then_some(())
+        });
+        let refused = ada.call("demo.echo", json!({"text": "x"}));
+        assert_eq!(refused.code(), "host_full", "{}", refused.text());
+        let text = refused.text();
+        assert!(text.contains("waited for a core for"), "{text}");
+        assert!(text.contains("from 1 % on"), "{text}");
+        assert!(text.contains("isolates.cpu_pressure_percent"), "{text}");
+        drop(stop);
+    });
+    assert!(world.processes().is_empty());
+    assert!(world.status()["room"]["refused"].as_u64() >= Some(1));
+}
+
+/// Ends what spins, also where a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
