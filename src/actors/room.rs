@@ -131,12 +131,8 @@ impl Room {
                 self.free_min >> 20
             )
         } else if self.disk.is_nearly_full() {
-            format!(
-                "the disk of the homes has {} MiB left, and below {} no server is started \
-                 (isolates.disk_free_bytes)",
-                self.disk.free().unwrap_or(0) >> 20,
-                self.disk.free_min() >> 20
-            )
+            let why = self.disk.why_full();
+            format!("the disk of the homes {why}, and meanwhile no server is started")
         } else {
             self.pressure.refuses()?
         };
