@@ -33,6 +33,7 @@ pub(crate) fn run() -> ! {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
     // Made once here, every init inherits them; a failure is told by the step that needs them.
     seccomp::filters().ok();
+    seccomp::of_init().ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);
     let mut space = wire::space();
