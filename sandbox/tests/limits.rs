@@ -18,7 +18,33 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_kill_is_no_oom", a_kill_is_no_oom),
     ("cpu_is_bounded_and_counted", cpu_is_bounded_and_counted),
     ("user_limits_can_change", user_limits_can_change),
+    (
+        "the_gateway_s_leaf_goes_first",
+        the_gateway_s_leaf_goes_first,
+    ),
 ];
+
+/// On v2 the gateway is in a leaf of its own, which weighs ten times what the tree of isolates beside it does.
+fn the_gateway_s_leaf_goes_first() -> Outcome {
+    let config = world::config();
+    let installation = config.installation_id.clone();
+    let host = sandbox::Host::start(config).unwrap();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    if !host.capabilities().summary.contains("v2") || !own.trim().ends_with("/supervisor") {
+        return Err("no cgroup v2, or no leaf of the gateway's own".to_owned());
+    }
+    let groups = world::groups_of(&installation);
+    let [base] = groups.as_slice() else {
+        panic!("{groups:?}");
+    };
+    let weight = |dir: &std::path::Path| {
+        let text = std::fs::read_to_string(dir.join("cpu.weight")).unwrap();
+        text.trim().to_owned()
+    };
+    assert_eq!(weight(base), "100");
+    assert_eq!(weight(&base.parent().unwrap().join("supervisor")), "1000");
+    Ok(())
+}
 
 fn fork_bomb_stops_at_the_limit() -> Outcome {
     let host = world::with(&[Facility::CgroupPids])?;
