@@ -13,6 +13,7 @@ pub mod expose;
 pub mod ids;
 pub mod kill;
 pub mod limits;
+pub mod login;
 pub mod mcp;
 pub mod name;
 pub mod package;

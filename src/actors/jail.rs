@@ -41,6 +41,7 @@ use crate::domain::egress::Rule;
 use crate::domain::egress::site::Site;
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
+use crate::domain::login::Login;
 
 /// From the clone to the server's first instruction; a program on a dead network disk takes longer.
 const EXEC_WAIT: Duration = Duration::from_secs(10);
@@ -201,6 +202,7 @@ struct Out {
     ports: Vec<u16>,
     rules: Vec<Rule>,
     proxy: Option<Site>,
+    proxy_login: Option<Arc<Login>>,
     on_denied: OnDenied,
     user: Option<UserId>,
     users: Arc<Users>,
@@ -213,6 +215,7 @@ impl Out {
             ports: walls.ports(),
             rules: walls.hosts.clone(),
             proxy: launch.extra.proxy.clone(),
+            proxy_login: launch.extra.proxy_login.clone(),
             on_denied: launch
                 .on_denied
                 .clone()
@@ -226,6 +229,7 @@ impl Out {
         let leave = Leave {
             rules: self.rules,
             proxy: self.proxy,
+            proxy_login: self.proxy_login,
         };
         let doors = door.take();
         let of = (&*self.users, self.user.as_ref());

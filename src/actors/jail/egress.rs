@@ -27,6 +27,7 @@ use crate::domain::egress::site::Site;
 use crate::domain::egress::{Rule, Wanted};
 use crate::domain::ids::UserId;
 use crate::domain::limits::{ACCEPT_RETRY, EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MAX};
+use crate::domain::login::Login;
 
 use names::Names;
 use places::Places;
@@ -47,6 +48,8 @@ pub(super) struct Leave {
     pub(super) rules: Vec<Rule>,
     /// The operator's proxy, if everything goes over one.
     pub(super) proxy: Option<Site>,
+    /// What that asks for.
+    pub(super) proxy_login: Option<Arc<Login>>,
 }
 
 /// What all tasks of one run know.
