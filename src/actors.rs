@@ -40,6 +40,7 @@ pub mod ops;
 pub mod packages;
 pub mod pending;
 pub mod plan;
+pub mod pressure;
 mod probe;
 pub mod record;
 mod relimit;

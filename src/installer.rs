@@ -13,7 +13,9 @@ mod npm;
 mod tool;
 mod uv;
 
+use std::fs;
 use std::io::{BufRead, Write, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
@@ -94,6 +96,18 @@ fn install(order: &Order) -> Result<Done, Failure> {
         Manager::Npm => npm::install(order),
         Manager::Uv => uv::install(order),
     }
+}
+
+/// Puts what was resolved before into a tree; whether there was anything.
+fn lay(order: &Order, tree: &Path, known: &[&str]) -> Result<bool, Failure> {
+    for (name, text) in &order.locked {
+        if !known.contains(&name.as_str()) {
+            return Err(Failure::new(format!("`{name}` is no lock file")));
+        }
+        let what = format!("cannot write {name}");
+        fs::write(tree.join(name), text).map_err(|error| Failure::io(&what, &error))?;
+    }
+    Ok(!order.locked.is_empty())
 }
 
 fn say(id: &Value, answer: Result<Value, (i32, String)>) {

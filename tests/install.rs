@@ -28,6 +28,11 @@ struct Registry {
 impl Registry {
     /// `None`, and says so, where what it serves is not installed.
     fn new(what: &str) -> Option<Self> {
+        Self::with_logins(what, &[])
+    }
+
+    /// One that is asked with one of these `Authorization`s only.
+    fn with_logins(what: &str, logins: &[&str]) -> Option<Self> {
         let (modules, wheels) = (
             tools::dir().join("npm/node_modules"),
             tools::dir().join("wheels"),
@@ -42,6 +47,7 @@ impl Registry {
             .arg(script)
             .args([&modules, &wheels])
             .arg(more.path())
+            .args(logins)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -82,15 +88,20 @@ impl Registry {
         }
     }
 
-    /// A gateway whose installs come from here, with more lines of `[install]`.
+    /// A gateway whose installs come from here.
     fn world(&self) -> World {
+        self.world_with("")
+    }
+
+    /// The same with more lines of `[install]`.
+    fn world_with(&self, more: &str) -> World {
         let port = self.port;
         let venv = tools::dir().join("venv/bin");
         let node =
             tools::on_path("node").map_or_else(PathBuf::new, |node| node.parent().unwrap().into());
         World::with(&format!(
             "[install]\nnpm_registry = \"http://127.0.0.1:{port}/\"\n\
-             python_index = \"http://127.0.0.1:{port}/simple\"\n\
+             python_index = \"http://127.0.0.1:{port}/simple\"\n{more}\
              [isolates]\npath = \"{}:{}:/usr/bin:/bin\"\n",
             venv.display(),
             node.display(),
@@ -739,4 +750,197 @@ fn what_is_lost_while_the_gateway_runs_is_installed_by_the_next_call() {
         String::from_utf8_lossy(&answer.body)
     );
     assert_eq!(package(&world, "lost")["state"], "installed");
+}
+
+/// A tree that was lost came back with whatever was newest by then.
+#[test]
+fn what_is_lost_is_installed_again_as_it_was() {
+    let Some(mut registry) = Registry::new("lock files") else {
+        return;
+    };
+    let publish = |registry: &Registry, folder: &str, version: &str| {
+        let manifest = json!({"name": "kept", "bin": "run.sh", "version": version});
+        let script = format!("{}\n# {version}\n", canned());
+        registry.publish(folder, manifest, &[("run.sh", &script)]);
+    };
+    publish(&registry, "kept-1", "1.0.0");
+    let mut world = registry.world();
+    world.mcp("kept", &[], &["npx", "kept", r#"{"content":[]}"#]);
+    let time = ["uvx", "mcp-server-time", "--local-timezone", "UTC"];
+    world.mcp("time", &[], &time);
+    let (kept, python) = (package(&world, "kept"), package(&world, "time"));
+    assert_eq!(kept["version"], "1.0.0");
+    // A newer one is there, beside the old one, which a registry keeps.
+    publish(&registry, "kept-2", "2.0.0");
+    world.stop();
+    fs::remove_dir_all(world.data_dir().join("packages")).unwrap();
+    world.start();
+    let ada = world.client("ada");
+    let answer = ada.call("kept.canned", json!({}));
+    assert_eq!(answer.code(), "", "{}", answer.text());
+    ada.ask("time.get_current_time", json!({"timezone": "UTC"}));
+    for (mcp, before) in [("kept", &kept), ("time", &python)] {
+        let again = package(&world, mcp);
+        for what in ["version", "integrity", "lock_sha256"] {
+            assert_eq!(again[what], before[what], "{mcp}, {what}");
+        }
+    }
+    // Asked for the newest, it is the newest; and that is what is kept then.
+    let newest = world.cli(&["mcp", "install", "kept", "--again"]);
+    assert_eq!(newest["version"], "2.0.0", "{newest}");
+    // The same version with another content, here another archive of it, is not taken, and not exchanged for
+    // something else either.
+    let moved = registry.more.path().join("kept-3");
+    fs::rename(registry.more.path().join("kept-2"), moved).unwrap();
+    world.stop();
+    fs::remove_dir_all(world.data_dir().join("packages")).unwrap();
+    world.start();
+    let refused = world.client("ben").call("kept.canned", json!({}));
+    assert_eq!(refused.code(), "install_failed", "{}", refused.text());
+    let failed = package(&world, "kept");
+    let text = failed["detail"].as_str().unwrap();
+    assert!(text.contains("what was installed before"), "{text}");
+    assert!(text.contains("mcp install kept --again"), "{text}");
+    registry.end();
+    let locks = world.data_dir().join("package-locks");
+    assert_eq!(fs::read_dir(&locks).unwrap().count(), 2);
+    world.cli(&["mcp", "archive", "kept", "--yes"]);
+    assert_eq!(fs::read_dir(&locks).unwrap().count(), 1);
+}
+
+/// `ada:Reg1stry-S3cret`, and `Pr0xy-S3cret`, as headers have them.
+const REGISTRY_LOGIN: &str = "Basic YWRhOlJlZzFzdHJ5LVMzY3JldA==";
+const PROXY_LOGIN: &str = "Basic Z3c6UHIweHktUzNjcmV0";
+
+fn login_file(dir: &Path, name: &str, text: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let file = dir.join(name);
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file.display().to_string()
+}
+
+/// A proxy that lets through who has the login; gives its port and what it was asked.
+fn proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked);
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let told = Arc::clone(&told);
+            thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {
+                    head.extend(byte);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let is_known = head.contains(&format!("Proxy-Authorization: {PROXY_LOGIN}\r\n"));
+                told.lock().unwrap().push(head);
+                if !is_known {
+                    let _ = client.write_all(b"HTTP/1.1 407 Who are you\r\n\r\n");
+                    return;
+                }
+                let mut host = TcpStream::connect(target).unwrap();
+                let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+                let (mut from, mut to) = (host.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let _ = std::io::copy(&mut client, &mut host);
+            });
+        }
+    });
+    (port, asked)
+}
+
+/// What no record, log, list, home or tree may hold.
+fn nowhere(world: &World, secrets: &[&str]) {
+    let holds = |text: &[u8]| {
+        let found = secrets.iter().find(|secret| {
+            text.windows(secret.len())
+                .any(|window| window == secret.as_bytes())
+        });
+        found.copied()
+    };
+    assert_eq!(holds(world.log().as_bytes()), None, "the log");
+    for file in all_beneath(&world.data_dir()) {
+        if file.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+            assert_eq!(holds(&fs::read(&file).unwrap()), None, "{file:?}");
+        }
+    }
+    for words in [&["config", "show"][..], &["mcp", "list"], &["status"]] {
+        assert_eq!(holds(world.run(words).stdout.as_bytes()), None, "{words:?}");
+    }
+}
+
+#[test]
+fn a_registry_and_a_proxy_that_ask_for_a_password_are_given_it_and_nobody_else_is() {
+    let Some(registry) = Registry::with_logins("logins", &[REGISTRY_LOGIN]) else {
+        return;
+    };
+    registry.publish(
+        "private",
+        json!({"bin": "run.sh"}),
+        &[("run.sh", &canned())],
+    );
+    let scripts = json!({"bin": "run.sh", "scripts": {"postinstall": "node look.js"}});
+    registry.publish(
+        "scripted",
+        scripts,
+        &[("run.sh", &canned()), ("look.js", "")],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let login = login_file(dir.path(), "registry", "ada:Reg1stry-S3cret\n");
+    let (port, asked) = proxy();
+    let of_proxy = login_file(dir.path(), "proxy", "gw:Pr0xy-S3cret\n");
+    let world = registry.world_with(&format!(
+        "npm_login_file = \"{login}\"\npython_login_file = \"{login}\"\n\
+         proxy = \"http://127.0.0.1:{port}\"\nproxy_login_file = \"{of_proxy}\"\n"
+    ));
+    world.mcp("private", &[], &["npx", "private", r#"{"content":[]}"#]);
+    let time = ["uvx", "mcp-server-time", "--local-timezone", "UTC"];
+    world.mcp("time", &[], &time);
+    let ada = world.client("ada");
+    ada.call("private.canned", json!({}));
+    ada.ask("time.get_current_time", json!({"timezone": "UTC"}));
+    let told = asked.lock().unwrap().clone();
+    assert!(!told.is_empty(), "it went over the proxy");
+    assert!(told.iter().all(|head| head.contains(PROXY_LOGIN)));
+    // Whoever runs programs of packages would hand it to them.
+    let added = world.run(&[
+        "mcp",
+        "add",
+        "scripted",
+        "--install-scripts",
+        "true",
+        "--",
+        "npx",
+        "scripted",
+    ]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let refused = world.run(&["mcp", "install", "scripted"]);
+    assert!(
+        refused.stderr.contains("what the registry is opened with"),
+        "{}",
+        refused.stderr
+    );
+    // A wrong one says that it is wrong, and not what it is.
+    fs::write(dir.path().join("registry"), "ada:Wr0ng-S3cret\n").unwrap();
+    let failed = world.run(&["mcp", "install", "private", "--again"]);
+    assert_eq!(failed.code, 1, "{}", failed.stdout);
+    assert!(failed.stderr.contains("401"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("Wr0ng"), "{}", failed.stderr);
+    nowhere(
+        &world,
+        &[
+            "Reg1stry-S3cret",
+            "Wr0ng-S3cret",
+            "Pr0xy-S3cret",
+            "YWRhOlJlZzFzdHJ5LVMzY3JldA",
+            "Z3c6UHIweHktUzNjcmV0",
+        ],
+    );
 }

@@ -605,3 +605,49 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
         .collect();
     assert!(left.is_empty(), "left: {left:?}");
 }
+
+/// Field 19 of a `stat`: how nice a process or thread is.
+fn niceness(path: &Path) -> i32 {
+    let text = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    fields.split(' ').nth(16).unwrap().parse().unwrap()
+}
+
+/// Calls go through the gateway: where isolates want all there is, it is not the one that waits.
+#[test]
+fn the_gateway_goes_before_what_it_starts() {
+    if !am_root() {
+        return tools::skip(
+            "the gateway's priority",
+            "not root, so there is no right to it",
+        );
+    }
+    let world = World::new();
+    world.demo("demo", &[]);
+    let (ada, ben) = (world.client("ada"), world.client("ben"));
+    ada.ask("demo.echo", json!({"text": "x"}));
+    let gateway = PathBuf::from(format!("/proc/{}", world.pid()));
+    assert_eq!(niceness(&gateway), -10);
+    let threads = std::fs::read_dir(gateway.join("task")).unwrap().flatten();
+    let first = threads.filter(|thread| niceness(&thread.path()) == -10);
+    assert!(first.count() > 1, "its workers as well");
+    let usual = |user: &str| {
+        let isolate = world.isolate("demo", Some(user));
+        let mut all = inhabitants(&isolate);
+        all.push(pid_of(&isolate));
+        for pid in all {
+            assert_eq!(niceness(&PathBuf::from(format!("/proc/{pid}"))), 0);
+        }
+    };
+    usual("ada");
+    // The next spawner is started by a thread that goes first.
+    let parent = world.pid().to_string();
+    let spawner = pids().into_iter().find(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == "legation-spawnd"
+            && stat(*pid).is_some_and(|fields| fields.get(1) == Some(&parent))
+    });
+    crate::processes::kill_9(spawner.expect("there is a spawner"));
+    ben.ask("demo.echo", json!({"text": "x"}));
+    usual("ben");
+}

@@ -27,6 +27,7 @@ mod questions;
 mod real;
 mod room;
 mod rounds;
+mod siege;
 mod soak;
 mod standard;
 mod stateless;

@@ -110,7 +110,7 @@ fn the_doctor_tries_each_facility_beside_a_running_server() {
         assert_eq!(one["fix"].is_null(), well, "{one}");
     }
     let named = |name: &str| found.iter().any(|one| one["facility"] == name);
-    assert!(named("landlock") && named("cgroup_memory"));
+    assert!(named("landlock") && named("cgroup_memory") && named("host_pressure"));
     let verdict = |word: &str| found.iter().any(|one| one["verdict"] == word);
     let expected = match (verdict("missing"), verdict("degraded") || verdict("unused")) {
         (true, _) => 2,

@@ -202,6 +202,7 @@ impl Host {
         if let Some(bytes) = config.memory_budget {
             tree.hold(bytes)?;
         }
+        tree.go_first();
         let link = Link::start(&config.executable)?;
         let user_namespace = probe::namespaces(&link, &config, &mut missing)?;
         let mut ground = Ground {

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 
-use crate::plan::{Place, Plan};
+use crate::plan::{Place, Plan, Step};
 use crate::spawnd;
 use crate::status::{self, Failure, Record};
 use crate::sys;
@@ -93,13 +93,19 @@ fn build(given: &[RawFd], tasks: usize, status: &mut Option<File>) -> Result<Inf
     spawnd::set_name(spawnd::INIT_NAME);
     let server = server::start(&after, plan.program.as_ref())?;
     report(status.as_mut(), &Record::Started);
+    let guarded = plan.steps.iter().any(|step| matches!(step, Step::Seccomp));
+    let filter = if guarded {
+        watch::Filter::Own
+    } else {
+        watch::Filter::None
+    };
     // The server's stdio must be the server's alone, or its end would never be seen.
     sys::close_stdio();
     drop(plan);
     let status = status
         .take()
         .ok_or_else(|| Failure::new(Place::Fork.name(), 0, "the status pipe is gone"))?;
-    watch::run(server, lifeline, status)
+    watch::run(server, lifeline, status, filter)
 }
 
 /// Moves the given descriptors to 0, 1, 2 … in their order and closes all others. Returns how

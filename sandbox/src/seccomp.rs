@@ -4,6 +4,8 @@
 //! calling convention's numbers (seccompiler knows no x32), one that says "not permitted", and one
 //! that says "not implemented" for `clone3`, so that libc falls back to `clone`, whose flags can be
 //! inspected.
+//!
+//! Init has a filter of its own once the server runs: what its loop does, and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -144,6 +146,43 @@ impl Filters {
             .rev()
             .try_for_each(|filter| seccompiler::apply_filter(filter))
     }
+}
+
+/// What init does from the server's exec to its own end: wait, read a signal, reap, pass TERM on, tell of the end, go.
+const INITS: &[libc::c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    // A wait goes on by it after the process was frozen or stopped.
+    libc::SYS_restart_syscall,
+    libc::SYS_read,
+    libc::SYS_wait4,
+    libc::SYS_write,
+    libc::SYS_exit_group,
+];
+
+/// The filter of init, made once like the server's.
+pub(crate) fn of_init() -> Result<&'static BpfProgram, String> {
+    static FILTER: OnceLock<Result<BpfProgram, String>> = OnceLock::new();
+    let made = FILTER.get_or_init(|| init_filter().map_err(|error| error.to_string()));
+    made.as_ref().map_err(Clone::clone)
+}
+
+/// Whatever else is called is not called by our code: it is the end, not a refusal.
+fn init_filter() -> Result<BpfProgram, BackendError> {
+    let mut rules: Rules = INITS.iter().map(|call| (*call, Vec::new())).collect();
+    let terminate = u64::from(libc::SIGTERM.unsigned_abs());
+    let passes_on = SeccompCondition::new(1, Width::Dword, Is::Eq, terminate)?;
+    rules.insert(libc::SYS_kill, vec![SeccompRule::new(vec![passes_on])?]);
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    let (other, known) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    SeccompFilter::new(rules, other, known, arch)?.try_into()
+}
+
+/// Loads the filter of init.
+pub(crate) fn load_of_init() -> Result<(), String> {
+    let filter = of_init()?;
+    seccompiler::apply_filter(filter).map_err(|error| error.to_string())
 }
 
 /// Kills what calls by x32 numbers, where the kernel has them.

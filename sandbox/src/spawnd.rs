@@ -29,10 +29,13 @@ pub(crate) fn run() -> ! {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         sys::ignore_signal(signal);
     }
+    // The gateway goes before what it starts.
+    sys::usual_priority();
     set_name(SPAWND_NAME);
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
     // Made once here, every init inherits them; a failure is told by the step that needs them.
     seccomp::filters().ok();
+    seccomp::of_init().ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);
     let mut space = wire::space();

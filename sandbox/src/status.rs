@@ -1,12 +1,16 @@
 //! What init tells the gateway over the status pipe: one JSON record per line, each shorter than
 //! `PIPE_BUF`, so that a write is never torn.
 
+use std::io::{self, Cursor, Write};
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an error text kept in a record.
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Bytes of an unfinished record; init never writes that much.
 const LINE_BYTES_MAX: usize = 4096;
+/// Bytes that hold a record of an end.
+const ENDING_BYTES: usize = 64;
 
 /// A step of the plan that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +89,16 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
     line
 }
 
+/// Writes how the server ended. Asks for no memory: init's filter knows no call for that.
+pub(crate) fn write_ending(to: &mut impl Write, record: &Record) -> io::Result<()> {
+    let mut space = [0; ENDING_BYTES];
+    let mut line = Cursor::new(space.as_mut_slice());
+    serde_json::to_writer(&mut line, record)?;
+    line.write_all(b"\n")?;
+    let length = usize::try_from(line.position()).unwrap_or(ENDING_BYTES);
+    to.write_all(space.get(..length).unwrap_or_default())
+}
+
 /// Cuts the bytes of a status pipe into records.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -125,6 +139,19 @@ mod tests {
             let mut decoder = Decoder::default();
             let got: Vec<Record> = bytes.chunks(size).flat_map(|c| decoder.feed(c)).collect();
             assert_eq!(got, records, "cut into {size}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_written_like_any_record() {
+        for record in [
+            Record::Exited(0),
+            Record::Exited(i32::MIN),
+            Record::Signaled(64),
+        ] {
+            let mut line = Vec::new();
+            write_ending(&mut line, &record).unwrap();
+            assert_eq!(line, encode(&record));
         }
     }
 

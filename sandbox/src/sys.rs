@@ -374,6 +374,16 @@ pub(crate) fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// The usual priority, if this process was started with a higher one.
+pub(crate) fn usual_priority() {
+    // SAFETY: no pointers; both calls are about this process.
+    unsafe {
+        if libc::getpriority(libc::PRIO_PROCESS, 0) < 0 {
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        }
+    }
+}
+
 /// Ends the process here and now: no destructors, no exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: always safe; nothing of ours runs afterwards.

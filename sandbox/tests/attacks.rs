@@ -409,7 +409,10 @@ fn rendered() -> String {
     }
     out.push_str(
         "\nA required facility that is missing refuses the start, unless `sandbox.allow_degraded` names \
-         it; under root\nan own uid cannot be given up. `legation doctor` tries each of them.\n",
+         it; under root\nan own uid cannot be given up. `legation doctor` tries each of them.\n\n\
+         With `seccomp`, init (pid 1 of the isolate, which no server reaches) has a filter of its own from the \
+         server's\nexec on: it waits, reads a signal, reaps, passes TERM on, tells how the server ended and \
+         goes; any other system\ncall ends the isolate (`sandbox/src/seccomp.rs`).\n",
     );
     for (kind, rows) in KINDS {
         writeln!(

@@ -1,8 +1,12 @@
 //! What a server sees and inherits.
 
-use sandbox::Facility;
-use sandbox::host::OPENING_BYTES_MAX;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::host::{End, OPENING_BYTES_MAX};
 use sandbox::status::Record;
+use sandbox::{Facility, Profile};
 
 use crate::world::{self, Run, probe, shell};
 use crate::{Outcome, Test};
@@ -20,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("no_descriptor_is_inherited", no_descriptor_is_inherited),
     ("server_is_pid_two", server_is_pid_two),
     ("init_is_out_of_reach", init_is_out_of_reach),
+    ("init_has_a_filter_of_its_own", init_has_a_filter_of_its_own),
     ("walls_of_a_process", walls_of_a_process),
     (
         "workdir_and_signals_are_fresh",
@@ -102,6 +107,55 @@ fn init_is_out_of_reach() -> Outcome {
         matches!(ending, Record::Signaled(libc::SIGTERM) | Record::Exited(3)),
         "{ending:?}"
     );
+    Ok(())
+}
+
+/// What the kernel says of a process of ours: mode and number of its system call filters.
+fn filters_of(pid: i32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let said = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    format!("{} {}", said("Seccomp:"), said("Seccomp_filters:"))
+}
+
+fn init_has_a_filter_of_its_own() -> Outcome {
+    let host = crate::walls::host()?;
+    let home = crate::walls::Home::new();
+    for profile in [Profile::Standard, Profile::Strict] {
+        // With it, init reaps whom nobody waits for, is frozen and goes on, and passes TERM on.
+        let script = "i=0; while [ $i -lt 20 ]; do (sleep 0.01 &); i=$((i+1)); done; sleep 0.5; \
+                      trap 'exit 3' TERM; ls -d /proc/[0-9]* | wc -l; read x; while :; do sleep 0.01; done";
+        let mut run = Run::start(
+            &host,
+            &crate::walls::within(shell(script), profile, &home.path()),
+        );
+        let pid = run.process.pid();
+        world::eventually("init has its filter", || filters_of(pid) == "2 1");
+        // The shell, ls and wc; and init where it is to be seen.
+        let processes: u32 = run.line().parse().unwrap();
+        assert!(processes <= 4, "{processes} in {profile}");
+        let init = Pid::from_raw(pid);
+        kill(init, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        kill(init, Signal::SIGCONT).unwrap();
+        run.write("go\n");
+        run.process.terminate();
+        assert_eq!(run.records(), [Record::Started, Record::Exited(3)]);
+        // How it ended is told by itself, not by the kernel that killed it.
+        assert_eq!(run.wait_gone(), End::Code(0), "{profile}");
+    }
+    let mut run = Run::start(&host, &shell("echo up; read x; exit 0"));
+    assert_eq!(run.line(), "up");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(
+        filters_of(run.process.pid()),
+        "0 0",
+        "profile none has none"
+    );
+    run.stdin = None;
+    assert_eq!(run.records().last(), Some(&Record::Exited(0)));
     Ok(())
 }
 

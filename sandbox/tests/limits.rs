@@ -18,7 +18,49 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_kill_is_no_oom", a_kill_is_no_oom),
     ("cpu_is_bounded_and_counted", cpu_is_bounded_and_counted),
     ("user_limits_can_change", user_limits_can_change),
+    (
+        "the_gateway_s_leaf_goes_first",
+        the_gateway_s_leaf_goes_first,
+    ),
 ];
+
+/// Where the gateway has a leaf of its own (v2), that weighs ten times what the tree of isolates beside it does; the
+/// tree itself weighs what everything else does.
+fn the_gateway_s_leaf_goes_first() -> Outcome {
+    let config = world::config();
+    let installation = config.installation_id.clone();
+    let host = sandbox::Host::start(config).unwrap();
+    let missing = &host.capabilities().missing;
+    if let Some(lack) = missing.iter().find(|m| m.facility == Facility::CgroupCpu) {
+        return Err(lack.to_string());
+    }
+    let mut run = Run::start(&host, &shell("echo up; sleep 1000"));
+    assert_eq!(run.line(), "up");
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let aside = own
+        .lines()
+        .any(|line| line.starts_with("0::") && line.ends_with("/supervisor"));
+    let read = |dir: &std::path::Path, file: &str| {
+        let text = std::fs::read_to_string(dir.join(file)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let mut weighed = 0;
+    for base in world::groups_of(&installation) {
+        for (file, usual) in [("cpu.weight", "100"), ("cpu.shares", "1024")] {
+            let Some(weight) = read(&base, file) else {
+                continue;
+            };
+            assert_eq!(weight, usual, "{}", base.display());
+            weighed += 1;
+            if aside && file == "cpu.weight" {
+                let beside = base.parent().unwrap().join("supervisor");
+                assert_eq!(read(&beside, file).as_deref(), Some("1000"));
+            }
+        }
+    }
+    assert_eq!(weighed, 1);
+    Ok(())
+}
 
 fn fork_bomb_stops_at_the_limit() -> Outcome {
     let host = world::with(&[Facility::CgroupPids])?;

@@ -29,7 +29,7 @@ pub use walls::Walls;
 
 pub(super) use walls::packages_beside;
 
-use self::egress::{Egress, Leave};
+use self::egress::{Egress, Leave, Users};
 use self::run::Born;
 use self::stage::{Phase, Stage};
 use super::launcher::{
@@ -41,6 +41,7 @@ use crate::domain::egress::Rule;
 use crate::domain::egress::site::Site;
 use crate::domain::ids::UserId;
 use crate::domain::limits::KILL_WAIT;
+use crate::domain::login::Login;
 
 /// From the clone to the server's first instruction; a program on a dead network disk takes longer.
 const EXEC_WAIT: Duration = Duration::from_secs(10);
@@ -81,6 +82,8 @@ pub struct Jail {
     walls: Arc<Walls>,
     /// Where profile `none`, which has the host's root, mounts secret files: an empty directory.
     secrets: PathBuf,
+    /// Whose connections go out.
+    users: Arc<Users>,
     /// Cloned by every start while it is on the blocking pool.
     starting: Arc<()>,
 }
@@ -115,6 +118,7 @@ impl Jail {
             secrets: walls::secrets_beside(homes.root())?,
             homes: Arc::new(homes),
             walls: Arc::new(config.walls),
+            users: Arc::default(),
             starting: Arc::new(()),
         })
     }
@@ -139,7 +143,7 @@ impl Jail {
         let secrets = self.secrets(&launch.confinement).to_owned();
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
-        let way_out = Out::of(&launch);
+        let way_out = Out::of(&launch, &self.users);
         let born = start_work(move || {
             let _starting = starting;
             let spec = walls.spec(&homes, &secrets, launch)?;
@@ -198,20 +202,26 @@ struct Out {
     ports: Vec<u16>,
     rules: Vec<Rule>,
     proxy: Option<Site>,
+    proxy_login: Option<Arc<Login>>,
     on_denied: OnDenied,
+    user: Option<UserId>,
+    users: Arc<Users>,
 }
 
 impl Out {
-    fn of(launch: &Launch) -> Option<Self> {
+    fn of(launch: &Launch, users: &Arc<Users>) -> Option<Self> {
         let walls = &launch.confinement;
         (walls.network == Network::Allowlist).then(|| Self {
             ports: walls.ports(),
             rules: walls.hosts.clone(),
             proxy: launch.extra.proxy.clone(),
+            proxy_login: launch.extra.proxy_login.clone(),
             on_denied: launch
                 .on_denied
                 .clone()
                 .unwrap_or_else(|| Arc::new(|_, _| {})),
+            user: launch.user.clone(),
+            users: Arc::clone(users),
         })
     }
 
@@ -219,10 +229,12 @@ impl Out {
         let leave = Leave {
             rules: self.rules,
             proxy: self.proxy,
+            proxy_login: self.proxy_login,
         };
         let doors = door.take();
+        let of = (&*self.users, self.user.as_ref());
         let opened =
-            doors.and_then(|doors| Egress::start(doors, &self.ports, leave, self.on_denied));
+            doors.and_then(|doors| Egress::start(doors, &self.ports, leave, of, self.on_denied));
         opened.map_err(|error| {
             LaunchError::Busy(format!(
                 "the way out of the isolate was not opened: {error}"

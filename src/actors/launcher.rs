@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::domain::confinement::Confinement;
 use crate::domain::egress::site::Site;
 use crate::domain::ids::{IsolateId, UserId};
+use crate::domain::login::Login;
 use crate::domain::mcp::Limits;
 use crate::domain::verdict::OomScope;
 
@@ -98,6 +99,8 @@ pub struct Extra {
     pub trusted: bool,
     /// The proxy that its way out leads over.
     pub proxy: Option<Site>,
+    /// What that asks for.
+    pub proxy_login: Option<Arc<Login>>,
 }
 
 impl fmt::Debug for Launch {

@@ -9,6 +9,8 @@
 mod clear;
 mod install;
 mod job;
+mod lock;
+mod login;
 mod make;
 mod remove;
 mod run;
@@ -16,12 +18,12 @@ mod seal;
 mod shelf;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use secrecy::SecretSlice;
+use secrecy::{SecretSlice, SecretString};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -34,6 +36,7 @@ use crate::domain::ids::McpId;
 use crate::domain::limits::INSTALLS_MAX;
 use crate::domain::mcp::Mcp;
 use crate::domain::package::Package;
+use crate::domain::redact::Redactor;
 
 use job::Job;
 use shelf::Record;
@@ -72,6 +75,17 @@ pub(super) enum State {
     Installed(Arc<Record>),
     /// Not there, and not tried again by itself before its time.
     Failed(Failed),
+}
+
+/// What an installer's run has besides its definition.
+pub(super) struct OfJob {
+    pub(super) extra: Extra,
+    /// Files that only it sees.
+    pub(super) files: BTreeMap<String, SecretSlice<u8>>,
+    /// Variables that are in no definition.
+    pub(super) env: BTreeMap<String, SecretString>,
+    /// Takes them out of what it writes.
+    pub(super) redactor: Option<Arc<Redactor>>,
 }
 
 /// An install that is under way.
@@ -297,7 +311,7 @@ impl Packages {
         let (cell, _) = self.cell(ctx, mcp, package);
         let unsettled = make::Unsettled(&cell);
         let _flight = cell.flight.lock().await;
-        let made = make::make(ctx, mcp, package, &cell).await;
+        let made = make::make(ctx, mcp, package, &cell, None).await;
         match &made {
             Ok(record) => drop(
                 cell.state
@@ -323,23 +337,28 @@ impl Packages {
         let flight = self.flight(mcp);
         drop(cell);
         let _flight = flight.lock().await;
-        let tree = root(ctx).join(mcp.as_str());
+        let (packages, id) = (root(ctx), mcp.clone());
+        let tree = packages.join(mcp.as_str());
         let home = ctx.settings.homes.join(home_owner(mcp));
         let removed = tokio::task::spawn_blocking(move || {
-            shelf::remove(&home).and_then(|()| shelf::remove(&tree))
+            lock::forget(&packages, &id)
+                .and_then(|()| shelf::remove(&home))
+                .and_then(|()| shelf::remove(&tree))
         });
         let removed = removed.await.map_err(|error| error.to_string())?;
         removed.map_err(|error| error.to_string())
     }
 
     /// What an installer's run has besides its definition.
-    pub(super) fn of_job(
-        &self,
-        key: &SlotKey,
-    ) -> Option<(Extra, std::collections::BTreeMap<String, SecretSlice<u8>>)> {
+    pub(super) fn of_job(&self, key: &SlotKey) -> Option<OfJob> {
         let jobs = self.jobs.lock();
         let job = jobs.get(key)?;
-        Some((job.extra.clone(), job.files.clone()))
+        Some(OfJob {
+            extra: job.extra.clone(),
+            files: job.files.clone(),
+            env: job.env.clone(),
+            redactor: job.redactor.clone(),
+        })
     }
 
     /// An installer was not let go somewhere: package managers hide what our proxy tells them.

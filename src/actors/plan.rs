@@ -212,9 +212,13 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     }
     slot.set_tree(extra.tree.clone());
     let mut own = given.secrets;
-    if let Some((of_job, more)) = ctx.packages.of_job(&slot.key) {
-        extra = of_job;
-        own.files.extend(more);
+    let mut redactor = given.redactor;
+    if let Some(job) = ctx.packages.of_job(&slot.key) {
+        extra = job.extra;
+        own.files.extend(job.files);
+        let variables = job.env.iter();
+        all.extend(variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        redactor = redactor.or(job.redactor);
     }
     let launch = Launch {
         isolate: slot.id.clone(),
@@ -225,13 +229,13 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         secrets: own,
         home,
         confinement: slot.mcp.confinement.clone(),
-        on_denied: on_denied(ctx, slot, given.redactor.clone()),
+        on_denied: on_denied(ctx, slot, redactor.clone()),
         limits: slot.limits(),
         user_limits: slot.user_limits,
         opening: Bytes::new(),
         extra,
     };
-    Ok((launch, given.redactor))
+    Ok((launch, redactor))
 }
 
 /// Where what an isolate tried and may not is told: the audit log. A server may put what it was given

@@ -2,18 +2,20 @@
 //!
 //! The kernel holds the sum (the group of all isolates has a limit of its own), but a kernel that is asked
 //! for more than there is kills somebody who is innocent. So no start is made that would come near:
-//! not above the number, not above nine tenths of the budget, not when the host itself has too little left.
-//! Looked at once a second, off the runtime's workers; a call asks two atomics.
+//! not above the number, not above nine tenths of the budget, not when the host itself has too little left, and
+//! not while it waits for memory already ([`super::pressure`]). Looked at once a second, off the runtime's workers;
+//! only a start asks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
-
+use super::pressure::{Pressure, PressureView};
 use crate::config::Config;
 use crate::domain::limits::{
     BUDGET_PERCENT, BUDGET_USABLE_PERCENT, HOST_FREE_BYTES_MIN, HOST_FREE_PERCENT,
+    PRESSURE_FREE_PERCENT,
 };
 
 /// How much room there is.
@@ -22,11 +24,14 @@ pub struct Room {
     isolates_max: usize,
     budget: u64,
     free_min: u64,
+    /// Below this pressure on memory is the host's own.
+    short: u64,
     used: AtomicU64,
     free: AtomicU64,
     refused: AtomicU64,
     /// The disk of the homes.
     pub(super) disk: Disk,
+    pressure: Pressure,
 }
 
 /// Room as it is shown.
@@ -49,6 +54,8 @@ pub struct RoomView {
     pub disk_free_min_bytes: u64,
     /// Isolates that were ended because they filled it.
     pub disk_ended: u64,
+    /// How long tasks of the host wait.
+    pub pressure: PressureView,
     /// Starts that were not made for want of it.
     pub refused: u64,
 }
@@ -73,22 +80,32 @@ impl Room {
         let free_min = isolates
             .host_free_bytes
             .unwrap_or_else(|| percent(host, HOST_FREE_PERCENT).max(HOST_FREE_BYTES_MIN));
-        Self {
+        let room = Self {
             isolates_max: isolates.max,
             budget: budget(config),
             free_min,
+            short: percent(host, PRESSURE_FREE_PERCENT),
             used: AtomicU64::new(0),
-            free: AtomicU64::new(host_memory("MemAvailable").unwrap_or(UNKNOWN)),
+            free: AtomicU64::new(UNKNOWN),
             refused: AtomicU64::new(0),
             disk: Disk::new(isolates.disk_free_bytes),
-        }
+            pressure: Pressure::of(isolates),
+        };
+        room.look(0);
+        room
     }
 
-    /// Looks again: `used` is what the isolates have now. Reads a file.
+    /// Looks again: `used` is what the isolates have now. Reads files.
     pub(super) fn look(&self, used: u64) {
         self.used.store(used, Ordering::Relaxed);
         let free = host_memory("MemAvailable").unwrap_or(UNKNOWN);
         self.free.store(free, Ordering::Relaxed);
+        self.pressure.look(free == UNKNOWN || free < self.short);
+    }
+
+    /// Whether the host waits for memory, so that what is not used had better go.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressure.is_memory_short()
     }
 
     /// Why no other isolate is started beside `running` ones; `None` if it is.
@@ -114,14 +131,10 @@ impl Room {
                 self.free_min >> 20
             )
         } else if self.disk.is_nearly_full() {
-            format!(
-                "the disk of the homes has {} MiB left, and below {} no server is started \
-                 (isolates.disk_free_bytes)",
-                self.disk.free().unwrap_or(0) >> 20,
-                self.disk.free_min() >> 20
-            )
+            let why = self.disk.why_full();
+            format!("the disk of the homes {why}, and meanwhile no server is started")
         } else {
-            return None;
+            self.pressure.refuses()?
         };
         self.refused.fetch_add(1, Ordering::Relaxed);
         Some(why)
@@ -140,6 +153,7 @@ impl Room {
             disk_free_bytes: self.disk.free(),
             disk_free_min_bytes: self.disk.free_min(),
             disk_ended: self.disk.ended(),
+            pressure: self.pressure.view(),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -169,10 +183,12 @@ mod tests {
             isolates_max: 3,
             budget: 1000 << 20,
             free_min: 100 << 20,
+            short: 250 << 20,
             used: AtomicU64::new(0),
             free: AtomicU64::new(500 << 20),
             refused: AtomicU64::new(0),
             disk: Disk::new(None),
+            pressure: Pressure::of(&crate::config::isolates::Isolates::default()),
         }
     }
 

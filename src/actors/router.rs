@@ -338,7 +338,7 @@ async fn installed(package: &mut Option<watch::Receiver<Package>>) -> Option<Fai
 
 /// Stops the isolate that has been idle for the longest, if one was for a while: what only waits must not keep
 /// others out.
-fn make_room(ctx: &Ctx) -> bool {
+pub(super) fn make_room(ctx: &Ctx) -> bool {
     let slots = ctx.slots.pin();
     let idle = slots.values().filter_map(|slot| {
         let handle = slot.ready()?;

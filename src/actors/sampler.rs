@@ -16,6 +16,7 @@ use super::ctx::Ctx;
 use super::disk;
 use super::launcher::{Scope, Usage};
 use super::record::RunRecord;
+use super::router::make_room;
 use super::slot::Slot;
 
 /// When the last sweep was, and whether it is over.
@@ -66,6 +67,9 @@ impl Sampler {
                 ctx.metrics.sweep.record(began.elapsed());
             }
             ctx.room.look(memory_of_all(&ctx));
+            if ctx.room.is_pressed() {
+                make_room(&ctx);
+            }
             disk::look(&ctx);
         }));
     }

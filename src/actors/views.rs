@@ -243,6 +243,9 @@ impl Status {
                 "{changes} changes of kill switches are in the journal and not in the store yet"
             ));
         }
+        if self.room.pressure.unknown {
+            why.push("the host's pressure is not known: legation doctor".to_owned());
+        }
         if self.unowned_processes > 0 {
             why.push(format!("{} unowned processes", self.unowned_processes));
         }

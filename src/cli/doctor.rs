@@ -9,6 +9,7 @@ use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
 use crate::actors::jail::{Facility, Finding, Verdict, Walls, examine};
+use crate::actors::pressure;
 use crate::config::Sources;
 use crate::domain::code::Code;
 
@@ -34,11 +35,13 @@ pub(super) fn run(args: DoctorArgs, data_dir: Option<PathBuf>, mut out: Out) -> 
         text: format!("sandbox.allow_degraded: {unknown}"),
         unreadable: false,
     })?;
-    let found = examine(&Walls::of(&config), &allowed).map_err(|error| CliError::NotStarted {
-        code: Code::SandboxRefused,
-        message: error.to_string(),
-        next: None,
-    })?;
+    let mut found =
+        examine(&Walls::of(&config), &allowed).map_err(|error| CliError::NotStarted {
+            code: Code::SandboxRefused,
+            message: error.to_string(),
+            next: None,
+        })?;
+    found.extend(pressure::finding(&config.isolates));
     out.list(&found, |found, _| table(found), |one| one.facility.clone())?;
     let exit = exit(&found);
     out.say(match exit {

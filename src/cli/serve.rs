@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{self, Facts, KeyShown};
@@ -35,6 +36,9 @@ use crate::domain::limits;
 use datadir::DataDir;
 use doors::HouseDoors;
 use ops::OpsDoor;
+
+/// The priority of the gateway under root: about ten times the weight of the usual one.
+const NICE: i32 = -10;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -60,6 +64,7 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
     logging::start(&config.log)?;
     let data_dir = DataDir::take(&config.server.data_dir)?;
     let jail = jail(&config, data_dir.installation_id()?)?;
+    go_first();
     let clock: Arc<dyn Clock> = Arc::new(HostClock);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -172,6 +177,17 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
         message: error.to_string(),
         next: None,
     })
+}
+
+/// Where the gateway and its isolates want the same core, calls go through the gateway. Before the runtime, whose
+/// threads have it from us, and after the spawner, whose children are not to have it. A priority that
+/// somebody chose stays; without the right to it there is none.
+fn go_first() {
+    if getpriority_process(None).is_ok_and(|nice| nice == 0)
+        && let Err(error) = setpriority_process(None, NICE)
+    {
+        tracing::info!("the gateway has the same priority as its isolates: {error}");
+    }
 }
 
 /// Everything that is there before the tree is.

@@ -126,8 +126,13 @@ fn room(room: &RoomView) -> String {
         }
         _ => String::new(),
     };
+    let pressure = match room.pressure {
+        view if view.shut => ", nothing starts: the host is under PRESSURE",
+        view if view.unknown => ", its pressure is not known",
+        _ => "",
+    };
     format!(
-        "{} of {} for isolates{host}{disk}{refused}",
+        "{} of {} for isolates{host}{disk}{pressure}{refused}",
         size(room.used_bytes),
         size(room.budget_bytes)
     )

@@ -273,6 +273,41 @@ impl Check<'_> {
                 )
             })
             .collect();
+        let logins = [
+            (
+                "install.npm_login_file",
+                &install.npm_login_file,
+                "install.npm_registry",
+                install.npm_registry.is_some(),
+            ),
+            (
+                "install.python_login_file",
+                &install.python_login_file,
+                "install.python_index",
+                install.python_index.is_some(),
+            ),
+            (
+                "install.proxy_login_file",
+                &install.proxy_login_file,
+                "install.proxy",
+                install.proxy.is_some(),
+            ),
+        ];
+        let mut homeless = Vec::new();
+        for (key, file, of, is_set) in logins {
+            let Some(file) = file else { continue };
+            if !is_set {
+                homeless.push((
+                    key,
+                    format!("is set, but there is no {of} that it could be for"),
+                ));
+            } else if !file.is_absolute() {
+                homeless.push((key, format!("`{}` is not an absolute path", file.display())));
+            }
+        }
+        for (key, what) in homeless {
+            self.problem(key, what);
+        }
         if let Some(what) = wrong {
             self.problem("install.hosts", what);
         }

@@ -19,6 +19,13 @@ section! {
         /// Certificates of authorities that the registries' and proxies' are checked against, in PEM. Unset: the
         /// tools' own.
         ca_file: Option<PathBuf> = None, any();
+        /// A file with what `npm_registry` asks for, on one line: a token, or `USER:PASSWORD`. Nobody but its owner may
+        /// read it; read at each install. Installs whose packages run scripts are refused then.
+        npm_login_file: Option<PathBuf> = None, any();
+        /// The same for `python_index`: `USER:PASSWORD`.
+        python_login_file: Option<PathBuf> = None, any();
+        /// The same for `proxy`, said by the gateway itself: `USER:PASSWORD`.
+        proxy_login_file: Option<PathBuf> = None, any();
         /// Hosts that an install reaches besides its registry, written as `mcp add --host` has them. Where
         /// neither a host nor its registry is set: any host of the internet, on port 443.
         hosts: Vec<String> = Vec::new(), any();

@@ -31,6 +31,16 @@ section! {
         /// No isolate is started while the disk of the homes has less left than this, and one that goes on
         /// filling it is ended. Unset: a twentieth of the disk, 2 GiB at most.
         disk_free_bytes: Option<u64> = None, within(0, 1 << 50);
+        /// No isolate is started while everything on the host that has work waited for memory for this share of the
+        /// last ten seconds (PSI `full`), until it is a quarter less; while the host has a quarter of its memory
+        /// left, it does not count. Idle isolates are stopped meanwhile. 0: not looked at.
+        memory_pressure_full_percent: u32 = limits::PRESSURE_MEMORY_FULL_PERCENT, within(0, 100);
+        /// The same for anything that waited for memory (PSI `some`).
+        memory_pressure_some_percent: u32 = limits::PRESSURE_MEMORY_SOME_PERCENT, within(0, 100);
+        /// The same for anything that waited for a core, which isolates at their own limit do as well. 0: not looked at.
+        cpu_pressure_percent: u32 = 0, within(0, 100);
+        /// The same for everything that waited for a disk (PSI `full`). 0: not looked at.
+        io_pressure_percent: u32 = 0, within(0, 100);
         /// Isolates of one user.
         per_user_max: usize = limits::ISOLATES_PER_USER_MAX, within(1, 1_000);
         /// Memory of all isolates of one user.

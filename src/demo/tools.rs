@@ -3,6 +3,7 @@
 mod memory;
 mod network;
 mod process;
+mod siege;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -127,10 +128,26 @@ pub(super) static TOOLS: &[Tool] = &[
     Tool {
         name: "reach",
         description: "Connect to a host, directly or through the proxy of its environment, say something, and tell what came back.",
-        schema: r#"{"type":"object","properties":{"host":{"type":"string"},"port":{"type":"integer","minimum":1,"maximum":65535},"say":{"type":"string","description":"Sent as it is."},"hex":{"type":"boolean","description":"`say` is hexadecimal."},"proxy":{"type":"boolean","description":"Ask the proxy of HTTPS_PROXY for a tunnel first."}},"required":["host","port"],"additionalProperties":false}"#,
+        schema: r#"{"type":"object","properties":{"host":{"type":"string"},"port":{"type":"integer","minimum":1,"maximum":65535},"say":{"type":"string","description":"Sent as it is."},"hex":{"type":"boolean","description":"`say` is hexadecimal."},"proxy":{"type":"boolean","description":"Ask the proxy of HTTPS_PROXY for a tunnel first."},"drip_ms":{"type":"integer","minimum":1,"description":"After `say`, one byte more at this interval until something comes back."}},"required":["host","port"],"additionalProperties":false}"#,
         repeatable: false,
         slow: true,
         run: network::reach,
+    },
+    Tool {
+        name: "bomb",
+        description: "Spin on every core, fork until the kernel refuses and go on, and take this much more memory each second, all at once, until this process is ended.",
+        schema: r#"{"type":"object","properties":{"mib_per_second":{"type":"integer","minimum":1,"maximum":1048576}},"required":["mib_per_second"],"additionalProperties":false}"#,
+        repeatable: false,
+        slow: true,
+        run: siege::bomb,
+    },
+    Tool {
+        name: "besiege",
+        description: "Connect to the proxy of the environment this often, hold as many connections as may be, and drip an endless request into each, byte by byte, for some seconds; tell how many were made, held and cut.",
+        schema: r#"{"type":"object","properties":{"connections":{"type":"integer","minimum":1,"maximum":1000000},"seconds":{"type":"integer","minimum":0,"maximum":3600}},"required":["connections","seconds"],"additionalProperties":false}"#,
+        repeatable: false,
+        slow: true,
+        run: siege::besiege,
     },
     Tool {
         name: "crash",

@@ -108,6 +108,8 @@ pub const EGRESS_PROXY_PORT: u16 = 3128;
 pub const EGRESS_HOST_BYTES_MAX: usize = 253;
 /// Connections out of one isolate at once; more wait in the kernel's line.
 pub const EGRESS_CONNECTIONS_MAX: usize = 64;
+/// Connections out of all isolates of one user at once; more wait in the same line.
+pub const EGRESS_CONNECTIONS_USER_MAX: usize = 256;
 /// Connections out of all isolates at once.
 pub const EGRESS_CONNECTIONS_ALL_MAX: usize = 4096;
 /// Bytes of the two buffers of one connection, each.

@@ -3,6 +3,7 @@
 //! `npx` and `uvx` download what they run. Read as what they mean, they are an install, which is made
 //! once and without anybody's secrets, and a run of what was installed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -77,6 +78,10 @@ pub struct Order {
     pub python: Option<PathBuf>,
     /// Whether the packages' own programs run.
     pub scripts: bool,
+    /// What was resolved before, by the names of the files: then exactly that is installed. Empty: the newest
+    /// versions that the packages allow.
+    #[serde(default)]
+    pub locked: BTreeMap<String, String>,
 }
 
 /// What it says when that is done. It ran what others wrote, so all of this is a claim.

@@ -7,9 +7,10 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failure, tool};
+use super::{Failure, lay, tool};
 use crate::domain::package::{Done, Order, TREE};
 
+const PROJECT: &str = "package.json";
 const LOCK: &str = "package-lock.json";
 const MODULES: &str = "node_modules";
 
@@ -21,23 +22,28 @@ struct Lock {
 pub(super) fn install(order: &Order) -> Result<Done, Failure> {
     let tree = PathBuf::from(TREE);
     fs::create_dir(&tree).map_err(|error| Failure::io("cannot make the tree", &error))?;
-    let project = "{\"private\": true}\n";
-    fs::write(tree.join("package.json"), project)
-        .map_err(|error| Failure::io("cannot write package.json", &error))?;
+    let locked = lay(order, &tree, &[PROJECT, LOCK])?;
+    if !locked {
+        let project = "{\"private\": true}\n";
+        fs::write(tree.join(PROJECT), project)
+            .map_err(|error| Failure::io("cannot write package.json", &error))?;
+    }
+    // `ci` takes what the lock file says, and nothing whose content is another.
+    let (verb, words) = match locked {
+        true => ("ci", &[][..]),
+        false => ("install", &["--save-exact"][..]),
+    };
     let mut npm = Command::new(&order.program);
     npm.current_dir(&tree)
-        .args([
-            "install",
-            "--save-exact",
-            "--omit=dev",
-            "--no-audit",
-            "--no-fund",
-        ])
+        .arg(verb)
+        .args(words)
+        .args(["--omit=dev", "--no-audit", "--no-fund"])
         .args(["--no-progress", "--loglevel=http", "--no-update-notifier"])
-        .arg(format!("--ignore-scripts={}", !order.scripts))
-        .arg("--")
-        .args(&order.specs);
-    tool::run("npm install", &mut npm, "")?;
+        .arg(format!("--ignore-scripts={}", !order.scripts));
+    if !locked {
+        npm.arg("--").args(&order.specs);
+    }
+    tool::run(&format!("npm {verb}"), &mut npm, "")?;
     let name = name_of(order)?;
     let lock: Lock = read(&tree.join(LOCK))?;
     let main = lock.packages.get(&format!("{MODULES}/{name}"));
@@ -198,6 +204,7 @@ mod tests {
                 command: None,
                 python: None,
                 scripts: false,
+                locked: std::collections::BTreeMap::new(),
             };
             assert_eq!(name_of(&order), Ok(name));
         }

@@ -6,7 +6,7 @@ use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Failure, tool};
+use super::{Failure, lay, tool};
 use crate::domain::package::{Done, Order, TREE, VENV};
 
 const LOCK: &str = "requirements.lock";
@@ -33,7 +33,9 @@ pub(super) fn install(order: &Order) -> Result<Done, Failure> {
         .arg("--output-file")
         .arg(&lock)
         .arg("-");
-    tool::run("uv pip compile", &mut compile, &order.specs.join("\n"))?;
+    if !lay(order, &tree, &[LOCK])? {
+        tool::run("uv pip compile", &mut compile, &order.specs.join("\n"))?;
+    }
     let mut make = uv();
     make.args(["venv", "--relocatable", "--python"])
         .arg(python)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A registry of npm and an index of Python packages on loopback, of what is installed here.
 
-    registry.py NODE_MODULES WHEELS [MORE]
+    registry.py NODE_MODULES WHEELS [MORE [AUTHORIZATION...]]
 
 NODE_MODULES is a directory of installed npm packages, WHEELS one of wheels, MORE one of further npm
-packages, looked at anew with each request. Prints the port, and every request to stderr.
+packages, looked at anew with each request. Where there is an AUTHORIZATION, a request without one of them is
+refused. Prints the port, and every request to stderr.
 """
 
 import base64
@@ -20,6 +21,7 @@ from pathlib import Path
 
 MODULES, WHEELS = Path(sys.argv[1]), Path(sys.argv[2])
 MORE = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+LOGINS = sys.argv[4:]
 
 
 def packages(top):
@@ -72,6 +74,8 @@ class Registry(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if LOGINS and self.headers.get("Authorization") not in LOGINS:
+            return self.say(b'{"error": "who are you?"}', 401, "application/json")
         path = urllib.parse.unquote(self.path.split("?")[0]).strip("/")
         if path.startswith("simple/"):
             return self.index(path.removeprefix("simple/").strip("/"))

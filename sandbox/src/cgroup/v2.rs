@@ -51,6 +51,19 @@ pub(super) fn enable_in_own(dir: &Path, controller: &str) -> Result<(), CgroupEr
     }
 }
 
+/// What the gateway weighs beside the usual 100 of its isolates.
+const WEIGHT: &str = "1000";
+
+/// Gives the leaf that this process is in its weight, if it is the `supervisor` of this group. A leaf that is not
+/// ours to write keeps what its owner gave it.
+pub(super) fn go_first(above: &Path) {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text::own_path(&own, None).unwrap_or_default();
+    if own.file_name().is_some_and(|name| name == SUPERVISOR) {
+        write(&above.join(SUPERVISOR).join("cpu.weight"), WEIGHT).ok();
+    }
+}
+
 /// The group under which ours belongs: our own, or the one above it if we are in its
 /// `supervisor` already (systemd's `DelegateSubgroup`, or an earlier start).
 pub(super) fn base_of(own: &Path) -> &Path {

@@ -34,8 +34,8 @@ fn run(program: &[sock_filter], data: &[u8]) -> u32 {
     }
 }
 
-/// The kernel takes the strictest answer of all filters.
-fn answer(arch: u32, call: i64, args: [u64; 3]) -> u32 {
+/// A `seccomp_data`.
+fn data(arch: u32, call: i64, args: [u64; 3]) -> Vec<u8> {
     let mut data = Vec::new();
     data.extend(u32::try_from(call).unwrap().to_le_bytes());
     data.extend(arch.to_le_bytes());
@@ -43,6 +43,12 @@ fn answer(arch: u32, call: i64, args: [u64; 3]) -> u32 {
     for index in 0..6 {
         data.extend(args.get(index).copied().unwrap_or(0).to_le_bytes());
     }
+    data
+}
+
+/// The kernel takes the strictest answer of all filters.
+fn answer(arch: u32, call: i64, args: [u64; 3]) -> u32 {
+    let data = data(arch, call, args);
     let answers = filters().unwrap().0.iter().map(|filter| run(filter, &data));
     // KILL_PROCESS is negative and the strictest, as in the kernel.
     answers.min_by_key(|answer| answer.cast_signed()).unwrap()
@@ -127,6 +133,47 @@ fn what_no_server_needs_is_refused() {
         );
     }
     assert_eq!(native(libc::SYS_clone3, [0; 3]), errno(libc::ENOSYS));
+}
+
+/// What the kernel would answer init.
+fn inits(arch: u32, call: i64, args: [u64; 3]) -> u32 {
+    run(of_init().unwrap(), &data(arch, call, args))
+}
+
+#[test]
+fn init_does_what_its_loop_does_and_nothing_else() {
+    let terminate = u64::from(libc::SIGTERM.unsigned_abs());
+    for call in INITS {
+        assert_eq!(inits(ARCH, *call, [7; 3]), ALLOW, "call {call}");
+    }
+    assert_eq!(inits(ARCH, libc::SYS_kill, [7, terminate, 0]), ALLOW);
+    let group = (-2i64).cast_unsigned();
+    assert_eq!(inits(ARCH, libc::SYS_kill, [group, terminate, 0]), ALLOW);
+    for signal in (0..=64).filter(|signal| *signal != terminate) {
+        assert_eq!(
+            inits(ARCH, libc::SYS_kill, [7, signal, 0]),
+            KILL,
+            "{signal}"
+        );
+    }
+    // All numbers there are, and those of the other calling convention.
+    let others = (0..=600).filter(|call| !INITS.contains(call) && *call != libc::SYS_kill);
+    for call in others {
+        assert_eq!(inits(ARCH, call, [0; 3]), KILL, "call {call}");
+        assert_eq!(
+            inits(ARCH, i64::from(X32) + call, [0; 3]),
+            KILL,
+            "x32 {call}"
+        );
+    }
+    for call in INITS {
+        assert_eq!(
+            inits(ARCH, i64::from(X32) + call, [0; 3]),
+            KILL,
+            "x32 {call}"
+        );
+        assert_eq!(inits(0x4000_0003, *call, [0; 3]), KILL, "i386 {call}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod connection;
 mod names;
+mod places;
 mod reach;
 
 use std::io;
@@ -24,15 +25,14 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::actors::launcher::{EgressCount, OnDenied};
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Rule, Wanted};
-use crate::domain::limits::{
-    ACCEPT_RETRY, EGRESS_CONNECTIONS_ALL_MAX, EGRESS_CONNECTIONS_MAX, EGRESS_DENIALS_TOLD,
-    EGRESS_LOOKUPS_MAX,
-};
+use crate::domain::ids::UserId;
+use crate::domain::limits::{ACCEPT_RETRY, EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MAX};
+use crate::domain::login::Login;
 
 use names::Names;
+use places::Places;
 
-/// Connections out of all isolates.
-static ALL: Semaphore = Semaphore::const_new(EGRESS_CONNECTIONS_ALL_MAX);
+pub(super) use places::Users;
 
 /// The way out of one run; dropping it closes it.
 #[derive(Debug)]
@@ -48,13 +48,15 @@ pub(super) struct Leave {
     pub(super) rules: Vec<Rule>,
     /// The operator's proxy, if everything goes over one.
     pub(super) proxy: Option<Site>,
+    /// What that asks for.
+    pub(super) proxy_login: Option<Arc<Login>>,
 }
 
 /// What all tasks of one run know.
 struct Shared {
     leave: Leave,
     names: Names,
-    slots: Arc<Semaphore>,
+    places: Places,
     lookups: Arc<Semaphore>,
     on_denied: OnDenied,
     connections: AtomicU64,
@@ -79,17 +81,18 @@ enum Way {
 }
 
 impl Egress {
-    /// Serves the listeners of a run; `ports` in their order. Needs the runtime's context.
+    /// Serves the listeners of a run of this user; `ports` in their order. Needs the runtime's context.
     pub(super) fn start(
         doors: Doors,
         ports: &[u16],
         leave: Leave,
+        (users, user): (&Users, Option<&UserId>),
         on_denied: OnDenied,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             leave,
             names: Names::default(),
-            slots: Arc::new(Semaphore::new(EGRESS_CONNECTIONS_MAX)),
+            places: users.places(user),
             lookups: Arc::new(Semaphore::new(EGRESS_LOOKUPS_MAX)),
             on_denied,
             connections: AtomicU64::new(0),
@@ -120,8 +123,7 @@ impl Egress {
     pub(super) fn count(&self) -> EgressCount {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EgressCount {
-            open: EGRESS_CONNECTIONS_MAX.saturating_sub(self.shared.slots.available_permits())
-                as u64,
+            open: self.shared.places.taken(),
             connections: of(&self.shared.connections),
             sent_bytes: of(&self.shared.sent),
             received_bytes: of(&self.shared.received),
@@ -159,11 +161,8 @@ async fn listen(listener: TcpListener, way: Way, shared: Arc<Shared>) {
             continue;
         };
         while open.try_join_next().is_some() {}
-        // Never closed. Who waits here waits in the isolate's own line.
-        let Ok(slot) = Arc::clone(&shared.slots).acquire_owned().await else {
-            return;
-        };
-        let Ok(of_all) = ALL.try_acquire() else {
+        // Who waits here waits in the isolate's own line.
+        let Ok(place) = shared.places.take().await else {
             shared.deny("any host", "too many connections of all isolates are open");
             continue;
         };
@@ -171,7 +170,7 @@ async fn listen(listener: TcpListener, way: Way, shared: Arc<Shared>) {
         open.spawn(async move {
             shared.connections.fetch_add(1, Ordering::Relaxed);
             connection::run(client, way, &shared).await;
-            drop((slot, of_all));
+            drop(place);
         });
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::job::Job;
+use super::lock::{self, Kept};
 use super::shelf::{self, Delivery, Record};
 use super::{CHANGED, Failed, Kind};
 use crate::actors::clock::id_bits;
@@ -19,7 +20,7 @@ use crate::actors::isolate::IsolateMsg;
 use crate::actors::plan;
 use crate::actors::slot::{Slot, SlotKey, SlotState};
 use crate::actors::start_work::start_work;
-use crate::domain::ids::IsolateId;
+use crate::domain::ids::{IsolateId, McpId};
 use crate::domain::limits::START_DEADLINE;
 use crate::domain::mcp::Mcp;
 use crate::domain::package::{Done, INSTALL, Package, TREE};
@@ -35,18 +36,22 @@ const REGISTRIES: &str = "A registry of yours is set with install.npm_registry o
 const TEXT_CHARS_MAX: usize = 512;
 const WHY_CHARS_MAX: usize = 2048;
 
-/// Installs a package. The slot it runs in is told first, for whoever looks.
+/// Installs a package: the newest that it allows, or what was resolved before. The slot it runs in is told first, for whoever looks.
 pub(super) async fn install(
     ctx: &Arc<Ctx>,
     mcp: &Arc<Mcp>,
     package: &Package,
+    kept: Option<Kept>,
     told: impl Fn(&Arc<Slot>),
 ) -> Result<Record, Failed> {
     let since = std::time::Instant::now();
     let failed = |why: String| Failed::new(Kind::Failed, why);
     let (looking, of, what) = (Arc::clone(ctx), Arc::clone(mcp), package.clone());
     let job = start_work(move || Job::new(&looking, &of, &what)).await;
-    let job = job.and_then(|job| job).map_err(failed)?;
+    let mut job = job.and_then(|job| job).map_err(failed)?;
+    let redactor = job.redactor.clone();
+    let lock_sha256 = kept.as_ref().map(|kept| kept.lock_sha256.clone());
+    job.order.locked = kept.map(|kept| kept.files).unwrap_or_default();
     let python = job.order.python.clone();
     let order = serde_json::to_vec(&job.order).map_err(|error| failed(error.to_string()))?;
     let slot = slot(ctx, mcp, &job);
@@ -75,7 +80,7 @@ pub(super) async fn install(
     }
     ctx.slots.pin().remove(&slot.key);
     // Nobody writes to the tree any more.
-    let record = match worked {
+    let mut record = match worked {
         Ok(done) => {
             let delivery = Delivery {
                 key: package.key(&mcp.install),
@@ -83,6 +88,7 @@ pub(super) async fn install(
                 done,
                 python,
                 scripts: mcp.install.scripts,
+                lock_sha256: lock_sha256.clone(),
                 installed_at: ctx.wall_ms(),
                 since,
             };
@@ -95,6 +101,20 @@ pub(super) async fn install(
             Err(failed)
         }
     };
+    // Package managers may say what they were let in with.
+    if let (Err(failed), Some(redactor)) = (&mut record, redactor) {
+        failed.why = redactor.redact_text(&failed.why);
+    }
+    if let (Err(failed), Some(_)) = (&mut record, &lock_sha256)
+        && failed.kind == Kind::Failed
+    {
+        let _ = write!(
+            failed.why,
+            ". It was to be what was installed before, by its lock file; `legation mcp install {} \
+             --again` takes the newest",
+            mcp.name
+        );
+    }
     if let Err(error) = clear(&home).await {
         tracing::warn!(mcp.name = %mcp.name, "what the installer left stays: {error}");
     }
@@ -140,6 +160,9 @@ async fn keep(
         let stop = || unwanted(&asked, &slot, &key, until);
         let used = || super::clear::used(&asked);
         let put = shelf::put(&root, &id, &tree, delivery, &stop, &used);
+        if let Ok(record) = &put {
+            keep_lock(&root, &id, record);
+        }
         put.map_err(|error| {
             let kind = match unwanted(&asked, &slot, &key, until) {
                 Some(_) if asked.is_stopping() || asked.denies(&slot).is_some() => Kind::Stopped,
@@ -150,6 +173,13 @@ async fn keep(
     });
     let broken = |error: tokio::task::JoinError| Failed::new(Kind::Failed, error.to_string());
     kept.await.map_err(broken)?
+}
+
+/// Keeps what was resolved. Without it a tree that is lost is installed again with the newest versions. Blocks.
+pub(super) fn keep_lock(root: &Path, mcp: &McpId, record: &Record) {
+    if let Err(error) = lock::keep(root, mcp, record) {
+        tracing::warn!(mcp.id = %mcp, "the lock file of what is installed is not kept: {error}");
+    }
 }
 
 /// Why a tree is not to be taken over, if it is not.

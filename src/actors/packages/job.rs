@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use secrecy::SecretSlice;
+use secrecy::{SecretSlice, SecretString};
 
 use super::super::ctx::Ctx;
 use super::super::launcher::Extra;
 use super::super::plan::find_program;
 use super::super::sync::Mutex;
+use super::login::{Logins, NPMRC};
 use crate::config::install::Install as Settings;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::credential::CredentialSlots;
@@ -20,6 +22,7 @@ use crate::domain::egress::site::Site;
 use crate::domain::limits::INSTALL_MEMORY_BYTES;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::package::{Install, Manager, Order, Package, Step};
+use crate::domain::redact::Redactor;
 use crate::domain::talk::Talk;
 
 /// The file of the operator's authorities, beneath the secrets of an install.
@@ -41,6 +44,10 @@ pub(super) struct Job {
     pub(super) extra: Extra,
     /// Files that only it sees.
     pub(super) files: BTreeMap<String, SecretSlice<u8>>,
+    /// Variables that are in no definition.
+    pub(super) env: BTreeMap<String, SecretString>,
+    /// Takes what it is let in with out of what is written.
+    pub(super) redactor: Option<Arc<Redactor>>,
     /// The first host it was not let go to, and why.
     pub(super) denied: Mutex<Option<String>>,
 }
@@ -65,7 +72,14 @@ impl Job {
                 (Some(python.clone()), vec![program.clone(), python])
             }
         };
-        let mut files = BTreeMap::new();
+        let logins = Logins::read(settings, manager)?;
+        if mcp.install.scripts && logins.is_inside() {
+            // Theirs is all that the installer's isolate holds.
+            let why = "its packages' own programs are to run during the install (--install-scripts), which would \
+                       have them read what the registry is opened with";
+            return Err(why.to_owned());
+        }
+        let mut files = logins.files;
         if let Some(file) = &settings.ca_file {
             files.insert(CA_FILE.to_owned(), read(file)?.into());
         }
@@ -95,7 +109,7 @@ impl Job {
                 program: Program {
                     command: executable.display().to_string(),
                     args: vec!["installer".to_owned()],
-                    env: variables(settings, manager),
+                    env: variables(settings, manager, files.contains_key(NPMRC)),
                 },
                 limits: Limits {
                     memory_bytes: INSTALL_MEMORY_BYTES,
@@ -126,14 +140,18 @@ impl Job {
                 command: package.command.clone(),
                 python,
                 scripts: mcp.install.scripts,
+                locked: BTreeMap::new(),
             },
             extra: Extra {
                 programs,
                 tree: None,
                 trusted: true,
                 proxy: settings.proxy.clone(),
+                proxy_login: logins.proxy,
             },
             files,
+            env: logins.env,
+            redactor: logins.redactor,
             denied: Mutex::default(),
         })
     }
@@ -158,7 +176,7 @@ fn hosts(settings: &Settings, manager: Manager) -> Vec<Rule> {
 }
 
 /// The environment of the package manager. `{home}` and `{secrets}` are filled in as everywhere.
-fn variables(settings: &Settings, manager: Manager) -> BTreeMap<String, String> {
+fn variables(settings: &Settings, manager: Manager, has_npmrc: bool) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut set = |name: &str, value: &str| all.insert(name.to_owned(), value.to_owned());
     let ca_file = format!("{{secrets}}/{CA_FILE}");
@@ -166,7 +184,11 @@ fn variables(settings: &Settings, manager: Manager) -> BTreeMap<String, String> 
     match manager {
         Manager::Npm => {
             set("npm_config_cache", "{home}/cache");
-            set("npm_config_userconfig", "{home}/npmrc");
+            let own = match has_npmrc {
+                true => "{secrets}/npmrc",
+                false => "{home}/npmrc",
+            };
+            set("npm_config_userconfig", own);
             if let Some(file) = ca_file {
                 set("npm_config_cafile", file);
                 set("NODE_EXTRA_CA_CERTS", file);

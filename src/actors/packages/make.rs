@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::install;
+use super::lock::{self, Kept};
 use super::shelf::{self, Record};
 use super::{CHANGED, Cell, Failed, Kind, State, root};
 use crate::actors::audit::Entry;
@@ -25,19 +26,29 @@ pub(super) async fn settle(
 ) {
     let unsettled = Unsettled(cell);
     let _flight = cell.flight.lock().await;
-    let (dir, id) = (root(ctx), mcp.id.clone());
-    let found = tokio::task::spawn_blocking(move || shelf::load(&dir, &id)).await;
-    let found = match found {
-        Ok(Ok(found)) => found.filter(|record| record.key == cell.key),
+    let (dir, id, key) = (root(ctx), mcp.id.clone(), cell.key.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        let found = shelf::load(&dir, &id)?.filter(|record| record.key == key);
+        Ok::<_, std::io::Error>(match found {
+            Some(record) => {
+                // Of before lock files were kept.
+                install::keep_lock(&dir, &id, &record);
+                (Some(record), None)
+            }
+            None => (None, lock::find(&dir, &id, &key)?),
+        })
+    });
+    let (found, kept) = match found.await {
+        Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::warn!(mcp.name = %mcp.name, "what is installed is not known, so it is installed anew: {error}");
-            None
+            (None, None)
         }
-        Err(_) => None,
+        Err(_) => (None, None),
     };
     let state = match found {
         Some(record) => State::Installed(Arc::new(record)),
-        None => match make(ctx, mcp, package, cell).await {
+        None => match make(ctx, mcp, package, cell, kept).await {
             Ok(record) => State::Installed(record),
             Err(mut failed) => {
                 if failed.kind != Kind::Stopped {
@@ -75,6 +86,7 @@ pub(super) async fn make(
     mcp: &Arc<Mcp>,
     package: &Package,
     cell: &Cell,
+    kept: Option<Kept>,
 ) -> Result<Arc<Record>, Failed> {
     let since = Instant::now();
     // Never closed.
@@ -82,7 +94,7 @@ pub(super) async fn make(
     let made = match refused(ctx, mcp, &cell.key) {
         Some((kind, why)) => Err(Failed::new(kind, why)),
         None => {
-            install::install(ctx, mcp, package, |slot| {
+            install::install(ctx, mcp, package, kept, |slot| {
                 cell.state.send_if_modified(|state| match state {
                     State::Installing(progress) => {
                         progress.slot = Some(Arc::clone(slot));

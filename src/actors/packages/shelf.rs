@@ -83,6 +83,8 @@ pub(super) struct Delivery {
     /// The host's Python, for uv.
     pub(super) python: Option<PathBuf>,
     pub(super) scripts: bool,
+    /// The lock file it was to be installed by, if it was.
+    pub(super) lock_sha256: Option<String>,
     pub(super) installed_at: Millis,
     /// Since when it is made.
     pub(super) since: Instant,
@@ -157,6 +159,14 @@ fn taken(
 ) -> io::Result<Record> {
     let sealed = seal::copy(from, fresh, stop)?;
     let lock = lock_digest(fresh, &delivery.done.lock)?;
+    if delivery
+        .lock_sha256
+        .as_ref()
+        .is_some_and(|wanted| *wanted != lock)
+    {
+        let what = "it is not what its lock file says";
+        return Err(io::Error::other(what));
+    }
     let runner = runner(fresh, &delivery)?;
     let Sealed {
         digest,
@@ -382,6 +392,7 @@ mod tests {
                 done,
                 python: None,
                 scripts: false,
+                lock_sha256: None,
                 installed_at: self.at.replace(self.at.get() + 1),
                 since: Instant::now(),
             };
@@ -497,6 +508,7 @@ mod tests {
             done,
             python: None,
             scripts: false,
+            lock_sha256: None,
             installed_at: 1,
             since: Instant::now(),
         };

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::domain::account::Millis;
 use crate::domain::audit::Category;
 use crate::domain::kill::{Kind, Scope};
+use crate::domain::pressure::Share;
 use crate::storage::stats::{Class, ClassNumbers};
 use crate::telemetry::metrics::families as f;
-use crate::telemetry::metrics::labels::{Connection, Labelled};
+use crate::telemetry::metrics::labels::{Connection, Labelled, Resource};
 use crate::telemetry::metrics::page::Page;
 
 use super::super::audit::SyncTimes;
@@ -107,6 +108,22 @@ fn room(ctx: &Ctx) {
     metrics.set(&f::ROOM_DISK_FREE, &[], disk);
     metrics.counted(&f::ROOM_DISK_ENDED, &[], room.disk_ended);
     metrics.counted(&f::ROOM_REFUSED, &[], room.refused);
+    let pressure = room.pressure;
+    for (resource, psi) in [
+        (Resource::Cpu, pressure.cpu),
+        (Resource::Memory, pressure.memory),
+        (Resource::Io, pressure.io),
+    ] {
+        let shares = psi.map(|psi| [psi.some, psi.full].map(Share::ratio));
+        for (kind, share) in ["some", "full"]
+            .into_iter()
+            .zip(shares.unwrap_or([f64::NAN; 2]))
+        {
+            let labels = [(Resource::NAME, resource.as_str()), ("kind", kind)];
+            metrics.set(&f::HOST_PRESSURE, &labels, share);
+        }
+    }
+    metrics.set(&f::HOST_PRESSED, &[], flag(pressure.shut));
 }
 
 fn audit(ctx: &Ctx) -> SyncTimes {

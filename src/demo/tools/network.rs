@@ -13,6 +13,8 @@ use crate::demo::wire::Fault;
 
 /// How long each step may take.
 const STEP: Duration = Duration::from_secs(5);
+/// Bytes that are dripped at most.
+const DRIPS_MAX: u32 = 1000;
 /// Bytes of an answer that are told.
 const TOLD_BYTES: u64 = 4096;
 
@@ -27,6 +29,7 @@ struct Reach {
     hex: bool,
     #[serde(default)]
     proxy: bool,
+    drip_ms: Option<u64>,
 }
 
 pub(super) fn reach(_: &Context, raw: &RawValue) -> Result<Outcome, Fault> {
@@ -57,6 +60,9 @@ fn attempt(wanted: &Reach) -> Result<Attempt, (&'static str, io::Error)> {
         .set_read_timeout(Some(STEP))
         .and_then(|()| stream.write_all(&said(wanted)))
         .and_then(|()| {
+            if let Some(pause) = wanted.drip_ms {
+                drip(&mut stream, Duration::from_millis(pause.max(1)))?;
+            }
             let mut answer = Vec::new();
             let read = (&mut stream).take(TOLD_BYTES).read_to_end(&mut answer);
             match read {
@@ -68,6 +74,20 @@ fn attempt(wanted: &Reach) -> Result<Attempt, (&'static str, io::Error)> {
     talked
         .map(|answer| (address, answer))
         .map_err(|e| ("talk", e))
+}
+
+/// A byte more each time, until the other end answers or is gone.
+fn drip(stream: &mut TcpStream, pause: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(pause))?;
+    for _ in 0..DRIPS_MAX {
+        stream.write_all(&[0])?;
+        match stream.peek(&mut [0]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => {}
+            other => return other.map(|_| ()),
+        }
+    }
+    Ok(())
 }
 
 fn said(wanted: &Reach) -> Vec<u8> {

@@ -51,6 +51,24 @@ impl Site {
         rest.is_some_and(|rest| !rest.trim_end_matches('/').contains('/'))
     }
 
+    /// Host, port and path with a slash at the end, as npm names a registry in its configuration: the host in small
+    /// letters, the port if it is not the usual one.
+    #[must_use]
+    pub fn without_scheme(&self) -> String {
+        let (usual, rest) = match self.url.strip_prefix("https://") {
+            Some(rest) => (":443", rest),
+            None => (":80", self.url.strip_prefix("http://").unwrap_or(&self.url)),
+        };
+        let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let place = place.to_ascii_lowercase();
+        let place = place.strip_suffix(usual).unwrap_or(&place);
+        let path = path.trim_end_matches('/');
+        match path {
+            "" => format!("{place}/"),
+            path => format!("{place}/{path}/"),
+        }
+    }
+
     /// What lets an isolate go there, wherever it is: the operator named it.
     #[must_use]
     pub fn rule(&self) -> Rule {

@@ -16,6 +16,8 @@ pub const PACKAGE_BYTES_MAX: u64 = 4 << 30;
 pub const PACKAGE_ENTRIES_MAX: u64 = 400_000;
 /// Directories in each other in it.
 pub const PACKAGE_DEPTH_MAX: usize = 128;
+/// Bytes of a lock file that is kept, so that what is lost is installed again as it was.
+pub const PACKAGE_LOCK_BYTES_MAX: u64 = 4 << 20;
 /// Packages that one command line names.
 pub const PACKAGE_SPECS_MAX: usize = 16;
 /// Bytes of the name of a package with its version.

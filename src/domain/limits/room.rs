@@ -10,6 +10,12 @@ pub const BUDGET_USABLE_PERCENT: u64 = 90;
 pub const HOST_FREE_PERCENT: u64 = 5;
 /// The same, at least.
 pub const HOST_FREE_BYTES_MIN: u64 = 128 << 20;
+/// Pressure on memory counts while the host has less than this of its memory left: above it, a limit of an isolate's is what it waits for.
+pub const PRESSURE_FREE_PERCENT: u64 = 25;
+/// From this share of time on in which everything waits for memory, none is started.
+pub const PRESSURE_MEMORY_FULL_PERCENT: u32 = 20;
+/// The same for something that waits.
+pub const PRESSURE_MEMORY_SOME_PERCENT: u32 = 60;
 /// Of the disk of the homes, what must be left where `isolates.disk_free_bytes` says nothing.
 pub const DISK_FREE_PERCENT: u64 = 5;
 /// The same, at most.

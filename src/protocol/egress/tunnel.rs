@@ -63,10 +63,13 @@ pub fn look(bytes: &[u8]) -> Head {
     }
 }
 
-/// The request for a tunnel to there, of a proxy of somebody else.
+/// The request for a tunnel to there, of a proxy of somebody else; `login` is what it asks for, as a header has it.
 #[must_use]
-pub fn request(host: &str, port: u16) -> Vec<u8> {
-    format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").into_bytes()
+pub fn request(host: &str, port: u16, login: Option<&str>) -> Vec<u8> {
+    let login = login.map_or_else(String::new, |login| {
+        format!("Proxy-Authorization: {login}\r\n")
+    });
+    format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n").into_bytes()
 }
 
 /// What a proxy answered, up to the end of its head: whether the tunnel is open, or its first line.
@@ -129,10 +132,14 @@ mod tests {
         assert!(refused.unwrap_err().contains("407"));
         assert!(opened(b"HTTP/1.1 2000 x\r\n\r\n").is_err());
         assert!(opened(b"\xff\r\n\r\n").is_err());
-        let Head::Connect { host, port, .. } = look(&request("a.example", 443)) else {
-            panic!("no request");
-        };
-        assert_eq!((host.as_str(), port), ("a.example", 443));
+        for login in [None, Some("Basic eDp5")] {
+            let text = request("a.example", 443, login);
+            let Head::Connect { host, port, length } = look(&text) else {
+                panic!("no request");
+            };
+            assert_eq!((host.as_str(), port), ("a.example", 443));
+            assert_eq!(length, text.len(), "the login is in the head");
+        }
     }
 
     #[test]

@@ -27,6 +27,10 @@ const DROPPED: Label = Label {
     name: "family",
     values: Values::Of(&["mcp", "isolate"]),
 };
+const WAITED: Label = Label {
+    name: "kind",
+    values: Values::Of(&["some", "full"]),
+};
 const DENY_ACTION: Label = Label {
     name: "action",
     values: Values::Of(&["on", "off", "expired"]),
@@ -289,6 +293,10 @@ families! {
         "What the disk of the homes has left; no isolate is started below isolates.disk_free_bytes.";
     ROOM_DISK_ENDED "isolates_ended_for_disk_total" Counter Exporter []
         "Isolates that were ended because they filled the disk of the homes.";
+    HOST_PRESSURE "host_pressure_ratio" Gauge Exporter [Resource::LABEL, WAITED]
+        "Share of the last ten seconds in which something (some) or everything with work (full) on the host waited; NaN if the kernel does not say.";
+    HOST_PRESSED "isolate_starts_held" Gauge Exporter []
+        "1 while no isolate is started because of the host's pressure.";
     ROOM_REFUSED "isolate_starts_refused_total" Counter Exporter []
         "Starts that were not made because the host had no room.";
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::reach::{self, Unreached};
 use super::{Shared, Way};
@@ -231,6 +231,7 @@ impl<'a> Pump<'a> {
     /// Lets the beginning pass if it is TLS for the host it goes to, or no TLS at all.
     async fn begin(&mut self, first: Vec<u8>, wanted: &Wanted) -> Result<(), End> {
         let mut bytes = first;
+        let mut until = None;
         loop {
             match hello::look(&bytes) {
                 Hello::More => {}
@@ -247,11 +248,13 @@ impl<'a> Pump<'a> {
                 }
                 Hello::Other | Hello::Tls(None) => break,
             }
-            // A client may wait for the host's first word; but who has begun goes on.
+            // A client may wait for the host's first word; but who has begun comes to the end in time, however
+            // small its pieces are.
             let read = if bytes.is_empty() {
                 self.from.read(&mut self.buffer).await?
             } else {
-                let read = timeout(EGRESS_HEAD_WAIT, self.from.read(&mut self.buffer)).await;
+                let until = *until.get_or_insert_with(|| Instant::now() + EGRESS_HEAD_WAIT);
+                let read = timeout_at(until, self.from.read(&mut self.buffer)).await;
                 read.map_err(|_| End::Broken)??
             };
             if read == 0 {

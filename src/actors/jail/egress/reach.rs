@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::Shared;
 use crate::domain::egress::site::Site;
@@ -82,7 +84,14 @@ async fn by_proxy(
                 Wanted::Address(IpAddr::V6(six)) => format!("[{six}]"),
                 other => other.to_string(),
             };
-            stream.write_all(&tunnel::request(&host, port)).await?;
+            let login = shared
+                .leave
+                .proxy_login
+                .as_ref()
+                .map(|login| login.header());
+            let login = login.as_ref().map(ExposeSecret::expose_secret);
+            let request = Zeroizing::new(tunnel::request(&host, port, login));
+            stream.write_all(&request).await?;
             let mut head = Vec::new();
             // Byte by byte: what follows the head is the host's.
             while !head.ends_with(b"\r\n\r\n") && head.len() < tunnel::HEAD_BYTES_MAX {
