@@ -17,6 +17,7 @@ pub mod mcp;
 pub mod name;
 pub mod package;
 pub mod redact;
+pub mod remote;
 pub mod restart;
 pub mod seal;
 pub mod talk;

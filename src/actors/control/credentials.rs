@@ -159,6 +159,8 @@ fn fits(name: &CredentialName, to: &Delivery, value: &SecretSlice<u8>) -> Result
         "it holds a zero byte, which a file can and no variable".to_owned()
     } else if to_variable && std::str::from_utf8(bytes).is_err() {
         "it is no UTF-8 text, which a file need not be and a variable must".to_owned()
+    } else if matches!(to, Delivery::Header(_)) && credentials::header(value).is_none() {
+        "it holds what no header can, like a line break".to_owned()
     } else {
         return Ok(());
     };

@@ -96,6 +96,7 @@ impl Job {
                     command: executable.display().to_string(),
                     args: vec!["installer".to_owned()],
                     env: variables(settings, manager),
+                    remote: None,
                 },
                 limits: Limits {
                     memory_bytes: INSTALL_MEMORY_BYTES,
@@ -128,6 +129,7 @@ impl Job {
                 scripts: mcp.install.scripts,
             },
             extra: Extra {
+                remote: None,
                 programs,
                 tree: None,
                 trusted: true,

@@ -1,7 +1,7 @@
 //! The options that describe a server, for `mcp add` and `mcp update`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,8 +10,8 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{
-    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TalkChange, TimesChange,
-    UpdateMcp,
+    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, RemoteChange,
+    TalkChange, TimesChange, UpdateMcp,
 };
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
@@ -19,6 +19,7 @@ use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
+use crate::domain::remote::{Endpoint, Field, Reach, Remote, Transport};
 use crate::domain::talk::{Check, Questions};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -159,7 +160,7 @@ struct Traits {
     #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
     env: Vec<(String, String)>,
     /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
-    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER")]
+    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER|header:HEADER")]
     credentials: Vec<(CredentialName, CredentialSlot)>,
     /// Memory of one isolate, like 512MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
@@ -219,6 +220,61 @@ struct Traits {
     description: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TransportArg {
+    /// Streamable HTTP, which nearly all speak
+    Streamable,
+    /// HTTP with SSE, the transport of 2024
+    Sse,
+}
+
+impl From<TransportArg> for Transport {
+    fn from(arg: TransportArg) -> Self {
+        match arg {
+            TransportArg::Streamable => Self::Streamable,
+            TransportArg::Sse => Self::Sse,
+        }
+    }
+}
+
+/// What only a process that is started here has.
+const OF_COMMANDS: [&str; 13] = [
+    "command",
+    "env",
+    "memory",
+    "pids",
+    "cpu",
+    "profile",
+    "network",
+    "hosts",
+    "read",
+    "write",
+    "install",
+    "install_scripts",
+    "install_timeout",
+];
+
+/// What may be said of a server behind HTTP.
+#[derive(Debug, Args)]
+struct Away {
+    /// The address of a server that runs elsewhere and speaks MCP over HTTP, in place of a command
+    #[arg(long, value_name = "URL", conflicts_with_all = OF_COMMANDS)]
+    url: Option<Endpoint>,
+    /// How it speaks [default: streamable]
+    #[arg(long, value_enum, value_name = "HOW")]
+    transport: Option<TransportArg>,
+    /// A header of every request to it, which is no secret; `{user.name}` and `{user.id}` are filled in; may
+    /// be repeated
+    #[arg(long = "header", value_parser = header, value_name = "NAME=VALUE")]
+    headers: Vec<(Field, String)>,
+    /// Whether it may be on this host or on a private network, and be spoken to without TLS [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_private: Option<bool>,
+    /// A PEM file of the authorities its certificate may be of, in place of the system's; `-` for those
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
 /// A new definition.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AddArgs {
@@ -226,9 +282,11 @@ pub(in crate::cli) struct AddArgs {
     name: Name,
     #[command(flatten)]
     traits: Traits,
+    #[command(flatten)]
+    away: Away,
     /// What is started, after `--`: an absolute path or a name in the isolates' PATH, and its
     /// arguments; `{home}`, `{user.name}` and `{user.id}` are filled in
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "url", value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -239,6 +297,11 @@ pub(in crate::cli) struct UpdateArgs {
     pub(super) name: Name,
     #[command(flatten)]
     traits: Traits,
+    #[command(flatten)]
+    away: Away,
+    /// Remove a header; may be repeated
+    #[arg(long, value_parser = Field::parse, value_name = "NAME")]
+    unset_header: Vec<Field>,
     /// Remove a variable; may be repeated
     #[arg(long, value_name = "NAME")]
     unset_env: Vec<String>,
@@ -270,6 +333,19 @@ fn variable(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
     }
+}
+
+fn header(text: &str) -> Result<(Field, String), String> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err("expected NAME=VALUE".to_owned());
+    };
+    let name = Field::parse(name).map_err(|wrong| wrong.to_string())?;
+    Ok((name, value.trim().to_owned()))
+}
+
+/// A path as the gateway will find it, wherever the command is typed.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -335,20 +411,78 @@ impl Traits {
     }
 }
 
+impl Away {
+    fn is_nothing(&self) -> bool {
+        self.url.is_none()
+            && self.transport.is_none()
+            && self.headers.is_empty()
+            && self.allow_private.is_none()
+            && self.ca.is_none()
+    }
+
+    fn reach(&self) -> Option<Reach> {
+        self.allow_private.map(|allowed| match allowed {
+            true => Reach::Private,
+            false => Reach::Public,
+        })
+    }
+
+    fn ca(&self) -> Option<Option<PathBuf>> {
+        let ca = self.ca.as_deref()?;
+        Some((ca != Path::new("-")).then(|| whole(ca)))
+    }
+
+    fn remote(&self, url: &Endpoint) -> Remote {
+        Remote {
+            url: url.clone(),
+            transport: self.transport.map(Transport::from).unwrap_or_default(),
+            headers: self.headers.iter().cloned().collect(),
+            reach: self.reach().unwrap_or_default(),
+            ca: self.ca().flatten(),
+        }
+    }
+
+    fn change(&self, removed: &[Field]) -> RemoteChange {
+        let removed = removed.iter().map(|name| (name.clone(), None));
+        let set = self.headers.iter().cloned();
+        RemoteChange {
+            url: self.url.clone(),
+            transport: self.transport.map(Transport::from),
+            headers: removed
+                .chain(set.map(|(name, value)| (name, Some(value))))
+                .collect(),
+            reach: self.reach(),
+            ca: self.ca(),
+        }
+    }
+}
+
 impl AddArgs {
-    pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
+    fn program(&self) -> Result<Program, CliError> {
+        if let Some(url) = &self.away.url {
+            return Ok(Program::remote(self.away.remote(url)));
+        }
+        if !self.away.is_nothing() {
+            let text = "--transport, --header, --allow-private and --ca need --url";
+            return Err(CliError::Usage(text.to_owned()));
+        }
         let Some((command, args)) = self.command.split_first() else {
             return Err(CliError::Usage("no command was given after --".to_owned()));
         };
+        Ok(Program {
+            command: command.clone(),
+            args: args.to_vec(),
+            env: self.traits.env.iter().cloned().collect(),
+            remote: None,
+        })
+    }
+
+    pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
         Ok(AddMcp {
             name: self.name.clone(),
             description: self.traits.description.clone().unwrap_or_default(),
             sharing: self.traits.sharing.map(Sharing::from).unwrap_or_default(),
-            program: Program {
-                command: command.clone(),
-                args: args.to_vec(),
-                env: self.traits.env.iter().cloned().collect(),
-            },
+            program: self.program()?,
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
@@ -382,6 +516,7 @@ impl UpdateArgs {
                 command: command.map(|(command, _)| command.clone()),
                 args: command.map(|(_, args)| args.to_vec()),
                 env,
+                remote: self.away.change(&self.unset_header),
             },
             limits: self.traits.limits(),
             times: self.traits.times(),

@@ -8,13 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::super::ApiError;
 use crate::config::Config;
 use crate::domain::confinement::{Confinement, Network, Profile};
-use crate::domain::credential::{self, CredentialSlot, CredentialSlots};
+use crate::domain::credential::{self, CredentialSlot, CredentialSlots, Delivery};
 use crate::domain::egress::Rule;
 use crate::domain::ids::McpId;
 use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::{Install, Step};
+use crate::domain::remote::{Endpoint, Field, Reach, Remote, Transport};
 use crate::domain::talk::{Check, Questions, Talk};
 
 /// A new definition.
@@ -174,6 +175,29 @@ pub struct ProgramChange {
     pub args: Option<Vec<String>>,
     /// Variables to set, or to remove where the value is null.
     pub env: BTreeMap<String, Option<String>>,
+    /// Of a server behind HTTP.
+    #[serde(skip_serializing_if = "RemoteChange::is_nothing")]
+    pub remote: RemoteChange,
+}
+
+/// A change of a server behind HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RemoteChange {
+    /// Where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Endpoint>,
+    /// How messages travel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// Headers to set, or to remove where the value is null.
+    pub headers: BTreeMap<Field, Option<String>>,
+    /// Which addresses it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Reach>,
+    /// Whose certificates are trusted; null: those the system trusts.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Option<PathBuf>>,
 }
 
 /// A change of the kernel limits.
@@ -312,18 +336,60 @@ impl ConfinementChange {
     }
 }
 
+impl RemoteChange {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn apply(self, remote: &mut Remote) {
+        put(&mut remote.url, self.url);
+        put(&mut remote.transport, self.transport);
+        put(&mut remote.reach, self.reach);
+        put(&mut remote.ca, self.ca);
+        for (name, value) in self.headers {
+            match value {
+                Some(value) => remote.headers.insert(name, value),
+                None => remote.headers.remove(&name),
+            };
+        }
+    }
+}
+
+impl ProgramChange {
+    fn apply(self, program: &mut Program) -> Result<(), &'static str> {
+        let of_command = self.command.is_some() || self.args.is_some() || !self.env.is_empty();
+        match &mut program.remote {
+            Some(_) if of_command => {
+                return Err("it is a server behind HTTP and has no command; add another mcp");
+            }
+            Some(remote) => self.remote.apply(remote),
+            None if !self.remote.is_nothing() => {
+                return Err("it is a command and no server behind HTTP; add another mcp");
+            }
+            None => {
+                put(&mut program.command, self.command);
+                put(&mut program.args, self.args);
+                for (name, value) in self.env {
+                    match value {
+                        Some(value) => program.env.insert(name, value),
+                        None => program.env.remove(&name),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl UpdateMcp {
     pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
         put(&mut mcp.description, self.description);
         put(&mut mcp.sharing, self.sharing);
-        put(&mut mcp.program.command, self.program.command);
-        put(&mut mcp.program.args, self.program.args);
-        for (name, value) in self.program.env {
-            match value {
-                Some(value) => mcp.program.env.insert(name, value),
-                None => mcp.program.env.remove(&name),
-            };
-        }
+        self.program
+            .apply(&mut mcp.program)
+            .map_err(|why| ApiError::invalid(format!("mcp `{}`: {why}", mcp.name)))?;
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
         self.confinement.apply(&mut mcp.confinement);
@@ -345,7 +411,10 @@ impl UpdateMcp {
 fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
     let broken = [
         description(&mcp.description),
-        program(&mcp.program),
+        match &mcp.program.remote {
+            Some(remote) => away(&mcp, remote),
+            None => program(&mcp.program).or_else(|| no_headers(&mcp.credentials)),
+        },
         kernel(&mcp.limits),
         times(&mcp.times, &mcp.install),
         package(&mcp),
@@ -365,8 +434,58 @@ fn description(text: &str) -> Option<String> {
     (text.chars().count() > max).then(|| format!("the description is longer than {max} characters"))
 }
 
+/// What only a process of ours can have is not promised of a server that runs elsewhere.
+fn away(mcp: &Mcp, remote: &Remote) -> Option<String> {
+    let Program {
+        command, args, env, ..
+    } = &mcp.program;
+    if !(command.is_empty() && args.is_empty() && env.is_empty()) {
+        return Some("a server behind HTTP has no command, arguments and variables".to_owned());
+    }
+    if mcp.confinement != Confinement::default() || mcp.install != Install::default() {
+        return Some(
+            "a server behind HTTP runs elsewhere: no walls, network, paths or install of it can be \
+             decided here"
+                .to_owned(),
+        );
+    }
+    let header = |to: &Delivery| match to {
+        Delivery::Header(field) => Some(field.clone()),
+        Delivery::Env(_) | Delivery::File(_) | Delivery::Fd(_) => None,
+    };
+    for (name, slot) in &mcp.credentials {
+        match header(&slot.delivery) {
+            None => {
+                return Some(format!(
+                    "credential {name} goes to {}, but a server behind HTTP is given headers alone: \
+                     {name}=header:HEADER",
+                    slot.delivery
+                ));
+            }
+            Some(field) if remote.headers.contains_key(&field) => {
+                return Some(format!(
+                    "{name} goes to the header `{field}`, which the definition sets itself; remove \
+                     one of them"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    remote.problem()
+}
+
+fn no_headers(slots: &CredentialSlots) -> Option<String> {
+    let of_header = |slot: &CredentialSlot| matches!(slot.delivery, Delivery::Header(_));
+    let (name, _) = slots.iter().find(|(_, slot)| of_header(slot))?;
+    Some(format!(
+        "credential {name} goes to a header, which only a server behind HTTP (--url) has"
+    ))
+}
+
 fn program(program: &Program) -> Option<String> {
-    let Program { command, args, env } = program;
+    let Program {
+        command, args, env, ..
+    } = program;
     let words = || std::iter::once(command).chain(args);
     let bytes = words().map(String::len).sum::<usize>()
         + env
