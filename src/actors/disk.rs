@@ -112,7 +112,9 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     let by_uid = written_by_uid();
     let running: Vec<Arc<Slot>> = {
         let slots = ctx.slots.pin();
-        let runs = slots.values().filter(|slot| slot.occupant().is_some());
+        // A server behind HTTP writes nothing here.
+        let here = slots.values().filter(|slot| !slot.mcp.program.is_remote());
+        let runs = here.filter(|slot| slot.occupant().is_some());
         runs.cloned().collect()
     };
     let mut now = HashMap::new();

@@ -132,7 +132,7 @@ async fn update(args: &UpdateArgs, mut desk: Desk) -> Done {
     desk.out.one(&view, name, |out| {
         out.line(&format!("mcp {name} is changed"))
     })?;
-    if wanted.program.command.is_some() {
+    if wanted.program.command.is_some() || wanted.program.remote.url.is_some() {
         desk.out.say(&format!(
             "its tools may be others now: legation mcp discover {name}"
         ));

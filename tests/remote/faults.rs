@@ -55,6 +55,47 @@ fn a_lost_session_is_begun_again_and_the_call_is_carried_once_more() {
 }
 
 #[test]
+fn a_call_that_may_have_had_its_effect_is_not_carried_again() {
+    let server = Server::faulty();
+    let (_world, ada) = begun(&server, &[]);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| ada.call("slow", json!({"seconds": 20, "text": "effect"})));
+        while calls(&server, "effect") == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server.command(&json!({"forget": true}));
+        assert_eq!(ada.ask("echo", json!({"text": "again"})), "again");
+        let told = slow.join().unwrap();
+        assert_eq!(told.code(), "run_ended", "{}", told.text());
+        assert!(told.text().contains("lost its session"), "{}", told.text());
+        assert!(told.text().contains("not repeated"), "{}", told.text());
+    });
+    assert_eq!(calls(&server, "effect"), 1);
+}
+
+#[test]
+fn as_many_calls_as_there_may_be_go_side_by_side() {
+    let server = Server::faulty();
+    let (world, ada) = begun(&server, &[]);
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| ada.ask("slow", json!({"seconds": 3}))))
+            .collect();
+        for call in calls {
+            assert_eq!(call.join().unwrap(), "late");
+        }
+    });
+    // One after the other they would take five minutes.
+    assert!(
+        since.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        since.elapsed()
+    );
+    assert_eq!(world.isolate("crm", Some("ada"))["restarts"], 0);
+}
+
+#[test]
 fn a_redirect_is_not_followed() {
     let inside = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     inside.set_nonblocking(true).unwrap();
@@ -109,6 +150,12 @@ fn what_one_call_meets_ends_that_call_alone() {
     for (tool, arguments, word) in [
         ("fail", json!({"status": 422}), "status 422: it is broken"),
         ("fail", json!({"status": 403}), "status 403"),
+        ("fail", json!({"status": 404}), "status 404"),
+        (
+            "fail",
+            json!({"status": 400, "message": "no such session of a meeting"}),
+            "status 400",
+        ),
         ("fail", json!({"status": 500}), "status 500: it is broken"),
         ("cut", json!({}), "ended before the answer"),
     ] {

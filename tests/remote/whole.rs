@@ -1,12 +1,15 @@
 //! What has to work: real servers, users apart, one for all, credentials, TLS, restarts.
 
+use std::process::Command;
 use std::sync::Barrier;
 
 use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{PRIVATE, remote};
+use crate::face::{all_is_well, saw};
 use crate::kill::audit;
+use crate::tools;
 use crate::world::{LEGATION, Session, World};
 
 #[test]
@@ -386,4 +389,58 @@ fn definitions_that_cannot_be_are_refused_with_what_to_do() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn real_clients_reach_a_real_server_over_both_transports_with_progress_and_cancellation() {
+    let (Some(python), Some((node, home))) = (tools::python_sdk(), tools::typescript_sdk()) else {
+        return;
+    };
+    let scripts = format!("{}/tests/clients", env!("CARGO_MANIFEST_DIR"));
+    for (mode, path, transport) in [
+        ("streamableHttp", "/mcp", "streamable"),
+        ("sse", "/sse", "sse"),
+    ] {
+        let Some(server) = Server::everything(mode) else {
+            return;
+        };
+        let world = World::with(PRIVATE);
+        let options = ["--transport", transport];
+        remote(&world, "everything", &server.url(path), &options);
+        let (key, url) = (world.key("ada"), format!("{}/mcp/everything", world.url));
+        let script = format!("{scripts}/python_sdk.py");
+        let mut client = Command::new(&python);
+        let told = saw(client.args([&script, &url, &key, "legacy"]));
+        all_is_well(&told);
+        let script = format!("{scripts}/typescript_sdk.mjs");
+        let mut client = Command::new(&node);
+        let told = saw(client.args([&script, home.to_str().unwrap(), &url, &key]));
+        all_is_well(&told);
+        assert!(
+            told["cancelled"].as_str().unwrap().contains("enough"),
+            "{told}"
+        );
+        world.until("the call is over", |world| {
+            let calls = world.cli(&["call", "list"]);
+            (calls == json!([])).then_some(())
+        });
+        let one = world.isolate("everything", Some("ada"));
+        assert_eq!(one["restarts"], 0, "{one}");
+    }
+}
+
+#[test]
+fn nobody_s_session_is_left_at_the_server_once_it_is_idle() {
+    let server = Server::faulty();
+    let world = World::with(PRIVATE);
+    let idle = ["--idle", "1s"];
+    remote(&world, "crm", &server.url("/mcp"), &idle);
+    let ada = world.client("ada");
+    ada.ask("echo", json!({"text": "one"}));
+    let ended = world.until("it is idle", |world| {
+        let one = world.isolate("crm", Some("ada"));
+        (one["state"] == "resting").then(|| server.verbs("DELETE"))
+    });
+    assert_eq!(ended, server.count("initialize"));
+    assert_eq!(ada.ask("echo", json!({"text": "two"})), "two");
 }

@@ -240,7 +240,8 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk(f"id: {ident}-1\nretry: 200\ndata:\n\n")
             return self.end_events()
         if name == "fail":
-            return self.error(message["params"]["arguments"]["status"], "it is broken")
+            arguments = message["params"]["arguments"]
+            return self.error(arguments["status"], arguments.get("message", "it is broken"))
         if name == "pretty":
             body = {"jsonrpc": "2.0", "id": ident, "result": text("two\nlines")}
             return self.plain(200, json.dumps(body, indent=2).encode(), "application/json; charset=utf-8")

@@ -141,8 +141,12 @@ fn declared<'a>(mcp: &'a Mcp, name: &CredentialName) -> Result<&'a CredentialSlo
     Err(match nearest::word(&words, name.as_str()) {
         Some(near) => error.next(format!("did you mean {near}?")),
         None => error.next(format!(
-            "declare it: legation mcp update {} --credential {name}=env:VARIABLE",
-            mcp.name
+            "declare it: legation mcp update {} --credential {name}={}",
+            mcp.name,
+            match mcp.program.is_remote() {
+                true => "header:HEADER",
+                false => "env:VARIABLE",
+            }
         )),
     })
 }

@@ -307,7 +307,7 @@ async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: Heard) -> O
         StatusCode::BAD_REQUEST => said.to_ascii_lowercase().contains("session"),
         _ => false,
     };
-    if is_session && shared.has_session() {
+    if is_session && shared.has_session() && !is_alive(shared).await {
         let detail = format!(
             "{url} does not know it any more (status {number}{})",
             tail(&said)
@@ -344,6 +344,22 @@ async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: Heard) -> O
         return Outcome::Over(Verdict::Handshake { detail });
     }
     Outcome::Failed(why)
+}
+
+/// Whether the session is there all the same: a server may say as much of one request for reasons of its
+/// own, and that must not end everybody's.
+async fn is_alive(shared: &Shared) -> bool {
+    const PING: &[u8] = br#"{"jsonrpc":"2.0","id":"legation-alive","method":"ping"}"#;
+    let asked = shared.client.send(Ask {
+        method: Method::POST,
+        target: shared.target(),
+        headers: shared.of_session(),
+        body: Bytes::from_static(PING),
+    });
+    match timeout(REMOTE_SHORT_WAIT, asked).await {
+        Ok(Ok(heard)) => heard.status.is_success(),
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 /// Where a server points is not gone to: it may lead inside, and takes the credentials along.
