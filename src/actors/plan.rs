@@ -271,6 +271,7 @@ fn dialled(
         remote: Arc::new(remote.clone()),
         headers,
         line_max: ctx.settings.line_bytes_max,
+        redactor: given.redactor.clone(),
         unsent: Arc::new(|_| {}),
     };
     let launch = Launch {

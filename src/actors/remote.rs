@@ -26,6 +26,7 @@ use tokio::io::duplex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::domain::redact::Redactor;
 use crate::domain::remote::Remote;
 use crate::domain::verdict::Verdict;
 
@@ -58,6 +59,8 @@ pub struct Dial {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Bytes of one message at most.
     pub line_max: usize,
+    /// Takes its secrets out of what the server says of a request that failed.
+    pub redactor: Option<Arc<Redactor>>,
     /// Told of requests that provably never were taken, before the run ends.
     pub unsent: Unsent,
 }

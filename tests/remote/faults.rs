@@ -234,6 +234,40 @@ fn an_answer_without_end_ends_the_run_and_no_other() {
 }
 
 #[test]
+fn a_flood_of_messages_keeps_nobody_from_their_calls() {
+    let server = Server::faulty();
+    let (world, ada) = begun(&server, &[]);
+    world.demo("demo", &[]);
+    let ben = world.client("ben");
+    ben.ask("demo.echo", json!({"text": "warm"}));
+    server.command(&json!({"stream": "yes", "flood": true}));
+    let id = world.isolate("crm", Some("ada"))["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    world.cli(&["isolate", "restart", &id]);
+    world.until("it floods", |world| {
+        let detail = world.isolate_detail("crm", Some("ada"));
+        (detail["egress"]["received_bytes"].as_u64()? > 1 << 20).then_some(())
+    });
+    for n in 0..5 {
+        let said = format!("m{n}");
+        assert_eq!(ada.ask("crm.echo", json!({"text": said})), said);
+        assert_eq!(ben.ask("demo.echo", json!({"text": said})), said);
+    }
+    // 10,000 messages of about 110 bytes in a second, and what lies in buffers.
+    let received = |world: &World| {
+        let detail = world.isolate_detail("crm", Some("ada"));
+        detail["egress"]["received_bytes"].as_u64().unwrap()
+    };
+    let (before, since) = (received(&world), Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let rate = (received(&world) - before) as f64 / since.elapsed().as_secs_f64();
+    assert!(rate < 4e6, "{rate} bytes in a second");
+    assert_eq!(world.isolate("crm", Some("ada"))["state"], "ready");
+}
+
+#[test]
 fn how_an_answer_is_cut_and_laid_out_changes_nothing() {
     let server = Server::faulty();
     let (_world, ada) = begun(&server, &[]);

@@ -130,6 +130,13 @@ fn users_are_apart_each_with_their_own_header() {
     assert!(!text.contains("of-ada-0123456789"), "{text}");
     assert_eq!(world.isolate("crm", Some("ada"))["state"], "quarantined");
     assert!(who(&ben).to_string().contains("of-ben"), "ben goes on");
+    let leak =
+        json!({"status": 500, "message": "rejected Bearer of-ben-0123456789 (of-ben-0123456789)"});
+    let told = ben.call("fail", leak).text();
+    assert!(
+        told.contains("rejected") && !told.contains("of-ben"),
+        "{told}"
+    );
     // A better one ends the quarantine.
     server.command(&json!({"needs": ["Bearer of-ben-0123456789", "Bearer second-of-ada"]}));
     set(&world, &["--user", "ada"], "Bearer second-of-ada");

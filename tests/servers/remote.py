@@ -132,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
         mine = queue.Queue()
         STREAMS[session] = mine
         self.begin_events()
+        while MODE.get("flood"):
+            note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}
+            self.chunk(f"data: {json.dumps(note)}\n\n" * 500)
         while True:
             self.event(mine.get())
 

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,13 +29,16 @@ use crate::actors::lookup;
 use crate::actors::sync::Mutex;
 use crate::domain::egress::{Wanted, address};
 use crate::domain::limits::{
-    EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MAX, REMOTE_CONNECT_WAIT, REMOTE_IDLE_CONNECTION,
-    REMOTE_IDLE_CONNECTIONS_MAX,
+    EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MAX, REMOTE_CONNECT_WAIT, REMOTE_CONNECTIONS_ALL_MAX,
+    REMOTE_IDLE_CONNECTION, REMOTE_IDLE_CONNECTIONS_MAX,
 };
 use crate::domain::remote::{Endpoint, Reach, Scheme};
 use crate::domain::verdict::{RemoteFault, Verdict};
 
 use super::Dial;
+
+/// Connections to all servers.
+static ALL: Semaphore = Semaphore::const_new(REMOTE_CONNECTIONS_ALL_MAX);
 
 /// How long one of several addresses may take, so that a dead one leaves time for the next.
 const EACH_ADDRESS: Duration = Duration::from_secs(4);
@@ -66,8 +69,11 @@ struct Line {
     _moving: AbortOnDropHandle<()>,
 }
 
-/// Counts as open while it lives.
-struct Open(Arc<AtomicU64>);
+/// Counts as open, among its run's and among all, while it lives.
+struct Open {
+    of_run: Arc<AtomicU64>,
+    _of_all: SemaphorePermit<'static>,
+}
 
 /// A request.
 #[derive(Debug)]
@@ -103,6 +109,8 @@ pub(super) enum Lost {
     Unreached(Verdict),
     /// It may have seen it.
     Broken(String),
+    /// It was not sent, since the gateway has too much to do.
+    Crowded(String),
 }
 
 // === impl Client ===
@@ -127,9 +135,14 @@ impl Client {
 
     /// Connects, for the first request.
     pub(super) async fn warm(&self) -> Result<(), Verdict> {
-        let line = self.connect().await?;
-        self.keep(line);
-        Ok(())
+        match self.connect().await {
+            Ok(line) => {
+                self.keep(line);
+                Ok(())
+            }
+            Err(Lost::Unreached(verdict)) => Err(verdict),
+            Err(Lost::Broken(why) | Lost::Crowded(why)) => Err(self.unreachable(&why)),
+        }
     }
 
     /// What went over it so far.
@@ -158,7 +171,7 @@ impl Client {
             let fresh = kept.is_none();
             let mut line = match kept {
                 Some(line) => line,
-                None => self.connect().await.map_err(Lost::Unreached)?,
+                None => self.connect().await?,
             };
             match line.sender.try_send_request(request).await {
                 Ok(answer) => {
@@ -239,17 +252,24 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<Line, Verdict> {
-        match timeout(REMOTE_CONNECT_WAIT, self.attempt()).await {
-            Ok(connected) => connected,
+    async fn connect(&self) -> Result<Line, Lost> {
+        let of_all = ALL.try_acquire().map_err(|_| {
+            Lost::Crowded(format!(
+                "{REMOTE_CONNECTIONS_ALL_MAX} connections to servers behind HTTP are open, which is \
+                 the most; try again"
+            ))
+        })?;
+        let open = Open::new(&self.open, of_all);
+        match timeout(REMOTE_CONNECT_WAIT, self.attempt(open)).await {
+            Ok(connected) => connected.map_err(Lost::Unreached),
             Err(_) => {
                 let why = format!("no connection within {} s", REMOTE_CONNECT_WAIT.as_secs());
-                Err(self.unreachable(&why))
+                Err(Lost::Unreached(self.unreachable(&why)))
             }
         }
     }
 
-    async fn attempt(&self) -> Result<Line, Verdict> {
+    async fn attempt(&self, open: Open) -> Result<Line, Verdict> {
         let port = self.endpoint.port();
         let addresses = match self.endpoint.host() {
             Wanted::Address(address) => vec![SocketAddr::new(*address, port)],
@@ -264,7 +284,7 @@ impl Client {
                 continue;
             }
             match timeout(EACH_ADDRESS, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return self.secure(stream).await,
+                Ok(Ok(stream)) => return self.secure(stream, open).await,
                 Ok(Err(error)) => last = self.unreachable(&format!("{address}: {error}")),
                 Err(_) => {
                     let why = format!("{address}: no answer within {} s", EACH_ADDRESS.as_secs());
@@ -304,12 +324,12 @@ impl Client {
         }
     }
 
-    async fn secure(&self, stream: TcpStream) -> Result<Line, Verdict> {
+    async fn secure(&self, stream: TcpStream, open: Open) -> Result<Line, Verdict> {
         // Requests are whole when they are sent; a delay helps nobody.
         _ = stream.set_nodelay(true);
         self.connections.fetch_add(1, Ordering::Relaxed);
         let Some(tls) = &self.tls else {
-            return self.handshake(stream).await;
+            return self.handshake(stream, open).await;
         };
         let name = match self.endpoint.host() {
             Wanted::Address(ip) => ServerName::from(*ip),
@@ -317,23 +337,22 @@ impl Client {
                 .map_err(|error| self.unreachable(&error.to_string()))?,
         };
         match tls.connect(name, stream).await {
-            Ok(secured) => self.handshake(secured).await,
+            Ok(secured) => self.handshake(secured, open).await,
             Err(error) => Err(self.distrust(&error)),
         }
     }
 
-    async fn handshake<S>(&self, stream: S) -> Result<Line, Verdict>
+    async fn handshake<S>(&self, stream: S, open: Open) -> Result<Line, Verdict>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.unreachable(&chain(&error)))?;
-        self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Line {
             sender,
             unused_since: Instant::now(),
-            _open: Open(Arc::clone(&self.open)),
+            _open: open,
             _moving: AbortOnDropHandle::new(tokio::spawn(async move {
                 // Its end shows in the answer.
                 _ = connection.await;
@@ -365,9 +384,19 @@ impl Client {
     }
 }
 
+impl Open {
+    fn new(of_run: &Arc<AtomicU64>, of_all: SemaphorePermit<'static>) -> Self {
+        of_run.fetch_add(1, Ordering::Relaxed);
+        Self {
+            of_run: Arc::clone(of_run),
+            _of_all: of_all,
+        }
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.of_run.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -94,16 +94,17 @@ impl Conductor {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         let (shared, why) = (Arc::clone(&self.shared), ends.why());
-        let fault_of_its_own = matches!(why, Exit::Over(_));
+        // What knows no session, or cannot be reached, is not told that it is over.
+        let is_lost = matches!(why, Exit::Over(Verdict::Remote { .. }));
         // The writers end when nobody has a line any more; what was heard until then counts.
         drop(self);
         for writer in writers {
             let _ = timeout(LAST_WORDS, writer).await;
         }
-        if shared.has_session() && !fault_of_its_own {
+        if shared.has_session() && !is_lost {
             let farewell = farewell(Arc::clone(&shared));
-            match told && why == Exit::Signal(KILLED) {
-                // Whoever kills does not wait for a server's answer; it is bounded by its wait.
+            match told && why != Exit::Signal(TERMINATED) {
+                // Whoever kills, or ends what broke the protocol, does not wait for a server's answer; it is bounded by its wait.
                 true => drop(tokio::spawn(farewell)),
                 false => farewell.await,
             }
@@ -251,14 +252,15 @@ impl Conductor {
     }
 }
 
-/// What [`crate::actors::launcher::Scope::kill`] ends a run with.
-const KILLED: i32 = 9;
+/// What [`crate::actors::launcher::Scope::terminate`] ends a run with.
+const TERMINATED: i32 = 15;
 
 /// What the end of a request means for the others.
 async fn settle((shared, out, ends): &(Arc<Shared>, Out, Ends), errand: &Errand, end: Outcome) {
     match end {
         Outcome::Answered => {}
         Outcome::Failed(why) => {
+            let why = shared.clean(&why);
             out.remark(format!("request {} failed: {why}", errand.id));
             // Nobody takes lines any more if the run ends.
             let _ = out.lines.send(failure(errand.id, &why)).await;
@@ -297,7 +299,7 @@ async fn tell(shared: &Shared, out: &Out, ends: &Ends, body: Bytes) {
         }
         Ok(Ok(heard)) => format!("status {}", heard.status.as_u16()),
         Ok(Err(Lost::Unreached(verdict))) => return ends.stop(Exit::Over(verdict)),
-        Ok(Err(Lost::Broken(why))) => why,
+        Ok(Err(Lost::Broken(why) | Lost::Crowded(why))) => why,
         Err(_) => "no answer".to_owned(),
     };
     out.remark(format!("a notification failed: {why}"));

@@ -79,6 +79,7 @@ pub(super) async fn ask(shared: &Shared, out: &Out, errand: &Errand) -> Outcome 
     let heard = match sent.await {
         Ok(heard) => heard,
         Err(Lost::Unreached(verdict)) => return Outcome::Untaken(verdict),
+        Err(Lost::Crowded(why)) => return Outcome::Failed(why),
         Err(Lost::Broken(why)) => {
             return failed(shared, errand, format!("the connection was lost: {why}"));
         }
@@ -200,6 +201,7 @@ impl Messages {
     /// The next message.
     pub(super) async fn next(&mut self, shared: &Shared) -> Result<Bytes, Cut> {
         loop {
+            shared.pace().await;
             let event = self.event(shared).await?;
             if event.name.is_empty() && !event.data.is_empty() {
                 return Ok(on_one_line(event.data));
@@ -265,7 +267,7 @@ async fn resume(shared: &Shared, last: HeaderValue) -> Result<Heard, String> {
             ))
         }
         Ok(Err(Lost::Unreached(verdict))) => Err(verdict.to_string()),
-        Ok(Err(Lost::Broken(why))) => Err(why),
+        Ok(Err(Lost::Broken(why) | Lost::Crowded(why))) => Err(why),
         Err(_) => Err("taking it up again was not answered".to_owned()),
     }
 }

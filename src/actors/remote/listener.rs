@@ -47,7 +47,7 @@ pub(super) async fn follow(shared: &Shared, out: &Out, ends: &Ends) {
             }
             Ok(_) => return,
             // Requests find out what this means.
-            Err(Lost::Unreached(_) | Lost::Broken(_)) => {}
+            Err(Lost::Unreached(_) | Lost::Broken(_) | Lost::Crowded(_)) => {}
         }
         let pause = messages.as_ref().map(Messages::pause);
         sleep(pause.unwrap_or(REMOTE_STREAM_RETRY_MIN) * (failures + 1)).await;
@@ -62,7 +62,7 @@ pub(super) async fn open(shared: &Shared) -> Result<Messages, Verdict> {
         let heard = match listen(shared, shared.of_session()).await {
             Ok(heard) => heard,
             Err(Lost::Unreached(verdict)) => return Err(verdict),
-            Err(Lost::Broken(why)) => return Err(unreachable(url, &why)),
+            Err(Lost::Broken(why) | Lost::Crowded(why)) => return Err(unreachable(url, &why)),
         };
         match heard.status.as_u16() {
             200 if heard.kind() == Kind::Events => {}

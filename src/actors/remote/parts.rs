@@ -2,14 +2,20 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::launcher::Exit;
-use crate::domain::limits::{REMOTE_FAILURES_MAX, REMOTE_PARTIAL_BYTES_MAX};
+use crate::actors::sync::Mutex;
+use crate::domain::limits::{
+    REMOTE_FAILURES_MAX, REMOTE_MESSAGES_PER_SECOND, REMOTE_PARTIAL_BYTES_MAX,
+};
+use crate::domain::redact::Redactor;
 use crate::domain::remote::{Endpoint, Remote, Transport};
 use crate::domain::verdict::{RemoteFault, Verdict};
 
@@ -20,6 +26,8 @@ use super::{Dial, Unsent};
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the version spoken.
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What is known of the server, and what was counted.
 pub(super) struct Shared {
@@ -35,6 +43,9 @@ pub(super) struct Shared {
     partial: AtomicUsize,
     /// Requests that failed in a row.
     failures: AtomicU32,
+    redactor: Option<Arc<Redactor>>,
+    /// Messages since a moment.
+    heard: Mutex<(Instant, u32)>,
 }
 
 /// How a run ends: the first reason counts.
@@ -75,6 +86,8 @@ impl Shared {
             beside: OnceLock::new(),
             partial: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
+            redactor: dial.redactor.clone(),
+            heard: Mutex::new((Instant::now(), 0)),
         }
     }
 
@@ -122,6 +135,29 @@ impl Shared {
             headers.insert(VERSION, version.clone());
         }
         headers
+    }
+
+    /// A text without the credentials that its server may have put into it.
+    pub(super) fn clean(&self, text: &str) -> String {
+        match &self.redactor {
+            Some(redactor) => redactor.redact_text(text),
+            None => text.to_owned(),
+        }
+    }
+
+    /// Waits a little if the server says more than it may: it is not limited where it runs.
+    pub(super) async fn pace(&self) {
+        let until = {
+            let mut heard = self.heard.lock();
+            if heard.0.elapsed() >= SECOND {
+                *heard = (Instant::now(), 0);
+            }
+            heard.1 = heard.1.saturating_add(1);
+            (heard.1 > REMOTE_MESSAGES_PER_SECOND).then(|| heard.0 + SECOND)
+        };
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     pub(super) fn partial(&self) -> Partial<'_> {

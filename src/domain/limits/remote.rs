@@ -12,6 +12,10 @@ pub const REMOTE_HEADERS_BYTES_MAX: usize = 8 << 10;
 pub const REMOTE_CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Requests to one server behind HTTP under way for one isolate.
 pub const REMOTE_POSTS_MAX: usize = 160;
+/// Connections to all servers behind HTTP.
+pub const REMOTE_CONNECTIONS_ALL_MAX: usize = 4096;
+/// Messages of one server behind HTTP in a second; it is read more slowly if it has more.
+pub const REMOTE_MESSAGES_PER_SECOND: u32 = 10_000;
 /// Connections that one isolate of a server behind HTTP keeps for the next request.
 pub const REMOTE_IDLE_CONNECTIONS_MAX: usize = 8;
 /// How long such a connection is kept.
