@@ -11,9 +11,13 @@
 mod client;
 mod conductor;
 mod exchange;
+mod heard;
+mod line;
 mod listener;
+mod messages;
 mod parts;
 mod paths;
+mod refusal;
 mod scope;
 mod tls;
 

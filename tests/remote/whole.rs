@@ -336,6 +336,10 @@ fn definitions_that_cannot_be_are_refused_with_what_to_do() {
     for (options, word) in [
         (&["--url", "http://tools.example/mcp"][..], "in the clear"),
         (&["--url", "https://10.0.0.1/mcp"], "--allow-private"),
+        (
+            &["--url", "http://169.254.169.254/mcp", "--allow-private"],
+            "metadata",
+        ),
         (&["--url", "https://user:pw@tools.example/mcp"], "password"),
         (
             &["--url", "https://tools.example/mcp", "--memory", "1GiB"],

@@ -8,8 +8,9 @@ use crate::actors::launcher::Exit;
 use crate::domain::limits::{REMOTE_RESUMES_MAX, REMOTE_SHORT_WAIT, REMOTE_STREAM_RETRY_MIN};
 use crate::domain::verdict::{RemoteFault, Verdict};
 
-use super::client::{Kind, Lost};
-use super::exchange::{Cut, LAST_EVENT, Messages, listen};
+use super::client::Lost;
+use super::heard::Kind;
+use super::messages::{Cut, LAST_EVENT, Messages, listen};
 use super::parts::{Ends, Out, Shared};
 
 /// Follows the stream of a session, if the server has one, and asks for it again when it is cut. It is

@@ -1,7 +1,9 @@
 //! The options that describe a server, for `mcp add` and `mcp update`.
 
+mod away;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,8 +12,8 @@ use super::super::error::CliError;
 use super::super::name;
 use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
 use crate::api::admin::mcps::{
-    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, RemoteChange,
-    TalkChange, TimesChange, UpdateMcp,
+    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TalkChange, TimesChange,
+    UpdateMcp,
 };
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
@@ -19,8 +21,10 @@ use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
-use crate::domain::remote::{Endpoint, Field, Reach, Remote, Transport};
+use crate::domain::remote::Field;
 use crate::domain::talk::{Check, Questions};
+
+use away::Away;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -220,61 +224,6 @@ struct Traits {
     description: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum TransportArg {
-    /// Streamable HTTP, which nearly all speak
-    Streamable,
-    /// HTTP with SSE, the transport of 2024
-    Sse,
-}
-
-impl From<TransportArg> for Transport {
-    fn from(arg: TransportArg) -> Self {
-        match arg {
-            TransportArg::Streamable => Self::Streamable,
-            TransportArg::Sse => Self::Sse,
-        }
-    }
-}
-
-/// What only a process that is started here has.
-const OF_COMMANDS: [&str; 13] = [
-    "command",
-    "env",
-    "memory",
-    "pids",
-    "cpu",
-    "profile",
-    "network",
-    "hosts",
-    "read",
-    "write",
-    "install",
-    "install_scripts",
-    "install_timeout",
-];
-
-/// What may be said of a server behind HTTP.
-#[derive(Debug, Args)]
-struct Away {
-    /// The address of a server that runs elsewhere and speaks MCP over HTTP, in place of a command
-    #[arg(long, value_name = "URL", conflicts_with_all = OF_COMMANDS)]
-    url: Option<Endpoint>,
-    /// How it speaks [default: streamable]
-    #[arg(long, value_enum, value_name = "HOW")]
-    transport: Option<TransportArg>,
-    /// A header of every request to it, which is no secret; `{user.name}` and `{user.id}` are filled in; may
-    /// be repeated
-    #[arg(long = "header", value_parser = header, value_name = "NAME=VALUE")]
-    headers: Vec<(Field, String)>,
-    /// Whether it may be on this host or on a private network, and be spoken to without TLS [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    allow_private: Option<bool>,
-    /// A PEM file of the authorities its certificate may be of, in place of the system's; `-` for those
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-}
-
 /// A new definition.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AddArgs {
@@ -333,19 +282,6 @@ fn variable(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
     }
-}
-
-fn header(text: &str) -> Result<(Field, String), String> {
-    let Some((name, value)) = text.split_once('=') else {
-        return Err("expected NAME=VALUE".to_owned());
-    };
-    let name = Field::parse(name).map_err(|wrong| wrong.to_string())?;
-    Ok((name, value.trim().to_owned()))
-}
-
-/// A path as the gateway will find it, wherever the command is typed.
-fn whole(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -407,52 +343,6 @@ impl Traits {
             read: paths(&self.read),
             write: paths(&self.write),
             hosts: (!self.hosts.is_empty()).then(|| self.hosts.iter().flatten().cloned().collect()),
-        }
-    }
-}
-
-impl Away {
-    fn is_nothing(&self) -> bool {
-        self.url.is_none()
-            && self.transport.is_none()
-            && self.headers.is_empty()
-            && self.allow_private.is_none()
-            && self.ca.is_none()
-    }
-
-    fn reach(&self) -> Option<Reach> {
-        self.allow_private.map(|allowed| match allowed {
-            true => Reach::Private,
-            false => Reach::Public,
-        })
-    }
-
-    fn ca(&self) -> Option<Option<PathBuf>> {
-        let ca = self.ca.as_deref()?;
-        Some((ca != Path::new("-")).then(|| whole(ca)))
-    }
-
-    fn remote(&self, url: &Endpoint) -> Remote {
-        Remote {
-            url: url.clone(),
-            transport: self.transport.map(Transport::from).unwrap_or_default(),
-            headers: self.headers.iter().cloned().collect(),
-            reach: self.reach().unwrap_or_default(),
-            ca: self.ca().flatten(),
-        }
-    }
-
-    fn change(&self, removed: &[Field]) -> RemoteChange {
-        let removed = removed.iter().map(|name| (name.clone(), None));
-        let set = self.headers.iter().cloned();
-        RemoteChange {
-            url: self.url.clone(),
-            transport: self.transport.map(Transport::from),
-            headers: removed
-                .chain(set.map(|(name, value)| (name, Some(value))))
-                .collect(),
-            reach: self.reach(),
-            ca: self.ca(),
         }
     }
 }
