@@ -102,7 +102,7 @@ enum Command {
     Isolate(isolate::IsolateCommand),
     /// Define MCP servers and publish them
     #[command(subcommand)]
-    Mcp(mcp::McpCommand),
+    Mcp(Box<mcp::McpCommand>),
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
@@ -237,7 +237,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Tree(args) => tree::run(args, desk).await,
         Command::Ps => isolate::list(desk).await,
         Command::Isolate(command) => isolate::run(command, desk).await,
-        Command::Mcp(command) => mcp::run(command, desk).await,
+        Command::Mcp(command) => mcp::run(*command, desk).await,
         Command::User(command) => user::run(command, desk).await,
         Command::Group(command) => group::run(command, desk).await,
         Command::Key(command) => key::run(command, desk).await,

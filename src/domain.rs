@@ -19,6 +19,7 @@ pub mod name;
 pub mod package;
 pub mod pressure;
 pub mod redact;
+pub mod remote;
 pub mod restart;
 pub mod seal;
 pub mod talk;

@@ -1,4 +1,4 @@
-//! MCP on the wire: the JSON-RPC envelope, stdio framing and the downstream handshake.
+//! MCP on the wire: the JSON-RPC envelope, stdio framing, event streams and the downstream handshake.
 //!
 //! Bytes pass through: only the envelope and the keys that are routed on are looked at.
 
@@ -10,5 +10,6 @@ pub mod jsonrpc;
 pub mod meta;
 pub mod modern;
 pub mod questions;
+pub mod sse;
 pub mod state;
 pub mod version;

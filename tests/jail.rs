@@ -384,7 +384,7 @@ async fn dropped(bench: Arc<Bench>) -> Outcome {
     let mut run = bench
         .run(bench.shell("setsid sleep 1000 & echo up; wait"))
         .await;
-    let init = run.pid;
+    let init = run.pid.unwrap();
     assert_eq!(line(&mut run).await, "up");
     drop(run);
     eventually("init is reaped", || !children().contains(&init)).await;
@@ -402,7 +402,7 @@ async fn dropped_launch(bench: Arc<Bench>) -> Outcome {
 
 async fn late_drop(bench: Arc<Bench>) -> Outcome {
     let mut run = bench.run(bench.shell("exit 1")).await;
-    let init = run.pid;
+    let init = run.pid.unwrap();
     assert_eq!(exit(&mut run).await, Exit::Code(1));
     eventually("init is reaped though nobody asked", || {
         !children().contains(&init)

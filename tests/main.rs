@@ -25,6 +25,7 @@ mod prometheus;
 mod proxy;
 mod questions;
 mod real;
+mod remote;
 mod room;
 mod rounds;
 mod siege;

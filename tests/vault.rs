@@ -323,7 +323,10 @@ fn what_cannot_be_a_value_or_a_slot_is_refused_by_name() {
         ("TOKEN=env:LD_PRELOAD", "dynamic linker"),
         ("TOKEN=env:PATH", "the gateway sets it"),
         ("TOKEN=file:../x", "file name"),
-        ("TOKEN=pipe:3", "env:VARIABLE, file:FILENAME or fd:NUMBER"),
+        (
+            "TOKEN=pipe:3",
+            "env:VARIABLE, file:FILENAME, fd:NUMBER or header:NAME",
+        ),
     ] {
         let ran = world.run(&["mcp", "add", "bad", "--credential", slot, "--", "/bin/true"]);
         assert_eq!(ran.code, 2, "{slot}: {}", ran.stderr);

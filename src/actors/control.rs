@@ -403,6 +403,14 @@ impl Control {
     /// # Errors
     /// It is not there, or cannot be executed.
     pub fn check_program(&self, program: &Program) -> Result<PathBuf, ControlError> {
+        if let Some(remote) = &program.remote {
+            // Whether it answers is found out when it is discovered.
+            if let Some(Err(why)) = remote.ca.as_deref().map(super::roots::of_file) {
+                return Err(ControlError::new(Code::InvalidRequest, why)
+                    .next("name a PEM file with the server's CA (--ca)"));
+            }
+            return Ok(PathBuf::new());
+        }
         find_program(&program.command, &self.ctx.settings.path).map_err(|error| {
             let next = match &error {
                 ProgramError::NotFound { .. } => {

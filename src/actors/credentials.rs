@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::domain::credential::{Delivery, Holder, Need, Stored};
@@ -125,6 +126,8 @@ pub(super) struct Given {
     pub(super) env: BTreeMap<String, SecretString>,
     /// What only its isolate sees.
     pub(super) secrets: Secrets,
+    /// Headers of every request to a server behind HTTP.
+    pub(super) headers: HeaderMap,
     /// Takes the values out of what its server writes.
     pub(super) redactor: Option<Arc<Redactor>>,
 }
@@ -181,6 +184,21 @@ pub(super) fn given(ctx: &Ctx, slot: &Slot) -> Result<Given, Verdict> {
             Delivery::Fd(descriptor) => {
                 let number = i32::from(descriptor.number());
                 given.secrets.descriptors.insert(number, value.clone());
+            }
+            Delivery::Header(field) => {
+                // It was set while the slot was another's.
+                let header = header(&value).ok_or_else(|| Verdict::NotStarted {
+                    step: "credentials".to_owned(),
+                    detail: format!(
+                        "credential {name} is no text that can be sent as the header {field}; set \
+                         another value (legation credential set)"
+                    ),
+                })?;
+                given.headers.insert(field.name().clone(), header);
+                // Its server may repeat what follows `Bearer` without it.
+                if let Some(bare) = bare(&value) {
+                    values.push((name, bare));
+                }
             }
         }
         values.push((name, value));
@@ -262,6 +280,21 @@ pub(super) fn seal(
 fn text(value: &SecretSlice<u8>) -> Option<SecretString> {
     let text = std::str::from_utf8(value.expose_secret()).ok()?;
     (!text.contains('\0')).then(|| SecretString::from(text))
+}
+
+/// A value as a header, if it can be one.
+pub(super) fn header(value: &SecretSlice<u8>) -> Option<HeaderValue> {
+    let mut header = HeaderValue::from_bytes(value.expose_secret()).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// The part of a header's value after its scheme.
+fn bare(value: &SecretSlice<u8>) -> Option<SecretSlice<u8>> {
+    let bytes = value.expose_secret();
+    let at = memchr::memchr(b' ', bytes)?;
+    let rest = bytes.get(at + 1..)?.trim_ascii();
+    (!rest.is_empty()).then(|| SecretSlice::from(rest.to_vec()))
 }
 
 fn open(master: &MasterKeys, stored: &Stored) -> Result<SecretSlice<u8>, SealError> {

@@ -206,7 +206,9 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     }
     let running: Vec<Arc<Slot>> = {
         let slots = ctx.slots.pin();
-        let runs = slots.values().filter(|slot| slot.occupant().is_some());
+        // A server behind HTTP writes nothing here.
+        let here = slots.values().filter(|slot| !slot.mcp.program.is_remote());
+        let runs = here.filter(|slot| slot.occupant().is_some());
         runs.cloned().collect()
     };
     let by_uid = traces(fs::metadata(homes).map_or(0, |meta| meta.dev()));

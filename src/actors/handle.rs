@@ -376,6 +376,12 @@ impl Handle {
         }
     }
 
+    /// A request provably was not taken by the server: whoever waits may try the next run.
+    pub(super) fn unsend(&self, id: u64) {
+        // Without a word, which says just that.
+        drop(self.pending.take(id));
+    }
+
     /// The reader has news of a call. Dropped if nobody waits for it, or whoever does is behind.
     pub(super) fn news(&self, id: u64, news: News) {
         let wants = |waiter: &Waiter| match &waiter.role {

@@ -178,7 +178,7 @@ impl Jail {
             scope.lead_out(way_out.open(door)?);
         }
         Ok(Launched {
-            pid,
+            pid: Some(pid),
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
@@ -286,6 +286,10 @@ impl Launcher for Jail {
             Profile::None => &self.secrets,
             Profile::Standard | Profile::Strict => Path::new(sandbox::plan::view::SECRETS),
         }
+    }
+
+    fn allows_private(&self) -> bool {
+        self.walls.allow_network_private
     }
 
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {

@@ -21,8 +21,9 @@ use crate::domain::egress::site::Site;
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::login::Login;
 use crate::domain::mcp::Limits;
-use crate::domain::verdict::OomScope;
+use crate::domain::verdict::{OomScope, Verdict};
 
+pub use super::remote::Dial;
 pub use crate::domain::usage::Usage;
 
 /// A boxed future, for the few calls that cross this border.
@@ -101,6 +102,8 @@ pub struct Extra {
     pub proxy: Option<Site>,
     /// What that asks for.
     pub proxy_login: Option<Arc<Login>>,
+    /// The server that is spoken to; then nothing is started here.
+    pub remote: Option<Dial>,
 }
 
 impl fmt::Debug for Launch {
@@ -114,8 +117,8 @@ impl fmt::Debug for Launch {
 
 /// A started run: its pipes, its end and its scope.
 pub struct Launched {
-    /// The init's pid as the gateway sees it.
-    pub pid: i32,
+    /// The init's pid as the gateway sees it; none of a server behind HTTP.
+    pub pid: Option<i32>,
     /// The server's stdin.
     pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
     /// The server's stdout.
@@ -154,6 +157,8 @@ pub enum Exit {
         /// Why, with what, and what to do.
         detail: String,
     },
+    /// A server behind HTTP: why the connection is over.
+    Over(Verdict),
 }
 
 /// What the barrier found when the tree was gone.
@@ -211,6 +216,9 @@ pub enum LaunchError {
     /// The host could not do it now: out of pids, the spawner is away.
     #[error("the host could not start a process now: {0}")]
     Busy(String),
+    /// A server behind HTTP is not spoken to: why.
+    #[error("{0}")]
+    Over(Verdict),
 }
 
 /// Starts runs.
@@ -229,6 +237,10 @@ pub trait Launcher: Send + Sync {
     fn enforcement(&self) -> Enforcement;
     /// Where an isolate with these walls sees its secret files.
     fn secrets(&self, walls: &Confinement) -> &Path;
+    /// Whether the operator lets definitions name private addresses.
+    fn allows_private(&self) -> bool {
+        false
+    }
     /// Restarts the link to the spawner if it is gone.
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>>;
     /// Resolves when the link to the spawner is gone.

@@ -39,8 +39,11 @@ impl Ctx {
         let mut entry = self
             .about("isolate.ready", slot)
             .number("epoch", run.epoch)
-            .number("pid", pid.unwrap_or(0))
             .number("took_ms", u64::try_from(took).unwrap_or(u64::MAX));
+        // A server behind HTTP has none.
+        if let Some(pid) = pid {
+            entry = entry.number("pid", pid);
+        }
         if !facts.degraded.is_empty() {
             entry = entry.field("degraded", &facts.degraded.join(" "));
         }

@@ -14,12 +14,14 @@ use crate::domain::credential::SECRETS_VARIABLE;
 use crate::domain::limits::EGRESS_PROXY_PORT;
 use crate::domain::mcp::Program;
 use crate::domain::redact::Redactor;
+use crate::domain::remote::Remote;
 use crate::domain::verdict::Verdict;
 
-use super::credentials;
+use super::credentials::{self, Given};
 use super::ctx::Ctx;
-use super::launcher::{Extra, Launch, OnDenied};
+use super::launcher::{Dial, Extra, Launch, OnDenied, Secrets};
 use super::packages::{Lack, home_owner};
+use super::remote;
 use super::slot::{Principal, Slot};
 use super::start_work::start_work;
 
@@ -137,7 +139,12 @@ pub(super) async fn launch(
 
 fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
     let given = credentials::given(ctx, slot)?;
-    let Program { command, args, env } = &slot.mcp.program;
+    if let Some(remote) = &slot.mcp.program.remote {
+        return dialled(ctx, slot, remote, given);
+    }
+    let Program {
+        command, args, env, ..
+    } = &slot.mcp.program;
     let path = &ctx.settings.path;
     let installed = ctx.packages.installed(ctx, &slot.mcp);
     let installed = installed.map_err(|lack| match lack {
@@ -238,6 +245,60 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
     Ok((launch, redactor))
 }
 
+/// What it takes to speak to a server behind HTTP: nothing is started, so there is no program, no home
+/// and nothing for the kernel to limit.
+fn dialled(
+    ctx: &Arc<Ctx>,
+    slot: &Arc<Slot>,
+    remote: &Remote,
+    given: Given,
+) -> Result<(Launch, Option<Arc<Redactor>>), Verdict> {
+    let names = Names {
+        home: "",
+        secrets: "",
+        user: slot.owner.as_ref(),
+    };
+    let mut headers = http::HeaderMap::new();
+    for (field, value) in &remote.headers {
+        let value = http::HeaderValue::from_str(&names.fill(value));
+        // Checked when it was defined, and names are ASCII.
+        let value = value.map_err(|error| Verdict::NotStarted {
+            step: "headers".to_owned(),
+            detail: format!("the header {field} cannot be sent: {error}"),
+        })?;
+        headers.insert(field.name().clone(), value);
+    }
+    // Last: what is given is nobody's to override.
+    headers.extend(given.headers);
+    let dial = Dial {
+        tls: remote::configure(remote)?,
+        remote: Arc::new(remote.clone()),
+        headers,
+        line_max: ctx.settings.line_bytes_max,
+        redactor: given.redactor.clone(),
+        unsent: Arc::new(|_| {}),
+    };
+    let launch = Launch {
+        isolate: slot.id.clone(),
+        user: slot.key.principal.user().cloned(),
+        program: PathBuf::new(),
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        secrets: Secrets::default(),
+        home: PathBuf::new(),
+        confinement: slot.mcp.confinement.clone(),
+        on_denied: on_denied(ctx, slot, given.redactor.clone()),
+        limits: slot.limits(),
+        user_limits: slot.user_limits,
+        opening: Bytes::new(),
+        extra: Extra {
+            remote: Some(dial),
+            ..Extra::default()
+        },
+    };
+    Ok((launch, given.redactor))
+}
+
 /// Where what an isolate tried and may not is told: the audit log. A server may put what it was given
 /// into a name it asks for.
 fn on_denied(
@@ -245,7 +306,8 @@ fn on_denied(
     slot: &Arc<Slot>,
     redactor: Option<Arc<Redactor>>,
 ) -> Option<OnDenied> {
-    if slot.mcp.confinement.network != Network::Allowlist {
+    let reaches = slot.mcp.confinement.network == Network::Allowlist;
+    if !reaches && !slot.mcp.program.is_remote() {
         return None;
     }
     let (ctx, slot) = (Arc::downgrade(ctx), Arc::downgrade(slot));

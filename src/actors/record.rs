@@ -124,6 +124,7 @@ impl RunRecord {
             Some(redactor),
             Verdict::Handshake { detail }
             | Verdict::Protocol { detail }
+            | Verdict::Remote { detail, .. }
             | Verdict::NotStarted { detail, .. },
         ) = (self.redactor.get(), &mut verdict)
         {

@@ -140,6 +140,18 @@ impl Room {
         Some(why)
     }
 
+    /// Why no other server behind HTTP is spoken to beside `running` ones; `None` if it is. It takes no memory
+    /// and no disk of this host's.
+    pub(super) fn refuses_remote(&self, running: usize) -> Option<String> {
+        if running < self.isolates_max {
+            return None;
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Some(format!(
+            "{running} servers behind HTTP are in use, which is the most (isolates.max)"
+        ))
+    }
+
     /// As it is shown.
     #[must_use]
     pub fn view(&self) -> RoomView {

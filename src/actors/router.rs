@@ -338,9 +338,12 @@ async fn installed(package: &mut Option<watch::Receiver<Package>>) -> Option<Fai
 
 /// Stops the isolate that has been idle for the longest, if one was for a while: what only waits must not keep
 /// others out.
-pub(super) fn make_room(ctx: &Ctx) -> bool {
+pub(super) fn make_room(ctx: &Ctx, remote: bool) -> bool {
     let slots = ctx.slots.pin();
-    let idle = slots.values().filter_map(|slot| {
+    let alike = slots
+        .values()
+        .filter(|slot| slot.mcp.program.is_remote() == remote);
+    let idle = alike.filter_map(|slot| {
         let handle = slot.ready()?;
         let unused = handle.unused_ms();
         (handle.in_flight() == 0 && unused >= millis(ROOM_IDLE)).then_some((unused, slot))
@@ -374,14 +377,19 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         );
         return Err(Reason::new(Code::Starting, text).retry(std::time::Duration::from_secs(5)));
     }
+    let remote = slot.mcp.program.is_remote();
     let running = ctx
         .slots
         .pin()
         .values()
-        .filter(|one| one.is_running())
+        .filter(|one| one.is_running() && one.mcp.program.is_remote() == remote)
         .count();
-    if let Some(why) = ctx.room.refuses(running) {
-        let (next, retry) = match make_room(ctx) {
+    let refused = match remote {
+        true => ctx.room.refuses_remote(running),
+        false => ctx.room.refuses(running),
+    };
+    if let Some(why) = refused {
+        let (next, retry) = match make_room(ctx, remote) {
             true => (
                 "One that nobody uses is being stopped for it; try again",
                 ROOM_RETRY,

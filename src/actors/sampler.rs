@@ -68,7 +68,7 @@ impl Sampler {
             }
             ctx.room.look(memory_of_all(&ctx));
             if ctx.room.is_pressed() {
-                make_room(&ctx);
+                make_room(&ctx, false);
             }
             disk::look(&ctx);
         }));

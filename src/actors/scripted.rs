@@ -127,7 +127,7 @@ impl Launcher for Scripted {
             // A server that has gone already does not read it; its end is told by `exit`.
             let _ = stdin.write_all(&launch.opening).await;
             Ok(Launched {
-                pid: 4711,
+                pid: Some(4711),
                 stdin: Box::new(stdin),
                 stdout: Box::new(stdout),
                 stderr: Box::new(stderr),

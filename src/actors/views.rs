@@ -178,6 +178,8 @@ pub struct Status {
     pub enforcement: EnforcementView,
     /// Isolates and instances by state.
     pub isolates: BTreeMap<String, u64>,
+    /// Those of them whose server runs elsewhere, without cgroup and walls of this host.
+    pub elsewhere: u64,
     /// Room for isolates.
     pub room: RoomView,
     /// Registered sessions.
@@ -276,6 +278,9 @@ pub struct IsolateView {
     pub key: String,
     /// Its state in one word.
     pub state: String,
+    /// Where its server is, if that runs elsewhere: then it has no pid, no cgroup and no walls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Its init, while it runs.
     pub pid: Option<i32>,
     /// How long it has been in that state, in milliseconds.

@@ -5,7 +5,6 @@
 //! and what an operator has since taken away on purpose (archived the demo, revoked the key) stays
 //! away.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::actors::control::Control;
@@ -79,7 +78,7 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             program: Program {
                 command,
                 args: vec![SUBCOMMAND.to_owned()],
-                env: BTreeMap::new(),
+                ..Program::default()
             },
             limits: mcps::LimitsChange::default(),
             times: mcps::TimesChange::default(),

@@ -51,6 +51,7 @@ pub(super) fn run(args: DoctorArgs, data_dir: Option<PathBuf>, mut out: Out) -> 
             "isolates do not start here: mend what is missing, or name it in sandbox.allow_degraded"
         }
     });
+    out.say("servers behind HTTP (mcp add --url) run elsewhere, and none of this holds for them");
     Ok(exit)
 }
 

@@ -175,15 +175,26 @@ fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
     fact("key", one.key.as_str().into());
     fact("state", state(one));
     fact("since", age(one.since_ms_ago).into());
-    fact("pid", Cell::maybe(one.pid));
+    match &one.url {
+        Some(url) => {
+            fact("url", url.as_str().into());
+            fact(
+                "walls",
+                "none: it runs elsewhere, and is not limited".into(),
+            );
+        }
+        None => fact("pid", Cell::maybe(one.pid)),
+    }
     fact(
         "calls",
         format!("{}, {} in flight", one.calls_total, one.in_flight).into(),
     );
     fact("restarts", one.restarts.to_string().into());
-    fact("memory", memory(one).into());
-    fact("processes", Cell::maybe(one.pids));
-    fact("cpu time", Cell::maybe(one.cpu_micros.map(cpu_time)));
+    if one.url.is_none() {
+        fact("memory", memory(one).into());
+        fact("processes", Cell::maybe(one.pids));
+        fact("cpu time", Cell::maybe(one.cpu_micros.map(cpu_time)));
+    }
     if let Some(out) = detail.egress {
         let text = format!(
             "{} connections, {} open; {} out, {} in; {} denied",

@@ -16,15 +16,17 @@ use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
-use crate::domain::confinement::Profile;
-use crate::domain::mcp::{McpState, Tool};
+use crate::domain::confinement::{Confinement, Profile};
+use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
+use crate::domain::remote::{Reach, Remote};
 
 use definition::{AddArgs, UpdateArgs};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum McpCommand {
-    /// Define a server: legation mcp add NAME --memory 512MiB -- COMMAND ARGS…
+    /// Define a server: legation mcp add NAME --memory 512MiB -- COMMAND ARGS…, or --url URL of one that runs
+    /// elsewhere
     Add(AddArgs),
     /// Change a definition; running isolates of the old one are replaced
     Update(UpdateArgs),
@@ -130,7 +132,7 @@ async fn update(args: &UpdateArgs, mut desk: Desk) -> Done {
     desk.out.one(&view, name, |out| {
         out.line(&format!("mcp {name} is changed"))
     })?;
-    if wanted.program.command.is_some() {
+    if wanted.program.command.is_some() || wanted.program.remote.url.is_some() {
         desk.out.say(&format!(
             "its tools may be others now: legation mcp discover {name}"
         ));
@@ -227,9 +229,12 @@ fn state(view: &McpView) -> Cell {
     }
 }
 
-/// The program as it would be typed.
+/// The program as it would be typed, or where the server is.
 fn command_line(view: &McpView) -> String {
     let program = &view.mcp.program;
+    if let Some(remote) = &program.remote {
+        return remote.url.url().to_owned();
+    }
     let words = std::iter::once(&program.command).chain(&program.args);
     let quoted = words.map(|word| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:@,+{}".contains(c);
@@ -293,6 +298,61 @@ fn package_state(package: &PackageView) -> Cell {
     }
 }
 
+/// Where a server behind HTTP is, and how it is spoken to.
+fn away(remote: &Remote, fact: &mut impl FnMut(&str, Cell)) {
+    fact("url", remote.url.url().into());
+    fact("transport", remote.transport.as_str().into());
+    for (name, value) in &remote.headers {
+        fact("header", format!("{name}: {value}").into());
+    }
+    let addresses = match remote.reach {
+        Reach::Public => "public alone, over TLS",
+        Reach::Private => "private ones too",
+    };
+    fact("addresses", addresses.into());
+    if let Some(ca) = &remote.ca {
+        fact("authorities", ca.display().to_string().into());
+    }
+    fact(
+        "walls",
+        "none: it runs elsewhere, and is not limited".into(),
+    );
+}
+
+/// What is started, and what the kernel lets it have.
+fn limited(mcp: &Mcp, command: String, fact: &mut impl FnMut(&str, Cell)) {
+    fact("command", command.into());
+    // Values may be secrets; whoever needs them asks for JSON.
+    for name in mcp.program.env.keys() {
+        fact("variable", format!("{name}=…").into());
+    }
+    let limits = &mcp.limits;
+    let (memory, files) = (size(limits.memory_bytes), size(limits.file_bytes));
+    fact("memory", memory.into());
+    fact("processes", limits.pids.to_string().into());
+    fact("cpu", format!("{} cores", cpu(limits.cpu_millis)).into());
+    fact(
+        "open files",
+        format!("{}, {files} each at most", limits.open_files).into(),
+    );
+}
+
+fn walls(walls: &Confinement, fact: &mut impl FnMut(&str, Cell)) {
+    let profile = walls
+        .profile
+        .map_or("as sandbox.profile says", Profile::as_str);
+    fact("profile", profile.into());
+    fact("network", walls.network.as_str().into());
+    for host in &walls.hosts {
+        fact("reaches", host.to_string().into());
+    }
+    for (title, paths) in [("sees", &walls.read), ("writes", &walls.write)] {
+        for path in paths {
+            fact(title, path.display().to_string().into());
+        }
+    }
+}
+
 fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     let view = &detail.view;
     let mcp = &view.mcp;
@@ -309,20 +369,13 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
         fact("reason", reason.as_str().into());
     }
     fact("sharing", sharing_word(mcp.sharing).into());
-    fact("command", command_line(view).into());
-    // Values may be secrets; whoever needs them asks for JSON.
-    for name in mcp.program.env.keys() {
-        fact("variable", format!("{name}=…").into());
+    match &mcp.program.remote {
+        Some(remote) => away(remote, &mut fact),
+        None => limited(mcp, command_line(view), &mut fact),
     }
-    let limits = &mcp.limits;
-    let (memory, files) = (size(limits.memory_bytes), size(limits.file_bytes));
-    fact("memory", memory.into());
-    fact("processes", limits.pids.to_string().into());
-    fact("cpu", format!("{} cores", cpu(limits.cpu_millis)).into());
-    fact(
-        "open files",
-        format!("{}, {files} each at most", limits.open_files).into(),
-    );
+    for (name, slot) in &mcp.credentials {
+        fact("credential", format!("{name}={}", slot.delivery).into());
+    }
     fact("call within", age(mcp.times.call_ms).into());
     let start = u64::try_from(mcp.start_deadline().as_millis()).unwrap_or(u64::MAX);
     fact("start within", age(start).into());
@@ -333,19 +386,8 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
             .map_or_else(|| "never".to_owned(), age)
             .into(),
     );
-    let walls = &mcp.confinement;
-    let profile = walls
-        .profile
-        .map_or("as sandbox.profile says", Profile::as_str);
-    fact("profile", profile.into());
-    fact("network", walls.network.as_str().into());
-    for host in &walls.hosts {
-        fact("reaches", host.to_string().into());
-    }
-    for (title, paths) in [("sees", &walls.read), ("writes", &walls.write)] {
-        for path in paths {
-            fact(title, path.display().to_string().into());
-        }
+    if !mcp.program.is_remote() {
+        walls(&mcp.confinement, &mut fact);
     }
     if let Some(package) = &detail.package {
         fact("package", package_state(package));

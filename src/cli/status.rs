@@ -49,6 +49,13 @@ fn screen(status: &Status) -> Table {
     }
     line("limits", status.enforcement.summary.as_str().into());
     line("isolates", counts(status).into());
+    if status.elsewhere > 0 {
+        let text = format!(
+            "{} of them servers behind HTTP, without limits and walls",
+            status.elsewhere
+        );
+        line("", text.into());
+    }
     line("room", room(&status.room).into());
     line(
         "sessions",

@@ -11,6 +11,7 @@ use super::account::Millis;
 use super::ids::{ID_BYTES, McpId, UserId};
 use super::limits::CREDENTIALS_PER_MCP_MAX;
 use super::name::{CredentialName, NameError, SecretFile, Variable};
+use super::remote::{Field, FieldError};
 
 /// The variable that names the directory of a server's secret files.
 pub const SECRETS_VARIABLE: &str = "LEGATION_SECRETS";
@@ -25,6 +26,8 @@ pub enum Delivery {
     File(SecretFile),
     /// As an open descriptor with this number: a pipe that holds the value, and then its end.
     Fd(Descriptor),
+    /// As a header of every request to a server behind HTTP: the value is the header's, whole.
+    Header(Field),
 }
 
 /// The number of a descriptor that a server is given: 3 to 9, as shells can write it.
@@ -185,6 +188,7 @@ impl fmt::Display for Delivery {
             Self::Env(variable) => write!(f, "env:{variable}"),
             Self::File(file) => write!(f, "file:{file}"),
             Self::Fd(descriptor) => write!(f, "fd:{}", descriptor.number()),
+            Self::Header(field) => write!(f, "header:{field}"),
         }
     }
 }
@@ -193,7 +197,7 @@ impl fmt::Display for Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
     /// No known kind.
-    #[error("expected env:VARIABLE, file:FILENAME or fd:NUMBER")]
+    #[error("expected env:VARIABLE, file:FILENAME, fd:NUMBER or header:NAME")]
     Kind,
     /// The number after it.
     #[error("a descriptor is a number from 3 to 9")]
@@ -201,6 +205,9 @@ pub enum DeliveryError {
     /// The name after it.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The header after it.
+    #[error(transparent)]
+    Header(#[from] FieldError),
 }
 
 impl FromStr for Delivery {
@@ -214,6 +221,7 @@ impl FromStr for Delivery {
                 let number: u8 = number.parse().map_err(|_| DeliveryError::Descriptor)?;
                 Ok(Self::Fd(number.try_into()?))
             }
+            Some(("header", field)) => Ok(Self::Header(Field::parse(field)?)),
             _ => Err(DeliveryError::Kind),
         }
     }
@@ -242,13 +250,16 @@ impl Holder {
     }
 }
 
-/// Parses `NAME=env:VARIABLE`, `NAME=file:FILENAME` or `NAME=fd:NUMBER`, with `:optional` behind it where the server starts without.
+/// Parses `NAME=env:VARIABLE`, `NAME=file:FILENAME`, `NAME=fd:NUMBER` or `NAME=header:HEADER`, with `:optional` behind it where the server starts without.
 ///
 /// # Errors
 /// What is wrong with the text, for people.
 pub fn parse_slot(text: &str) -> Result<(CredentialName, CredentialSlot), String> {
     let Some((name, to)) = text.split_once('=') else {
-        return Err("expected NAME=env:VARIABLE, NAME=file:FILENAME or NAME=fd:NUMBER".to_owned());
+        return Err(
+            "expected NAME=env:VARIABLE, NAME=file:FILENAME, NAME=fd:NUMBER or NAME=header:HEADER"
+                .to_owned(),
+        );
     };
     let (to, need) = match to.strip_suffix(":optional") {
         Some(to) => (to, Need::Optional),
@@ -366,6 +377,7 @@ mod tests {
             "env:_x1",
             "file:key.json",
             "fd:3",
+            "header:x-api-key",
             "fd:9",
         ] {
             assert_eq!(text.parse::<Delivery>().unwrap().to_string(), text);
@@ -382,6 +394,9 @@ mod tests {
             "fd:2",
             "fd:10",
             "fd:x",
+            "header:",
+            "header:a b",
+            "header:Host",
             "fd:",
         ] {
             assert!(bad.parse::<Delivery>().is_err(), "{bad}");

@@ -4,6 +4,7 @@
 mod bridge;
 mod mcp;
 mod packages;
+mod remote;
 mod room;
 mod table;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use bridge::*;
 pub use mcp::*;
 pub use packages::*;
+pub use remote::*;
 pub use room::*;
 pub use table::table;
 

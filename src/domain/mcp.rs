@@ -12,6 +12,7 @@ use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
 use super::package::{Install, Package, PackageError, Step};
+use super::remote::Remote;
 use super::talk::Talk;
 
 /// Where a definition is in its life. Only `Published` serves calls.
@@ -65,11 +66,12 @@ pub enum Capture {
 }
 
 /// The program of a stdio server. Arguments and environment may hold `{home}`, `{user.name}`
-/// and `{user.id}`, substituted without a shell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// and `{user.id}`, substituted without a shell. Or, in its place, a server behind HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// Absolute path, or a name looked up in the isolate's `PATH`.
+    /// Absolute path, or a name looked up in the isolate's `PATH`; empty for a server behind HTTP.
+    #[serde(default)]
     pub command: String,
     /// Arguments after the program's name.
     #[serde(default)]
@@ -77,6 +79,26 @@ pub struct Program {
     /// Environment, added to the clean one (`PATH`, `HOME`, `LANG`, `TMPDIR`).
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The server that is spoken to in place of one that is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Box<Remote>>,
+}
+
+impl Program {
+    /// A server behind HTTP.
+    #[must_use]
+    pub fn remote(remote: Remote) -> Self {
+        Self {
+            remote: Some(Box::new(remote)),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing is started for it here.
+    #[must_use]
+    pub const fn is_remote(&self) -> bool {
+        self.remote.is_some()
+    }
 }
 
 /// The kernel limits of one isolate.
@@ -280,8 +302,7 @@ mod tests {
             sharing: Sharing::PerUser,
             program: Program {
                 command: "cat".into(),
-                args: vec![],
-                env: BTreeMap::new(),
+                ..Program::default()
             },
             limits: Limits::default(),
             times: Times::default(),

@@ -380,7 +380,6 @@ fn is_python(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
 
@@ -389,7 +388,7 @@ mod tests {
         Package::of(&Program {
             command: words.next().unwrap(),
             args: words.collect(),
-            env: BTreeMap::new(),
+            ..Program::default()
         })
     }
 

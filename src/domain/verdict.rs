@@ -16,6 +16,24 @@ pub enum OomScope {
     Host,
 }
 
+/// What ended the connection to a server behind HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemoteFault {
+    /// No name, no connection, no answer, or again and again a failure.
+    Unreachable,
+    /// Its certificate is not trusted, or TLS failed.
+    Untrusted,
+    /// It does not take the credentials.
+    Unauthorized,
+    /// Its address is one that is not connected to.
+    AddressDenied,
+    /// It points elsewhere.
+    Redirected,
+    /// It does not know the session any more.
+    SessionLost,
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -50,6 +68,13 @@ pub enum Verdict {
     /// It broke the framing: a line over the cap, stdout closed while alive.
     Protocol {
         /// What it did.
+        detail: String,
+    },
+    /// A server behind HTTP, or the way to it.
+    Remote {
+        /// What.
+        fault: RemoteFault,
+        /// Why, with what, and what to do.
         detail: String,
     },
     /// The server was never executed: not found, not executable, a wall refused.
@@ -114,7 +139,16 @@ impl Verdict {
             | Self::Killed { .. }
             | Self::Recycled { .. } => Weight::Wanted,
             Self::OutOfMemory { .. } => Weight::Failure(2),
-            Self::NotStarted { .. }
+            // Somebody has to do something before it can be otherwise.
+            Self::Remote {
+                fault:
+                    RemoteFault::Untrusted
+                    | RemoteFault::Unauthorized
+                    | RemoteFault::AddressDenied
+                    | RemoteFault::Redirected,
+                ..
+            }
+            | Self::NotStarted { .. }
             | Self::CredentialMissing { .. }
             | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
             Self::Exited { .. }
@@ -122,18 +156,25 @@ impl Verdict {
             | Self::Handshake { .. }
             | Self::Ping { .. }
             | Self::Protocol { .. }
+            | Self::Remote { .. }
             | Self::Internal { .. } => Weight::Failure(1),
         }
     }
 
     /// All words of [`Verdict::kind`].
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 21] = [
         "exited",
         "signaled",
         "out_of_memory",
         "handshake",
         "ping",
         "protocol",
+        "unreachable",
+        "untrusted",
+        "unauthorized",
+        "address_denied",
+        "redirected",
+        "session_lost",
         "not_started",
         "credential_missing",
         "killed",
@@ -155,6 +196,14 @@ impl Verdict {
             Self::Handshake { .. } => "handshake",
             Self::Ping { .. } => "ping",
             Self::Protocol { .. } => "protocol",
+            Self::Remote { fault, .. } => match fault {
+                RemoteFault::Unreachable => "unreachable",
+                RemoteFault::Untrusted => "untrusted",
+                RemoteFault::Unauthorized => "unauthorized",
+                RemoteFault::AddressDenied => "address_denied",
+                RemoteFault::Redirected => "redirected",
+                RemoteFault::SessionLost => "session_lost",
+            },
             Self::NotStarted { .. } => "not_started",
             Self::CredentialMissing { .. } => "credential_missing",
             Self::Killed { .. } => "killed",
@@ -188,6 +237,17 @@ impl fmt::Display for Verdict {
             Self::Handshake { detail } => write!(f, "handshake failed: {detail}"),
             Self::Ping { missed } => write!(f, "missed {missed} pings in a row"),
             Self::Protocol { detail } => write!(f, "broke the protocol: {detail}"),
+            Self::Remote { fault, detail } => {
+                let what = match fault {
+                    RemoteFault::Unreachable => "could not be reached",
+                    RemoteFault::Untrusted => "could not be trusted",
+                    RemoteFault::Unauthorized => "did not take the credentials",
+                    RemoteFault::AddressDenied => "has an address that is not connected to",
+                    RemoteFault::Redirected => "pointed elsewhere, which is not followed",
+                    RemoteFault::SessionLost => "lost its session",
+                };
+                write!(f, "{what}: {detail}")
+            }
             Self::NotStarted { step, detail } => write!(f, "not started, at {step}: {detail}"),
             Self::CredentialMissing { names, commands } => {
                 write!(f, "not started: {names} not set; run: {commands}")

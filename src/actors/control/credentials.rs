@@ -141,8 +141,12 @@ fn declared<'a>(mcp: &'a Mcp, name: &CredentialName) -> Result<&'a CredentialSlo
     Err(match nearest::word(&words, name.as_str()) {
         Some(near) => error.next(format!("did you mean {near}?")),
         None => error.next(format!(
-            "declare it: legation mcp update {} --credential {name}=env:VARIABLE",
-            mcp.name
+            "declare it: legation mcp update {} --credential {name}={}",
+            mcp.name,
+            match mcp.program.is_remote() {
+                true => "header:HEADER",
+                false => "env:VARIABLE",
+            }
         )),
     })
 }
@@ -159,6 +163,8 @@ fn fits(name: &CredentialName, to: &Delivery, value: &SecretSlice<u8>) -> Result
         "it holds a zero byte, which a file can and no variable".to_owned()
     } else if to_variable && std::str::from_utf8(bytes).is_err() {
         "it is no UTF-8 text, which a file need not be and a variable must".to_owned()
+    } else if matches!(to, Delivery::Header(_)) && credentials::header(value).is_none() {
+        "it holds what no header can, like a line break".to_owned()
     } else {
         return Ok(());
     };

@@ -52,6 +52,10 @@ impl Control {
     pub fn status(&self) -> Status {
         let ctx = &self.ctx;
         let slots: Vec<Arc<Slot>> = ctx.slots.pin().values().cloned().collect();
+        let elsewhere = slots
+            .iter()
+            .filter(|slot| slot.mcp.program.is_remote())
+            .count() as u64;
         let mut isolates = BTreeMap::new();
         let mut users = std::collections::HashSet::new();
         for slot in &slots {
@@ -80,6 +84,7 @@ impl Control {
             not_ready,
             enforcement: ctx.launcher.enforcement().into(),
             isolates,
+            elsewhere,
             room: ctx.room.view(),
             sessions: ctx
                 .sessions
@@ -196,6 +201,7 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         .last()
         .map_or(Duration::ZERO, |step| step.at.elapsed());
     let verdicts = verdicts(slot);
+    let remote = slot.mcp.program.remote.as_deref();
     IsolateView {
         id: slot.id.to_string(),
         mcp: slot.mcp.name.to_string(),
@@ -207,6 +213,7 @@ pub(super) fn isolate(slot: &Slot) -> IsolateView {
         },
         key: slot.key.text(),
         state: slot.state().word().to_owned(),
+        url: remote.map(|remote| remote.url.url().to_owned()),
         pid: facts.pid,
         since_ms_ago: ms(since),
         in_flight: run.as_ref().map_or(0, |run| run.handle.in_flight() as u64),

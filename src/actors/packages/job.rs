@@ -110,6 +110,7 @@ impl Job {
                     command: executable.display().to_string(),
                     args: vec!["installer".to_owned()],
                     env: variables(settings, manager, files.contains_key(NPMRC)),
+                    remote: None,
                 },
                 limits: Limits {
                     memory_bytes: INSTALL_MEMORY_BYTES,
@@ -143,6 +144,7 @@ impl Job {
                 locked: BTreeMap::new(),
             },
             extra: Extra {
+                remote: None,
                 programs,
                 tree: None,
                 trusted: true,

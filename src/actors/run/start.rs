@@ -17,14 +17,16 @@ use crate::domain::limits::{
     TOOLS_REFUSED_LOGGED_MAX,
 };
 use crate::domain::mcp::Tool;
+use crate::domain::remote::Reach;
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 use crate::protocol::handshake;
 
 use super::super::handle::{CallError, Handle, Posed, Reply};
-use super::super::launcher::{LaunchError, Launched, Scope};
+use super::super::launcher::{Launch, LaunchError, Launched, Scope};
 use super::super::plan;
 use super::super::relimit;
+use super::super::remote;
 use super::super::slot::Order;
 use super::{RunArgs, RunMsg, Tasks, pumps, warden};
 
@@ -103,23 +105,49 @@ async fn launch(
     args.occupant.record.redact_with(redactor);
     launch.opening = opening;
     let limits = launch.limits;
-    let launched = match tokio::time::timeout_at(deadline, args.ctx.launcher.launch(launch)).await {
+    let is_remote = launch.extra.remote.is_some();
+    let launched = match tokio::time::timeout_at(deadline, begin(args, launch)).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(LaunchError::Refused { step, detail })) => {
             return Err(Verdict::NotStarted { step, detail });
         }
+        Ok(Err(LaunchError::Over(verdict))) => return Err(verdict),
         Ok(Err(LaunchError::Busy(detail))) => return Err(Verdict::Internal { detail }),
         Err(_) => return Err(too_slow("the launch", args.deadline)),
     };
     let record = &args.occupant.record;
-    record.phase("spawn", launched.took);
+    let phase = if is_remote { "connect" } else { "spawn" };
+    record.phase(phase, launched.took);
     record.learn(|facts| {
-        facts.pid = Some(launched.pid);
+        facts.pid = launched.pid;
         facts.degraded.clone_from(&launched.degraded);
     });
     carry(args, launched, myself, tasks);
     relimit::born(&args.ctx, &args.slot, limits);
     Ok(())
+}
+
+/// Starts a process, or connects to a server that runs elsewhere.
+async fn begin(args: &RunArgs, mut launch: Launch) -> Result<Launched, LaunchError> {
+    let Some(mut dial) = launch.extra.remote.take() else {
+        return args.ctx.launcher.launch(launch).await;
+    };
+    if dial.remote.reach == Reach::Private && !args.ctx.launcher.allows_private() {
+        return Err(LaunchError::Refused {
+            step: "network".to_owned(),
+            detail:
+                "its definition says --allow-private, which needs sandbox.allow_network_private \
+                     = true in the configuration"
+                    .to_owned(),
+        });
+    }
+    let handle = Arc::clone(&args.occupant.handle);
+    dial.unsent = Arc::new(move |id| {
+        // Nobody comes in any more, so that the call waits for the next run.
+        handle.drain();
+        handle.unsend(id);
+    });
+    remote::launch(dial, launch.opening, launch.on_denied).await
 }
 
 /// Hands the pipes to the pumps and the process to the warden.

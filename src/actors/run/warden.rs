@@ -158,6 +158,7 @@ impl Warden {
             return verdict.clone();
         }
         match (exit, self.scope.oom()) {
+            (Exit::Over(verdict), _) => verdict,
             (Exit::NotStarted { step, detail }, _) => Verdict::NotStarted { step, detail },
             (Exit::Code(0), _) => Verdict::Exited { code: 0 },
             (_, Some(scope)) => Verdict::OutOfMemory {

@@ -104,7 +104,7 @@ impl World {
             program: Program {
                 command: "sh".into(),
                 args: vec![program.into()],
-                env: Default::default(),
+                ..Program::default()
             },
             limits: Limits::default(),
             times: Times::default(),

@@ -121,7 +121,7 @@ impl Launcher for Script {
             };
             let ended = end.clone();
             Ok(Launched {
-                pid: 1,
+                pid: Some(1),
                 stdin: Box::new(stdin),
                 stdout: Box::new(stdout),
                 stderr: Box::new(stderr),

@@ -23,8 +23,8 @@ use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
 pub use change::{
-    AddMcp, ConfinementChange, Defaults, InstallChange, LimitsChange, ProgramChange, TalkChange,
-    TimesChange, UpdateMcp,
+    AddMcp, ConfinementChange, Defaults, InstallChange, LimitsChange, ProgramChange, RemoteChange,
+    TalkChange, TimesChange, UpdateMcp,
 };
 
 /// A definition as lists show it.

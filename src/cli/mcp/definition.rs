@@ -1,5 +1,7 @@
 //! The options that describe a server, for `mcp add` and `mcp update`.
 
+mod away;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +21,10 @@ use crate::domain::egress::{Rule, RuleError};
 use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
+use crate::domain::remote::Field;
 use crate::domain::talk::{Check, Questions};
+
+use away::Away;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -159,7 +164,7 @@ struct Traits {
     #[arg(long = "env", value_parser = variable, value_name = "NAME=VALUE")]
     env: Vec<(String, String)>,
     /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
-    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER")]
+    #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER|header:HEADER")]
     credentials: Vec<(CredentialName, CredentialSlot)>,
     /// Memory of one isolate, like 512MiB
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
@@ -226,9 +231,11 @@ pub(in crate::cli) struct AddArgs {
     name: Name,
     #[command(flatten)]
     traits: Traits,
+    #[command(flatten)]
+    away: Away,
     /// What is started, after `--`: an absolute path or a name in the isolates' PATH, and its
     /// arguments; `{home}`, `{user.name}` and `{user.id}` are filled in
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "url", value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -239,6 +246,11 @@ pub(in crate::cli) struct UpdateArgs {
     pub(super) name: Name,
     #[command(flatten)]
     traits: Traits,
+    #[command(flatten)]
+    away: Away,
+    /// Remove a header; may be repeated
+    #[arg(long, value_parser = Field::parse, value_name = "NAME")]
+    unset_header: Vec<Field>,
     /// Remove a variable; may be repeated
     #[arg(long, value_name = "NAME")]
     unset_env: Vec<String>,
@@ -336,19 +348,31 @@ impl Traits {
 }
 
 impl AddArgs {
-    pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
+    fn program(&self) -> Result<Program, CliError> {
+        if let Some(url) = &self.away.url {
+            return Ok(Program::remote(self.away.remote(url)));
+        }
+        if !self.away.is_nothing() {
+            let text = "--transport, --header, --allow-private and --ca need --url";
+            return Err(CliError::Usage(text.to_owned()));
+        }
         let Some((command, args)) = self.command.split_first() else {
             return Err(CliError::Usage("no command was given after --".to_owned()));
         };
+        Ok(Program {
+            command: command.clone(),
+            args: args.to_vec(),
+            env: self.traits.env.iter().cloned().collect(),
+            remote: None,
+        })
+    }
+
+    pub(super) fn wanted(&self) -> Result<AddMcp, CliError> {
         Ok(AddMcp {
             name: self.name.clone(),
             description: self.traits.description.clone().unwrap_or_default(),
             sharing: self.traits.sharing.map(Sharing::from).unwrap_or_default(),
-            program: Program {
-                command: command.clone(),
-                args: args.to_vec(),
-                env: self.traits.env.iter().cloned().collect(),
-            },
+            program: self.program()?,
             limits: self.traits.limits(),
             times: self.traits.times(),
             confinement: self.traits.confinement(),
@@ -382,6 +406,7 @@ impl UpdateArgs {
                 command: command.map(|(command, _)| command.clone()),
                 args: command.map(|(_, args)| args.to_vec()),
                 env,
+                remote: self.away.change(&self.unset_header),
             },
             limits: self.traits.limits(),
             times: self.traits.times(),

@@ -69,6 +69,7 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
             command: "/usr/bin/env".into(),
             args: vec!["-S".into(), "{home}/a b".into()],
             env: BTreeMap::from([("TOKEN".into(), "x=\u{1F512}".into())]),
+            remote: None,
         },
         limits: Limits {
             memory_bytes: 64 << 20,

@@ -103,6 +103,8 @@ labels! {
         Permit "permit",
         /// Cgroup, clone, exec.
         Spawn "spawn",
+        /// Connecting to a server behind HTTP.
+        Connect "connect",
         /// The MCP handshake.
         Initialize "initialize",
         /// Reading the tools.

@@ -1,24 +1,19 @@
 //! Looking a host up and connecting to it: one look, and the connection goes to what was looked at.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Shared;
+use crate::actors::lookup;
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Wanted, address};
-use crate::domain::limits::{EGRESS_ADDRESSES_MAX, EGRESS_CONNECT_WAIT, EGRESS_LOOKUPS_ALL_MAX};
+use crate::domain::limits::EGRESS_CONNECT_WAIT;
 use crate::protocol::egress::tunnel;
-
-/// Threads that look up hosts: the system's resolver blocks, and may do so for long.
-static LOOKUPS: Semaphore = Semaphore::const_new(EGRESS_LOOKUPS_ALL_MAX);
 
 /// Why a host is not reached.
 #[derive(Debug)]
@@ -113,25 +108,10 @@ async fn addresses(
     port: u16,
     shared: &Shared,
 ) -> Result<Vec<SocketAddr>, Unreached> {
-    let name = match wanted {
-        Wanted::Address(address) => return Ok(vec![SocketAddr::new(*address, port)]),
-        Wanted::Name(name) => name.clone(),
-    };
-    let failed = |why: String| Unreached::Failed(format!("it cannot be looked up: {why}"));
-    // Neither is ever closed. The thread keeps both as long as it takes, also if we are gone: an isolate
-    // whose lookups hang must not take the places of others by asking again.
-    let own = Arc::clone(&shared.lookups).acquire_owned().await;
-    let of_all = LOOKUPS.acquire().await;
-    let looked_up = spawn_blocking(move || {
-        let _places = (own, of_all);
-        (name.as_str(), port).to_socket_addrs()
-    });
-    let mut found: Vec<SocketAddr> = looked_up
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(|error| failed(error.to_string()))?
-        .collect();
-    found.dedup();
-    found.truncate(EGRESS_ADDRESSES_MAX);
-    Ok(found)
+    match wanted {
+        Wanted::Address(address) => Ok(vec![SocketAddr::new(*address, port)]),
+        Wanted::Name(name) => lookup::addresses(name.clone(), port, &shared.lookups)
+            .await
+            .map_err(Unreached::Failed),
+    }
 }

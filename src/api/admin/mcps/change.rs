@@ -1,5 +1,7 @@
 //! What an admin may say about a definition, and what is checked before it is believed.
 
+mod remote;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -16,6 +18,10 @@ use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::{Install, Step};
 use crate::domain::talk::{Check, Questions, Talk};
+
+pub use remote::RemoteChange;
+
+use remote::{away, no_headers};
 
 /// A new definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -174,6 +180,9 @@ pub struct ProgramChange {
     pub args: Option<Vec<String>>,
     /// Variables to set, or to remove where the value is null.
     pub env: BTreeMap<String, Option<String>>,
+    /// Of a server behind HTTP.
+    #[serde(skip_serializing_if = "RemoteChange::is_nothing")]
+    pub remote: RemoteChange,
 }
 
 /// A change of the kernel limits.
@@ -312,18 +321,39 @@ impl ConfinementChange {
     }
 }
 
+impl ProgramChange {
+    fn apply(self, program: &mut Program) -> Result<(), &'static str> {
+        let of_command = self.command.is_some() || self.args.is_some() || !self.env.is_empty();
+        match &mut program.remote {
+            Some(_) if of_command => {
+                return Err("it is a server behind HTTP and has no command; add another mcp");
+            }
+            Some(remote) => self.remote.apply(remote),
+            None if !self.remote.is_nothing() => {
+                return Err("it is a command and no server behind HTTP; add another mcp");
+            }
+            None => {
+                put(&mut program.command, self.command);
+                put(&mut program.args, self.args);
+                for (name, value) in self.env {
+                    match value {
+                        Some(value) => program.env.insert(name, value),
+                        None => program.env.remove(&name),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl UpdateMcp {
     pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
         put(&mut mcp.description, self.description);
         put(&mut mcp.sharing, self.sharing);
-        put(&mut mcp.program.command, self.program.command);
-        put(&mut mcp.program.args, self.program.args);
-        for (name, value) in self.program.env {
-            match value {
-                Some(value) => mcp.program.env.insert(name, value),
-                None => mcp.program.env.remove(&name),
-            };
-        }
+        self.program
+            .apply(&mut mcp.program)
+            .map_err(|why| ApiError::invalid(format!("mcp `{}`: {why}", mcp.name)))?;
         self.limits.apply(&mut mcp.limits);
         self.times.apply(&mut mcp.times);
         self.confinement.apply(&mut mcp.confinement);
@@ -345,7 +375,10 @@ impl UpdateMcp {
 fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
     let broken = [
         description(&mcp.description),
-        program(&mcp.program),
+        match &mcp.program.remote {
+            Some(remote) => away(&mcp, remote),
+            None => program(&mcp.program).or_else(|| no_headers(&mcp.credentials)),
+        },
         kernel(&mcp.limits),
         times(&mcp.times, &mcp.install),
         package(&mcp),
@@ -366,7 +399,9 @@ fn description(text: &str) -> Option<String> {
 }
 
 fn program(program: &Program) -> Option<String> {
-    let Program { command, args, env } = program;
+    let Program {
+        command, args, env, ..
+    } = program;
     let words = || std::iter::once(command).chain(args);
     let bytes = words().map(String::len).sum::<usize>()
         + env

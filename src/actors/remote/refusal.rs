@@ -1,0 +1,171 @@
+//! What a server says that does not answer: the run's end, or one request's.
+
+use bytes::Bytes;
+use http::header::{LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Method, StatusCode};
+use tokio::time::timeout;
+
+use crate::domain::limits::{REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT};
+use crate::domain::verdict::{RemoteFault, Verdict};
+
+use super::client::Ask;
+use super::exchange::{Errand, Outcome, answered, failed, is_answer};
+use super::heard::Heard;
+use super::parts::{Out, Shared};
+use super::paths::on_one_line;
+
+/// Characters of what a server says that are told.
+const SAID_CHARS: usize = 300;
+
+/// What a status that is none of success says.
+pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: Heard) -> Outcome {
+    let status = heard.status;
+    let (url, number) = (shared.url(), status.as_u16());
+    let remote = |fault, detail| Verdict::Remote { fault, detail };
+    if status.is_redirection() {
+        return Outcome::Over(redirected(shared, &heard));
+    }
+    let after = heard.headers.get(RETRY_AFTER).cloned();
+    let body = heard
+        .said(REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT)
+        .await;
+    let line = on_one_line(body.into());
+    let said = message(&line);
+    let is_session = match status {
+        StatusCode::NOT_FOUND => true,
+        // What many servers say of a session they do not know, whatever the specification says.
+        StatusCode::BAD_REQUEST => said.to_ascii_lowercase().contains("session"),
+        _ => false,
+    };
+    if is_session && shared.has_session() && !is_alive(shared).await {
+        let detail = format!(
+            "{url} does not know it any more (status {number}{})",
+            tail(&said)
+        );
+        return Outcome::Untaken(remote(RemoteFault::SessionLost, detail));
+    }
+    if status == StatusCode::UNAUTHORIZED || (errand.begins && status == StatusCode::FORBIDDEN) {
+        let detail = format!(
+            "{url} answered with status {number}{}; set the credential that it needs (legation \
+             credential set)",
+            tail(&said)
+        );
+        return Outcome::Over(remote(RemoteFault::Unauthorized, detail));
+    }
+    // An answer is an answer, whatever the status.
+    if is_answer(&line, errand.id) && shared.is_streamable() {
+        return answered(shared, out, errand, line).await;
+    }
+    let mut why = format!("status {number}{}", tail(&said));
+    if let Some(after) = after.as_ref().and_then(|value| value.to_str().ok()) {
+        why = format!("{why}; try again in {}", cut(after.as_bytes()));
+    }
+    if status.is_server_error() {
+        return failed(shared, errand, why);
+    }
+    if errand.begins {
+        let hint = match status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED if shared.is_streamable() => {
+                "; is its path right, and does it perhaps speak the older transport (--transport sse)?"
+            }
+            _ => "",
+        };
+        let detail = format!("{url} answered to initialize with {why}{hint}");
+        return Outcome::Over(Verdict::Handshake { detail });
+    }
+    Outcome::Failed(why)
+}
+
+/// Whether the session is there all the same: a server may say as much of one request for reasons of its
+/// own, and that must not end everybody's.
+async fn is_alive(shared: &Shared) -> bool {
+    const PING: &[u8] = br#"{"jsonrpc":"2.0","id":"legation-alive","method":"ping"}"#;
+    let asked = shared.client.send(Ask {
+        method: Method::POST,
+        target: shared.target(),
+        headers: shared.of_session(),
+        body: Bytes::from_static(PING),
+    });
+    match timeout(REMOTE_SHORT_WAIT, asked).await {
+        Ok(Ok(heard)) => heard.status.is_success(),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// Where a server points is not gone to: it may lead inside, and takes the credentials along.
+fn redirected(shared: &Shared, heard: &Heard) -> Verdict {
+    let to = heard.headers.get(LOCATION).map(HeaderValue::as_bytes);
+    let to = cut(to.unwrap_or(b"nowhere"));
+    let (url, number) = (shared.url(), heard.status.as_u16());
+    Verdict::Remote {
+        fault: RemoteFault::Redirected,
+        detail: format!(
+            "{url} answered with status {number} and {to}; if that is right, name it (legation mcp \
+             update --url)"
+        ),
+    }
+}
+
+/// What an answer says of itself, to be put behind other words.
+pub(super) async fn said(heard: Heard) -> String {
+    let body = heard.said(REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT);
+    tail(&message(&body.await))
+}
+
+fn tail(said: &str) -> String {
+    match said.is_empty() {
+        true => String::new(),
+        false => format!(": {said}"),
+    }
+}
+
+/// What a refusal says, in the forms there are: JSON-RPC, flat, a problem document, or text.
+fn message(body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let told = [
+        "/error/message",
+        "/message",
+        "/detail",
+        "/error_description",
+        "/error",
+    ]
+    .iter()
+    .find_map(|place| json.pointer(place)?.as_str());
+    match told {
+        Some(text) => cut(text.as_bytes()),
+        None => cut(body),
+    }
+}
+
+/// The beginning of a text, for people.
+pub(super) fn cut(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let clean = text.trim().chars().take(SAID_CHARS);
+    clean
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_in_every_form_it_has() {
+        for (body, text) in [
+            (
+                &br#"{"error":{"message":"no such key"}}"#[..],
+                "no such key",
+            ),
+            (
+                br#"{"error":"invalid_token","error_description":"it is old"}"#,
+                "it is old",
+            ),
+            (br#"{"error":"flat"}"#, "flat"),
+            (b"Bad\r\nGateway\n", "Bad  Gateway"),
+            (b"", ""),
+        ] {
+            assert_eq!(message(body), text);
+        }
+    }
+}
