@@ -10,6 +10,7 @@ mod admin;
 mod audit;
 mod bridge;
 mod client_node;
+mod conformance;
 mod egress;
 mod face;
 mod failures;
