@@ -10,6 +10,7 @@ mod admin;
 mod audit;
 mod bridge;
 mod client_node;
+mod clients_real;
 mod conformance;
 mod egress;
 mod face;

@@ -127,6 +127,29 @@ pub(crate) fn conformance(version: &str) -> Option<Program> {
     client_script("the conformance suite", &format!("{package}/dist/index.js"))
 }
 
+/// The command line of MCP Inspector; skips when absent.
+pub(crate) fn inspector() -> Option<Program> {
+    let script = "@modelcontextprotocol/inspector/clients/launcher/build/index.js";
+    client_script("MCP Inspector", script)
+}
+
+/// The Node of the tests' clients, and the directory of their packages; skips when absent.
+pub(crate) fn client_node() -> Option<(PathBuf, PathBuf)> {
+    let what = "the TypeScript SDKs";
+    let program = client_script(what, "@modelcontextprotocol/client/package.json")?;
+    Some((program.program, dir().join("clients/npm")))
+}
+
+/// The Python that has the Python SDK and fastmcp; skips when absent.
+pub(crate) fn client_python() -> Option<PathBuf> {
+    let python = dir().join("clients/venv/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    skip("fastmcp", "not installed; run scripts/test.sh --tools");
+    None
+}
+
 /// A script among the packages of the tests' clients, and the Node that came with them; skips when absent.
 fn client_script(what: &str, path: &str) -> Option<Program> {
     let packages = dir().join("clients/npm/node_modules");
