@@ -150,6 +150,17 @@ pub(crate) fn client_python() -> Option<PathBuf> {
     None
 }
 
+/// A server of PyPI among the tests' clients; skips when absent.
+pub(crate) fn client_python_server(name: &str) -> Option<Program> {
+    let program = dir().join("clients/venv/bin").join(name);
+    if program.exists() {
+        let args = Vec::new();
+        return Some(Program { program, args });
+    }
+    skip(name, "not installed; run scripts/test.sh --tools");
+    None
+}
+
 /// A script among the packages of the tests' clients, and the Node that came with them; skips when absent.
 fn client_script(what: &str, path: &str) -> Option<Program> {
     let packages = dir().join("clients/npm/node_modules");
