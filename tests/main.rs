@@ -21,6 +21,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod metrics;
+mod passing;
 mod postgres;
 mod processes;
 mod prometheus;

@@ -1,6 +1,6 @@
 """The MCP server that the official conformance suite wants to meet: everything of 2025-11-25, over stdio, with
 the names and answers the suite asks for. `--http PORT` serves the same without a gateway (conformance_http.py), so
-that what the fixture itself gets wrong is known. Plain Python 3.
+that what the fixture itself gets wrong is known; `--odd FILE` writes JSON as nobody does and keeps a copy. Plain Python 3.
 
 Of 2026-07-28 it knows nothing: what the suite wants of that version (`test_input_required_result_*` and the other
 tools at the end) is here as a server of the older version would do it, by asking its client and waiting."""
@@ -516,17 +516,40 @@ METHODS = {
 }
 
 
-def serve_stdio():
+# Valid JSON that nobody writes, and that does not survive being read into numbers and text and written again.
+ODD = r'[ 1.50,1e2 , -0,12345678901234567890, "\u00e9\/\ud83d\ude00" , {"b":1,"a":[ ] } ]'
+
+
+def oddly(message):
+    """The line of a message as oddly as JSON allows, with a member nobody knows in its result, error or parameters."""
+    message = dict(message)
+    for name in ("result", "error", "params"):
+        if isinstance(message.get(name), dict):
+            message[name] = {**message[name], "x-odd": "<odd>"}
+    return json.dumps(message, separators=(" , ", " : ")).replace('"<odd>"', ODD)
+
+
+def serve_stdio(record):
+    """Over stdio. With a file to record to, each line is written oddly, and kept there with what was read."""
     lock = threading.Lock()
+    kept = open(record, "a", encoding="utf-8") if record else None
+
+    def keep(direction, line):
+        if kept:
+            kept.write(f"{direction} {line}\n")
+            kept.flush()
 
     def say(message, _of):
-        line = json.dumps(message, separators=(",", ":"))
+        line = oddly(message) if record else json.dumps(message, separators=(",", ":"))
         with lock:
+            keep(">", line)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
     session = Session(say)
     for line in sys.stdin:
+        with lock:
+            keep("<", line.rstrip("\n"))
         session.hear(json.loads(line))
 
 
@@ -536,4 +559,4 @@ if __name__ == "__main__":
 
         conformance_http.serve(int(sys.argv[2]))
     else:
-        serve_stdio()
+        serve_stdio(sys.argv[2] if sys.argv[1:2] == ["--odd"] else None)
