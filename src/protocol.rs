@@ -10,5 +10,6 @@ pub mod jsonrpc;
 pub mod meta;
 pub mod modern;
 pub mod questions;
+pub mod repeated;
 pub mod state;
 pub mod version;

@@ -139,6 +139,9 @@ fn begins(client: &mut Driven, version: &str) {
     let heard: Vec<_> = answer["progress"].as_array().unwrap().iter().collect();
     let heard: Vec<_> = heard.into_iter().map(|one| one.as_f64().unwrap()).collect();
     assert_eq!(heard, [0.0, 50.0, 100.0], "{name}: {answer}");
+    // In the newer version it stands in a header as well, in base64.
+    let answer = client.call("test_header_param", &json!({"region": "Köln"}));
+    assert_eq!(answer["text"], "region=Köln", "{name}: {answer}");
     let unknown = client.call("no-such-tool", &json!({}));
     assert!(
         unknown.to_string().contains("no-such-tool"),
