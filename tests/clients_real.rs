@@ -1,5 +1,5 @@
-//! Clients as people run them, of several makers and both eras: each lists, calls, hears of progress, cancels, and
-//! lives on when the isolate dies and when the gateway starts again.
+//! Clients as people run them, of several makers and both eras: each lists, calls, hears of progress and of changes,
+//! answers what a server asks, cancels, and lives on when the isolate dies and when the gateway starts again.
 //!
 //! The SDKs are driven by scripts (`clients/driven.*`) that do what a JSON line says; MCP Inspector's command line
 //! is run once for each deed.
@@ -139,6 +139,10 @@ fn begins(client: &mut Driven, version: &str) {
     let heard: Vec<_> = answer["progress"].as_array().unwrap().iter().collect();
     let heard: Vec<_> = heard.into_iter().map(|one| one.as_f64().unwrap()).collect();
     assert_eq!(heard, [0.0, 50.0, 100.0], "{name}: {answer}");
+    // Asked twice on the way, one after the other.
+    let answer = client.call("test_input_required_result_multi_round", &json!({}));
+    let words = "Multi-round complete for Ada who likes Ada";
+    assert_eq!(answer["text"], words, "{name}: {answer}");
     // In the newer version it stands in a header as well, in base64.
     let answer = client.call("test_header_param", &json!({"region": "Köln"}));
     assert_eq!(answer["text"], "region=Köln", "{name}: {answer}");
@@ -159,7 +163,8 @@ fn clients_of_several_makers_live_through_cancellation_crash_and_restart() {
     world.demo("demo", &[]);
     let fixture = format!("{SERVERS}/conformance.py");
     let command = [python.to_str().unwrap(), &fixture];
-    world.mcp("fixture", &["--read", SERVERS], &command);
+    let options = ["--read", SERVERS, "--ask", "elicitation"];
+    world.mcp("fixture", &options, &command);
     let url = format!("{}/mcp", world.url);
     // Each of a user of its own: what one breaks is not another's.
     let mut started: Vec<_> = clients
@@ -193,6 +198,20 @@ fn clients_of_several_makers_live_through_cancellation_crash_and_restart() {
     world.until("no call is under way", |world| {
         (world.cli(&["call", "list"]) == json!([])).then_some(())
     });
+    let heard = |client: &mut Driven| {
+        let heard = client.tell(&json!({"do": "changed"}));
+        heard["changes"].as_u64().unwrap()
+    };
+    let before: Vec<_> = started
+        .iter_mut()
+        .map(|(client, _)| heard(client))
+        .collect();
+    let switch = ["--scope", "tool", "--target", "demo/add"];
+    world.cli(&[&["kill-switch", "on", "--reason", "no"], &switch[..]].concat());
+    for ((client, _), before) in started.iter_mut().zip(before) {
+        let what = format!("{} hears that its tools have changed", client.name);
+        world.until(&what, |_| (heard(client) > before).then_some(()));
+    }
     assert_eq!(world.stop(), 0);
     world.start();
     for (client, _) in &mut started {

@@ -7,6 +7,8 @@ import asyncio
 import json
 import sys
 
+from mcp.client.subscriptions import listen
+
 
 def filled(schema: dict) -> dict:
     kinds = {name: one.get("type") for name, one in schema.get("properties", {}).items()}
@@ -47,7 +49,15 @@ class Driven:
     async def changed(self, _) -> dict:
         return {"changes": self.changes}
 
-    async def run(self) -> None:
+    async def follow(self, session) -> None:
+        """Clients of the newer version ask for news; those of the older ones hear them unasked."""
+        async with listen(session, tools_list_changed=True) as news:
+            async for _ in news:
+                self.changes += 1
+
+    async def run(self, session) -> None:
+        follows = self.version() == "2026-07-28"
+        following = asyncio.ensure_future(self.follow(session)) if follows else None
         print(json.dumps({"version": self.version()}), flush=True)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -57,6 +67,8 @@ class Driven:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), flush=True)
+        if following:
+            following.cancel()
 
 
 class Sdk(Driven):
@@ -80,7 +92,7 @@ class Sdk(Driven):
         transport = streamable_http_client(url, http_client=http)
         asks = {"elicitation_callback": self.elicit, "message_handler": self.hear}
         async with Client(transport, mode=mode, **asks) as self.client:
-            await self.run()
+            await self.run(self.client.session)
 
 
 class FastMcp(Driven):
@@ -98,7 +110,7 @@ class FastMcp(Driven):
 
         asks = {"elicitation_handler": self.elicit, "message_handler": self.hear}
         async with Client(url, auth=key, mode=mode, **asks) as self.client:
-            await self.run()
+            await self.run(self.client.session)
 
 
 if __name__ == "__main__":
