@@ -111,32 +111,50 @@ installed() {
     return 1
 }
 
+npm_locked() { # npm_locked NAME DIR HOME: what DIR locks, installed in HOME
+    if installed "$1" "$2/package-lock.json"; then return 0; fi
+    mkdir -p "$3"
+    cp "$2/package.json" "$2/package-lock.json" "$3/"
+    (cd "$3" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    mv "$tools/$1.stamp.new" "$tools/$1.stamp"
+}
+
+python_locked() { # python_locked NAME FILE HOME: an environment in HOME of what FILE says
+    if installed "$1" "$2"; then return 0; fi
+    rm -rf "$3"
+    python3 -m venv "$3"
+    "$3/bin/pip" -q install --disable-pip-version-check --no-input --requirement "$2"
+    mv "$tools/$1.stamp.new" "$tools/$1.stamp"
+}
+
 npm_servers() {
     if ! command -v npm >/dev/null; then return 0; fi
-    if ! installed npm tests/servers/npm/package-lock.json; then
-        mkdir -p "$tools/npm"
-        cp tests/servers/npm/package.json tests/servers/npm/package-lock.json "$tools/npm/"
-        (cd "$tools/npm" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
-        mv "$tools/npm.stamp.new" "$tools/npm.stamp"
-    fi
+    npm_locked npm tests/servers/npm "$tools/npm"
     ls "$tools/npm/node_modules/.bin" | grep '^mcp-server-'
 }
 
 python_servers() {
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then return 0; fi
-    if ! installed venv tests/servers/requirements.txt; then
-        rm -rf "$tools/venv"
-        python3 -m venv "$tools/venv"
-        "$tools/venv/bin/pip" -q install --disable-pip-version-check --no-input \
-            --requirement tests/servers/requirements.txt
-        # What the tests' own index serves.
+    python_locked venv tests/servers/requirements.txt "$tools/venv"
+    # What the tests' own index serves.
+    if ! installed wheels tests/servers/requirements.txt; then
         rm -rf "$tools/wheels"
         "$tools/venv/bin/pip" -q download --disable-pip-version-check --no-input \
             --only-binary :all: --constraint tests/servers/requirements.txt \
             --dest "$tools/wheels" mcp-server-time
-        mv "$tools/venv.stamp.new" "$tools/venv.stamp"
+        mv "$tools/wheels.stamp.new" "$tools/wheels.stamp"
     fi
     ls "$tools/venv/bin/mcp-server-time" | xargs -n1 basename
+}
+
+# The conformance suite and what real clients are made of; a Node for those that Debian's is too old for.
+clients() {
+    if command -v npm >/dev/null; then
+        npm_locked clients-npm tests/clients/npm "$tools/clients/npm"
+    fi
+    if python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        python_locked clients-venv tests/clients/requirements.txt "$tools/clients/venv"
+    fi
 }
 
 # A server for the storage suite, of this run's own and gone with it.
@@ -245,6 +263,7 @@ skips() {
 stage "Debian packages" debian_packages
 stage "MCP servers of npm" npm_servers
 stage "MCP servers of PyPI" python_servers
+stage "MCP clients" clients
 if [[ ${1:-} == --tools ]]; then
     echo "LEGATION_TEST_TOOLS=$tools"
     exit 0

@@ -10,6 +10,7 @@ pub mod jsonrpc;
 pub mod meta;
 pub mod modern;
 pub mod questions;
+pub mod repeated;
 pub mod sse;
 pub mod state;
 pub mod version;

@@ -1,6 +1,5 @@
 //! `legation bridge`: an AI tool that speaks stdio only, in front of a real gateway.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::face::{all_is_well, everything, saw};
 use crate::tools;
-use crate::world::{LEGATION, World};
+use crate::world::{LEGATION, World, free_port};
 
 mod connect;
 mod fake;
@@ -17,11 +16,6 @@ mod host;
 
 use fake::Fake;
 use host::{Host, bridge, initialize, text};
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 fn mcp(world: &World) -> String {
     format!("{}/mcp", world.url)

@@ -1,5 +1,9 @@
 //! Real servers, of several makers and in two languages, as several users' isolates at once.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Barrier;
 
 use serde_json::json;
@@ -212,6 +216,118 @@ fn server_time_of_python_serves_several_users_and_survives_the_crash_of_one() {
         convert(session);
     });
     crash_of_one_is_nobody_elses(&world, "time", &sessions, convert);
+}
+
+#[test]
+fn server_sequential_thinking_keeps_what_users_think_apart() {
+    let Some(program) = tools::npm_server("server-sequential-thinking") else {
+        return;
+    };
+    let world = World::new();
+    world.mcp("think", &[], &words(&program, &[]));
+    let sessions = clients(&world);
+    let think = |session: &Session, number: usize| -> usize {
+        let thought = json!({
+            "thought": "and then", "nextThoughtNeeded": true, "thoughtNumber": number, "totalThoughts": 9,
+        });
+        let told = session.ask("sequentialthinking", thought);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        usize::try_from(told["thoughtHistoryLength"].as_u64().unwrap()).unwrap()
+    };
+    at_once(&sessions, |index, session| {
+        for number in 1..=index + 1 {
+            assert_eq!(think(session, number), number);
+        }
+    });
+    crash_of_one_is_nobody_elses(&world, "think", &sessions, |session| {
+        think(session, 9);
+    });
+}
+
+#[test]
+fn server_git_reads_a_repository_that_it_was_given_to_read() {
+    let Some(program) = tools::client_python_server("mcp-server-git") else {
+        return;
+    };
+    let repository = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(repository.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = repository.path().to_str().unwrap();
+    let git = |arguments: &[&str]| {
+        let ran = Command::new("git")
+            .args(["-C", path, "-c", "user.name=t", "-c", "user.email=t@t"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    };
+    git(&["init", "-q"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "the first words"]);
+    let world = World::new();
+    // It is another's repository to a server with a uid of its own.
+    let safe = ["COUNT=1", "KEY_0=safe.directory", "VALUE_0=*"];
+    let safe = safe.map(|one| format!("GIT_CONFIG_{one}"));
+    let mut options = vec!["--read", path];
+    options.extend(safe.iter().flat_map(|one| ["--env", one]));
+    world.mcp("git", &options, &words(&program, &["--repository", path]));
+    let sessions = clients(&world);
+    at_once(&sessions, |_, session| {
+        let log = session.ask("git_log", json!({ "repo_path": path }));
+        assert!(log.contains("the first words"), "{log}");
+        let branch = json!({"repo_path": path, "branch_name": "mine"});
+        let answer = session.call("git_create_branch", branch);
+        assert_eq!(answer.json()["metadata"]["is_error"], true, "{answer:?}");
+        let outside = session.call("git_log", json!({"repo_path": "/"}));
+        assert_eq!(outside.json()["metadata"]["is_error"], true, "{outside:?}");
+    });
+}
+
+/// A site of one page.
+fn site() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let (status, page) = match line.starts_with("GET /page ") {
+                true => ("200 OK", "what is to be read"),
+                false => ("404 Not Found", ""),
+            };
+            let length = page.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}"
+            );
+            let _ =
+                stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{page}").as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn server_fetch_reads_what_it_may_and_the_log_says_what_it_may_not() {
+    let Some(program) = tools::client_python_server("mcp-server-fetch") else {
+        return;
+    };
+    let world = World::with("[sandbox]\nallow_network_private = true\n");
+    let port = site();
+    let rule = format!("127.0.0.1:{port}/private");
+    // It guards against private addresses itself.
+    let command = words(&program, &["--allow-private-ips"]);
+    world.mcp("fetch", &["--host", &rule], &command);
+    let session = world.client("ada");
+    assert_eq!(session.tools(), ["fetch"]);
+    let page = json!({"url": format!("http://127.0.0.1:{port}/page")});
+    let told = session.ask("fetch", page);
+    assert!(told.contains("what is to be read"), "{told}");
+    let answer = session.call("fetch", json!({"url": "https://elsewhere.invalid/page"}));
+    assert_eq!(answer.json()["metadata"]["is_error"], true, "{answer:?}");
+    let text = answer.text();
+    assert!(text.contains("connection issue"), "{text}");
+    let event = ["audit", "search", "--event", "isolate.egress_denied"];
+    let text = world.cli(&event).to_string();
+    assert!(text.contains("elsewhere.invalid:443"), "{text}");
+    assert!(text.contains("not on the mcp's list of hosts"), "{text}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl Client {
         let length = body.len().to_string();
         let mut all = vec![
             ("Host", "localhost"),
+            // Who reads to the end does not wait for another answer.
+            ("Connection", "close"),
             ("Authorization", key.as_str()),
             ("Accept", "application/json, text/event-stream"),
             ("Content-Type", "application/json"),

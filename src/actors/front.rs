@@ -246,6 +246,14 @@ impl Front {
             .collect()
     }
 
+    /// The definition of a tool in the session's view.
+    #[must_use]
+    pub fn definition(&self, session: &SessionHandle, called: Called<'_>) -> Option<Arc<RawValue>> {
+        let routes = self.ctx.routes.load();
+        let route = called.in_view(&routes, session)?;
+        Some(Arc::clone(&route.definition))
+    }
+
     /// Carries a tool call to its server and the answer back. Dropping the future cancels it.
     pub async fn call(
         &self,

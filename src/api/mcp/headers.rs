@@ -1,7 +1,7 @@
 //! What a client says before its message: who it is, what it takes, which version it speaks.
 
-use http::HeaderMap;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue};
 
 use super::SESSION;
 use crate::api::client::body;
@@ -10,6 +10,7 @@ use crate::domain::code::Code;
 use crate::domain::limits::PRESENTED_KEY_BYTES_MAX;
 use crate::domain::token::PresharedKey;
 use crate::protocol::modern::Says;
+use crate::protocol::repeated::Header;
 use crate::protocol::version;
 
 const VERSION: &str = "mcp-protocol-version";
@@ -106,6 +107,15 @@ impl Head {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What a request has of a header that repeats an argument.
+pub(super) fn repeated<'a>(headers: &'a HeaderMap, name: &str) -> Header<'a> {
+    match headers.get(name).map(HeaderValue::to_str) {
+        None => Header::Missing,
+        Some(Ok(text)) if !is_unclear(headers, name) => Header::Says(text.trim()),
+        Some(_) => Header::Unclear,
     }
 }
 

@@ -7,7 +7,7 @@
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -16,8 +16,8 @@ use super::call::{self, Asked};
 use super::headers::Head;
 use super::job::Says;
 use super::listen::Words;
-use super::{Shared, answer, methods, refused, rpc_method, unreadable, view_of};
-use crate::actors::front::Method;
+use super::{Shared, answer, headers, methods, refused, rpc_method, unreadable, view_of};
+use crate::actors::front::{Called, Method};
 use crate::api::client::body;
 use crate::api::error::{Error, json};
 use crate::domain::code::Code;
@@ -25,6 +25,7 @@ use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_LISTENS_MAX, MCP_TOOLS_KEPT_M
 use crate::protocol::handshake::Abilities;
 use crate::protocol::jsonrpc::{self, Message};
 use crate::protocol::modern::{self, Kept, Wrong};
+use crate::protocol::repeated;
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
 
 /// What the gateway calls itself where it speaks for all servers.
@@ -83,7 +84,13 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
     };
     // What goes to a server is counted where that ends.
     match (&*method, view, Method::of(&method)) {
-        ("tools/call", ..) => return call::call(asked).await,
+        ("tools/call", ..) => {
+            if let Err(wrong) = repeats(asked, request.headers()) {
+                front.answered(RpcMethod::ToolsCall, RpcOutcome::Error);
+                return not_taken(id, &wrong);
+            }
+            return call::call(asked).await;
+        }
         (_, Some(mcp), Some(passed)) => match asked.abilities(mcp).await {
             Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
             Some(_) => {}
@@ -99,6 +106,26 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
     };
     front.answered(rpc_method(&method), outcome);
     response
+}
+
+/// Whether the headers say the same as the arguments that are repeated in them.
+fn repeats(asked: Asked<'_>, headers: &HeaderMap) -> Result<(), Wrong> {
+    // It is the name in the message: that was looked at.
+    let name = asked.head.says.name.as_deref().and_then(modern::decoded);
+    let tool = name.as_deref().unwrap_or_default();
+    let called = match asked.view {
+        Some(mcp) => Called::Of { mcp, tool },
+        None => Called::Exposed(tool),
+    };
+    let front = &asked.shared.0.front;
+    match front.definition(asked.session, called) {
+        Some(definition) if repeated::may_want(definition.get()) => {
+            let params = asked.params.map_or("", RawValue::get);
+            let header = |name: &str| headers::repeated(headers, name);
+            repeated::check(definition.get(), params, header)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is answered without any server.

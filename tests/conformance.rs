@@ -1,0 +1,211 @@
+//! The official conformance suite, against a gateway in front of a server of 2025-11-25 (`servers/conformance.py`).
+//!
+//! `conformance/expected` says of every scenario how it ends. One that ends otherwise, for better or worse, fails
+//! the test, which prints the line that would be true.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::tools;
+use crate::world::World;
+
+#[path = "conformance/inject.rs"]
+mod inject;
+
+const EXPECTED: &str = include_str!("conformance/expected");
+const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
+
+/// How each scenario ended: `pass`, or `fail` or `warn` and the checks that did; those that only warned have a `?`.
+type Outcomes = BTreeMap<String, String>;
+
+/// What the table says of a face; each line is face, scenario, outcome, the checks if it is not `pass`, and why.
+fn expected(face: &str) -> Outcomes {
+    let mut all = Outcomes::new();
+    for line in EXPECTED.lines() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().unwrap_or_else(|| panic!("too short: {line}"));
+        let (of, scenario, outcome) = (word(), word(), word());
+        if of != face {
+            continue;
+        }
+        let told = match outcome {
+            "pass" => outcome.to_owned(),
+            "fail" | "warn" => {
+                let told = format!("{outcome} {}", word());
+                word();
+                told
+            }
+            _ => panic!("neither pass, warn nor fail: {line}"),
+        };
+        let twice = all.insert(scenario.to_owned(), told);
+        assert!(twice.is_none(), "twice: {line}");
+    }
+    all
+}
+
+/// How a scenario ended by its `checks.json`.
+fn outcome(checks: &Value) -> String {
+    let checks = checks.as_array().unwrap();
+    let of = |status: &str| {
+        let mut ids: Vec<_> = checks
+            .iter()
+            .filter(|check| check["status"] == status)
+            .map(|check| check["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    };
+    let (failed, warned) = (of("FAILURE"), of("WARNING"));
+    let verdict = match (failed.is_empty(), warned.is_empty()) {
+        (true, true) if of("SUCCESS").is_empty() => return "fail nothing-was-checked".to_owned(),
+        (true, true) => return "pass".to_owned(),
+        (true, false) => "warn",
+        (false, _) => "fail",
+    };
+    let warned = warned.into_iter().map(|id| format!("{id}?"));
+    let checks: Vec<_> = failed.into_iter().chain(warned).collect();
+    format!("{verdict} {}", checks.join(","))
+}
+
+/// What the checks that did not pass said.
+fn complaints(checks: &Value) -> String {
+    let lines = checks.as_array().unwrap().iter().filter_map(|check| {
+        let status = check["status"].as_str()?;
+        let bad = ["FAILURE", "WARNING"].contains(&status);
+        bad.then(|| {
+            format!(
+                "    {status} {}: {}\n    {}\n",
+                check["id"], check["errorMessage"], check["details"]
+            )
+        })
+    });
+    lines.collect()
+}
+
+/// Runs a suite; how each scenario ended, and what was complained of.
+fn run(suite: &tools::Program, url: &str, arguments: &[&str]) -> (Outcomes, String) {
+    let results = tempfile::tempdir().unwrap();
+    let ran = Command::new(&suite.program)
+        .args(&suite.args)
+        .args(["server", "--url", url, "--output-dir"])
+        .arg(results.path())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let mut outcomes = Outcomes::new();
+    let mut told = String::new();
+    for dir in std::fs::read_dir(results.path()).unwrap() {
+        let dir = dir.unwrap();
+        let text = std::fs::read_to_string(dir.path().join("checks.json")).unwrap();
+        let checks: Value = serde_json::from_str(&text).unwrap();
+        let scenario = scenario(&dir.path());
+        told.push_str(&format!("{scenario}\n{}", complaints(&checks)));
+        outcomes.insert(scenario, outcome(&checks));
+    }
+    assert!(
+        !outcomes.is_empty(),
+        "nothing ran: {}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    (outcomes, told)
+}
+
+/// `server-NAME-2026-11-27T05-13-48-636Z` is of NAME.
+fn scenario(dir: &Path) -> String {
+    let name = dir.file_name().unwrap().to_str().unwrap();
+    let end = name.len() - "-2026-11-27T05-13-48-636Z".len();
+    let name = name.get(..end).unwrap();
+    name.strip_prefix("server-").unwrap().to_owned()
+}
+
+/// Runs a suite against a gateway, and holds how it ended against the table.
+fn prove(face: &str, version: &str, arguments: &[&str]) {
+    let (Some(suite), Some(python)) = (tools::conformance(version), tools::python_sdk()) else {
+        return;
+    };
+    let world = World::new();
+    let script = format!("{SERVERS}/conformance.py");
+    world.mcp(
+        "fixture",
+        &["--ask", "sampling,elicitation,roots", "--read", SERVERS],
+        &[python.to_str().unwrap(), &script],
+    );
+    let url = format!(
+        "{}/mcp/fixture",
+        inject::inject(&world.url, &world.key("ada"))
+    );
+    let (ended, told) = run(&suite, &url, arguments);
+    let expected = expected(face);
+    let mut wrong = Vec::new();
+    for (scenario, outcome) in &ended {
+        if expected.get(scenario) != Some(outcome) {
+            wrong.push(format!("{face} {scenario} {outcome}"));
+        }
+    }
+    for scenario in expected.keys().filter(|one| !ended.contains_key(*one)) {
+        wrong.push(format!("{face} {scenario} was not run"));
+    }
+    assert!(
+        wrong.is_empty(),
+        "tests/conformance/expected says otherwise:\n{}\n\n{told}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn clients_of_2025_11_25_meet_what_they_expect() {
+    prove("2025-11-25", "0.2", &["--requirements", "2025-11-25"]);
+}
+
+#[test]
+fn clients_of_2026_07_28_meet_what_they_expect() {
+    prove("2026-07-28", "0.2", &["--requirements", "2026-07-28"]);
+}
+
+#[test]
+fn the_older_suite_meets_what_it_expects() {
+    prove("0.1.16", "0.1.16", &[]);
+}
+
+/// The fixture by itself, over HTTP of its own.
+struct Direct(Child);
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the gateway does not pass is its own fault only if the fixture passes it.
+#[test]
+fn the_fixture_itself_is_right() {
+    let (Some(suite), Some(python)) = (tools::conformance("0.2"), tools::python_sdk()) else {
+        return;
+    };
+    let child = Command::new(python)
+        .args([&format!("{SERVERS}/conformance.py"), "--http", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut direct = Direct(child);
+    let mut port = String::new();
+    BufReader::new(direct.0.stdout.take().unwrap())
+        .read_line(&mut port)
+        .unwrap();
+    let url = format!("http://localhost:{}/mcp", port.trim());
+    let (mut ended, told) = run(&suite, &url, &["--requirements", "2025-11-25"]);
+    // Streams that are polled are a matter of the transport, which is not what the fixture is for.
+    ended.remove("server-sse-polling");
+    assert_eq!(ended.len(), 32, "{ended:?}");
+    assert!(ended.values().all(|one| one == "pass"), "{ended:?}\n{told}");
+}
