@@ -50,6 +50,7 @@ pub mod root;
 mod router;
 mod run;
 mod sampler;
+pub mod schemas;
 mod scrape;
 #[cfg(test)]
 mod scripted;

@@ -13,7 +13,7 @@ use crate::world::{LEGATION, World};
 
 mod connect;
 mod fake;
-mod host;
+pub(crate) mod host;
 
 use fake::Fake;
 use host::{Host, bridge, initialize, text};

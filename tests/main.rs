@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod arguments;
 mod audit;
 mod bridge;
 mod client_node;

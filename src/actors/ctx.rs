@@ -46,6 +46,7 @@ use super::launcher::Launcher;
 use super::ops::OpsState;
 use super::packages::Packages;
 use super::room::Room;
+use super::schemas::Schemas;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
@@ -115,6 +116,8 @@ pub struct Ctx {
     pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
+    /// What the schemas of tools share.
+    pub schemas: Arc<Schemas>,
     /// The gates.
     pub gates: Gates,
     /// The line of starts.
@@ -214,6 +217,7 @@ impl Ctx {
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
+            schemas: Arc::default(),
             gates: Gates::default(),
             totals: Totals::default(),
             tree: Tree::new(Arc::clone(&changes)),

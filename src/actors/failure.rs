@@ -26,6 +26,8 @@ pub(super) struct Reason {
     pub(super) deny: Option<Arc<Deny>>,
     /// The JSON-RPC error as the server wrote it.
     pub(super) error: Option<Bytes>,
+    /// The rule of a schema that was broken, for the record.
+    pub(super) rule: Option<Box<str>>,
 }
 
 impl Reason {
@@ -37,11 +39,17 @@ impl Reason {
             verdict: None,
             deny: None,
             error: None,
+            rule: None,
         }
     }
 
     pub(super) fn retry(mut self, after: Duration) -> Self {
         self.retry_after = Some(after.max(Duration::from_secs(1)));
+        self
+    }
+
+    pub(super) fn rule(mut self, rule: String) -> Self {
+        self.rule = Some(rule.into());
         self
     }
 

@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod arguments;
 mod ask;
 mod bearer;
 mod lists;
@@ -270,6 +271,12 @@ impl Front {
                 return self.failed(call, None, reason, admitted, &meter);
             }
         };
+        if let Err(reason) = arguments::check(ctx, route, arguments).await {
+            let meter = CallMeter::refused(Arc::clone(&route.published.meter));
+            self.refused(session, &call, &called.shown(), &reason).await;
+            let mcp = route.published.mcp.name.clone();
+            return self.failed(call, Some(mcp), reason, admitted, &meter);
+        }
         let ask = Ask::Tool {
             arguments: arguments.get().as_bytes(),
         };
@@ -368,6 +375,10 @@ impl Front {
             .field("user", session.user.id.as_str())
             .field("tool", &name)
             .field("code", reason.code.as_str());
+        let entry = match &reason.rule {
+            Some(rule) => entry.field("rule", rule),
+            None => entry,
+        };
         // Refused is refused, on record or not; the log's keeper tells of its own trouble.
         let _ = self.ctx.audit.commit(entry).await;
     }

@@ -13,12 +13,13 @@ use super::table::{Cell, Style, Table};
 use super::units::{age, cpu, size};
 use super::{Desk, name};
 use crate::actors::packages::PackageView;
-use crate::actors::views::{DenyReport, DenyView, Discovery};
+use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::Profile;
 use crate::domain::mcp::{McpState, Tool};
 use crate::domain::name::Name;
+use crate::domain::talk::Check;
 
 use definition::{AddArgs, UpdateArgs};
 
@@ -197,8 +198,18 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
     let phases: Vec<_> = phases.collect();
     out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
     out.table(&tools(&found.tools))?;
+    unchecked(&found.unfit, out)?;
     for line in &found.stderr_tail {
         out.say(&format!("stderr: {line}"));
+    }
+    Ok(())
+}
+
+/// The tools whose calls nothing is checked of, though the definition says so.
+fn unchecked(unfit: &[UnfitSchema], out: &mut Out) -> Result<(), CliError> {
+    for UnfitSchema { tool, why } in unfit {
+        let text = format!("unchecked: {tool}, whose schema is not used: {why}");
+        out.styled(&text, Style::Warn)?;
     }
     Ok(())
 }
@@ -347,6 +358,14 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
             fact(title, path.display().to_string().into());
         }
     }
+    match mcp.talk.arguments {
+        Check::Off => {}
+        Check::Warn => fact("arguments", "checked, and what does not fit is told".into()),
+        Check::Enforce => fact(
+            "arguments",
+            "checked, and what does not fit is refused".into(),
+        ),
+    }
     if let Some(package) = &detail.package {
         fact("package", package_state(package));
         for (title, text) in [
@@ -365,5 +384,6 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     if detail.tools.is_empty() {
         return out.styled("no tools are known: legation mcp discover", Style::Warn);
     }
-    out.table(&tools(&detail.tools))
+    out.table(&tools(&detail.tools))?;
+    unchecked(&detail.unfit, out)
 }

@@ -1,6 +1,7 @@
 //! Every bound of the house in one place (rule 9): what is not configurable is a constant here,
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
+mod arguments;
 mod bridge;
 mod mcp;
 mod packages;
@@ -9,6 +10,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use arguments::*;
 pub use bridge::*;
 pub use mcp::*;
 pub use packages::*;

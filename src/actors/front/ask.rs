@@ -133,6 +133,7 @@ impl Front {
                     tool,
                     published: published.clone(),
                     definition: RawValue::NULL.to_owned().into(),
+                    schema: None,
                 };
                 match admissible(ctx, session, &route) {
                     Ok(()) => {
