@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
-use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
@@ -23,6 +22,7 @@ use crate::domain::kill::{Caller, Deny};
 use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
+use crate::domain::redact::Redactor;
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
@@ -70,8 +70,9 @@ pub struct Totals {
 /// Who knows the secret values of a user that go into an mcp, so that they are taken out of what
 /// is recorded.
 pub trait KnownSecrets: Send + Sync {
-    /// The values that this user's runs of this mcp were given.
-    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString>;
+    /// Finds the values that this user's runs of this mcp are given, in a call's arguments; `None` if
+    /// there are none.
+    fn of(&self, user: &UserId, mcp: &McpId) -> Option<Redactor>;
 }
 
 /// What the actors share.
