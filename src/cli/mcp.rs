@@ -14,6 +14,7 @@ use super::units::{age, cpu, size};
 use super::{Desk, name};
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
+use crate::api::admin::credentials::NeededCredential;
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::Profile;
@@ -304,6 +305,35 @@ fn package_state(package: &PackageView) -> Cell {
     }
 }
 
+/// What a credential is, and who has set it: never a value.
+fn credential(needed: &NeededCredential) -> Cell {
+    let mut text = match &needed.to {
+        Some(to) if needed.required => format!("{} as {to}", needed.name),
+        Some(to) => format!("{} as {to}, optional", needed.name),
+        None => format!("{}, no longer wanted", needed.name),
+    };
+    let users = |count: usize| match count {
+        1 => "1 user".to_owned(),
+        count => format!("{count} users"),
+    };
+    text.push_str(&format!("; set for {}", users(needed.users_set)));
+    if !needed.users.is_empty() {
+        let more = needed.users_set.saturating_sub(needed.users.len());
+        let more = if more > 0 { ", …" } else { "" };
+        text.push_str(&format!(" ({}{more})", needed.users.join(", ")));
+    }
+    if needed.shared {
+        text.push_str(" and shared");
+    }
+    match needed.users_missing {
+        0 => text.into(),
+        missing => {
+            text.push_str(&format!("; missing for {}", users(missing)));
+            Cell::styled(text, Style::Warn)
+        }
+    }
+}
+
 fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     let view = &detail.view;
     let mcp = &view.mcp;
@@ -357,6 +387,9 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
         for path in paths {
             fact(title, path.display().to_string().into());
         }
+    }
+    for needed in &detail.needs {
+        fact("credential", credential(needed));
     }
     match mcp.talk.arguments {
         Check::Off => {}

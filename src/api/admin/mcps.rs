@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
+use super::credentials::{self, NeededCredential};
 use super::error::Body;
 use super::isolates::Reason;
 use super::{About, Admin, ApiError, Shared, kill};
@@ -55,6 +56,9 @@ pub struct McpDetail {
     /// Tools whose schemas cannot be used, if arguments are to be held against them.
     #[serde(default)]
     pub unfit: Vec<UnfitSchema>,
+    /// The credentials that it needs, and who has set them.
+    #[serde(default)]
+    pub needs: Vec<NeededCredential>,
 }
 
 /// How to install.
@@ -235,12 +239,14 @@ async fn show(
     let tools = control.store().tools_of(&mcp.id).await?;
     let view = view(&control, mcp).await?;
     let package = control.package(&view.mcp).await;
+    let needs = credentials::needed(&control, &view.mcp).await?;
     let unfit = control.unfit(&view.mcp, &tools).await;
     Ok(Json(McpDetail {
         view,
         tools,
         package,
         unfit,
+        needs,
     }))
 }
 
