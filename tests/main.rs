@@ -25,6 +25,7 @@ mod processes;
 mod prometheus;
 mod proxy;
 mod questions;
+mod rate;
 mod real;
 mod room;
 mod rounds;

@@ -53,7 +53,7 @@ use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
 use super::start_line::StartLine;
 use super::sync::Mutex;
 use super::system::settings;
-use super::throttle::{Failures, Restarts};
+use super::throttle::{CallRates, Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
 use super::vault::VaultCell;
@@ -129,6 +129,8 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Calls of each key.
+    pub call_rates: CallRates,
     /// Keys that MCP clients show with every request.
     pub bearers: Bearers,
     /// Where in the audit log what is, while its index is there.
@@ -195,6 +197,7 @@ impl Ctx {
             starts: StartLine::new(settings.start_parallel),
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
+            call_rates: CallRates::new(settings.calls_per_minute),
             settings,
             audit_index: ArcSwapOption::empty(),
             audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),

@@ -475,6 +475,8 @@ pub const VARIABLE_CHARS_MAX: usize = 128;
 pub const CREDENTIALS_PER_MCP_MAX: usize = 16;
 /// Bytes of one credential that is put into a variable.
 pub const CREDENTIAL_BYTES_MAX: usize = SEALED_BYTES_MAX;
+/// Keys whose calls are counted apart, where `calls.per_key_minute_max` counts them.
+pub const RATED_KEYS_MAX: usize = 10_000;
 /// Users that `mcp show` names of those who have set a credential; the others it counts.
 pub const USERS_NAMED_MAX: usize = 20;
 /// Bytes of a credential below which it is not looked for in what servers write.

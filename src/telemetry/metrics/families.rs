@@ -217,6 +217,9 @@ families! {
     CALL_ARGUMENTS "call_arguments_total" Counter Exporter [MCP, ArgumentCheck::LABEL]
         "Calls whose arguments were held against the schema of their tool, by what became of it.";
 
+    CALLS_OVER_RATE "calls_over_rate_total" Counter Exporter []
+        "Calls refused because their key made more than calls.per_key_minute_max.";
+
     AUTH_ATTEMPTS "auth_attempts_total" Counter Exporter [AuthMethod::LABEL, Auth::LABEL]
         "Decisions who somebody is.";
     AUTH_DURATION "auth_duration_seconds" AUTH Page [AuthMethod::LABEL]
