@@ -292,6 +292,8 @@ pub const STORE_HELD_WAIT: Duration = Duration::from_secs(3);
 pub const STORE_MIGRATE_MAX: Duration = Duration::from_secs(600);
 /// Tries of a write that the database gave up for another's sake (deadlock, serialization).
 pub const STORE_WRITE_TRIES: u32 = 4;
+/// Bytes that are written and taken away to see whether a disk that was full has room again.
+pub const STORE_ROOM_BYTES: usize = 256 << 10;
 /// How long a stopping server waits to save the last session times.
 pub const STORE_LAST_WORDS: Duration = Duration::from_secs(2);
 /// After a failed build of the routes, when the next is tried.
