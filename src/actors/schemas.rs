@@ -34,6 +34,8 @@ pub struct Schemas {
 pub struct ToolSchema {
     definition: Arc<RawValue>,
     compiled: OnceCell<Compiled>,
+    /// Calls of one tool have one turn together: a flood of one keeps no other from having its own.
+    turn: Semaphore,
     /// When the log was last told of it, in milliseconds since the beginning; 0: never.
     told_ms: AtomicU64,
 }
@@ -131,6 +133,7 @@ impl ToolSchema {
         Self {
             definition,
             compiled: OnceCell::new(),
+            turn: Semaphore::new(1),
             told_ms: AtomicU64::new(0),
         }
     }
@@ -164,6 +167,9 @@ impl ToolSchema {
                 held => return Ok(held),
             }
         }
+        let Ok(Ok(_turn)) = timeout(ARGUMENT_WAIT, self.turn.acquire()).await else {
+            return busy;
+        };
         let (schema, arguments) = (Arc::clone(schema), arguments.to_owned());
         let work = move || schema.hold(&arguments, ARGUMENT_STEPS_MAX);
         schemas.work(work).await.map_or(busy, Ok)
@@ -252,6 +258,28 @@ mod tests {
         drop(turns);
         tokio::time::resume();
         assert_eq!(two.hold(&schemas, "{}").await, Ok(Held::Fit));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_one_tool_leaves_a_turn_to_the_others() {
+        let schemas = Arc::new(Schemas::default());
+        let (flood, other) = (
+            schema(r#"{"minProperties":1}"#),
+            schema(r#"{"minProperties":1}"#),
+        );
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(ARGUMENT_BYTES_INLINE));
+        for tool in [&flood, &other] {
+            assert_eq!(tool.hold(&schemas, &large).await, Ok(Held::Fit));
+        }
+        let (schemas, large) = (&schemas, large.as_str());
+        let calls = (0..50).map(|_| flood.hold(schemas, large));
+        let mut calls = std::pin::pin!(futures_util::future::join_all(calls));
+        // All have begun.
+        assert!(futures_util::poll!(calls.as_mut()).is_pending());
+        assert_eq!(schemas.turns.available_permits(), SCHEMAS_AT_ONCE - 1);
+        assert_eq!(other.hold(schemas, large).await, Ok(Held::Fit));
+        assert!(calls.await.iter().all(|held| *held == Ok(Held::Fit)));
+        assert_eq!(schemas.turns.available_permits(), SCHEMAS_AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]

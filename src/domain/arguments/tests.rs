@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::limits::THREAD_STACK_BYTES;
 
 /// Hostile input must be told from good in less than this, also where nothing is optimised.
 const SOON: Duration = Duration::from_secs(20);
@@ -260,27 +261,49 @@ fn depth_is_bounded_for_schemas_and_arguments() {
     );
 }
 
-/// The deepest that is taken, on the stack that threads of the runtime have.
+/// The deepest that is taken, on half of the stack that threads of the runtime have, where nothing is
+/// optimised.
 #[test]
 fn the_deepest_that_is_taken_fits_on_the_stack() {
-    let mut step = json!({"$ref": "#/$defs/n"});
-    for _ in 0..25 {
-        step = json!({"allOf": [{"anyOf": [step]}]});
-    }
-    let schema = json!({"$defs": {"n": {"properties": {"a": step}}}, "$ref": "#/$defs/n"});
-    let nested = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    const LEVELS: usize = SCHEMA_DEPTH_MAX + 2 * ARGUMENT_DEPTH_MAX;
+    let nested =
+        |depth: usize, end: &str| format!("{}{end}{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    // Each level of arguments is 53 of the schema; three fit.
+    let wraps: [fn(Value) -> Value; 5] = [
+        |step| json!({"allOf": [step]}),
+        |step| json!({"anyOf": [step]}),
+        |step| json!({"oneOf": [step]}),
+        |step| json!({"if": true, "then": step}),
+        |step| json!({"not": {"not": step}}),
+    ];
     let work = move || {
-        let schema = compile(&schema).unwrap();
-        for depth in [1, 2, 3, 4, 5, 30, ARGUMENT_DEPTH_MAX] {
-            let held = schema.hold(&nested(depth), ARGUMENT_STEPS_MAX);
-            let most = SCHEMA_DEPTH_MAX + 2 * ARGUMENT_DEPTH_MAX;
-            match depth * 51 < most - 3 {
-                true => assert_eq!(held, Held::Fit, "{depth}"),
-                false => assert_eq!(held, Held::Unchecked(Unchecked::Costly), "{depth}"),
+        for wrap in wraps {
+            let mut step = json!({"$ref": "#/$defs/n"});
+            let mut levels = 2;
+            while levels < 50 {
+                step = wrap(step);
+                levels += match step.get("not") {
+                    Some(_) => 2,
+                    None => 1,
+                };
             }
+            let schema = json!({"$defs": {"n": {"properties": {"a": step},
+                "type": ["object", "integer"]}}, "$ref": "#/$defs/n"});
+            let schema = compile(&schema).unwrap();
+            let mut deepest = 0;
+            for depth in 1..=ARGUMENT_DEPTH_MAX {
+                let fit = schema.hold(&nested(depth, "1"), ARGUMENT_STEPS_MAX);
+                let not = schema.hold(&nested(depth, "true"), ARGUMENT_STEPS_MAX);
+                match fit {
+                    Held::Fit => deepest = depth,
+                    other => assert_eq!(other, Held::Unchecked(Unchecked::Costly)),
+                }
+                assert_eq!(matches!(not, Held::Misfit(_)), depth == deepest, "{not:?}");
+            }
+            assert!((3..=LEVELS).contains(&deepest), "{deepest}");
         }
     };
-    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let thread = std::thread::Builder::new().stack_size(THREAD_STACK_BYTES / 2);
     thread.spawn(work).unwrap().join().unwrap();
 }
 
