@@ -53,6 +53,7 @@ pub mod roots;
 mod router;
 mod run;
 mod sampler;
+pub mod schemas;
 mod scrape;
 #[cfg(test)]
 mod scripted;

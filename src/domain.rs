@@ -1,6 +1,7 @@
 //! Pure types and decisions: nothing here waits, reads a file or knows a runtime.
 
 pub mod account;
+pub mod arguments;
 pub mod audit;
 #[cfg(test)]
 pub(crate) mod bless;

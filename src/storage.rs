@@ -27,7 +27,7 @@ mod sqlite;
 pub mod stats;
 mod subscriptions;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod tools;
 mod users;
 
@@ -42,6 +42,7 @@ pub use postgres::Postgres;
 pub use sessions::SessionSeen;
 pub use subscriptions::Views;
 
+use crate::domain::limits::STORE_ROOM_BYTES;
 use again::again;
 use error::doing;
 use pools::Pools;
@@ -51,6 +52,10 @@ use stats::{PoolNumbers, StoreStats};
 const PING: &str = "SELECT COUNT(*) FROM settings WHERE name = ''";
 /// Changes nothing, and is refused like any change.
 const PING_WRITE: &str = "UPDATE settings SET value = value WHERE name = ''";
+/// Takes room on the disk, which a change that fits into a page does not, and gives it back.
+const TAKE: &str = "INSERT INTO settings (name, value) VALUES ('room', $1) \
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const GIVE_BACK: &str = "DELETE FROM settings WHERE name = 'room'";
 
 /// The store: a cheap handle, cloned to whoever needs it.
 #[derive(Clone)]
@@ -141,12 +146,17 @@ impl Store {
         on!(self, |db| db.close().await);
     }
 
-    /// Whether the store could be written now: takes the write lock, reads, gives it back.
+    /// Whether the store could be written now: takes the write lock, reads, gives it back. After its
+    /// disk was full, it is written.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
     pub async fn ping(&self) -> Result<(), StoreError> {
         const DOING: &str = "check the store";
+        if self.stats.is_full() {
+            self.take_room().await?;
+            self.stats.note_full(false);
+        }
         on!(self, |db| {
             let mut tx = db.begin().await.map_err(doing(DOING))?;
             sqlx::query(PING)
@@ -158,6 +168,29 @@ impl Store {
                 .await
                 .map_err(doing(DOING))?;
             tx.rollback().await.map_err(doing(DOING))
+        })
+    }
+
+    /// Writes as much as any change does, and takes it away again.
+    async fn take_room(&self) -> Result<(), StoreError> {
+        const DOING: &str = "write to a disk that was full";
+        let mut filler = String::with_capacity(STORE_ROOM_BYTES);
+        while filler.len() < STORE_ROOM_BYTES {
+            // What repeats would be packed into nothing.
+            filler.push_str(&format!("{:016x}", rand::random::<u64>()));
+        }
+        on!(self, |db| {
+            let mut tx = db.begin().await.map_err(doing(DOING))?;
+            sqlx::query(TAKE)
+                .bind(filler.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            sqlx::query(GIVE_BACK)
+                .execute(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            tx.commit().await.map_err(doing(DOING))
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::world::{LEGATION, World, free_port};
 
 mod connect;
 mod fake;
-mod host;
+pub(crate) mod host;
 
 use fake::Fake;
 use host::{Host, bridge, initialize, text};

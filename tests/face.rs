@@ -19,7 +19,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// One that has begun.
-    fn new(world: &World, path: &str, key: &str) -> Self {
+    pub(crate) fn new(world: &World, path: &str, key: &str) -> Self {
         Self::that_can(world, path, key, json!({}))
     }
 

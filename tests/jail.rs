@@ -217,7 +217,7 @@ impl Bench {
             user: Some(self.user.clone()),
             program: program.into(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned().into())]),
             home: self.home(),
             secrets: Secrets::default(),
             confinement: Confinement::default(),

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod arguments;
 mod audit;
 mod bridge;
 mod client_node;
@@ -27,6 +28,7 @@ mod processes;
 mod prometheus;
 mod proxy;
 mod questions;
+mod rate;
 mod real;
 mod remote;
 mod room;

@@ -14,9 +14,12 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use crate::tools;
 use crate::world::{Http, LEGATION, Session, World};
 
+mod disk;
+
 /// A server of a test's own; dropping it removes it.
 struct Server {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    folder: PathBuf,
     sockets: String,
 }
 
@@ -32,23 +35,32 @@ fn script(words: &[&str]) -> std::process::Output {
 impl Server {
     /// Starts one; skips where PostgreSQL is not installed.
     fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        // nobody must reach what is in it.
+        open(dir.path());
+        let folder = dir.path().join("pg");
+        Self::start_in(dir, folder)
+    }
+
+    /// The same in a folder that need not be in the directory of its own.
+    fn start_in(dir: tempfile::TempDir, folder: PathBuf) -> Option<Self> {
         if !script(&["bin"]).status.success() {
             tools::skip("postgres: gateways", "no initdb here; install postgresql");
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
-        // nobody must reach what is in it.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        std::fs::set_permissions(dir.path(), open).unwrap();
-        let started = script(&["start", dir.path().join("pg").to_str().unwrap()]);
+        let started = script(&["start", folder.to_str().unwrap()]);
         let (out, err) = (text(&started.stdout), text(&started.stderr));
         assert!(started.status.success(), "{err}");
         let sockets = out.trim().split_once("host=").unwrap().1.to_owned();
-        Some(Self { dir, sockets })
+        Some(Self {
+            _dir: dir,
+            folder,
+            sockets,
+        })
     }
 
     fn folder(&self) -> PathBuf {
-        self.dir.path().join("pg")
+        self.folder.clone()
     }
 
     fn tell(&self, word: &str) {
@@ -111,6 +123,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         script(&["stop", self.folder().to_str().unwrap()]);
     }
+}
+
+/// Lets everybody through a folder.
+fn open(folder: &Path) {
+    let through = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(folder, through).unwrap();
 }
 
 fn text(bytes: &[u8]) -> String {

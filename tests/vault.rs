@@ -144,6 +144,73 @@ fn a_missing_credential_is_named_and_setting_it_ends_the_wait() {
 }
 
 #[test]
+fn who_has_set_what_is_counted_and_a_version_is_of_one_value_only() {
+    let world = World::new();
+    careless(&world, "lazy");
+    for user in ["ada", "ben", "cid"] {
+        world.key(user);
+    }
+    let of = |user| ["--user", user];
+    assert_eq!(
+        set(&world, &of("ben"), "lazy", "s3cret-b", false)["version"],
+        1
+    );
+    assert_eq!(
+        set(&world, &of("ada"), "lazy", "s3cret-a", false)["version"],
+        1
+    );
+    let shown = world.cli(&["mcp", "show", "lazy"]);
+    let needs = json!([{"name": "TOKEN", "to": "env:TOKEN", "required": true, "users_set": 2,
+        "users": ["ada", "ben"], "users_missing": 1, "shared": true}]);
+    assert_eq!(shown["needs"], needs, "{shown}");
+    let text = world.run(&["mcp", "show", "lazy"]).stdout;
+    let line = "TOKEN as env:TOKEN; set for 2 users (ada, ben) and shared; missing for 1 user";
+    assert!(text.contains(line), "{text}");
+    assert!(!text.contains("s3cret") && !shown.to_string().contains("s3cret"));
+
+    world.cli(&[
+        "credential",
+        "remove",
+        "--user",
+        "ada",
+        "--mcp",
+        "lazy",
+        "TOKEN",
+    ]);
+    let shown = world.cli(&["mcp", "show", "lazy"]);
+    assert_eq!(shown["needs"][0]["users"], json!(["ben"]), "{shown}");
+    let again = world.cli(&[
+        "credential",
+        "remove",
+        "--user",
+        "ada",
+        "--mcp",
+        "lazy",
+        "TOKEN",
+    ]);
+    assert_eq!(again["changed"], false, "{again}");
+    assert_eq!(
+        set(&world, &of("ada"), "lazy", "s3cret-c", false)["version"],
+        2
+    );
+    let records = crate::kill::audit(&world);
+    let versions: Vec<_> = records
+        .iter()
+        .filter(|one| one["event"].as_str().unwrap().starts_with("credential."))
+        .filter_map(|one| Some((one["event"].as_str()?, one["version"].as_u64()?)))
+        .collect();
+    let removed = versions
+        .iter()
+        .filter(|(event, _)| *event == "credential.removed");
+    assert_eq!(removed.count(), 1, "{versions:?}");
+    assert_eq!(
+        versions.last(),
+        Some(&("credential.set", 2)),
+        "{versions:?}"
+    );
+}
+
+#[test]
 fn each_user_is_given_their_own_and_nobody_sees_any() {
     let world = World::new();
     careless(&world, "github");

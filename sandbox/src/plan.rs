@@ -227,8 +227,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Arguments after the program's name.
     pub args: Vec<String>,
-    /// The whole environment.
-    pub env: BTreeMap<String, String>,
+    /// The whole environment; values are wiped when they are dropped.
+    pub env: BTreeMap<String, Zeroizing<String>>,
 }
 
 impl fmt::Debug for Program {
@@ -358,7 +358,7 @@ impl Plan {
             c"isolate-plan",
             MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
         )?);
-        let bytes = Zeroizing::new(serde_json::to_vec(self)?);
+        let bytes = self.text()?;
         if u64::try_from(bytes.len()).is_ok_and(|length| length > PLAN_BYTES_MAX) {
             return Err(io::Error::from_raw_os_error(libc::E2BIG));
         }
@@ -370,6 +370,15 @@ impl Plan {
             | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(file.into())
+    }
+
+    /// As it is written. Measured first: a buffer that grows leaves copies of secrets behind.
+    fn text(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, self)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *bytes, self)?;
+        Ok(bytes)
     }
 
     /// Reads a plan back from its memfd.
@@ -388,9 +397,36 @@ impl Plan {
     }
 }
 
+/// Counts what is written and forgets it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use zeroize::ZeroizeOnDrop;
+
     use super::*;
+
+    #[test]
+    fn what_may_be_secret_is_wiped_and_written_in_one_piece() {
+        fn is_wiped(_: &impl ZeroizeOnDrop) {}
+        let plan = plan(vec![Step::Session]);
+        let program = plan.program.as_ref().unwrap();
+        program.env.values().for_each(is_wiped);
+        let text = plan.text().unwrap();
+        assert_eq!(text.capacity(), text.len());
+        assert_eq!(*text, serde_json::to_vec(&plan).unwrap());
+    }
 
     fn plan(steps: Vec<Step>) -> Plan {
         Plan {
@@ -403,7 +439,7 @@ mod tests {
         Program {
             path: "/bin/true".into(),
             args: vec!["ä b".to_owned(), String::new()],
-            env: BTreeMap::from([("HOME".to_owned(), "/x=y".to_owned())]),
+            env: BTreeMap::from([("HOME".to_owned(), "/x=y".to_owned().into())]),
         }
     }
 
@@ -443,7 +479,7 @@ mod tests {
         zero.args.push("a\0b".to_owned());
         assert_eq!(zero.check(), Err(PlanError::ZeroByte("an argument")));
         let mut name = program();
-        name.env.insert("A=B".to_owned(), String::new());
+        name.env.insert("A=B".to_owned(), Zeroizing::default());
         assert_eq!(name.check(), Err(PlanError::EnvName("A=B".to_owned())));
         assert!(!format!("{name:?}").contains("/x=y"));
     }

@@ -77,7 +77,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
             .find(|argument| !argument.starts_with('-'));
         todo.extend(script.map(PathBuf::from).filter(|path| path.is_absolute()));
     }
-    let search = program.env.get("PATH").map_or("", String::as_str);
+    let search = program.env.get("PATH").map_or("", |path| path.as_str());
     for _ in 0..STEPS_MAX + declared.programs.len() {
         let Some(path) = todo.pop() else { break };
         let Some(way) = Way::to(&path, &written) else {
@@ -307,7 +307,7 @@ mod tests {
                 args: args.iter().map(|arg| arg.display().to_string()).collect(),
                 env: BTreeMap::from([(
                     "PATH".to_owned(),
-                    self.at("node/bin").display().to_string(),
+                    self.at("node/bin").display().to_string().into(),
                 )]),
             };
             let declared = Declared {

@@ -69,7 +69,9 @@ fn the_opening_is_there_before_the_server() -> Outcome {
 fn environment_is_what_was_given() -> Outcome {
     let host = world::lenient();
     let mut spec = world::spec("/usr/bin/env", &[]);
-    spec.program.env.insert("B".to_owned(), "x=ä y".to_owned());
+    spec.program
+        .env
+        .insert("B".to_owned(), "x=ä y".to_owned().into());
     let mut run = Run::start(&host, &spec);
     assert_eq!(run.output(), "B=x=ä y\nPATH=/usr/bin:/bin\n");
     Ok(())

@@ -64,7 +64,7 @@ fn told(name: &str, script: &str, network: Network) -> Result<String, String> {
     order.user_limits.memory_bytes = 1 << 30;
     order.file_bytes = 1 << 30;
     let text = home.path().display().to_string();
-    order.program.env.insert("HOME".to_owned(), text);
+    order.program.env.insert("HOME".to_owned(), text.into());
     let mut run = Run::start(&host, &order);
     let out = run.output();
     let mut err = String::new();

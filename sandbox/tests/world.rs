@@ -87,7 +87,7 @@ pub(crate) fn spec(path: &str, args: &[&str]) -> SpawnSpec {
         program: Program {
             path: path.into(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned().into())]),
         },
         workdir: "/".into(),
         profile: Profile::None,

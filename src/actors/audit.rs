@@ -40,6 +40,7 @@ pub use entry::Entry;
 pub use follow::{Follow, Record};
 pub use index::{INDEX_NAME, Index};
 pub(super) use keeper::AuditKeeper;
+pub(super) use refusals::CALL;
 pub use refusals::Refusals;
 pub use resume::{STARTED, STOPPED};
 pub use search::Page;

@@ -16,6 +16,7 @@ use crate::domain::ids::{KeyId, McpId, UserId};
 use crate::domain::limits::ROUTES_RETRY;
 use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
+use crate::domain::talk::Check;
 use crate::domain::verdict::Verdict;
 use crate::storage::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -24,6 +25,7 @@ use crate::telemetry::metrics::mcp::McpMeter;
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
 use super::relimit;
+use super::schemas::ToolSchema;
 use super::slot::Slot;
 
 pub use directory::Directory;
@@ -35,6 +37,7 @@ pub struct Routes {
     views: HashMap<KeyId, View>,
     owners: HashMap<Box<str>, Vec<McpId>>,
     granted: HashSet<(UserId, McpId)>,
+    schemas: HashMap<(McpId, ToolName), Arc<ToolSchema>>,
     /// What names mean, for administrators.
     pub directory: Arc<Directory>,
 }
@@ -68,14 +71,16 @@ pub struct Route {
     pub published: Published,
     /// Its definition, as its server declared it.
     pub definition: Arc<RawValue>,
+    /// What its arguments are held against, if its mcp says so.
+    pub schema: Option<Arc<ToolSchema>>,
 }
 
 impl Routes {
-    /// Reads what is granted, subscribed and published.
+    /// Reads what is granted, subscribed and published. What `last` has of schemas is taken over.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn build(store: &Store, metrics: &Metrics) -> Result<Self, StoreError> {
+    pub async fn build(store: &Store, metrics: &Metrics, last: &Self) -> Result<Self, StoreError> {
         let mut mcps = HashMap::new();
         for mcp in store.mcps().await? {
             if mcp.state == McpState::Published {
@@ -106,6 +111,7 @@ impl Routes {
                 .push(mcp.clone());
             tools.insert((mcp, tool.name), definition.into());
         }
+        let schemas = schemas(&mcps, &tools, last);
         let mut granted: HashSet<(UserId, McpId)> = HashSet::new();
         for group in store.groups().await? {
             for member in &group.members {
@@ -137,8 +143,8 @@ impl Routes {
             if !granted.contains(&((*user).clone(), one.mcp.clone())) {
                 continue;
             }
-            let definition = tools.get(&(one.mcp.clone(), one.tool.clone()));
-            let (Some(published), Some(definition)) = (mcps.get(&one.mcp), definition) else {
+            let tool = (one.mcp.clone(), one.tool.clone());
+            let (Some(published), Some(definition)) = (mcps.get(&one.mcp), tools.get(&tool)) else {
                 continue;
             };
             let route = Route {
@@ -146,6 +152,7 @@ impl Routes {
                 tool: one.tool.clone(),
                 published: published.clone(),
                 definition: Arc::clone(definition),
+                schema: schemas.get(&tool).cloned(),
             };
             built
                 .entry(one.key.clone())
@@ -161,6 +168,7 @@ impl Routes {
             views,
             owners,
             granted,
+            schemas,
             directory: Arc::new(Directory::read(store).await?),
         })
     }
@@ -206,6 +214,28 @@ impl Routes {
                 .get(&slot.key.mcp)
                 .is_some_and(|published| published.config == slot.key.config)
     }
+}
+
+/// The schemas that arguments are held against: those of mcps that say so.
+fn schemas(
+    mcps: &HashMap<McpId, Published>,
+    tools: &HashMap<(McpId, ToolName), Arc<RawValue>>,
+    last: &Routes,
+) -> HashMap<(McpId, ToolName), Arc<ToolSchema>> {
+    let checked = |mcp: &McpId| {
+        mcps.get(mcp)
+            .is_some_and(|published| published.mcp.talk.arguments != Check::Off)
+    };
+    let wanted = tools.iter().filter(|((mcp, _), _)| checked(mcp));
+    let schemas = wanted.map(|(tool, definition)| {
+        let known = last.schemas.get(tool);
+        let schema = match known.filter(|known| known.is_of(definition)) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(ToolSchema::new(Arc::clone(definition))),
+        };
+        (tool.clone(), schema)
+    });
+    schemas.collect()
 }
 
 impl View {
@@ -262,7 +292,7 @@ pub(super) enum CatalogMsg {
     /// Build and publish, though nobody waits for it: what is published may be old.
     Again,
     /// A build is done.
-    Built(Result<Routes, String>),
+    Built(Result<Box<Routes>, String>),
 }
 
 /// The service.
@@ -303,7 +333,13 @@ impl Actor for Catalog {
         myself: ActorRef<CatalogMsg>,
         state: &mut CatalogState,
     ) -> Result<(), ActorProcessingErr> {
-        match Routes::build(&state.ctx.store, &state.ctx.metrics).await {
+        match Routes::build(
+            &state.ctx.store,
+            &state.ctx.metrics,
+            &state.ctx.routes.load(),
+        )
+        .await
+        {
             Ok(routes) => state.publish(routes),
             // Restarted while the store is away: the last snapshot stands.
             Err(error) if state.ctx.published.load(Ordering::Acquire) => {
@@ -332,7 +368,7 @@ impl Actor for Catalog {
                     tracing::warn!("the routes could not be built, and will be again: {why}");
                     myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
                 }
-                let answer = built.map(|routes| state.publish(routes));
+                let answer = built.map(|routes| state.publish(*routes));
                 for reply in state.building.drain(..) {
                     // Whoever asked may have left.
                     let _ = reply.send(answer.clone());
@@ -345,8 +381,9 @@ impl Actor for Catalog {
             state.building = std::mem::take(&mut state.waiting);
             let ctx = Arc::clone(&state.ctx);
             tokio::spawn(async move {
-                let built = Routes::build(&ctx.store, &ctx.metrics)
+                let built = Routes::build(&ctx.store, &ctx.metrics, &ctx.routes.load_full())
                     .await
+                    .map(Box::new)
                     .map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));
             });

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::domain::credential::{Delivery, Holder, Need, Stored};
 use crate::domain::ids::{McpId, UserId};
+use crate::domain::limits::AUDIT_ARGUMENTS_BYTES_MAX;
 use crate::domain::mcp::Sharing;
 use crate::domain::name::CredentialName;
 use crate::domain::redact::Redactor;
@@ -310,21 +311,19 @@ fn open(master: &MasterKeys, stored: &Stored) -> Result<SecretSlice<u8>, SealErr
 pub(super) struct Known(pub(super) std::sync::Weak<Ctx>);
 
 impl KnownSecrets for Known {
-    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString> {
-        let Some(ctx) = self.0.upgrade() else {
-            return Vec::new();
-        };
-        let Some(keys) = ctx.vault.keys() else {
-            return Vec::new();
-        };
+    fn of(&self, user: &UserId, mcp: &McpId) -> Option<Redactor> {
+        let ctx = self.0.upgrade()?;
+        let keys = ctx.vault.keys()?;
         let shared = Holder::Shared.id();
-        [user, &shared]
+        let values: Vec<_> = [user, &shared]
             .into_iter()
             .flat_map(|holder| ctx.credentials.of(holder, mcp))
-            .filter_map(|stored: Stored| open(&keys, &stored).ok())
-            // Arguments are text: a value that is none is not in them as it is.
-            .filter_map(|value| text(&value))
-            .collect()
+            .filter_map(|stored| Some((open(&keys, &stored).ok()?, stored.name)))
+            .collect();
+        let values = values
+            .iter()
+            .map(|(value, name)| (name, value.expose_secret()));
+        Redactor::of_texts(values, AUDIT_ARGUMENTS_BYTES_MAX)
     }
 }
 

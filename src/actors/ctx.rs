@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
-use secrecy::SecretString;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
@@ -23,6 +22,7 @@ use crate::domain::kill::{Caller, Deny};
 use crate::domain::limits::AUDIT_STREAMS_MAX;
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
+use crate::domain::redact::Redactor;
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
@@ -46,13 +46,14 @@ use super::launcher::Launcher;
 use super::ops::OpsState;
 use super::packages::Packages;
 use super::room::Room;
+use super::schemas::Schemas;
 use super::session::SessionHandle;
 use super::sessions::SessionsMsg;
 use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
 use super::start_line::StartLine;
 use super::sync::Mutex;
 use super::system::settings;
-use super::throttle::{Failures, Restarts};
+use super::throttle::{CallRates, Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
 use super::vault::VaultCell;
@@ -69,8 +70,9 @@ pub struct Totals {
 /// Who knows the secret values of a user that go into an mcp, so that they are taken out of what
 /// is recorded.
 pub trait KnownSecrets: Send + Sync {
-    /// The values that this user's runs of this mcp were given.
-    fn of(&self, user: &UserId, mcp: &McpId) -> Vec<SecretString>;
+    /// Finds the values that this user's runs of this mcp are given, in a call's arguments; `None` if
+    /// there are none.
+    fn of(&self, user: &UserId, mcp: &McpId) -> Option<Redactor>;
 }
 
 /// What the actors share.
@@ -115,6 +117,8 @@ pub struct Ctx {
     pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
+    /// What the schemas of tools share.
+    pub schemas: Arc<Schemas>,
     /// The gates.
     pub gates: Gates,
     /// The line of starts.
@@ -125,6 +129,8 @@ pub struct Ctx {
     pub restart_budget: Restarts,
     /// Failed registrations.
     pub failures: Failures,
+    /// Calls of each key.
+    pub call_rates: CallRates,
     /// Keys that MCP clients show with every request.
     pub bearers: Bearers,
     /// Where in the audit log what is, while its index is there.
@@ -191,6 +197,7 @@ impl Ctx {
             starts: StartLine::new(settings.start_parallel),
             restart_budget: Restarts::new(settings.restarts_per_second),
             failures: Failures::new(settings.failed_tries_max, settings.failed_window),
+            call_rates: CallRates::new(settings.calls_per_minute),
             settings,
             audit_index: ArcSwapOption::empty(),
             audit_readers: Arc::new(Semaphore::new(AUDIT_STREAMS_MAX)),
@@ -214,6 +221,7 @@ impl Ctx {
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
             sessions: papaya::HashMap::new(),
+            schemas: Arc::default(),
             gates: Gates::default(),
             totals: Totals::default(),
             tree: Tree::new(Arc::clone(&changes)),

@@ -26,6 +26,10 @@ pub(super) struct Reason {
     pub(super) deny: Option<Arc<Deny>>,
     /// The JSON-RPC error as the server wrote it.
     pub(super) error: Option<Bytes>,
+    /// The rule of a schema that was broken, for the record.
+    pub(super) rule: Option<Box<str>>,
+    /// It is on record as one of many.
+    pub(super) counted: bool,
 }
 
 impl Reason {
@@ -37,11 +41,23 @@ impl Reason {
             verdict: None,
             deny: None,
             error: None,
+            rule: None,
+            counted: false,
         }
     }
 
     pub(super) fn retry(mut self, after: Duration) -> Self {
         self.retry_after = Some(after.max(Duration::from_secs(1)));
+        self
+    }
+
+    pub(super) fn rule(mut self, rule: String) -> Self {
+        self.rule = Some(rule.into());
+        self
+    }
+
+    pub(super) fn counted(mut self) -> Self {
+        self.counted = true;
         self
     }
 
@@ -232,6 +248,16 @@ pub(super) fn busy(mcp: &Mcp, in_flight: usize) -> Reason {
         mcp.name
     );
     Reason::new(Code::Busy, text).retry(Duration::from_secs(1))
+}
+
+/// The key makes more calls than it may.
+pub(super) fn too_many(per_minute: u32, wait: Duration) -> Reason {
+    let text = format!(
+        "this key makes more than {per_minute} calls a minute, which is the most \
+         (calls.per_key_minute_max). Try again in {} s.",
+        seconds(wait)
+    );
+    Reason::new(Code::RateLimited, text).retry(wait)
 }
 
 /// More calls wait than there is room for.

@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod arguments;
 mod ask;
 mod bearer;
 mod lists;
@@ -30,7 +31,7 @@ use crate::domain::talk::Questions;
 use crate::protocol::envelope::ReplyKind;
 use crate::telemetry::metrics::mcp::CallMeter;
 
-use super::audit::{AuditError, Entry};
+use super::audit::{AuditError, CALL, Entry};
 use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
@@ -278,6 +279,12 @@ impl Front {
                 return self.failed(call, None, reason, admitted, &meter);
             }
         };
+        if let Err(reason) = arguments::check(ctx, route, arguments).await {
+            let meter = CallMeter::refused(Arc::clone(&route.published.meter));
+            self.refused(session, &call, &called.shown(), &reason).await;
+            let mcp = route.published.mcp.name.clone();
+            return self.failed(call, Some(mcp), reason, admitted, &meter);
+        }
         let ask = Ask::Tool {
             arguments: arguments.get().as_bytes(),
         };
@@ -369,6 +376,9 @@ impl Front {
         if let Some(deny) = &reason.deny {
             self.ctx.kill.stats.count_denied(deny.target.scope());
         }
+        if reason.counted {
+            return;
+        }
         let name: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX * 2).collect();
         let entry = Entry::new("call.refused", self.ctx.wall_ms())
             .field("call", call.as_str())
@@ -376,6 +386,10 @@ impl Front {
             .field("user", session.user.id.as_str())
             .field("tool", &name)
             .field("code", reason.code.as_str());
+        let entry = match &reason.rule {
+            Some(rule) => entry.field("rule", rule),
+            None => entry,
+        };
         // Refused is refused, on record or not; the log's keeper tells of its own trouble.
         let _ = self.ctx.audit.commit(entry).await;
     }
@@ -412,6 +426,7 @@ fn admit<'a>(
     called: Called<'_>,
 ) -> Result<&'a Route, Reason> {
     house_stands(ctx)?;
+    within_rate(ctx, session)?;
     let Some(route) = called.in_view(routes, session) else {
         return Err(not_in_view(routes, session, called));
     };
@@ -422,6 +437,21 @@ fn admit<'a>(
 fn admissible(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
     house_stands(ctx)?;
     not_denied(ctx, session, route)
+}
+
+/// Whether the session's key may make a call now. Counted in the log as refused logins are: a client
+/// that does not wait must not fill it.
+fn within_rate(ctx: &Ctx, session: &SessionHandle) -> Result<(), Reason> {
+    let Err(wait) = ctx.call_rates.take(&session.key) else {
+        return Ok(());
+    };
+    ctx.metrics.calls_over_rate.increment(1);
+    let reason = failure::too_many(ctx.call_rates.per_minute(), wait);
+    let (key, code) = (session.key.as_str(), reason.code.as_str());
+    Err(match ctx.refusals.is_first(CALL, key, code) {
+        true => reason,
+        false => reason.counted(),
+    })
 }
 
 fn not_denied(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {

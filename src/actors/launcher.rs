@@ -15,6 +15,7 @@ use bytes::Bytes;
 use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
+use zeroize::Zeroizing;
 
 use crate::domain::confinement::Confinement;
 use crate::domain::egress::site::Site;
@@ -58,8 +59,9 @@ pub struct Launch {
     pub program: PathBuf,
     /// Arguments after the program's name, templates filled in.
     pub args: Vec<String>,
-    /// The whole environment of the server, templates filled in.
-    pub env: BTreeMap<String, String>,
+    /// The whole environment of the server, templates filled in; values are wiped when they are
+    /// dropped.
+    pub env: BTreeMap<String, Zeroizing<String>>,
     /// What only this isolate sees.
     pub secrets: Secrets,
     /// Working directory and `HOME`: `<homes>/<owner>/<mcp>`; the launcher makes it, mode 0700.

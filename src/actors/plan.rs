@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
 
 use crate::domain::account::User;
 use crate::domain::confinement::Network;
@@ -187,14 +188,14 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         secrets: &secrets,
         user: slot.owner.as_ref(),
     };
-    let mut all: BTreeMap<String, String> = [
+    let mut all: BTreeMap<String, Zeroizing<String>> = [
         ("PATH", path.as_str()),
         ("HOME", home_text.as_str()),
         ("TMPDIR", "/tmp"),
         ("LANG", "C.UTF-8"),
     ]
     .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .map(|(name, value)| (name.to_owned(), value.to_owned().into()))
     .collect();
     if slot.mcp.confinement.network == Network::Allowlist {
         let proxy = format!("http://127.0.0.1:{EGRESS_PROXY_PORT}");
@@ -204,18 +205,20 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
             ("NO_PROXY", "localhost,127.0.0.1,::1"),
             ("no_proxy", "localhost,127.0.0.1,::1"),
         ] {
-            all.insert(name.to_owned(), value.to_owned());
+            all.insert(name.to_owned(), value.to_owned().into());
         }
     }
     all.extend(
         env.iter()
-            .map(|(name, value)| (name.clone(), names.fill(value))),
+            .map(|(name, value)| (name.clone(), names.fill(value).into())),
     );
     // Last: what is given is nobody's to override, and is no template.
     let variables = given.env.iter();
-    all.extend(variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+    all.extend(
+        variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned().into())),
+    );
     if !given.secrets.files.is_empty() {
-        all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone());
+        all.insert(SECRETS_VARIABLE.to_owned(), secrets.clone().into());
     }
     slot.set_tree(extra.tree.clone());
     let mut own = given.secrets;
@@ -224,7 +227,9 @@ fn make(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(Launch, Option<Arc<Redactor
         extra = job.extra;
         own.files.extend(job.files);
         let variables = job.env.iter();
-        all.extend(variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        all.extend(
+            variables.map(|(name, value)| (name.clone(), value.expose_secret().to_owned().into())),
+        );
         redactor = redactor.or(job.redactor);
     }
     let launch = Launch {

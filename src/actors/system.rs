@@ -109,6 +109,7 @@ pub fn settings(config: &Config) -> Settings {
         session_ttl: ms(config.sessions.ttl_ms),
         token_grace: ms(config.sessions.token_grace_ms),
         sessions_per_key_max: config.sessions.per_key_max,
+        calls_per_minute: config.calls.per_key_minute_max,
         failed_tries_max: config.sessions.failed_tries_max,
         failed_window: ms(config.sessions.failed_window_ms),
     }

@@ -1,11 +1,12 @@
-//! Two small brakes: the host-wide restart budget, and failed registrations per key.
+//! Three small brakes: the host-wide restart budget, failed registrations per key, and calls per key.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::limits::FAILED_KEYS_MAX;
+use crate::domain::ids::KeyId;
+use crate::domain::limits::{FAILED_KEYS_MAX, RATED_KEYS_MAX};
 
 use super::sync::Mutex;
 
@@ -91,9 +92,110 @@ impl Failures {
     }
 }
 
+/// Calls by key: a token bucket each, that holds a sixth of a minute's calls.
+///
+/// Of a bucket only the time is kept when it is full again, so one that is full is not kept at all.
+#[derive(Debug)]
+pub struct CallRates {
+    per_minute: u32,
+    full: Mutex<HashMap<KeyId, Instant>>,
+    /// That of all keys for which there is no room.
+    others: Mutex<Instant>,
+}
+
+impl CallRates {
+    /// So many calls of each key in a minute; 0: any number.
+    #[must_use]
+    pub fn new(per_minute: u32) -> Self {
+        Self {
+            per_minute,
+            full: Mutex::default(),
+            others: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// How many a minute.
+    #[must_use]
+    pub const fn per_minute(&self) -> u32 {
+        self.per_minute
+    }
+
+    /// Takes one call of the key's.
+    ///
+    /// # Errors
+    /// How long until there is one.
+    pub fn take(&self, key: &KeyId) -> Result<(), Duration> {
+        if self.per_minute == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut full = self.full.lock();
+        if full.len() >= RATED_KEYS_MAX && !full.contains_key(key) {
+            full.retain(|_, at| *at > now);
+            if full.len() >= RATED_KEYS_MAX {
+                return self.take_of(&mut self.others.lock(), now);
+            }
+        }
+        self.take_of(full.entry(key.clone()).or_insert(now), now)
+    }
+
+    fn take_of(&self, full: &mut Instant, now: Instant) -> Result<(), Duration> {
+        let one = Duration::from_secs(60) / self.per_minute;
+        let whole = one * (self.per_minute / 6).max(1);
+        let after = (*full).max(now) + one;
+        match after.duration_since(now).checked_sub(whole) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                *full = after;
+                Ok(())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::domain::ids::ID_BYTES;
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_of_a_key_are_counted_apart_and_come_back_with_time() {
+        let key = |n: u8| KeyId::from_random([n; ID_BYTES]);
+        let rates = CallRates::new(60);
+        let take = |n: u8, most: usize| (0..most).filter(|_| rates.take(&key(n)).is_ok()).count();
+        assert_eq!(take(1, 100), 10);
+        assert_eq!(take(2, 100), 10, "another key's are its own");
+        assert_eq!(rates.take(&key(1)), Err(Duration::from_secs(1)));
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!(rates.take(&key(1)), Err(Duration::from_millis(1)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(take(1, 100), 1);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(take(1, 100), 10, "they do not pile up");
+        let any = CallRates::new(0);
+        assert!((0..100_000).all(|_| any.take(&key(1)).is_ok()));
+        let slow = CallRates::new(1);
+        assert!(slow.take(&key(1)).is_ok());
+        assert_eq!(slow.take(&key(1)), Err(Duration::from_secs(60)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_beyond_the_bound_share_a_bucket_until_others_are_full() {
+        let rates = CallRates::new(60);
+        let key = |n: usize| {
+            let mut bits = [0; ID_BYTES];
+            bits[..8].copy_from_slice(&n.to_be_bytes());
+            KeyId::from_random(bits)
+        };
+        let all = RATED_KEYS_MAX + 1_000;
+        let taken = (0..all).filter(|n| rates.take(&key(*n)).is_ok()).count();
+        assert_eq!(taken, RATED_KEYS_MAX + 10);
+        assert_eq!(rates.full.lock().len(), RATED_KEYS_MAX);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(rates.take(&key(all)).is_ok());
+        assert_eq!(rates.full.lock().len(), 1);
+    }
 
     const WINDOW: Duration = Duration::from_secs(60);
 

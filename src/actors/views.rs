@@ -406,6 +406,17 @@ pub struct Discovery {
     pub stderr_tail: Vec<String>,
     /// Whether the stored tools changed.
     pub changed: bool,
+    /// Tools whose schemas cannot be used, if arguments are to be held against them.
+    pub unfit: Vec<UnfitSchema>,
+}
+
+/// A tool whose calls go on unchecked, because its schema cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfitSchema {
+    /// Its own name.
+    pub tool: String,
+    /// Why.
+    pub why: String,
 }
 
 /// One registered session.

@@ -13,6 +13,8 @@ mod audited;
 mod error;
 #[cfg(test)]
 pub(crate) mod house;
+#[cfg(test)]
+mod outage;
 mod permit;
 #[cfg(test)]
 mod suite;

@@ -74,7 +74,9 @@ impl IntoResponse for Error {
 #[must_use]
 pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid => StatusCode::BAD_REQUEST,
+        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid | Code::ArgumentsInvalid => {
+            StatusCode::BAD_REQUEST
+        }
         Code::Unauthorized
         | Code::OpsUnauthorized
         | Code::SessionExpired

@@ -13,13 +13,15 @@ use super::table::{Cell, Style, Table};
 use super::units::{age, cpu, size};
 use super::{Desk, name};
 use crate::actors::packages::PackageView;
-use crate::actors::views::{DenyReport, DenyView, Discovery};
+use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
+use crate::api::admin::credentials::NeededCredential;
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::{Confinement, Profile};
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 use crate::domain::remote::{Reach, Remote};
+use crate::domain::talk::Check;
 
 use definition::{AddArgs, UpdateArgs};
 
@@ -199,8 +201,18 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
     let phases: Vec<_> = phases.collect();
     out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
     out.table(&tools(&found.tools))?;
+    unchecked(&found.unfit, out)?;
     for line in &found.stderr_tail {
         out.say(&format!("stderr: {line}"));
+    }
+    Ok(())
+}
+
+/// The tools whose calls nothing is checked of, though the definition says so.
+fn unchecked(unfit: &[UnfitSchema], out: &mut Out) -> Result<(), CliError> {
+    for UnfitSchema { tool, why } in unfit {
+        let text = format!("unchecked: {tool}, whose schema is not used: {why}");
+        out.styled(&text, Style::Warn)?;
     }
     Ok(())
 }
@@ -353,6 +365,35 @@ fn walls(walls: &Confinement, fact: &mut impl FnMut(&str, Cell)) {
     }
 }
 
+/// What a credential is, and who has set it: never a value.
+fn credential(needed: &NeededCredential) -> Cell {
+    let mut text = match &needed.to {
+        Some(to) if needed.required => format!("{} as {to}", needed.name),
+        Some(to) => format!("{} as {to}, optional", needed.name),
+        None => format!("{}, no longer wanted", needed.name),
+    };
+    let users = |count: usize| match count {
+        1 => "1 user".to_owned(),
+        count => format!("{count} users"),
+    };
+    text.push_str(&format!("; set for {}", users(needed.users_set)));
+    if !needed.users.is_empty() {
+        let more = needed.users_set.saturating_sub(needed.users.len());
+        let more = if more > 0 { ", …" } else { "" };
+        text.push_str(&format!(" ({}{more})", needed.users.join(", ")));
+    }
+    if needed.shared {
+        text.push_str(" and shared");
+    }
+    match needed.users_missing {
+        0 => text.into(),
+        missing => {
+            text.push_str(&format!("; missing for {}", users(missing)));
+            Cell::styled(text, Style::Warn)
+        }
+    }
+}
+
 fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     let view = &detail.view;
     let mcp = &view.mcp;
@@ -389,6 +430,17 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     if !mcp.program.is_remote() {
         walls(&mcp.confinement, &mut fact);
     }
+    for needed in &detail.needs {
+        fact("credential", credential(needed));
+    }
+    match mcp.talk.arguments {
+        Check::Off => {}
+        Check::Warn => fact("arguments", "checked, and what does not fit is told".into()),
+        Check::Enforce => fact(
+            "arguments",
+            "checked, and what does not fit is refused".into(),
+        ),
+    }
     if let Some(package) = &detail.package {
         fact("package", package_state(package));
         for (title, text) in [
@@ -407,5 +459,6 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     if detail.tools.is_empty() {
         return out.styled("no tools are known: legation mcp discover", Style::Warn);
     }
-    out.table(&tools(&detail.tools))
+    out.table(&tools(&detail.tools))?;
+    unchecked(&detail.unfit, out)
 }

@@ -9,6 +9,8 @@ section! {
         /// From admission to answer.
         deadline_ms: u64 = limits::millis(limits::CALL_DEADLINE),
             within(100, limits::millis(limits::CALL_DEADLINE_MAX));
+        /// Calls that one key's clients may make a minute, a sixth of them at once; 0: any number.
+        per_key_minute_max: u32 = 0, within(0, 6_000_000);
         /// Calls in flight on one isolate.
         in_flight_max: usize = limits::IN_FLIGHT_MAX, within(1, 4096);
         /// Bytes of one line from a server.

@@ -234,6 +234,9 @@ codes! {
     "E0419" InstallFailed "install_failed" Failed Later
         "The package of this mcp could not be installed.";
         "Read the reason with legation mcp show NAME, mend it, and run legation mcp install NAME.";
+    "E0431" ArgumentsInvalid "arguments_invalid" Usage Never
+        "The call's arguments do not fit the schema of its tool, and the mcp says that they must.";
+        "Correct what the message names; the tool's inputSchema says what it takes.";
 
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";

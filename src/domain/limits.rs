@@ -1,6 +1,7 @@
 //! Every bound of the house in one place (rule 9): what is not configurable is a constant here,
 //! what is configurable has its default and its ceiling here. `legation config show` prints them.
 
+mod arguments;
 mod bridge;
 mod mcp;
 mod packages;
@@ -10,6 +11,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use arguments::*;
 pub use bridge::*;
 pub use mcp::*;
 pub use packages::*;
@@ -292,6 +294,8 @@ pub const STORE_HELD_WAIT: Duration = Duration::from_secs(3);
 pub const STORE_MIGRATE_MAX: Duration = Duration::from_secs(600);
 /// Tries of a write that the database gave up for another's sake (deadlock, serialization).
 pub const STORE_WRITE_TRIES: u32 = 4;
+/// Bytes that are written and taken away to see whether a disk that was full has room again.
+pub const STORE_ROOM_BYTES: usize = 256 << 10;
 /// How long a stopping server waits to save the last session times.
 pub const STORE_LAST_WORDS: Duration = Duration::from_secs(2);
 /// After a failed build of the routes, when the next is tried.
@@ -475,6 +479,10 @@ pub const VARIABLE_CHARS_MAX: usize = 128;
 pub const CREDENTIALS_PER_MCP_MAX: usize = 16;
 /// Bytes of one credential that is put into a variable.
 pub const CREDENTIAL_BYTES_MAX: usize = SEALED_BYTES_MAX;
+/// Keys whose calls are counted apart, where `calls.per_key_minute_max` counts them.
+pub const RATED_KEYS_MAX: usize = 10_000;
+/// Users that `mcp show` names of those who have set a credential; the others it counts.
+pub const USERS_NAMED_MAX: usize = 20;
 /// Bytes of a credential below which it is not looked for in what servers write.
 pub const REDACT_BYTES_MIN: usize = 4;
 /// The same for one line of a credential that has several.

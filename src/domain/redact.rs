@@ -33,6 +33,8 @@ pub struct Redactor {
     /// text, of which only a beginning can be seen.
     patterns: Vec<(Zeroizing<Vec<u8>>, usize)>,
     names: Vec<CredentialName>,
+    /// Bytes of a text that are looked at.
+    text_max: usize,
 }
 
 impl fmt::Debug for Redactor {
@@ -55,22 +57,31 @@ struct Span {
 // === impl Redactor ===
 
 impl Redactor {
-    /// Of these values; `None` if there is nothing to look for.
+    /// Of these values, for lines that servers write; `None` if there is nothing to look for.
     #[must_use]
     pub fn new<'a>(
         values: impl IntoIterator<Item = (&'a CredentialName, &'a [u8])>,
     ) -> Option<Self> {
+        Self::of_texts(values, REDACT_TEXT_BYTES_MAX)
+    }
+
+    /// The same for texts of which no more than so many bytes are kept.
+    #[must_use]
+    pub fn of_texts<'a>(
+        values: impl IntoIterator<Item = (&'a CredentialName, &'a [u8])>,
+        text_max: usize,
+    ) -> Option<Self> {
         let mut names = Vec::new();
         let mut patterns: Vec<(Zeroizing<Vec<u8>>, usize)> = Vec::new();
         for (name, value) in values {
-            let own = forms::of(value).into_iter();
+            let own = forms::of(value, text_max).into_iter();
             patterns.extend(own.map(|form| (form, names.len())));
             names.push(name.clone());
         }
         // What fits into a text first: the automaton numbers them as they stand here.
-        patterns.sort_by_key(|(form, _)| form.len() > REDACT_TEXT_BYTES_MAX);
+        patterns.sort_by_key(|(form, _)| form.len() > text_max);
         for (form, _) in &mut patterns {
-            form.truncate(REDACT_TEXT_BYTES_MAX + 1);
+            form.truncate(text_max + 1);
         }
         if patterns.is_empty() {
             return None;
@@ -78,7 +89,7 @@ impl Redactor {
         let searched = patterns
             .iter()
             .map(|(form, _)| form.as_slice())
-            .take_while(|form| form.len() <= REDACT_TEXT_BYTES_MAX);
+            .take_while(|form| form.len() <= text_max);
         // All matches, also those that overlap: what two values share must not show the rest of one.
         // In any case: a name server folds what a program puts into a name.
         let automaton = AhoCorasick::builder()
@@ -91,16 +102,23 @@ impl Redactor {
             automaton,
             patterns,
             names,
+            text_max,
         })
+    }
+
+    /// Bytes of a text that are kept of it.
+    #[must_use]
+    pub const fn text_max(&self) -> usize {
+        self.text_max
     }
 
     /// The text with `[redacted:NAME]` in place of each value.
     ///
-    /// At most [`REDACT_TEXT_BYTES_MAX`] bytes of the text are kept; what is cut off here counts as
+    /// At most [`Self::text_max`] bytes of the text are kept; what is cut off here counts as
     /// [`Extent::Cut`].
     #[must_use]
     pub fn redact<'a>(&self, text: &'a [u8], extent: Extent) -> Cow<'a, [u8]> {
-        let kept = text.get(..REDACT_TEXT_BYTES_MAX).unwrap_or(text);
+        let kept = text.get(..self.text_max).unwrap_or(text);
         let cut = extent == Extent::Cut || kept.len() < text.len();
         let mut spans = self.spans(kept);
         if cut {

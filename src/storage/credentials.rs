@@ -13,9 +13,11 @@ const SET: &str = "INSERT INTO credentials (holder, mcp_id, name, sealed, versio
     set_at = excluded.set_at, set_by = excluded.set_by RETURNING version";
 const RESEAL: &str = "UPDATE credentials SET sealed = $5 \
     WHERE holder = $1 AND mcp_id = $2 AND name = $3 AND sealed = $4";
-const REMOVE: &str = "DELETE FROM credentials WHERE holder = $1 AND mcp_id = $2 AND name = $3";
+// What is forgotten leaves its version behind, so that no two values ever have the same.
+const REMOVE: &str = "UPDATE credentials SET sealed = '', set_by = '' \
+    WHERE holder = $1 AND mcp_id = $2 AND name = $3 AND sealed <> ''";
 const LIST: &str = "SELECT holder, mcp_id, name, sealed, version, set_at, set_by \
-    FROM credentials ORDER BY holder, mcp_id, name";
+    FROM credentials WHERE sealed <> '' ORDER BY holder, mcp_id, name";
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -45,7 +47,7 @@ impl TryFrom<Row> for Stored {
 
 impl Store {
     /// Sets a value, whatever it was; gives its version: 1 for the first, one more for each after
-    /// it. The version in `stored` does not count.
+    /// it, also if that one was forgotten. The version in `stored` does not count.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the mcp does not exist.
@@ -63,7 +65,7 @@ impl Store {
         .map_err(adding("set a credential", "credential", "mcp", &stored.mcp))
     }
 
-    /// Forgets a value; `false` if there was none.
+    /// Forgets a value, but for how often it was set; `false` if there was none.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

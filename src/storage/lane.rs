@@ -17,7 +17,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use sqlx::{Database, Describe, Either, Execute, Executor, SqlSafeStr as _, SqlStr};
 use tokio::time::Instant;
 
-use super::error::NotLent;
+use super::error::{Fault, NotLent, fault_of};
 use super::stats::{Class, StoreStats, Timer};
 
 /// The steps of an answer: its rows, and how many rows it changed.
@@ -84,6 +84,7 @@ pub(super) struct Tx<S: Source> {
 /// A connection on loan, and until when it is waited for.
 pub(super) struct Bound<S: Source> {
     lent: Option<S::Lent>,
+    stats: Arc<StoreStats>,
     until: Option<Instant>,
     /// A statement failed: the databases differ in what becomes of the transaction's others.
     failed: bool,
@@ -116,7 +117,7 @@ impl<S: Source> Lane<S> {
         let lent = timer.note(self.source.lend().await)?;
         // From here on, dropping it rolls back: also if the beginning itself is given up.
         let mut tx = Tx {
-            bound: Bound::new(lent),
+            bound: Bound::new(lent, &self.stats),
             open: true,
             timer,
         };
@@ -137,7 +138,10 @@ impl<S: Source> Lane<S> {
                 None => Some(None),
             };
             let done = match self.source.lend().await {
-                Ok(lent) => Bound::<S>::new(lent).run((sql.clone(), arguments)).await,
+                Ok(lent) => {
+                    let mut bound = Bound::<S>::new(lent, &self.stats);
+                    bound.run((sql.clone(), arguments)).await
+                }
                 Err(error) => Err(error),
             };
             let Err(error) = done else { return done };
@@ -158,9 +162,10 @@ impl<S: Source> Lane<S> {
 // === impl Bound ===
 
 impl<S: Source> Bound<S> {
-    fn new(lent: S::Lent) -> Self {
+    fn new(lent: S::Lent, stats: &Arc<StoreStats>) -> Self {
         Self {
             lent: Some(lent),
+            stats: Arc::clone(stats),
             until: S::ANSWER_MAX.map(|most| Instant::now() + most),
             failed: false,
             busy: false,
@@ -178,6 +183,9 @@ impl<S: Source> Bound<S> {
             None => running.await,
         };
         if let Err(error) = &done {
+            if fault_of(error) == Fault::Full {
+                self.stats.note_full(true);
+            }
             self.failed = true;
             self.busy = S::Lent::is_lost(error);
         } else {
@@ -233,7 +241,7 @@ impl<S: Source> Drop for Tx<S> {
         if self.bound.busy && lent.spoil() {
             return;
         }
-        let mut bound = Bound::<S>::new(lent);
+        let mut bound = Bound::<S>::new(lent, &self.bound.stats);
         let rollback = async move {
             // If there is nothing to roll back, so much the better.
             let _ = bound.run(("ROLLBACK".into_sql_str(), None)).await;

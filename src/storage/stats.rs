@@ -1,7 +1,7 @@
 //! What the store did, in numbers: plain atomics that metrics read and nobody resets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What kind of operation it is.
@@ -63,6 +63,8 @@ pub struct StoreStats {
     read: Cells,
     write: Cells,
     tx: Cells,
+    /// The last that was heard of the database's disk is that it is full.
+    full: AtomicBool,
 }
 
 /// A class's numbers at one moment.
@@ -141,6 +143,15 @@ impl StoreStats {
             since: Instant::now(),
             failed: false,
         }
+    }
+
+    /// The database said that its disk is full, or wrote what it would not have room for.
+    pub(super) fn note_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     pub(super) fn again(&self, class: Class) {

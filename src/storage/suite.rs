@@ -10,7 +10,7 @@ mod network;
 mod on_postgres;
 mod samples;
 mod schema;
-mod server;
+pub(crate) mod server;
 mod upgrade;
 
 /// Declares one test for each case and store. A store's constructor returns the store and

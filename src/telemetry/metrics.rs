@@ -57,6 +57,8 @@ pub struct Metrics {
     install_duration: Histogram,
     /// Why sessions ended.
     pub session_ends: CounterBy<SessionEnd>,
+    /// Calls of keys that made more than they may.
+    pub calls_over_rate: Counter,
     /// Cgroups of an earlier life that were cleared away.
     pub orphans_reaped: Counter,
     /// Isolates that had no place on their page.
@@ -121,6 +123,7 @@ impl Metrics {
             installs: recorder.counters(&f::INSTALLS, &[]),
             install_duration: recorder.histogram(&f::INSTALL_DURATION, &[]),
             session_ends: recorder.counters(&f::SESSION_ENDS, &[]),
+            calls_over_rate: recorder.counter(&f::CALLS_OVER_RATE, &[]),
             orphans_reaped: recorder.counter(&f::ORPHANS_REAPED, &[]),
             isolates_left_off: recorder.counter(&f::SERIES_DROPPED, &[("family", "isolate")]),
             scheduler_lag: recorder.histogram(&f::SCHEDULER_LAG, &[]),

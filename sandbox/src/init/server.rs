@@ -54,7 +54,7 @@ impl<'a> Command<'a> {
         let env = program
             .env
             .iter()
-            .map(|(name, value)| text(format!("{name}={value}").as_bytes()))
+            .map(|(name, value)| text(format!("{name}={}", value.as_str()).as_bytes()))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             program,

@@ -1,4 +1,4 @@
-//! A brake on the records of refused authentication: the first of its kind in a window is recorded
+//! A brake on the records of refused authentication, and of calls beyond their rate: the first of its kind in a window is recorded
 //! in full, the others are counted, and the count is a record. So a flood is on record and does
 //! not fill the disk.
 
@@ -11,6 +11,9 @@ use crate::domain::limits::{AUDIT_REFUSALS_MAX, AUDIT_REFUSALS_WINDOW};
 
 use super::super::sync::Mutex;
 use super::Entry;
+
+/// What was refused, if it is a call.
+pub(in crate::actors) const CALL: &str = "call";
 
 /// What is alike: who was refused, where, and with which code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -82,8 +85,12 @@ impl Refusals {
                 } else {
                     &kind.who
                 };
+                let event = match kind.what {
+                    CALL => "call.refused_more",
+                    _ => "auth.refused_more",
+                };
                 entries.push(
-                    Entry::new("auth.refused_more", at)
+                    Entry::new(event, at)
                         .field("what", kind.what)
                         .field("who", who)
                         .field("code", kind.code)

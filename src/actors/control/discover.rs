@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::{IsolateId, McpId};
-use crate::domain::mcp::{Sharing, Tool};
-use crate::domain::talk::Questions;
+use crate::domain::mcp::{Mcp, Sharing, Tool};
+use crate::domain::talk::{Check, Questions};
 use crate::domain::verdict::Verdict;
 
 use super::super::clock::id_bits;
 use super::super::handle::RunEnd;
 use super::super::isolate::IsolateMsg;
 use super::super::slot::{Slot, SlotKey, SlotState};
-use super::super::views::{Discovery, Phase};
+use super::super::views::{Discovery, Phase, UnfitSchema};
 use super::{Control, ControlError, isolates, view};
 
 /// An install that took less was none.
@@ -154,6 +154,7 @@ impl Control {
             self.refresh().await?;
         }
         let run = slot.history().into_iter().next();
+        let unfit = self.unfit(&slot.mcp, &tools).await;
         let facts = run.as_ref().map(|run| run.facts()).unwrap_or_default();
         let server = facts.server.clone();
         Ok(Discovery {
@@ -167,6 +168,15 @@ impl Control {
             phases: view::phases(&facts),
             stderr_tail: run.map(|run| run.stderr.lines()).unwrap_or_default(),
             changed,
+            unfit,
         })
+    }
+
+    /// The tools that go on unchecked, though the definition says that their arguments are checked.
+    pub async fn unfit(&self, mcp: &Mcp, tools: &[Tool]) -> Vec<UnfitSchema> {
+        match mcp.talk.arguments {
+            Check::Off => Vec::new(),
+            Check::Warn | Check::Enforce => self.ctx.schemas.examine(tools.to_vec()).await,
+        }
     }
 }

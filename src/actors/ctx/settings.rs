@@ -37,6 +37,8 @@ pub struct Settings {
     pub token_grace: Duration,
     /// Live sessions of one key.
     pub sessions_per_key_max: usize,
+    /// Calls of one key in a minute; 0: any number.
+    pub calls_per_minute: u32,
     /// Failed registrations of one key prefix in the window.
     pub failed_tries_max: u32,
     /// That window.

@@ -20,7 +20,7 @@ use super::super::clock::id_bits;
 use super::super::failure::Reason;
 use super::super::router::Ask;
 use super::super::session::SessionHandle;
-use super::{Aside, Front, Outcome, admissible};
+use super::{Aside, Front, Outcome, admissible, within_rate};
 
 /// The methods that are passed on.
 const METHODS: [&str; 6] = [
@@ -133,8 +133,14 @@ impl Front {
                     tool,
                     published: published.clone(),
                     definition: RawValue::NULL.to_owned().into(),
+                    schema: None,
                 };
-                match admissible(ctx, session, &route) {
+                // Looking what a server can do is our own question.
+                let within = match method {
+                    LOOK => Ok(()),
+                    _ => within_rate(ctx, session),
+                };
+                match within.and_then(|()| admissible(ctx, session, &route)) {
                     Ok(()) => {
                         let params_bytes = params.get().as_bytes();
                         let ask = Ask::Method {

@@ -44,9 +44,8 @@ pub(super) async fn start(
     let secrets = ctx
         .secrets
         .get()
-        .map(|known| known.of(&session.user.id, &mcp.id))
-        .unwrap_or_default();
-    let captured = redact::capture(text, &secrets, AUDIT_ARGUMENTS_BYTES_MAX);
+        .and_then(|known| known.of(&session.user.id, &mcp.id));
+    let captured = redact::capture(text, secrets.as_ref(), AUDIT_ARGUMENTS_BYTES_MAX);
     let entry = entry.field("arguments", &captured.text);
     match captured.truncated {
         true => entry.number("arguments_truncated", 1),

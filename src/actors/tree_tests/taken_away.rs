@@ -31,6 +31,7 @@ impl World {
             tool: caller.route.tool.clone(),
             published: caller.route.published.clone(),
             definition: Arc::clone(&caller.route.definition),
+            schema: None,
         };
         tokio::spawn(async move {
             let errand = Errand {

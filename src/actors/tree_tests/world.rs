@@ -134,6 +134,7 @@ impl World {
                 exposed: "echo".into(),
                 tool: tool.name,
                 published,
+                schema: None,
                 definition: serde_json::value::RawValue::from_string("{}".into())
                     .unwrap()
                     .into(),

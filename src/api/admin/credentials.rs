@@ -1,7 +1,7 @@
 //! `/v1/credentials`: the secrets that users' servers are started with. They come in and never go
 //! out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use axum::extract::{Path, State};
@@ -20,6 +20,8 @@ use crate::actors::control::Control;
 use crate::domain::account::Millis;
 use crate::domain::credential::{Holder, Need};
 use crate::domain::ids::{McpId, UserId};
+use crate::domain::limits::USERS_NAMED_MAX;
+use crate::domain::mcp::Mcp;
 use crate::domain::name::{CredentialName, Name};
 
 /// Whose value: a user's, or everybody's where no user is named.
@@ -105,6 +107,26 @@ pub struct CredentialView {
     pub set_at: Option<Millis>,
     /// By whom.
     pub set_by: Option<String>,
+}
+
+/// One credential of an mcp, and who has a value for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NeededCredential {
+    /// Which.
+    pub name: String,
+    /// Where it goes; `None`: it is set, and no longer wanted.
+    pub to: Option<String>,
+    /// Whether the server does not start without it.
+    pub required: bool,
+    /// Users with a value.
+    pub users_set: usize,
+    /// The first of them, by name.
+    pub users: Vec<String>,
+    /// Users who are granted the mcp, need a value and have none.
+    pub users_missing: usize,
+    /// Whether there is everybody's value: for `shared` mcps, and for discovering.
+    pub shared: bool,
 }
 
 /// What setting or removing a value did.
@@ -212,6 +234,45 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
     }
     views.sort_by(|a, b| (&a.user, &a.mcp, &a.name).cmp(&(&b.user, &b.mcp, &b.name)));
     Ok(views)
+}
+
+/// What an mcp needs, and who has set it.
+///
+/// # Errors
+/// As [`list`].
+pub async fn needed(control: &Control, mcp: &Mcp) -> Result<Vec<NeededCredential>, ApiError> {
+    let slots = mcp.credentials.iter().map(|(name, slot)| {
+        let needed = NeededCredential {
+            name: name.to_string(),
+            to: Some(slot.delivery.to_string()),
+            required: slot.need == Need::Required,
+            ..NeededCredential::default()
+        };
+        (name.clone(), needed)
+    });
+    let mut all: BTreeMap<CredentialName, NeededCredential> = slots.collect();
+    let whose = Whose {
+        user: None,
+        mcp: Some(mcp.name.to_string()),
+    };
+    for one in list(control, &whose).await? {
+        let entry = all.entry(one.name.clone());
+        let needed = entry.or_insert_with(|| NeededCredential {
+            name: one.name.to_string(),
+            ..NeededCredential::default()
+        });
+        match one.user {
+            _ if one.state == "missing" => needed.users_missing += 1,
+            None => needed.shared = true,
+            Some(user) => {
+                needed.users_set += 1;
+                if needed.users.len() < USERS_NAMED_MAX {
+                    needed.users.push(user);
+                }
+            }
+        }
+    }
+    Ok(all.into_values().collect())
 }
 
 // === handlers ===

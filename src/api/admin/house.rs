@@ -1,7 +1,7 @@
 //! For tests: a whole tree over a real store, in which only the processes are scripted.
 
 use std::future::pending;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex}
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::audit::reading;
-use crate::actors::clock::HostClock;
+use crate::actors::clock::{Clock, HostClock};
 use crate::actors::control::Control;
-use crate::actors::front::Registration;
+use crate::actors::front::{Front, Registration};
 use crate::actors::launcher::{
     BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, Remains, Scope, Usage,
 };
@@ -30,7 +30,9 @@ use crate::domain::verdict::OomScope;
 /// A running tree in a folder of its own.
 pub(crate) struct TestHouse {
     system: System,
-    folder: TempDir,
+    data: PathBuf,
+    /// `None` if what is in it outlives the tree.
+    _folder: Option<TempDir>,
 }
 
 impl TestHouse {
@@ -38,16 +40,30 @@ impl TestHouse {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.server.data_dir = folder.path().to_owned();
-        let system = System::start(
-            config,
-            Arc::new(HostClock),
-            Arc::new(Script),
-            Arc::new(NoDoors),
-        );
+        Self {
+            _folder: Some(folder),
+            ..Self::on(config, Arc::new(HostClock)).await
+        }
+    }
+
+    /// One with this configuration and this time of day.
+    pub(crate) async fn on(config: Config, clock: Arc<dyn Clock>) -> Self {
+        let data = config.server.data_dir.clone();
+        let system = System::start(config, clock, Arc::new(Script), Arc::new(NoDoors));
         Self {
             system: system.await.unwrap(),
-            folder,
+            data,
+            _folder: None,
         }
+    }
+
+    pub(crate) fn front(&self) -> Front {
+        self.system.front()
+    }
+
+    /// Whether it stopped in time.
+    pub(crate) async fn stop(self) -> bool {
+        self.system.stop().await
     }
 
     pub(crate) fn control(&self) -> Control {
@@ -74,7 +90,7 @@ impl TestHouse {
     /// Stops the tree and gives every admin's action that the audit log holds.
     pub(crate) async fn into_actions(self) -> Vec<String> {
         assert!(self.system.stop().await, "it stops in time");
-        let records = reading::records(&self.folder.path().join("audit"));
+        let records = reading::records(&self.data.join("audit"));
         let actions = records
             .into_iter()
             .filter(|record| record["event"] == "admin.action");

@@ -11,12 +11,13 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
+use super::credentials::{self, NeededCredential};
 use super::error::Body;
 use super::isolates::Reason;
 use super::{About, Admin, ApiError, Shared, kill};
 use crate::actors::control::Control;
 use crate::actors::packages::PackageView;
-use crate::actors::views::{DenyReport, DenyView, Discovery};
+use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::mcp::{Mcp, McpState, Tool};
@@ -52,6 +53,12 @@ pub struct McpDetail {
     /// What is installed for it, if its program is a package.
     #[serde(default)]
     pub package: Option<PackageView>,
+    /// Tools whose schemas cannot be used, if arguments are to be held against them.
+    #[serde(default)]
+    pub unfit: Vec<UnfitSchema>,
+    /// The credentials that it needs, and who has set them.
+    #[serde(default)]
+    pub needs: Vec<NeededCredential>,
 }
 
 /// How to install.
@@ -232,10 +239,14 @@ async fn show(
     let tools = control.store().tools_of(&mcp.id).await?;
     let view = view(&control, mcp).await?;
     let package = control.package(&view.mcp).await;
+    let needs = credentials::needed(&control, &view.mcp).await?;
+    let unfit = control.unfit(&view.mcp, &tools).await;
     Ok(Json(McpDetail {
         view,
         tools,
         package,
+        unfit,
+        needs,
     }))
 }
 

@@ -11,7 +11,7 @@ use super::house::TestHouse;
 use super::{About, router};
 use crate::api::peer::PeerCred;
 
-struct World(TestHouse);
+pub(super) struct World(pub(super) TestHouse);
 
 impl World {
     async fn new() -> Self {
@@ -48,11 +48,11 @@ impl World {
         (status.as_u16(), answer)
     }
 
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+    pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         self.ask(Method::POST, path, body).await
     }
 
-    async fn get(&self, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
         self.ask(Method::GET, path, Value::Null).await
     }
 

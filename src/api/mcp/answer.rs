@@ -168,8 +168,8 @@ fn is_tool_error(result: &[u8]) -> bool {
         && serde_json::from_slice::<ToolResult>(result).is_ok_and(|result| result.is_error)
 }
 
-/// What the server itself calls an error stays one; a tool that is not there is one by the
-/// specification; everything else is a result for the model to read and act on.
+/// What the server itself calls an error stays one; a tool that is not there, or arguments that are
+/// not what it takes, are one by the specification; everything else is a result for the model to read and act on.
 fn failed(id: &str, failure: &Failure, era: Era<'_>) -> Bytes {
     if let Some(error) = &failure.error {
         let newer = match era {
@@ -183,7 +183,10 @@ fn failed(id: &str, failure: &Failure, era: Era<'_>) -> Bytes {
         out.put_u8(b'}');
         return out.freeze();
     }
-    if matches!(failure.code, Code::ToolUnknown | Code::NotSubscribed) {
+    if matches!(
+        failure.code,
+        Code::ToolUnknown | Code::NotSubscribed | Code::ArgumentsInvalid
+    ) {
         let code = jsonrpc::INVALID_PARAMS;
         return body_of_error(id, code, &failure.text, Some(failure.code));
     }

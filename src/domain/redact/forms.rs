@@ -5,13 +5,13 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use crate::domain::limits::{REDACT_BYTES_MIN, REDACT_LINE_BYTES_MIN, REDACT_TEXT_BYTES_MAX};
+use crate::domain::limits::{REDACT_BYTES_MIN, REDACT_LINE_BYTES_MIN};
 
 type Form = Zeroizing<Vec<u8>>;
 
-/// Every form of a value worth looking for, each once. None, if it is too short to be told from
-/// chance.
-pub(super) fn of(value: &[u8]) -> Vec<Form> {
+/// Every form of a value worth looking for in texts of so many bytes, each once. None, if it is too
+/// short to be told from chance.
+pub(super) fn of(value: &[u8], text_max: usize) -> Vec<Form> {
     let value = trimmed(value);
     if value.len() < REDACT_BYTES_MIN {
         return Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn of(value: &[u8]) -> Vec<Form> {
         all.extend(long.map(|line| form(line)));
     }
     // Of an encoded value no more than a line can be seen: no more of it is encoded.
-    let seen = value.get(..REDACT_TEXT_BYTES_MAX + 1).unwrap_or(value);
+    let seen = value.get(..text_max + 1).unwrap_or(value);
     for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
         all.extend(base64(engine, seen));
     }

@@ -33,6 +33,13 @@ pub(super) async fn a_value_is_set_counted_and_forgotten(store: Store) {
     assert!(forget().await.unwrap());
     assert!(!forget().await.unwrap());
     assert!(store.credentials().await.unwrap().is_empty());
+    // A version is of one value only.
+    assert_eq!(store.set_credential(&value).await.unwrap(), 3);
+    assert_eq!(store.credentials().await.unwrap()[0].version, 3);
+    assert!(forget().await.unwrap());
+    let anew = [(value.clone(), "resealed".to_owned())];
+    assert_eq!(store.reseal_credentials(&anew).await.unwrap(), 0);
+    assert!(store.credentials().await.unwrap().is_empty());
 }
 
 pub(super) async fn a_seal_is_replaced_only_if_the_value_is_the_same(store: Store) {

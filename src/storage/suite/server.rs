@@ -15,7 +15,7 @@ use crate::storage::{Postgres, Store, StoreError};
     dead_code,
     reason = "the suite needs only its way to say what is skipped"
 )]
-mod tools;
+pub(crate) mod tools;
 
 /// Names a server by the URL of a superuser.
 const VARIABLE: &str = "LEGATION_TEST_POSTGRES";

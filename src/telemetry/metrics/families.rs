@@ -4,9 +4,9 @@
 use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
-    ActorEnd, ActorKind, Auth, AuthMethod, CATEGORY, Class, Connection, Controller, DENY_KIND,
-    Direction, InstallResult, Listener, MemoryEvent, Outcome, Phase, Resource, RpcMethod,
-    RpcOutcome, SCOPE, SessionEnd, SessionKind, SlotWord, StartCause,
+    ActorEnd, ActorKind, ArgumentCheck, Auth, AuthMethod, CATEGORY, Class, Connection, Controller,
+    DENY_KIND, Direction, InstallResult, Listener, MemoryEvent, Outcome, Phase, Resource,
+    RpcMethod, RpcOutcome, SCOPE, SessionEnd, SessionKind, SlotWord, StartCause,
 };
 use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
 use crate::domain::verdict::Verdict;
@@ -213,6 +213,12 @@ families! {
         "Calls admitted and not answered.";
     CALL_BYTES "call_bytes_total" Counter Exporter [MCP, Direction::LABEL]
         "Bytes of arguments and of results.";
+
+    CALL_ARGUMENTS "call_arguments_total" Counter Exporter [MCP, ArgumentCheck::LABEL]
+        "Calls whose arguments were held against the schema of their tool, by what became of it.";
+
+    CALLS_OVER_RATE "calls_over_rate_total" Counter Exporter []
+        "Calls refused because their key made more than calls.per_key_minute_max.";
 
     AUTH_ATTEMPTS "auth_attempts_total" Counter Exporter [AuthMethod::LABEL, Auth::LABEL]
         "Decisions who somebody is.";

@@ -73,6 +73,18 @@ labels! {
         TooLarge "too_large",
     }
 
+    /// What became of holding arguments against a schema.
+    ArgumentCheck "result" {
+        /// They fit.
+        Fit "fit",
+        /// They do not, and the call went on.
+        Warned "warned",
+        /// They do not, or cannot be read in one way, and the call was refused.
+        Refused "refused",
+        /// The schema cannot be used, and the call went on.
+        Unchecked "unchecked",
+    }
+
     /// Which way bytes went.
     Direction "direction" {
         /// Arguments, to the server.
@@ -408,6 +420,7 @@ impl Outcome {
             Code::ToolUnknown
             | Code::NotSubscribed
             | Code::McpDisabled
+            | Code::ArgumentsInvalid
             | Code::SessionExpired
             | Code::Denied => Self::Denied,
             // Also a credential that is not set: the mcp answers nobody who lacks it, and only an

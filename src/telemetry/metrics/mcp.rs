@@ -16,7 +16,9 @@ use super::actor::float;
 use super::families as f;
 use super::family::Family;
 use super::histogram::Timings;
-use super::labels::{Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause};
+use super::labels::{
+    ArgumentCheck, Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause,
+};
 use super::page::Page;
 use super::recorder::{CounterBy, Recorder};
 use crate::domain::code::Code;
@@ -48,6 +50,7 @@ pub struct McpMeter {
     in_flight: AtomicI64,
     calls: CounterBy<Outcome>,
     bytes: CounterBy<Direction>,
+    arguments: CounterBy<ArgumentCheck>,
     duration: Timings,
     queue: Timings,
     server: Timings,
@@ -161,6 +164,7 @@ impl McpMeter {
             in_flight: AtomicI64::new(0),
             calls: recorder.counters(&f::CALLS, &labels),
             bytes: recorder.counters(&f::CALL_BYTES, &labels),
+            arguments: recorder.counters(&f::CALL_ARGUMENTS, &labels),
             duration: timings(&f::CALL_DURATION),
             queue: timings(&f::CALL_QUEUE),
             server: timings(&f::CALL_SERVER),
@@ -218,6 +222,11 @@ impl McpMeter {
             counter.increment(1);
         }
         self.noise.increment(noise);
+    }
+
+    /// A call's arguments were held against the schema of its tool.
+    pub fn arguments(&self, check: ArgumentCheck) {
+        self.arguments.increment(check, 1);
     }
 
     /// A call waited so long for its run, which then took so long.
