@@ -30,6 +30,8 @@ pub struct Tag {
     pub session: Arc<SessionHandle>,
     /// The tool, by its own name.
     pub tool: ToolName,
+    /// What is learned of the same as of this.
+    pub what: u64,
     /// When it was admitted.
     pub since: Instant,
     /// When it is over at the latest.
@@ -105,6 +107,7 @@ impl Tag {
             call: CallId::from_random(bits),
             session: Arc::new(SessionHandle::new(row, user, None)),
             tool: ToolName::parse("echo").unwrap(),
+            what: 0,
             since: Instant::now(),
             until: Instant::now(),
             news: None,

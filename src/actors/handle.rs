@@ -28,6 +28,7 @@ use crate::protocol::envelope::{self, ReplyKind};
 
 use super::calls::{News, Tag, Why};
 pub use askers::Askers;
+pub(super) use askers::asker;
 pub(super) use posed::Posed;
 pub use questions::Asked;
 pub(super) use questions::Asking;

@@ -25,7 +25,7 @@ use super::calls::{News, Seat, Tag, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::handle::{CallError, InTurn, Reply, RunEnd, Turn};
+use super::handle::{CallError, InTurn, Reply, RunEnd, Turn, asker};
 use super::isolate::IsolateMsg;
 use super::packages::{Failed, State as Package};
 use super::session::SessionHandle;
@@ -94,11 +94,20 @@ impl Aside<'_> {
 }
 
 impl Errand<'_> {
+    fn what(&self) -> u64 {
+        let params = match self.ask {
+            Ask::Tool { .. } => None,
+            Ask::Method { params, .. } => Some(params),
+        };
+        asker(&self.route.tool, params)
+    }
+
     fn tag(&self, turn: Option<Arc<Turn>>) -> Tag {
         Tag {
             call: self.call.clone(),
             session: Arc::clone(self.session),
             tool: self.route.tool.clone(),
+            what: self.what(),
             since: self.admitted,
             until: self.admitted + self.route.published.mcp.call_deadline(),
             news: self.aside.news.clone(),
@@ -147,7 +156,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             let tag = errand.tag(turn.as_ref().map(InTurn::turn));
             let called = handle.call(tag, line, deadline, allowed).await;
             if turn.is_some() {
-                slot.askers.ended(&route.tool);
+                slot.askers.ended(errand.what());
             }
             if !matches!(called, Err(CallError::NotSent)) {
                 let meter = &route.published.meter;

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::limits::{LOG_LEVEL_WAIT, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX};
-use crate::domain::name::ToolName;
 use crate::domain::talk::{Level, Question, Questions};
 use crate::protocol::envelope;
 use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
@@ -167,16 +166,16 @@ enum Who {
     Caller(Caller),
     /// No call is under way whose caller could be.
     Nobody,
-    /// Several are, of these tools.
-    Unclear(Vec<ToolName>),
+    /// Several are: what was called.
+    Unclear(Vec<u64>),
 }
 
 /// One who can be asked.
 pub(super) struct Caller {
     pub(super) news: mpsc::Sender<News>,
     pub(super) until: Instant,
-    /// The tool that asks for something, if it is for the call's sake.
-    pub(super) tool: Option<ToolName>,
+    /// What was called, if it is for its sake.
+    pub(super) what: Option<u64>,
     pub(super) turn: Option<Arc<Turn>>,
 }
 
@@ -233,8 +232,8 @@ impl Handle {
         };
         match who {
             Who::Caller(caller) => {
-                if let Some(tool) = caller.tool {
-                    asking.askers.asks(&tool);
+                if let Some(what) = caller.what {
+                    asking.askers.asks(what);
                 }
                 asked.until = caller.until;
                 if let Some(turn) = &caller.turn {
@@ -247,7 +246,7 @@ impl Handle {
             Who::Nobody if question == Question::Roots => self.park(asked),
             // Dropped, which answers.
             Who::Nobody => {}
-            Who::Unclear(tools) => tools.iter().for_each(|tool| asking.askers.asks(tool)),
+            Who::Unclear(all) => all.into_iter().for_each(|what| asking.askers.asks(what)),
         }
     }
 
@@ -268,14 +267,14 @@ impl Handle {
         }
         // Of several, none is asked for another; from now on they have turns.
         if calls.len() > 1 {
-            return Who::Unclear(calls.into_iter().map(|tag| tag.tool).collect());
+            return Who::Unclear(calls.into_iter().map(|tag| tag.what).collect());
         }
         let only = calls.pop();
         only.and_then(|tag| {
             Some(Caller {
                 until: tag.until,
                 news: tag.news?,
-                tool: Some(tag.tool),
+                what: Some(tag.what),
                 turn: tag.turn,
             })
         })

@@ -50,7 +50,7 @@ impl Handle {
         let caller = Caller {
             news,
             until: tag.until,
-            tool: None,
+            what: None,
             turn: None,
         };
         asking

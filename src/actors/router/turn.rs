@@ -17,9 +17,9 @@ pub(super) async fn turn<'c>(
     seat: &mut Option<Seat<'c>>,
     deadline: Instant,
 ) -> Result<Option<InTurn>, Reason> {
-    let (askers, tool) = (&slot.askers, &errand.route.tool);
+    let (askers, what) = (&slot.askers, errand.what());
     // Who cannot be asked need not wait for who can.
-    if slot.key.questions.is_empty() || errand.aside.news.is_none() || !askers.needs_turn(tool) {
+    if slot.key.questions.is_empty() || errand.aside.news.is_none() || !askers.needs_turn(what) {
         return Ok(None);
     }
     if let Some(turn) = askers.try_turn() {
@@ -36,12 +36,12 @@ pub(super) async fn turn<'c>(
                 return Err(failure::cancelled(mcp, &seat.cancelled().unwrap_or_default()));
             }
             // The tool may have turned out to be silent while we waited.
-            turn = askers.turn() => return Ok(turn.filter(|_| askers.needs_turn(tool))),
+            turn = askers.turn() => return Ok(turn.filter(|_| askers.needs_turn(what))),
             changed = denies.changed() => if changed.is_err() {
                 return Err(failure::shutting_down());
             },
             () = tokio::time::sleep_until(deadline) => {
-                return Err(failure::out_of_turn(mcp, tool.as_str()));
+                return Err(failure::out_of_turn(mcp, errand.route.tool.as_str()));
             }
         }
     }
