@@ -1,5 +1,5 @@
 //! What each wall costs to set up: from the decision to the server's exec, in each profile, and in `strict` with one
-//! wall taken away; the difference is that wall's price. In alternating rounds of one run.
+//! wall taken away; the difference is that wall's price (an own uid cannot be given up under root). In alternating rounds of one run.
 //!
 //! ```text
 //! cargo bench --bench walls -- [--rounds N] [--out FILE]
@@ -52,7 +52,6 @@ struct Way {
     host: Host,
     profile: Profile,
     network: Network,
-    owned: bool,
     secrets: bool,
     took: Vec<f64>,
 }
@@ -98,7 +97,6 @@ fn ways() -> Result<Vec<Way>> {
             host,
             profile,
             network,
-            owned: true,
             secrets: false,
             took: Vec::new(),
         })
@@ -130,7 +128,6 @@ fn ways() -> Result<Vec<Way>> {
                 Facility::CgroupNamespace,
             ],
         )?,
-        strict("strict without a uid of its own", &[Facility::UserRange])?,
         way(
             "strict with `lo` up",
             &[],
@@ -146,7 +143,6 @@ fn ways() -> Result<Vec<Way>> {
         strict("strict with secret files: one more tmpfs", &[])?,
     ];
     for way in &mut ways {
-        way.owned = !way.name.contains("uid of its own");
         way.secrets = way.name.contains("secret files");
     }
     Ok(ways)
@@ -161,8 +157,7 @@ fn host(without: &[Facility]) -> Result<Host> {
     let mut config = HostConfig::new(&format!("{:08x}{number:04x}", std::process::id()));
     config.allow_degraded = Facility::ALL.to_vec();
     config.without = without.to_vec();
-    let own = !without.contains(&Facility::UserRange);
-    config.probe_identity = own.then_some(IDENTITY);
+    config.probe_identity = Some(IDENTITY);
     Ok(Host::start(config)?)
 }
 
@@ -174,18 +169,9 @@ fn measure(options: &Options) -> Result<(String, Vec<String>)> {
         .first()
         .map(|way| way.host.capabilities().missing.clone());
     let dir = tempfile::tempdir()?;
-    let home = |owned: bool| -> Result<PathBuf> {
-        let home = dir
-            .path()
-            .canonicalize()?
-            .join(if owned { "own" } else { "root" });
-        std::fs::create_dir(&home)?;
-        if owned {
-            chown(&home, Some(UID), Some(UID))?;
-        }
-        Ok(home)
-    };
-    let homes = [home(false)?, home(true)?];
+    let home = dir.path().canonicalize()?.join("home");
+    std::fs::create_dir(&home)?;
+    chown(&home, Some(UID), Some(UID))?;
     let mut next = 0;
     for round in 0..=options.rounds {
         let count = ways.len();
@@ -194,11 +180,7 @@ fn measure(options: &Options) -> Result<(String, Vec<String>)> {
                 continue;
             };
             next += 1;
-            let spec = spec(
-                way,
-                homes.get(usize::from(way.owned)).context("no home")?,
-                next,
-            );
+            let spec = spec(way, &home, next);
             let took = start(&way.host, &spec).with_context(|| way.name)?;
             // The first of each finds nothing in the kernel's caches.
             if round > 0 {
@@ -237,7 +219,7 @@ fn spec(way: &Way, home: &Path, number: u32) -> SpawnSpec {
         } else {
             Vec::new()
         },
-        identity: way.owned.then_some(IDENTITY),
+        identity: Some(IDENTITY),
         declared: Declared::default(),
         limits: limits(1),
         user_limits: limits(4),
@@ -288,7 +270,7 @@ fn report(options: &Options, ways: &[Way], lacks: &[sandbox::Missing]) -> (Strin
     let mut text = report::preamble();
     let _ = write!(
         text,
-        "\n### What each wall costs\n\nFrom the decision to the exec of `/bin/true`, p50 of {} alternating starts; cgroup {}. Load average at the end \
+        "\n### What each wall costs\n\nFrom the decision to the exec of `/bin/true`, p50 of {} alternating starts; {}. Load average at the end \
          {}.\n\n| start | p50 ms | to strict, ms | median of the round's ratio to strict |\n|---|---|---|---|\n",
         options.rounds,
         ways.first()
