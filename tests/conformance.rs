@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::remote::{PRIVATE, remote};
 use crate::tools;
 use crate::world::World;
 
@@ -139,11 +140,28 @@ fn prove(face: &str, version: &str, arguments: &[&str]) {
         &["--ask", "sampling,elicitation,roots", "--read", SERVERS],
         &[python.to_str().unwrap(), &script],
     );
+    held(&world, &suite, face, arguments);
+}
+
+/// The same with the fixture behind HTTP: clients find no difference.
+fn prove_remote(face: &str, arguments: &[&str]) {
+    let (Some(suite), Some(python)) = (tools::conformance("0.2"), tools::python_sdk()) else {
+        return;
+    };
+    let (_fixture, url) = Direct::start(&python);
+    let world = World::with(PRIVATE);
+    let options = ["--ask", "sampling,elicitation,roots"];
+    remote(&world, "fixture", &url, &options);
+    held(&world, &suite, face, arguments);
+}
+
+/// Runs a suite against a gateway that has the fixture, and holds how it ended against the table.
+fn held(world: &World, suite: &tools::Program, face: &str, arguments: &[&str]) {
     let url = format!(
         "{}/mcp/fixture",
         inject::inject(&world.url, &world.key("ada"))
     );
-    let (ended, told) = run(&suite, &url, arguments);
+    let (ended, told) = run(suite, &url, arguments);
     let expected = expected(face);
     let mut wrong = Vec::new();
     for (scenario, outcome) in &ended {
@@ -172,12 +190,40 @@ fn clients_of_2026_07_28_meet_what_they_expect() {
 }
 
 #[test]
+fn clients_of_2025_11_25_meet_the_same_before_a_server_behind_http() {
+    prove_remote("2025-11-25", &["--requirements", "2025-11-25"]);
+}
+
+#[test]
+fn clients_of_2026_07_28_meet_the_same_before_a_server_behind_http() {
+    prove_remote("2026-07-28", &["--requirements", "2026-07-28"]);
+}
+
+#[test]
 fn the_older_suite_meets_what_it_expects() {
     prove("0.1.16", "0.1.16", &[]);
 }
 
 /// The fixture by itself, over HTTP of its own.
 struct Direct(Child);
+
+impl Direct {
+    /// Starts it; gives its address as well.
+    fn start(python: &Path) -> (Self, String) {
+        let child = Command::new(python)
+            .args([&format!("{SERVERS}/conformance.py"), "--http", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut direct = Self(child);
+        let mut port = String::new();
+        BufReader::new(direct.0.stdout.take().unwrap())
+            .read_line(&mut port)
+            .unwrap();
+        let url = format!("http://localhost:{}/mcp", port.trim());
+        (direct, url)
+    }
+}
 
 impl Drop for Direct {
     fn drop(&mut self) {
@@ -192,17 +238,7 @@ fn the_fixture_itself_is_right() {
     let (Some(suite), Some(python)) = (tools::conformance("0.2"), tools::python_sdk()) else {
         return;
     };
-    let child = Command::new(python)
-        .args([&format!("{SERVERS}/conformance.py"), "--http", "0"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut direct = Direct(child);
-    let mut port = String::new();
-    BufReader::new(direct.0.stdout.take().unwrap())
-        .read_line(&mut port)
-        .unwrap();
-    let url = format!("http://localhost:{}/mcp", port.trim());
+    let (_fixture, url) = Direct::start(&python);
     let (mut ended, told) = run(&suite, &url, &["--requirements", "2025-11-25"]);
     // Streams that are polled are a matter of the transport, which is not what the fixture is for.
     ended.remove("server-sse-polling");

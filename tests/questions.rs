@@ -44,7 +44,11 @@ pub(crate) fn accepts(name: &str) -> Value {
 }
 
 /// Plays the client of one request: answers what is asked, until the answer.
-fn answered(client: &Client, request: &Value, mut answer: impl FnMut(&Value) -> Value) -> Value {
+pub(crate) fn answered(
+    client: &Client,
+    request: &Value,
+    mut answer: impl FnMut(&Value) -> Value,
+) -> Value {
     for message in client.messages(request) {
         if message.get("id") == request.get("id") {
             return message;

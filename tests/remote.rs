@@ -7,10 +7,10 @@ mod whole;
 use crate::world::World;
 
 /// Lets definitions say `--allow-private`: the servers of the tests are on this host.
-const PRIVATE: &str = "[sandbox]\nallow_network_private = true\n";
+pub(crate) const PRIVATE: &str = "[sandbox]\nallow_network_private = true\n";
 
 /// Defines, publishes and grants a server behind HTTP to the group `all`.
-fn remote(world: &World, name: &str, url: &str, options: &[&str]) {
+pub(crate) fn remote(world: &World, name: &str, url: &str, options: &[&str]) {
     let mut args = vec!["mcp", "add", name, "--url", url, "--allow-private"];
     args.extend(options);
     world.cli(&args);

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::server::Server;
 use super::{PRIVATE, remote};
-use crate::face::{all_is_well, saw};
+use crate::face::{Client, all_is_well, saw};
 use crate::kill::audit;
+use crate::questions::{accepts, answered, can_all, said};
 use crate::tools;
 use crate::world::{LEGATION, Session, World};
 
@@ -298,6 +299,26 @@ fn a_kill_switch_cuts_calls_in_flight_and_the_session_with_them() {
     assert!(of("isolate.ready") >= 3, "{records:?}");
     let verified = world.run(&["audit", "verify"]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
+}
+
+#[test]
+fn a_client_is_asked_through_the_stream_of_its_call() {
+    let server = Server::faulty();
+    let world = World::with(PRIVATE);
+    let ask = ["--ask", "elicitation"];
+    remote(&world, "crm", &server.url("/mcp"), &ask);
+    let key = world.key("ada");
+    let client = Client::that_can(&world, "/mcp/crm", &key, can_all());
+    for n in 0..3 {
+        let request = json!({"jsonrpc": "2.0", "id": n, "method": "tools/call",
+            "params": {"name": "ask", "arguments": {}}});
+        let answer = answered(&client, &request, |asked| {
+            assert_eq!(asked["method"], "elicitation/create", "{asked}");
+            accepts("ada")
+        });
+        assert_eq!(said(&answer), accepts("ada"));
+    }
+    assert_eq!(world.isolate("crm", Some("ada"))["restarts"], 0);
 }
 
 #[test]

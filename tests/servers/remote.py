@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LOCK = threading.Lock()
 SESSIONS = {}  # id -> the identity that its requests brought
 STREAMS = {}  # id -> queue of what goes to the session's own stream
+ANSWERS = {}  # id of a question -> queue of its answer
 SEEN = []
 MODE = {}
 BEGUN = {"count": 0}
@@ -27,7 +28,7 @@ TOOLS = [
         "inputSchema": {"type": "object"},
         "annotations": {"readOnlyHint": True},
     }
-    for name in ("echo", "slow", "whoami", "huge", "cut", "later", "fail", "pretty", "progress")
+    for name in ("echo", "slow", "whoami", "huge", "cut", "later", "fail", "pretty", "progress", "ask")
 ]
 
 
@@ -220,6 +221,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.error(400, "Bad Request: No valid session ID provided")
             return self.error(404, "Session not found")
         if ident is None or method is None:
+            if ident in ANSWERS:
+                ANSWERS[ident].put(message)
             return self.plain(202, b"", "text/plain")
         return self.called(message, ident, session)
 
@@ -250,6 +253,14 @@ class Handler(BaseHTTPRequestHandler):
             return self.plain(200, json.dumps(body, indent=2).encode(), "application/json; charset=utf-8")
         self.begin_events()
         self.chunk(": hello\n\n")
+        if name == "ask":
+            question = f"q-{session}-{ident}"
+            ANSWERS[question] = queue.Queue()
+            params = {"message": "your name?", "requestedSchema": {"type": "object", "properties": {}}}
+            self.event({"jsonrpc": "2.0", "id": question, "method": "elicitation/create", "params": params})
+            told = ANSWERS[question].get(timeout=30)
+            self.event({"jsonrpc": "2.0", "id": ident, "result": text(json.dumps(told.get("result")))})
+            return self.end_events()
         token = ((message.get("params") or {}).get("_meta") or {}).get("progressToken")
         if name == "progress" and token is not None:
             for n in range(3):

@@ -1,7 +1,8 @@
 //! The task of a run: each line that the gateway writes becomes a request.
 //!
 //! In order while the session begins; after that requests go side by side, each in a task that a
-//! `notifications/cancelled` ends, and notifications one after the other.
+//! `notifications/cancelled` ends, answers and cancellations beside them, and other notifications one after
+//! the other.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -194,8 +195,10 @@ impl Conductor {
                 if let Some(flight) = cancelled(&head).and_then(|id| self.flights.remove(&id)) {
                     flight.abort();
                 }
-                self.notify(body);
+                self.beside(body);
             }
+            // An answer to a question of the server's: it waits for it.
+            (None, _) => self.beside(body),
             _ => self.notify(body),
         }
     }
@@ -241,6 +244,18 @@ impl Conductor {
                 None
             });
         }
+    }
+
+    /// Sends what must not wait behind a notification that the server is slow to take.
+    fn beside(&mut self, body: Bytes) {
+        if self.stage != Stage::Begun || self.tasks.len() >= 2 * REMOTE_POSTS_MAX {
+            return self.notify(body);
+        }
+        let (shared, out, ends) = self.parts();
+        self.tasks.spawn(async move {
+            tell(&shared, &out, &ends, body).await;
+            None
+        });
     }
 
     fn notify(&self, body: Bytes) {
