@@ -1,6 +1,7 @@
 //! What the listeners may ask of the tree, and all they may ask: register, authenticate, list,
 //! call, heartbeat, leave. A request never goes further up the tree than this file.
 
+mod admit;
 mod arguments;
 mod ask;
 mod bearer;
@@ -25,17 +26,16 @@ use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, SessionId};
 use crate::domain::kill::Deny;
 use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
-use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 use crate::domain::talk::Questions;
 use crate::protocol::envelope::ReplyKind;
 use crate::telemetry::metrics::mcp::CallMeter;
 
-use super::audit::{AuditError, CALL, Entry};
+use super::audit::{AuditError, Entry};
 use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
-use super::failure::{self, Reason};
+use super::failure::Reason;
 use super::router::{self, Ask, Errand};
 pub use ask::Method;
 pub use bearer::Bearers;
@@ -45,6 +45,7 @@ pub use super::calls::{News, Progress};
 pub use super::handle::Asked;
 pub use super::router::Aside;
 use super::session::SessionHandle;
+use admit::{admit, server_error};
 use record::Ending;
 
 /// Why a request was refused before it became a call: the HTTP layer turns it into a status.
@@ -415,115 +416,6 @@ impl Front {
             error: reason.error,
             took: admitted.elapsed(),
         })
-    }
-}
-
-/// Decides from snapshots alone whether a call may be made, and where it goes.
-fn admit<'a>(
-    ctx: &Ctx,
-    routes: &'a Routes,
-    session: &SessionHandle,
-    called: Called<'_>,
-) -> Result<&'a Route, Reason> {
-    house_stands(ctx)?;
-    within_rate(ctx, session)?;
-    let Some(route) = called.in_view(routes, session) else {
-        return Err(not_in_view(routes, session, called));
-    };
-    not_denied(ctx, session, route).map(|()| route)
-}
-
-/// The same for a route that is known.
-fn admissible(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
-    house_stands(ctx)?;
-    not_denied(ctx, session, route)
-}
-
-/// Whether the session's key may make a call now. Counted in the log as refused logins are: a client
-/// that does not wait must not fill it.
-fn within_rate(ctx: &Ctx, session: &SessionHandle) -> Result<(), Reason> {
-    let Err(wait) = ctx.call_rates.take(&session.key) else {
-        return Ok(());
-    };
-    ctx.metrics.calls_over_rate.increment(1);
-    let reason = failure::too_many(ctx.call_rates.per_minute(), wait);
-    let (key, code) = (session.key.as_str(), reason.code.as_str());
-    Err(match ctx.refusals.is_first(CALL, key, code) {
-        true => reason,
-        false => reason.counted(),
-    })
-}
-
-fn not_denied(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
-    match ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
-        Some(deny) => Err(failure::denied(&deny)),
-        None => Ok(()),
-    }
-}
-
-/// Whether calls are made at all now.
-fn house_stands(ctx: &Ctx) -> Result<(), Reason> {
-    if ctx.is_stopping() {
-        return Err(failure::shutting_down());
-    }
-    if !ctx.may(Category::Call) {
-        let text = "no call is made while the audit log cannot be written. Tell your operator.";
-        return Err(Reason::new(Code::AuditUnavailable, text));
-    }
-    if !ctx.gates.kill.is_open() || !ctx.gates.catalog.is_open() {
-        let text = "the gateway is starting. Try again in a few seconds.";
-        return Err(Reason::new(Code::Starting, text).retry(Duration::from_secs(2)));
-    }
-    Ok(())
-}
-
-fn not_in_view(routes: &Routes, session: &SessionHandle, called: Called<'_>) -> Reason {
-    let (Called::Exposed(tool) | Called::Of { tool, .. }) = called;
-    let shown: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX).collect();
-    let bare = tool.rsplit('.').next().unwrap_or(tool);
-    let user = &session.user.id;
-    let owner = routes.granted_owner(user, tool);
-    match owner.or_else(|| routes.granted_owner(user, bare)) {
-        Some(mcp) => Reason::new(
-            Code::NotSubscribed,
-            format!(
-                "tool `{shown}` belongs to mcp `{mcp}`, to which this key is not subscribed. Ask \
-                 your operator: legation subscription add {} {mcp}",
-                session.key
-            ),
-        ),
-        None => Reason::new(
-            Code::ToolUnknown,
-            format!("there is no tool `{shown}`. List the tools again; names may have changed."),
-        ),
-    }
-}
-
-fn server_error(mcp: &Mcp, reply: &super::handle::Reply) -> Reason {
-    #[derive(serde::Deserialize)]
-    struct Error {
-        #[serde(default)]
-        code: i64,
-        #[serde(default)]
-        message: String,
-    }
-    let body = reply.line.get(reply.body.clone()).unwrap_or_default();
-    let text = match serde_json::from_slice::<Error>(body) {
-        Ok(error) => {
-            let message: String = error.message.chars().take(2000).collect();
-            format!(
-                "mcp `{}` answered with error {}: {message}",
-                mcp.name, error.code
-            )
-        }
-        Err(_) => format!(
-            "mcp `{}` answered with an error of no known shape",
-            mcp.name
-        ),
-    };
-    Reason {
-        error: Some(reply.line.slice(reply.body.clone())),
-        ..Reason::new(Code::ServerError, text)
     }
 }
 

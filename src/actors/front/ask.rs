@@ -20,7 +20,8 @@ use super::super::clock::id_bits;
 use super::super::failure::Reason;
 use super::super::router::Ask;
 use super::super::session::SessionHandle;
-use super::{Aside, Front, Outcome, admissible, within_rate};
+use super::admit::{admissible, within_rate};
+use super::{Aside, Front, Outcome};
 
 /// The methods that are passed on.
 const METHODS: [&str; 6] = [
