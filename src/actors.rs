@@ -21,6 +21,7 @@ pub mod control;
 pub mod credentials;
 pub mod ctx;
 mod disk;
+pub mod ears;
 mod failure;
 #[cfg(test)]
 mod fragile;

@@ -515,7 +515,7 @@ fn resources_prompts_and_completions_are_passed_on() {
 }
 
 /// The lines of a stream, as they come.
-fn listen(client: &Client) -> impl Iterator<Item = String> {
+pub(crate) fn listen(client: &Client) -> impl Iterator<Item = String> {
     let mut stream = client.http.connect();
     stream
         .set_read_timeout(Some(std::time::Duration::from_secs(20)))

@@ -45,4 +45,5 @@ mod vault;
 mod vault_files;
 mod walls;
 mod watched;
+mod watching;
 mod world;

@@ -38,6 +38,7 @@ use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::credentials::Credentials;
+use super::ears::Ears;
 use super::front::Bearers;
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
@@ -115,6 +116,8 @@ pub struct Ctx {
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
     pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
+    /// Who hears what servers tell of themselves.
+    pub ears: Arc<Ears>,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
     /// What the schemas of tools share.
@@ -220,6 +223,7 @@ impl Ctx {
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
+            ears: Arc::default(),
             sessions: papaya::HashMap::new(),
             schemas: Arc::default(),
             gates: Gates::default(),

@@ -8,6 +8,7 @@ mod bearer;
 mod lists;
 mod record;
 mod register;
+mod watch;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -42,6 +43,7 @@ pub use bearer::Bearers;
 pub use lists::{ListChange, Lists};
 
 pub use super::calls::{News, Progress};
+pub use super::ears::{Subscriber, Told};
 pub use super::handle::Asked;
 pub use super::router::Aside;
 use super::session::SessionHandle;

@@ -12,6 +12,7 @@ mod found;
 mod posed;
 mod questions;
 mod roots;
+mod tells;
 mod turn;
 
 use std::ops::Range;
@@ -32,6 +33,7 @@ pub(super) use askers::asker;
 pub(super) use posed::Posed;
 pub use questions::Asked;
 pub(super) use questions::Asking;
+pub(super) use tells::Voice;
 pub use turn::{InTurn, Turn};
 
 use super::gate::{Gate, Position};

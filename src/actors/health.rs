@@ -57,7 +57,7 @@ impl Actor for Health {
         sampler.tick(ctx);
         for slot in ctx.slots.pin().values() {
             let Some(handle) = slot.ready() else { continue };
-            if is_idle(slot, &handle) {
+            if is_idle(slot, &handle) && !ctx.ears.hear(&slot.watched) {
                 if let Some(isolate) = slot.actor() {
                     let _ = isolate.cast(IsolateMsg::Leave(Verdict::Idle));
                 }

@@ -21,7 +21,7 @@ use crate::telemetry::metrics::labels::{ActorKind, StartCause};
 use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
-use super::handle::{Asking, Handle, RunEnd};
+use super::handle::{Asking, Handle, RunEnd, Voice};
 use super::launcher::Remains;
 use super::measured::measured;
 use super::record::RunRecord;
@@ -233,7 +233,12 @@ impl IsolateState {
                 self.slot.key.questions,
                 self.slot.mcp.talk.questions,
                 Arc::clone(&self.slot.askers),
-            );
+            )
+            .heard_by(Voice {
+                ears: Arc::clone(&self.ctx.ears),
+                key: self.slot.key.clone(),
+                watched: Arc::clone(&self.slot.watched),
+            });
             let (handle, frames) = Handle::new(epoch, in_flight_max, asking);
             pipe = Some(frames);
             Occupant {

@@ -442,7 +442,12 @@ fn current(ctx: &Ctx, errand: &Errand<'_>) -> Result<Arc<Slot>, Reason> {
 }
 
 /// The slot this session's calls of an mcp go to.
-fn find(ctx: &Ctx, session: &SessionHandle, published: &Published, asked: Questions) -> Arc<Slot> {
+pub(super) fn find(
+    ctx: &Ctx,
+    session: &SessionHandle,
+    published: &Published,
+    asked: Questions,
+) -> Arc<Slot> {
     let user = &session.user;
     let principal = match published.mcp.sharing {
         Sharing::PerUser => Principal::User(user.id.clone()),

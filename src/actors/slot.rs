@@ -27,6 +27,7 @@ use crate::domain::verdict::OomScope;
 pub use occupant::{Occupant, Order};
 
 use super::changes::{Changes, Who};
+use super::ears::Watched;
 use super::handle::{Askers, Handle, RunEnd};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
@@ -208,6 +209,8 @@ pub struct Slot {
     pub user_limits: Limits,
     /// Which of its tools ask their callers.
     pub askers: Arc<Askers>,
+    /// Resources that are subscribed to.
+    pub watched: Arc<Watched>,
     state: watch::Sender<SlotState>,
     changes: Arc<Changes>,
     wanted: AtomicBool,
@@ -252,6 +255,7 @@ impl Slot {
             owner,
             user_limits,
             askers: Arc::default(),
+            watched: Arc::default(),
             state: watch::Sender::new(SlotState::Resting),
             changes,
             wanted: AtomicBool::new(false),

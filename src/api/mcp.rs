@@ -21,6 +21,7 @@ mod listen;
 mod methods;
 mod modern;
 mod rounds;
+mod subscribe;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -316,7 +317,7 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
             let view = view_of(request.uri().path()).map(str::to_owned);
-            let lists = front.follow(Arc::clone(&session), view);
+            let lists = front.follow(Arc::clone(&session), view, session.id().bits());
             shared.0.listeners.listen(&session, lists)
         }
         Err(refusal) => refused(refusal.into()),

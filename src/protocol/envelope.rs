@@ -184,6 +184,23 @@ pub fn cancelled_id(line: &[u8]) -> Option<&str> {
     Some(cancelled.params.request_id.get())
 }
 
+/// The resource that a server's `notifications/resources/updated` names.
+#[must_use]
+pub fn updated_uri(line: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Updated<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow)]
+        uri: Cow<'a, str>,
+    }
+    let updated: Updated<'_> = serde_json::from_slice(line).ok()?;
+    Some(updated.params.uri)
+}
+
 /// How grave a server's `notifications/message` is; `None` if it does not say it as it must.
 #[must_use]
 pub fn log_level(line: &[u8]) -> Option<Level> {

@@ -49,6 +49,10 @@ pub struct Abilities {
     pub logging: bool,
     /// It tells when a resource that somebody subscribed to changes.
     pub subscribe: bool,
+    /// It tells when its list of resources does.
+    pub resources_change: bool,
+    /// The same of prompts.
+    pub prompts_change: bool,
 }
 
 /// The parameters of `initialize`; the client that is declared can answer these questions.
@@ -136,19 +140,24 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
             prompts: answer.capabilities.prompts.is_some(),
             completions: answer.capabilities.completions.is_some(),
             logging: answer.capabilities.logging.is_some(),
-            subscribe: answer.capabilities.resources.is_some_and(subscribes),
+            subscribe: tells(answer.capabilities.resources).subscribe,
+            resources_change: tells(answer.capabilities.resources).list_changed,
+            prompts_change: tells(answer.capabilities.prompts).list_changed,
         },
     })
 }
 
-/// Whether a server's `resources` can be subscribed to.
-fn subscribes(resources: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Resources {
-        #[serde(default)]
-        subscribe: bool,
-    }
-    serde_json::from_str::<Resources>(resources.get()).is_ok_and(|found| found.subscribe)
+/// What a server tells of itself.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Tells {
+    subscribe: bool,
+    list_changed: bool,
+}
+
+fn tells(of: Option<&RawValue>) -> Tells {
+    of.and_then(|of| serde_json::from_str(of.get()).ok())
+        .unwrap_or_default()
 }
 
 /// One page of `tools/list`.

@@ -7,7 +7,7 @@ import threading
 
 lock = threading.Lock()
 answers = {}
-state = {"capabilities": None, "roots": None, "level": None, "next": 0}
+state = {"capabilities": None, "roots": None, "level": None, "next": 0, "watched": set()}
 
 QUESTIONS = {
     "elicitation": ("elicitation/create", {"message": "your name?", "requestedSchema": {
@@ -79,6 +79,15 @@ def tool(name, arguments, meta):
         return state["level"]
     if name == "roots":
         return state["roots"]
+    if name == "touch":
+        for uri in arguments["uris"]:
+            if uri in state["watched"]:
+                notify("notifications/resources/updated", {"uri": uri, "title": "t"})
+        return sorted(state["watched"])
+    if name == "change":
+        notify("notifications/resources/list_changed", {})
+        notify("notifications/prompts/list_changed", {})
+        return "changed"
     if name == "declared":
         return state["capabilities"]
     raise ValueError("no such tool")
@@ -104,7 +113,8 @@ def prompt(message):
     write({"id": message["id"], "result": {"messages": [{"role": "user", "content": text}]}})
 
 
-TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared"]
+TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared",
+         "touch", "change"]
 
 for line in sys.stdin:
     message = json.loads(line)
@@ -118,7 +128,8 @@ for line in sys.stdin:
         state["capabilities"] = message["params"]["capabilities"]
         write({"id": message["id"], "result": {
             "protocolVersion": "2025-11-25", "serverInfo": {"name": "asker", "version": "1"},
-            "capabilities": {"tools": {}, "prompts": {}, "logging": {}}}})
+            "capabilities": {"tools": {}, "prompts": {"listChanged": True}, "logging": {},
+                             "resources": {"subscribe": True, "listChanged": True}}}})
     elif method == "notifications/initialized" and "--roots" in sys.argv:
         threading.Thread(target=initial, daemon=True).start()
     elif method == "notifications/roots/list_changed":
@@ -130,6 +141,12 @@ for line in sys.stdin:
         write({"id": message["id"], "result": {"prompts": [{"name": "who"}]}})
     elif method == "prompts/get":
         threading.Thread(target=prompt, args=(message,), daemon=True).start()
+    elif method == "resources/subscribe" and message["params"]["uri"].startswith("a:"):
+        state["watched"].add(message["params"]["uri"])
+        write({"id": message["id"], "result": {}})
+    elif method == "resources/unsubscribe":
+        state["watched"].discard(message["params"]["uri"])
+        write({"id": message["id"], "result": {}})
     elif method == "logging/setLevel":
         state["level"] = message["params"]["level"]
         write({"id": message["id"], "result": {}})

@@ -17,20 +17,24 @@ use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::super::catalog::{Published, Route};
 use super::super::clock::id_bits;
+use super::super::ears::Subscriber;
 use super::super::failure::Reason;
 use super::super::router::Ask;
 use super::super::session::SessionHandle;
 use super::admit::{admissible, within_rate};
+use super::watch::{SUBSCRIBE, UNSUBSCRIBE};
 use super::{Aside, Front, Outcome};
 
 /// The methods that are passed on.
-const METHODS: [&str; 6] = [
+const METHODS: [&str; 8] = [
     "resources/list",
     "resources/templates/list",
     "resources/read",
     "prompts/list",
     "prompts/get",
     "completion/complete",
+    SUBSCRIBE,
+    UNSUBSCRIBE,
 ];
 /// What starts a server to see what it can do.
 const LOOK: &str = "ping";
@@ -64,10 +68,16 @@ impl Front {
         aside: &Aside<'_>,
     ) -> Option<Outcome> {
         let published = self.published(session, mcp)?;
-        Some(
-            self.asked(session, &published, method.0, params, aside)
-                .await,
-        )
+        Some(match method.0 {
+            SUBSCRIBE | UNSUBSCRIBE => {
+                let (who, asked) = (session.id().bits(), (method.0, params));
+                self.watch(session, &published, asked, aside, who).await
+            }
+            _ => {
+                self.asked(session, &published, method.0, params, aside)
+                    .await
+            }
+        })
     }
 
     /// A session's client works on other directories than before: those that asked for them may ask again.
@@ -107,14 +117,40 @@ impl Front {
         Some(known().unwrap_or_default())
     }
 
-    fn published(&self, session: &SessionHandle, mcp: &str) -> Option<Published> {
+    /// Subscribes to a resource for a client without a session, or ends that; gives whether it did.
+    pub async fn watch_for(
+        &self,
+        session: &Arc<SessionHandle>,
+        (mcp, uri): (&str, &str),
+        questions: Questions,
+        who: Subscriber,
+        begins: bool,
+    ) -> bool {
+        let Some(published) = self.published(session, mcp) else {
+            return false;
+        };
+        let params = serde_json::json!({ "uri": uri });
+        let Ok(params) = serde_json::value::to_raw_value(&params) else {
+            return false;
+        };
+        let method = if begins { SUBSCRIBE } else { UNSUBSCRIBE };
+        let aside = Aside {
+            questions,
+            ..Aside::default()
+        };
+        let asked = (method, &*params);
+        let outcome = self.watch(session, &published, asked, &aside, who).await;
+        matches!(outcome, Outcome::Answered(_))
+    }
+
+    pub(super) fn published(&self, session: &SessionHandle, mcp: &str) -> Option<Published> {
         let routes = self.ctx.routes.load();
         let mut own = routes.view(&session.key)?.routes().iter();
         let route = own.find(|route| route.published.mcp.name.as_str() == mcp)?;
         Some(route.published.clone())
     }
 
-    async fn asked(
+    pub(super) async fn asked(
         &self,
         session: &Arc<SessionHandle>,
         published: &Published,

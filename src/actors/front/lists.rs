@@ -10,12 +10,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::domain::limits::{LIST_SETTLE, MCP_KEEP_ALIVE};
 
 use super::super::ctx::Ctx;
+use super::super::ears::{Hearing, Subscriber, Told};
 use super::super::session::SessionHandle;
 use super::Front;
 
 /// What happens to a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListChange {
+    /// A server tells of itself.
+    Told(Told),
     /// It is another one now.
     Changed,
     /// Nothing, for a while.
@@ -32,6 +35,7 @@ pub struct Lists {
     routes: watch::Receiver<u64>,
     denies: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    hearing: Option<Hearing>,
     seen: u64,
 }
 
@@ -44,8 +48,17 @@ impl std::fmt::Debug for Lists {
 impl Front {
     /// Follows the tools that a session sees: of one mcp, or all.
     #[must_use]
-    pub fn follow(&self, session: Arc<SessionHandle>, view: Option<String>) -> Lists {
+    pub fn follow(
+        &self,
+        session: Arc<SessionHandle>,
+        view: Option<String>,
+        who: Subscriber,
+    ) -> Lists {
         let ctx = &self.ctx;
+        let published = view
+            .as_deref()
+            .and_then(|mcp| self.published(&session, mcp));
+        let hearing = published.map(|found| ctx.ears.open(&session, who, found.mcp.id.clone()));
         let mut lists = Lists {
             front: self.clone(),
             session,
@@ -53,6 +66,7 @@ impl Front {
             routes: ctx.rerouted.subscribe(),
             denies: ctx.kill.changes(),
             stopping: ctx.stopping.subscribe(),
+            hearing,
             seen: 0,
         };
         lists.seen = lists.digest();
@@ -74,6 +88,7 @@ impl Lists {
                 return ListChange::Changed;
             }
             tokio::select! {
+                told = hear(&mut self.hearing) => return ListChange::Told(told),
                 told = self.routes.changed() => if told.is_err() { return ListChange::Over },
                 told = self.denies.changed() => if told.is_err() { return ListChange::Over },
                 told = self.stopping.changed() => if told.is_err() { return ListChange::Over },
@@ -94,6 +109,17 @@ impl Lists {
             (&tool.name, tool.definition.get()).hash(&mut hasher);
         }
         hasher.finish()
+    }
+}
+
+/// What a server tells; never, if none is listened to.
+async fn hear(hearing: &mut Option<Hearing>) -> Told {
+    match hearing {
+        Some(open) => match open.next().await {
+            Some(told) => told,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }
 

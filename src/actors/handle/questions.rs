@@ -21,6 +21,7 @@ use crate::protocol::questions;
 use super::super::calls::{News, Tag};
 use super::super::sync::Mutex;
 use super::roots::Roots;
+use super::tells::Voice;
 use super::{Askers, Handle, Role, Turn};
 
 /// What a run knows of questions.
@@ -34,6 +35,8 @@ pub(in crate::actors) struct Asking {
     /// Those that wait for an answer, by the server's ids.
     open: Mutex<HashMap<Box<str>, CancellationToken>>,
     pub(super) roots: Roots,
+    /// For whom the server speaks, if anybody may listen.
+    pub(super) voice: Option<Voice>,
     /// Whether its server logs to clients, and from which level on it was told to.
     logs: AtomicBool,
     level: AtomicU8,
@@ -49,6 +52,12 @@ impl Default for Asking {
 }
 
 impl Asking {
+    /// The same with who hears what the server tells of itself.
+    pub(in crate::actors) fn heard_by(self, voice: Voice) -> Self {
+        let voice = Some(voice);
+        Self { voice, ..self }
+    }
+
     pub(in crate::actors) fn new(
         declared: Questions,
         permitted: Questions,
@@ -60,6 +69,7 @@ impl Asking {
             askers,
             open: Mutex::default(),
             roots: Roots::default(),
+            voice: None,
             logs: AtomicBool::new(false),
             level: AtomicU8::new(NO_LEVEL),
         }

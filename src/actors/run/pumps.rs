@@ -14,6 +14,7 @@ use crate::protocol::envelope::{self, Incoming};
 use crate::protocol::frame::{FrameError, Lines};
 
 use super::super::calls::{News, Progress};
+use super::super::ears::Told;
 use super::super::handle::{Frame, Reply};
 use super::super::record::RunRecord;
 use super::super::slot::{Occupant, Order};
@@ -127,6 +128,19 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
         }
         Some(Incoming::Notification { method }) if method == "notifications/message" => {
             handle.logged(line);
+        }
+        Some(Incoming::Notification { method })
+            if method == "notifications/resources/list_changed" =>
+        {
+            handle.list_changed(&Told::Resources);
+        }
+        Some(Incoming::Notification { method })
+            if method == "notifications/prompts/list_changed" =>
+        {
+            handle.list_changed(&Told::Prompts);
+        }
+        Some(Incoming::Notification { method }) if method == "notifications/resources/updated" => {
+            handle.updated(line);
         }
         Some(Incoming::Notification { method }) if method == "notifications/cancelled" => {
             handle.withdraw(&line);

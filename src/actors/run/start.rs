@@ -212,6 +212,9 @@ async fn shake_hands(
     let since = Instant::now();
     let able = server.abilities;
     handle.set_logs(able.logging);
+    if able.subscribe {
+        handle.watch_again();
+    }
     // What an installer can do says nothing of the server.
     if !args.slot.key.is_install() {
         let mcp = &args.slot.mcp;

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::call::streamed;
-use crate::actors::front::{ListChange, Lists};
+use super::events::event;
+use crate::actors::front::{ListChange, Lists, Told as OfServer};
 use crate::actors::session::SessionHandle;
 use crate::domain::ids::{ID_BYTES, KeyId};
 use crate::domain::limits::{MCP_LISTENS_MAX, MCP_UNREAD_MAX};
@@ -46,6 +47,7 @@ impl Listeners {
         let words = Words {
             first: None,
             changed: Some(Bytes::from_static(CHANGED)),
+            told: Box::new(|told| Some(of_server(told))),
             last: None,
         };
         words.told(lists, over, place)
@@ -94,13 +96,27 @@ impl Drop for Seat {
     }
 }
 
+/// As a client with a session hears it.
+fn of_server(told: &OfServer) -> Bytes {
+    let changed = |what: &str| {
+        let method = format!("notifications/{what}/list_changed");
+        format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}")
+    };
+    match told {
+        OfServer::Resources => event(changed("resources").as_bytes()),
+        OfServer::Prompts => event(changed("prompts").as_bytes()),
+        OfServer::Updated(line) => event(line),
+    }
+}
+
 /// What is said on a stream.
-#[derive(Debug)]
 pub(super) struct Words {
     /// At once.
     pub(super) first: Option<Bytes>,
     /// When the list of tools has changed, if that is told.
     pub(super) changed: Option<Bytes>,
+    /// When a server tells of itself.
+    pub(super) told: Box<dyn Fn(&OfServer) -> Option<Bytes> + Send + Sync>,
     /// When nothing else will come.
     pub(super) last: Option<Bytes>,
 }
@@ -128,6 +144,7 @@ impl Words {
                 let mut reads = say(self.first).await;
                 while reads {
                     reads = match lists.next().await {
+                        ListChange::Told(told) => say((self.told)(&told)).await,
                         ListChange::Changed => say(self.changed.clone()).await,
                         ListChange::Same => say(Some(Bytes::from_static(ALIVE))).await,
                         ListChange::Over => {

@@ -38,6 +38,8 @@ pub(super) const OF_ALL: Abilities = Abilities {
     completions: false,
     logging: true,
     subscribe: false,
+    resources_change: false,
+    prompts_change: false,
 };
 
 #[derive(Deserialize, Default)]
@@ -98,18 +100,31 @@ pub(super) async fn initialize(
     response
 }
 
-/// What can be asked here. Of lists, that of tools tells when it changes.
+/// What can be asked here, and what is told unasked.
 pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
-    for (is_able, name) in [
-        (able.resources, &b",\"resources\":{}"[..]),
-        (able.prompts, b",\"prompts\":{}"),
-        (able.completions, b",\"completions\":{}"),
-        (able.logging, b",\"logging\":{}"),
-    ] {
-        if is_able {
-            out.put_slice(name);
-        }
+    let told = |is_told: bool, name: &'static str| is_told.then_some(name);
+    let all = [
+        (
+            able.resources,
+            "resources",
+            [
+                told(able.subscribe, "subscribe"),
+                told(able.resources_change, "listChanged"),
+            ],
+        ),
+        (
+            able.prompts,
+            "prompts",
+            [told(able.prompts_change, "listChanged"), None],
+        ),
+        (able.completions, "completions", [None, None]),
+        (able.logging, "logging", [None, None]),
+    ];
+    for (_, name, told) in all.into_iter().filter(|(is_able, ..)| *is_able) {
+        let told: Vec<_> = told.into_iter().flatten().collect();
+        let told: Vec<_> = told.iter().map(|name| format!("\"{name}\":true")).collect();
+        out.put_slice(format!(",\"{name}\":{{{}}}", told.join(",")).as_bytes());
     }
     out.put_u8(b'}');
 }

@@ -6,7 +6,7 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,13 +15,13 @@ use super::answer::Era;
 use super::call::{self, Asked};
 use super::headers::Head;
 use super::job::Says;
-use super::listen::Words;
-use super::{Shared, answer, headers, methods, refused, rpc_method, unreadable, view_of};
+use super::{
+    Shared, answer, headers, methods, refused, rpc_method, subscribe, unreadable, view_of,
+};
 use crate::actors::front::{Called, Method};
 use crate::api::client::body;
 use crate::api::error::{Error, json};
-use crate::domain::code::Code;
-use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_LISTENS_MAX, MCP_TOOLS_KEPT_MS};
+use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_TOOLS_KEPT_MS};
 use crate::protocol::handshake::Abilities;
 use crate::protocol::jsonrpc::{self, Message};
 use crate::protocol::modern::{self, Kept, Wrong};
@@ -133,7 +133,7 @@ async fn own(asked: Asked<'_>, method: &str) -> Response {
     match method {
         "server/discover" => discover(asked).await,
         "tools/list" => list_tools(asked),
-        "subscriptions/listen" => listen(asked),
+        "subscriptions/listen" => subscribe::listen(asked).await,
         other => {
             let text = format!("`{}` is not offered here", other.escape_debug());
             let body = answer::body_of_error(asked.id, jsonrpc::METHOD_NOT_FOUND, &text, None);
@@ -153,6 +153,10 @@ pub(super) fn not_taken(id: &str, wrong: &Wrong) -> Response {
 /// Whether a server that can do this answers the method.
 fn offers(able: Abilities, method: Method) -> bool {
     let name = method.name();
+    // Here it is `subscriptions/listen` that subscribes.
+    if name.ends_with("subscribe") {
+        return false;
+    }
     match name.split('/').next() {
         Some("resources") => able.resources,
         Some("prompts") => able.prompts,
@@ -194,69 +198,8 @@ fn list_tools(asked: Asked<'_>) -> Response {
     }
 }
 
-/// A stream of what changes, of the kinds that were asked for and that we tell of.
-fn listen(asked: Asked<'_>) -> Response {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct Wanted {
-        tools_list_changed: bool,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        notifications: Wanted,
-    }
-    let given = asked.params.map_or("", RawValue::get);
-    let Ok(Params { notifications }) = serde_json::from_str(given) else {
-        let text = "`notifications` must be an object that says of what to tell";
-        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
-    };
-    if !asked.head.takes_events {
-        let text = "the answer is a stream of events: send `Accept: text/event-stream` as well";
-        return refused(Error::new(Code::NotAcceptable, text));
-    }
-    if let Some(name) = asked.view
-        && asked.shared.0.front.tools_of(asked.session, name).is_none()
-    {
-        return asked.nothing_here(name);
-    }
-    let Some(place) = asked.shared.0.listening.enter(&asked.session.key) else {
-        let text =
-            format!("{MCP_LISTENS_MAX} subscriptions of this key are open, which is the most");
-        let code = jsonrpc::INTERNAL_ERROR;
-        let body = answer::body_of_error(asked.id, code, &text, Some(Code::Busy));
-        return json(StatusCode::OK, body);
-    };
-    let tools = notifications.tools_list_changed;
-    let meta = modern::of_subscription(asked.id);
-    let honoured = if tools {
-        "\"toolsListChanged\":true"
-    } else {
-        ""
-    };
-    let message = |method: &str, more: &str| -> Bytes {
-        let params = format!("{{{meta}{more}}}");
-        format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{method}\",\"params\":{params}}}\n\n").into()
-    };
-    let end = format!("{{\"resultType\":\"complete\",{meta}}}");
-    let end = answer::body_of_result(asked.id, end.as_bytes());
-    let mut last = BytesMut::from(&b"event: message\ndata: "[..]);
-    last.put_slice(&end);
-    last.put_slice(b"\n\n");
-    let words = Words {
-        first: Some(message(
-            "subscriptions/acknowledged",
-            &format!(",\"notifications\":{{{honoured}}}"),
-        )),
-        changed: tools.then(|| message("tools/list_changed", "")),
-        last: Some(last.freeze()),
-    };
-    let view = asked.view.map(str::to_owned);
-    let lists = asked.shared.0.front.follow(asked.session.clone(), view);
-    words.tell(lists, place)
-}
-
 impl Asked<'_> {
-    async fn abilities(self, mcp: &str) -> Option<Abilities> {
+    pub(super) async fn abilities(self, mcp: &str) -> Option<Abilities> {
         let front = &self.shared.0.front;
         let questions = self.says.questions;
         front.abilities(self.session, questions, mcp).await
@@ -270,7 +213,7 @@ impl Asked<'_> {
     }
 
     /// Nothing is at its address for this key.
-    fn nothing_here(self, name: &str) -> Response {
+    pub(super) fn nothing_here(self, name: &str) -> Response {
         let why = methods::no_view(name).to_string();
         let body = answer::body_of_error(self.id, jsonrpc::METHOD_NOT_FOUND, &why, None);
         json(StatusCode::NOT_FOUND, body)

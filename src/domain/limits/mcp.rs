@@ -42,6 +42,18 @@ pub const ROOTS_BYTES_MAX: usize = 64 << 10;
 pub const ROOTS_WAIT: Duration = Duration::from_secs(2);
 /// How long a client may answer a question when its call is over.
 pub const MCP_LATE_ANSWER: Duration = Duration::from_secs(30);
+/// What servers told of themselves and a stream has not passed on yet.
+pub const EARS_UNHEARD_MAX: usize = 64;
+/// Resources of one isolate that are subscribed to.
+pub const WATCHED_MAX: usize = 1024;
+/// Subscriptions to one of them.
+pub const WATCHERS_MAX: usize = 1024;
+/// Bytes of the URI of one.
+pub const WATCHED_URI_BYTES_MAX: usize = 8 << 10;
+/// How long a new run may take to be subscribed to one that the run before it was.
+pub const WATCH_AGAIN_WAIT: Duration = Duration::from_secs(10);
+/// Resources that one subscription of a client without a session names.
+pub const MCP_LISTEN_URIS_MAX: usize = 64;
 /// How long a call whose question is out still has what its server asks.
 pub const TURN_GRACE: Duration = Duration::from_millis(250);
 /// Tools and methods of one isolate that are remembered to ask.

@@ -1,0 +1,222 @@
+//! What servers tell of themselves, without being asked: that the list of their resources or prompts has changed, or
+//! a resource that somebody subscribed to. Who has a stream open hears it; of tools nothing is passed on, since
+//! what is offered of them is what the operator discovered.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::domain::ids::{ID_BYTES, McpId, UserId};
+use crate::domain::limits::{EARS_UNHEARD_MAX, WATCHED_MAX, WATCHERS_MAX};
+
+use super::session::SessionHandle;
+use super::slot::{Principal, SlotKey};
+use super::sync::Mutex;
+
+/// Who subscribes: a session, or a subscription of a client without one.
+pub type Subscriber = [u8; ID_BYTES];
+
+/// What a server tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Its list of resources has changed.
+    Resources,
+    /// Its list of prompts has.
+    Prompts,
+    /// A resource has; the line as the server wrote it.
+    Updated(Bytes),
+}
+
+#[derive(Debug)]
+struct Ear {
+    subscriber: Subscriber,
+    session: Subscriber,
+    user: UserId,
+    mcp: McpId,
+    tell: mpsc::Sender<Told>,
+}
+
+/// All that listen.
+#[derive(Debug, Default)]
+pub struct Ears {
+    open: Mutex<HashMap<u64, Ear>>,
+    opened: AtomicU64,
+}
+
+/// One that listens to the servers of an mcp.
+#[derive(Debug)]
+pub struct Hearing {
+    ears: Arc<Ears>,
+    number: u64,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Ears {
+    /// Listens to the servers of an mcp that are of concern to a session.
+    pub fn open(
+        self: &Arc<Self>,
+        session: &SessionHandle,
+        subscriber: Subscriber,
+        mcp: McpId,
+    ) -> Hearing {
+        let (tell, told) = mpsc::channel(EARS_UNHEARD_MAX);
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let ear = Ear {
+            subscriber,
+            session: session.id().bits(),
+            user: session.user.id.clone(),
+            mcp,
+            tell,
+        };
+        self.open.lock().insert(number, ear);
+        Hearing {
+            ears: Arc::clone(self),
+            number,
+            told,
+        }
+    }
+
+    /// Tells all whom this isolate serves. Who is behind misses it.
+    pub(super) fn tell(&self, of: &SlotKey, told: &Told) {
+        let serves = |ear: &&Ear| {
+            ear.mcp == of.mcp
+                && match &of.principal {
+                    Principal::User(user) => *user == ear.user,
+                    Principal::Session(_, session) => session.bits() == ear.session,
+                    Principal::Shared => true,
+                }
+        };
+        for ear in self.open.lock().values().filter(serves) {
+            let _ = ear.tell.try_send(told.clone());
+        }
+    }
+
+    /// Tells these.
+    pub(super) fn tell_some(&self, of: &SlotKey, who: &HashSet<Subscriber>, told: &Told) {
+        let meant = |ear: &&Ear| ear.mcp == of.mcp && who.contains(&ear.subscriber);
+        for ear in self.open.lock().values().filter(meant) {
+            let _ = ear.tell.try_send(told.clone());
+        }
+    }
+
+    /// Whether this one listens.
+    pub(super) fn is_open(&self, who: &Subscriber) -> bool {
+        self.open.lock().values().any(|ear| ear.subscriber == *who)
+    }
+
+    /// Whether anybody of these listens.
+    pub(super) fn hear(&self, watched: &Watched) -> bool {
+        let watched = watched.0.lock();
+        if watched.is_empty() {
+            return false;
+        }
+        let open = self.open.lock();
+        open.values()
+            .any(|ear| watched.values().any(|who| who.contains(&ear.subscriber)))
+    }
+}
+
+impl Hearing {
+    /// What is told next.
+    pub async fn next(&mut self) -> Option<Told> {
+        self.told.recv().await
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.ears.open.lock().remove(&self.number);
+    }
+}
+
+/// Resources of one isolate's server, and who subscribed to them. Outlives its runs: each new one is subscribed to
+/// all of them.
+#[derive(Debug, Default)]
+pub struct Watched(Mutex<HashMap<Box<str>, HashSet<Subscriber>>>);
+
+impl Watched {
+    /// One more subscribes; gives whether nobody did before.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn add(&self, uri: &str, who: Subscriber) -> Result<bool, ()> {
+        let mut watched = self.0.lock();
+        if let Some(watchers) = watched.get_mut(uri) {
+            if watchers.len() >= WATCHERS_MAX && !watchers.contains(&who) {
+                return Err(());
+            }
+            watchers.insert(who);
+            return Ok(false);
+        }
+        if watched.len() >= WATCHED_MAX {
+            return Err(());
+        }
+        watched.insert(uri.into(), HashSet::from([who]));
+        Ok(true)
+    }
+
+    /// One less does; gives whether nobody is left.
+    pub(super) fn remove(&self, uri: &str, who: Subscriber) -> bool {
+        let mut watched = self.0.lock();
+        let Some(watchers) = watched.get_mut(uri) else {
+            return true;
+        };
+        watchers.remove(&who);
+        let nobody = watchers.is_empty();
+        if nobody {
+            watched.remove(uri);
+        }
+        nobody
+    }
+
+    /// Forgets who is not there any more.
+    pub(super) fn keep(&self, is_there: impl Fn(&Subscriber) -> bool) {
+        self.0.lock().retain(|_, watchers| {
+            watchers.retain(&is_there);
+            !watchers.is_empty()
+        });
+    }
+
+    /// Who subscribed to it.
+    pub(super) fn who(&self, uri: &str) -> HashSet<Subscriber> {
+        self.0.lock().get(uri).cloned().unwrap_or_default()
+    }
+
+    /// What is subscribed to.
+    pub(super) fn uris(&self) -> Vec<Box<str>> {
+        self.0.lock().keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_watched_as_long_as_anybody_does() {
+        let watched = Watched::default();
+        let (ada, bob) = ([1; ID_BYTES], [2; ID_BYTES]);
+        assert_eq!(watched.add("a:1", ada), Ok(true));
+        assert_eq!(watched.add("a:1", bob), Ok(false));
+        assert_eq!(watched.add("a:1", bob), Ok(false));
+        assert!(!watched.remove("a:1", ada));
+        assert!(watched.remove("a:1", bob));
+        assert!(watched.remove("a:1", bob), "nobody did");
+        assert!(watched.uris().is_empty());
+    }
+
+    #[test]
+    fn so_many_resources_and_no_more() {
+        let watched = Watched::default();
+        for n in 0..WATCHED_MAX {
+            assert_eq!(watched.add(&format!("a:{n}"), [1; ID_BYTES]), Ok(true));
+        }
+        assert_eq!(watched.add("a:x", [1; ID_BYTES]), Err(()));
+        assert_eq!(watched.add("a:1", [2; ID_BYTES]), Ok(false));
+        watched.keep(|who| *who == [2; ID_BYTES]);
+        assert_eq!(watched.uris(), [Box::from("a:1")]);
+    }
+}

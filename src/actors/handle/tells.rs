@@ -1,0 +1,65 @@
+//! What a server tells of itself, on its way to who listens ([`super::super::ears`]).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::domain::limits::WATCH_AGAIN_WAIT;
+use crate::protocol::envelope;
+
+use super::super::ears::{Ears, Told, Watched};
+use super::super::slot::SlotKey;
+use super::Handle;
+
+/// For whom a run's server speaks.
+#[derive(Debug)]
+pub(in crate::actors) struct Voice {
+    pub(in crate::actors) ears: Arc<Ears>,
+    pub(in crate::actors) key: SlotKey,
+    pub(in crate::actors) watched: Arc<Watched>,
+}
+
+impl Handle {
+    /// A list of the server's has changed.
+    pub(in crate::actors) fn list_changed(&self, told: &Told) {
+        if let Some(voice) = &self.asking.voice {
+            voice.ears.tell(&voice.key, told);
+        }
+    }
+
+    /// A resource of the server's has changed.
+    pub(in crate::actors) fn updated(&self, line: Bytes) {
+        if let Some(voice) = &self.asking.voice
+            && let Some(uri) = envelope::updated_uri(&line)
+        {
+            let who = voice.watched.who(&uri);
+            let told = Told::Updated(line);
+            voice.ears.tell_some(&voice.key, &who, &told);
+        }
+    }
+
+    /// Subscribes a new run to what the one before it was.
+    pub(in crate::actors) fn watch_again(self: &Arc<Self>) {
+        let uris = self
+            .asking
+            .voice
+            .as_ref()
+            .map(|voice| voice.watched.uris())
+            .unwrap_or_default();
+        if uris.is_empty() {
+            return;
+        }
+        let handle = Arc::clone(self);
+        tokio::spawn(async move {
+            for uri in uris {
+                let params = serde_json::json!({ "uri": uri }).to_string();
+                let deadline = Instant::now() + WATCH_AGAIN_WAIT;
+                // One that it does not know any more is its own affair.
+                let _ = handle
+                    .ask("resources/subscribe", params.as_bytes(), deadline)
+                    .await;
+            }
+        });
+    }
+}

@@ -1,0 +1,199 @@
+//! `subscriptions/listen`: a stream of what changes, of the kinds that were asked for and that we tell of.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::call::Asked;
+use super::listen::Words;
+use super::{answer, refused};
+use crate::actors::clock::id_bits;
+use crate::actors::front::{Front, Subscriber, Told};
+use crate::actors::session::SessionHandle;
+use crate::api::error::{Error, json};
+use crate::domain::code::Code;
+use crate::domain::limits::{MCP_LISTEN_URIS_MAX, MCP_LISTENS_MAX};
+use crate::domain::talk::Questions;
+use crate::protocol::handshake::Abilities;
+use crate::protocol::{envelope, jsonrpc, modern};
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Wanted {
+    tools_list_changed: bool,
+    resources_list_changed: bool,
+    prompts_list_changed: bool,
+    resource_subscriptions: Vec<String>,
+}
+
+pub(super) async fn listen(asked: Asked<'_>) -> Response {
+    #[derive(Deserialize)]
+    struct Params {
+        notifications: Wanted,
+    }
+    let given = asked.params.map_or("", RawValue::get);
+    let Ok(Params { notifications }) = serde_json::from_str(given) else {
+        let text = "`notifications` must be an object that says of what to tell";
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
+    };
+    if notifications.resource_subscriptions.len() > MCP_LISTEN_URIS_MAX {
+        let text = format!("a subscription names at most {MCP_LISTEN_URIS_MAX} resources");
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &text);
+    }
+    if !asked.head.takes_events {
+        let text = "the answer is a stream of events: send `Accept: text/event-stream` as well";
+        return refused(Error::new(Code::NotAcceptable, text));
+    }
+    if let Some(name) = asked.view
+        && asked.shared.0.front.tools_of(asked.session, name).is_none()
+    {
+        return asked.nothing_here(name);
+    }
+    let Some(place) = asked.shared.0.listening.enter(&asked.session.key) else {
+        let text =
+            format!("{MCP_LISTENS_MAX} subscriptions of this key are open, which is the most");
+        let code = jsonrpc::INTERNAL_ERROR;
+        let body = answer::body_of_error(asked.id, code, &text, Some(Code::Busy));
+        return json(StatusCode::OK, body);
+    };
+    let who = id_bits();
+    let view = asked.view.map(str::to_owned);
+    let session = Arc::clone(asked.session);
+    let front = &asked.shared.0.front;
+    // It listens before anything is subscribed to, so that nothing told in between is missed.
+    let lists = front.follow(session, view, who);
+    let (honoured, watching) = asked.honoured(notifications, who).await;
+    let words = honoured.words(asked.id);
+    words.tell(lists, (place, watching))
+}
+
+/// What is told of.
+#[derive(Debug, Default)]
+struct Honoured {
+    tools: bool,
+    resources: bool,
+    prompts: bool,
+    uris: Vec<String>,
+}
+
+/// Resources that are subscribed to for a stream, until it ends.
+struct Watching {
+    front: Front,
+    session: Arc<SessionHandle>,
+    mcp: String,
+    questions: Questions,
+    who: Subscriber,
+    uris: Vec<String>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let uris = std::mem::take(&mut self.uris);
+        if uris.is_empty() {
+            return;
+        }
+        let (front, session) = (self.front.clone(), Arc::clone(&self.session));
+        let (mcp, questions, who) = (self.mcp.clone(), self.questions, self.who);
+        tokio::spawn(async move {
+            for uri in uris {
+                let what = (mcp.as_str(), uri.as_str());
+                front.watch_for(&session, what, questions, who, false).await;
+            }
+        });
+    }
+}
+
+impl Asked<'_> {
+    async fn honoured(self, wanted: Wanted, who: Subscriber) -> (Honoured, Option<Watching>) {
+        let mut honoured = Honoured {
+            tools: wanted.tools_list_changed,
+            ..Honoured::default()
+        };
+        let more = wanted.resources_list_changed
+            || wanted.prompts_list_changed
+            || !wanted.resource_subscriptions.is_empty();
+        let Some(mcp) = self.view.filter(|_| more) else {
+            return (honoured, None);
+        };
+        let able: Abilities = self.abilities(mcp).await.unwrap_or_default();
+        honoured.resources = wanted.resources_list_changed && able.resources_change;
+        honoured.prompts = wanted.prompts_list_changed && able.prompts_change;
+        if !able.subscribe {
+            return (honoured, None);
+        }
+        let front = &self.shared.0.front;
+        let mut watching = Watching {
+            front: front.clone(),
+            session: Arc::clone(self.session),
+            mcp: mcp.to_owned(),
+            questions: self.says.questions,
+            who,
+            uris: Vec::new(),
+        };
+        let uris: HashSet<String> = wanted.resource_subscriptions.into_iter().collect();
+        for uri in uris {
+            let (what, questions) = ((mcp, uri.as_str()), self.says.questions);
+            if front
+                .watch_for(self.session, what, questions, who, true)
+                .await
+            {
+                watching.uris.push(uri);
+            }
+        }
+        honoured.uris.clone_from(&watching.uris);
+        (honoured, Some(watching))
+    }
+}
+
+impl Honoured {
+    /// In the words of its stream.
+    fn words(&self, id: &str) -> Words {
+        let meta = modern::of_subscription(id);
+        let message = move |method: &str, more: &str| -> Bytes {
+            let params = format!("{{{meta}{more}}}");
+            format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{method}\",\"params\":{params}}}\n\n").into()
+        };
+        let mut kinds = Vec::new();
+        for (is_told, name) in [
+            (self.tools, "toolsListChanged"),
+            (self.resources, "resourcesListChanged"),
+            (self.prompts, "promptsListChanged"),
+        ] {
+            if is_told {
+                kinds.push(format!("\"{name}\":true"));
+            }
+        }
+        if !self.uris.is_empty() {
+            let uris = serde_json::to_string(&self.uris).unwrap_or_default();
+            kinds.push(format!("\"resourceSubscriptions\":{uris}"));
+        }
+        let end = format!(
+            "{{\"resultType\":\"complete\",{}}}",
+            modern::of_subscription(id)
+        );
+        let end = answer::body_of_result(id, end.as_bytes());
+        let mut last = BytesMut::from(&b"event: message\ndata: "[..]);
+        last.put_slice(&end);
+        last.put_slice(b"\n\n");
+        let first = format!(",\"notifications\":{{{}}}", kinds.join(","));
+        let (resources, prompts) = (self.resources, self.prompts);
+        Words {
+            first: Some(message("subscriptions/acknowledged", &first)),
+            changed: self.tools.then(|| message("tools/list_changed", "")),
+            last: Some(last.freeze()),
+            told: Box::new(move |told| match told {
+                Told::Resources => resources.then(|| message("resources/list_changed", "")),
+                Told::Prompts => prompts.then(|| message("prompts/list_changed", "")),
+                Told::Updated(line) => {
+                    let uri = serde_json::to_string(&envelope::updated_uri(line)?).ok()?;
+                    Some(message("resources/updated", &format!(",\"uri\":{uri}")))
+                }
+            }),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What servers tell of themselves: lists that change, and resources that somebody subscribed to.
+
+use serde_json::{Value, json};
+
+use crate::face::{Client, listen};
+use crate::questions::{asker, said};
+use crate::stateless::Client as Stateless;
+use crate::world::World;
+
+const OURS: &str = "io.modelcontextprotocol/";
+
+/// What a stream tells next, in short: of which resource, or which list.
+fn next(lines: &mut impl Iterator<Item = String>) -> String {
+    let data = lines.find_map(|line| {
+        let data: Value = serde_json::from_str(line.strip_prefix("data: ")?).ok()?;
+        let uri = data["params"]["uri"].as_str().map(str::to_owned);
+        Some(uri.unwrap_or_else(|| data["method"].as_str().unwrap().to_owned()))
+    });
+    data.expect("the stream has ended")
+}
+
+fn watch(client: &Client, method: &str, uri: &str) -> Value {
+    let method = format!("resources/{method}");
+    client.ask("w", &method, json!({"uri": uri})).json()
+}
+
+/// Has the server tell of these; gives what it is subscribed to.
+fn touch(client: &Client, uris: &[&str]) -> Value {
+    said(&client.call("t", "touch", json!({"uris": uris})))
+}
+
+#[test]
+fn who_subscribed_hears_of_a_resource_and_who_listens_of_lists() {
+    let (world, key) = asker(&[]);
+    let bob = world.key("bob");
+    let begin = |key: &str| Client::that_can(&world, "/mcp/asker", key, json!({}));
+    let (first, second, other) = (begin(&key), begin(&key), begin(&bob));
+    let mut heard: Vec<_> = [&first, &second, &other].map(listen).into_iter().collect();
+    for (client, uri) in [
+        (&first, "a:1"),
+        (&second, "a:1"),
+        (&second, "a:2"),
+        (&other, "a:2"),
+    ] {
+        assert_eq!(watch(client, "subscribe", uri)["result"], json!({}));
+    }
+    assert_eq!(watch(&first, "subscribe", "b:1")["error"]["code"], -32601);
+    assert_eq!(
+        watch(&first, "subscribe", &"a".repeat(9000))["error"]["data"]["error"],
+        "invalid_request"
+    );
+    // Each hears of its own: the order shows that nothing else came.
+    assert_eq!(touch(&first, &["a:2", "a:1"]), json!(["a:1", "a:2"]));
+    assert_eq!(next(&mut heard[0]), "a:1");
+    assert_eq!([next(&mut heard[1]), next(&mut heard[1])], ["a:2", "a:1"]);
+    // The server is told only when nobody is left.
+    assert_eq!(watch(&first, "unsubscribe", "a:1")["result"], json!({}));
+    assert_eq!(touch(&first, &["a:1"]), json!(["a:1", "a:2"]));
+    assert_eq!(next(&mut heard[1]), "a:1");
+    assert_eq!(watch(&second, "unsubscribe", "a:1")["result"], json!({}));
+    assert_eq!(touch(&first, &["a:1", "a:2"]), json!(["a:2"]));
+    assert_eq!(next(&mut heard[1]), "a:2");
+    // Lists are told to all that the isolate serves, and to nobody else.
+    first.call("c", "change", json!({}));
+    for stream in &mut heard[..2] {
+        assert_eq!(next(stream), "notifications/resources/list_changed");
+        assert_eq!(next(stream), "notifications/prompts/list_changed");
+    }
+    touch(&other, &["a:2"]);
+    assert_eq!(next(&mut heard[2]), "a:2");
+    // A run that is new is subscribed to what the one before it was.
+    let isolate = world.isolate("asker", Some("ada"));
+    world.cli(&["isolate", "restart", isolate["id"].as_str().unwrap()]);
+    world.until("the new run is subscribed", |_| {
+        (touch(&first, &[]) == json!(["a:2"])).then_some(())
+    });
+    touch(&first, &["a:2"]);
+    assert_eq!(next(&mut heard[1]), "a:2");
+}
+
+#[test]
+fn a_subscription_without_a_session_names_its_resources() {
+    let (world, key) = asker(&[]);
+    let client = Stateless::new(&world, "/mcp/asker", &key);
+    let wanted = json!({"notifications": {"resourcesListChanged": true, "resourceSubscriptions": ["a:1", "b:1"]}});
+    let mut told = client.stream("subscriptions/listen", wanted);
+    let first = told.next().unwrap();
+    assert_eq!(
+        first["params"]["notifications"],
+        json!({"resourcesListChanged": true, "resourceSubscriptions": ["a:1"]})
+    );
+    let call = |tool: &str, arguments: Value| {
+        client.ask("tools/call", json!({"name": tool, "arguments": arguments}))
+    };
+    assert_eq!(
+        said(&call("touch", json!({"uris": ["a:1"]}))),
+        json!(["a:1"])
+    );
+    call("change", json!({}));
+    let updated = told.next().unwrap();
+    assert_eq!(updated["method"], "notifications/resources/updated");
+    assert_eq!(updated["params"]["uri"], "a:1");
+    assert_eq!(
+        updated["params"]["_meta"][format!("{OURS}subscriptionId")],
+        "s"
+    );
+    let changed = told.next().unwrap();
+    assert_eq!(changed["method"], "notifications/resources/list_changed");
+    // The stream goes, and its subscriptions with it.
+    drop(told);
+    world.until("the server is not subscribed to", |_| {
+        (said(&call("touch", json!({"uris": []}))) == json!([])).then_some(())
+    });
+    // Without a session nothing else subscribes.
+    let refused = client.send("resources/subscribe", json!({"uri": "a:1"}), &[]);
+    assert_eq!(refused.status, 404, "{refused:?}");
+}
+
+#[test]
+fn a_server_that_somebody_listens_to_is_not_idle() {
+    let (world, key) = asker(&["--idle", "1s"]);
+    let client = Client::that_can(&world, "/mcp/asker", &key, json!({}));
+    let stream = listen(&client);
+    assert_eq!(watch(&client, "subscribe", "a:1")["result"], json!({}));
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(world.isolate("asker", Some("ada"))["state"], "ready");
+    drop(stream);
+    stopped(&world);
+}
+
+fn stopped(world: &World) {
+    world.until("nobody listens any more", |world| {
+        (world.isolate("asker", Some("ada"))["state"] != "ready").then_some(())
+    });
+}
