@@ -621,3 +621,50 @@ fn names_with_dots_lead_to_one_mcp_only() {
     let other = all.tools().into_iter().find(|name| name != "pay").unwrap();
     assert_eq!(text(&all.call(6, &other, json!({}))), "eu.pay of bank");
 }
+
+#[test]
+fn a_batch_is_answered_as_one_where_its_version_has_them() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    let old = [("MCP-Protocol-Version", "2025-03-26")];
+    let ask = |id: i64, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    let told = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let batch = json!([
+        ask(
+            1,
+            "tools/call",
+            json!({"name": "echo", "arguments": {"text": "a"}})
+        ),
+        told,
+        ask(2, "nothing/like/it", json!({})),
+        ask(3, "ping", json!({})),
+        ask(
+            3,
+            "tools/call",
+            json!({"name": "echo", "arguments": {"text": "b"}})
+        ),
+    ]);
+    let answer = client.raw("POST", &old, &format!(" {batch}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let all = answer.json();
+    let all = all.as_array().unwrap();
+    let ids: Vec<_> = all.iter().map(|one| one["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [1, 2, 3, 3], "{all:?}");
+    assert_eq!((text(&all[0]), text(&all[3])), ("a", "b"));
+    assert_eq!(all[1]["error"]["code"], -32601);
+    // Without a version it is of that one; another one has no batches.
+    let none = client.raw(
+        "POST",
+        &[("MCP-Protocol-Version", "")],
+        &json!([told]).to_string(),
+    );
+    assert_eq!((none.status, none.body.as_slice()), (202, &b""[..]));
+    assert_eq!(client.raw("POST", &[], &batch.to_string()).status, 400);
+    let many: Vec<Value> = (0..33).map(|id| ask(id, "ping", json!({}))).collect();
+    let begin = json!([{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize("2025-03-26")}]);
+    for wrong in [json!([]), json!([1]), json!([[]]), json!(many), begin] {
+        let answer = client.raw("POST", &old, &wrong.to_string());
+        assert_eq!(answer.status, 400, "{wrong}: {answer:?}");
+    }
+}

@@ -8,6 +8,7 @@
 //! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
 
 mod answer;
+mod batch;
 mod call;
 mod comeback;
 mod events;
@@ -137,12 +138,29 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
         Err(error) => return refused(error),
     };
     let view = view_of(request.uri().path()).map(str::to_owned);
-    let message = match jsonrpc::read(&bytes) {
-        Ok(message) => message,
-        Err(malformed) => return unreadable(&malformed),
-    };
+    if let Some(session) = &session
+        && batch::is_one(&head, &bytes)
+    {
+        let session = Arc::clone(session);
+        return Box::pin(batch::take(&shared, head, session, view, bytes)).await;
+    }
+    match jsonrpc::read(&bytes) {
+        Ok(message) => one(&shared, &head, session, view, &bytes, message).await,
+        Err(malformed) => unreadable(&malformed),
+    }
+}
+
+/// Answers one message, and counts it.
+async fn one(
+    shared: &Shared,
+    head: &Head,
+    session: Option<Arc<SessionHandle>>,
+    view: Option<String>,
+    bytes: &Bytes,
+    message: Message<'_>,
+) -> Response {
     let method = counted(&message, view.is_some());
-    let response = answer(&shared, &head, session, view, &bytes, message).await;
+    let response = answer(shared, head, session, view, bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
         let outcome = match response.status().is_success() {

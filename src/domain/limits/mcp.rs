@@ -42,6 +42,10 @@ pub const ROOTS_BYTES_MAX: usize = 64 << 10;
 pub const ROOTS_WAIT: Duration = Duration::from_secs(2);
 /// How long a client may answer a question when its call is over.
 pub const MCP_LATE_ANSWER: Duration = Duration::from_secs(30);
+/// Messages of one batch.
+pub const MCP_BATCH_MAX: usize = 32;
+/// Bytes of all its answers.
+pub const MCP_BATCH_BYTES_MAX: usize = 32 << 20;
 /// What servers told of themselves and a stream has not passed on yet.
 pub const EARS_UNHEARD_MAX: usize = 64;
 /// Resources of one isolate that are subscribed to.
