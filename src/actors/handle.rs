@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::domain::limits::{QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
+use crate::domain::limits::{CATCH_UP_MAX, QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
@@ -392,7 +392,7 @@ impl Handle {
             Role::Ours | Role::Watch => None,
         };
         if let Some(listener) = self.pending.look(id, wants).flatten() {
-            let _ = listener.try_send(news);
+            questions::tell(&listener, news);
         }
     }
 
@@ -416,10 +416,16 @@ impl Handle {
     /// A line of ours that nobody waits for, and that must not be lost: waits for the writer while there is
     /// one.
     async fn tell(&self, line: Bytes) {
-        self.queued_bytes.fetch_add(line.len(), Ordering::Relaxed);
-        let length = line.len();
-        if self.queue.send(Frame { id: 0, line }).await.is_err() {
-            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+        if let Ok(place) = self.queue.reserve().await {
+            self.queued_bytes.fetch_add(line.len(), Ordering::Relaxed);
+            place.send(Frame { id: 0, line });
+        }
+    }
+
+    /// Waits for the writer, if it is behind: whoever asks faster than it reads would get no answers.
+    pub(super) async fn catch_up(&self) {
+        if self.queue.capacity() == 0 {
+            let _ = tokio::time::timeout(CATCH_UP_MAX, self.queue.reserve()).await;
         }
     }
 

@@ -155,7 +155,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             let line = |id| errand.line(id);
             let tag = errand.tag(turn.as_ref().map(InTurn::turn));
             let called = handle.call(tag, line, deadline, allowed).await;
-            if turn.is_some() {
+            if turn.is_some() && called.is_ok() {
                 slot.askers.ended(errand.what());
             }
             if !matches!(called, Err(CallError::NotSent)) {

@@ -5,11 +5,13 @@
 //! the time it is good for.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// Bytes of the secret.
@@ -151,6 +153,11 @@ const ASKING: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 /// What a client brings when it comes back.
 const BROUGHT: [&str; 2] = ["inputResponses", "requestState"];
 
+/// What is said beside a request.
+const BESIDE: [&str; 3] = ["inputResponses", "requestState", "_meta"];
+/// Bytes of parameters that are looked at member by member.
+const CANONICAL_BYTES_MAX: usize = 64 << 10;
+
 /// The method, if a server that works on it may ask.
 #[must_use]
 pub fn asking(method: &str) -> Option<&'static str> {
@@ -181,12 +188,27 @@ pub fn digest(method: &str, params: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(method.as_bytes());
     hasher.update([0]);
-    if let Ok(Value::Object(mut members)) = serde_json::from_slice(params) {
-        for name in ["inputResponses", "requestState", "_meta"] {
+    // Small ones are the same whatever order their members were written in, and however they are spaced.
+    let small = (params.len() <= CANONICAL_BYTES_MAX).then(|| serde_json::from_slice(params).ok());
+    if let Some(Some(Value::Object(mut members))) = small {
+        for name in BESIDE {
             members.remove(name);
         }
-        // Members in order: the same whatever order they were written in.
         hasher.update(serde_json::to_vec(&members).unwrap_or_default());
+        return hasher.finalize().into();
+    }
+    match serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(params) {
+        Ok(members) => {
+            for (name, value) in members {
+                if !BESIDE.contains(&&*name) {
+                    hasher.update(name.as_bytes());
+                    hasher.update([0]);
+                    hasher.update(value.get().as_bytes());
+                    hasher.update([0]);
+                }
+            }
+        }
+        Err(_) => hasher.update(params),
     }
     hasher.finalize().into()
 }
@@ -235,6 +257,24 @@ mod tests {
             open(&"A".repeat(4096), "key_a", &request, 1),
             Err(Refused::Foreign)
         );
+    }
+
+    #[test]
+    fn large_requests_and_numbers_beyond_ours_are_told_apart() {
+        let of = |note: &str, more: &str| {
+            digest(
+                "tools/call",
+                format!(r#"{{"note":"{note}",{more}}}"#).as_bytes(),
+            )
+        };
+        let large = format!(r#""x":"{}""#, "x".repeat(CANONICAL_BYTES_MAX));
+        for more in [r#""z":1e999"#, &large] {
+            assert_ne!(of("a", more), of("b", more));
+            assert_eq!(
+                of("a", more),
+                of("a", &format!(r#"{more},"requestState":"s""#))
+            );
+        }
     }
 
     proptest! {

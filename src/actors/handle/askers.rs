@@ -23,19 +23,17 @@ pub struct Askers {
     turns: Arc<Semaphore>,
 }
 
-/// What is learned together: calls of one tool, of one prompt, of one resource.
+/// What is learned together: calls of one tool, of one prompt, and all reads of resources.
 pub(in crate::actors) fn asker(tool: &ToolName, params: Option<&[u8]>) -> u64 {
     #[derive(Deserialize, Default)]
     struct Named<'a> {
         #[serde(borrow, default)]
         name: Option<Cow<'a, str>>,
-        #[serde(borrow, default)]
-        uri: Option<Cow<'a, str>>,
     }
     let named = params.and_then(|params| serde_json::from_slice(params).ok());
-    let Named { name, uri } = named.unwrap_or_default();
+    let Named { name } = named.unwrap_or_default();
     let mut hasher = DefaultHasher::new();
-    (tool.as_str(), name, uri).hash(&mut hasher);
+    (tool.as_str(), name).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_and_resources_are_known_one_by_one() {
+    fn prompts_are_known_one_by_one() {
         let get = ToolName::parse("prompts.get").unwrap();
         let of = |params: &str| asker(&get, Some(params.as_bytes()));
         assert_eq!(
@@ -117,7 +115,6 @@ mod tests {
             of(r#"{"name":"a"}"#)
         );
         assert_ne!(of(r#"{"name":"a"}"#), of(r#"{"name":"b"}"#));
-        assert_ne!(of(r#"{"name":"a"}"#), of(r#"{"uri":"a"}"#));
         assert_eq!(of("[]"), of("nonsense"));
     }
 

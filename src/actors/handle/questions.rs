@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::{LOG_LEVEL_WAIT, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX};
+use crate::domain::limits::{
+    LOG_LEVEL_WAIT, MCP_QUESTIONS_MAX, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX,
+};
 use crate::domain::talk::{Level, Question, Questions};
 use crate::protocol::envelope;
 use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
@@ -126,14 +128,17 @@ impl Asked {
             turn.comes_in(self.until).await;
         }
         self.turn = None;
-        self.answered = true;
         self.handle.tell(line).await;
+        self.answered = true;
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.handle.asking.open.lock().remove(&self.id);
+        // One that was withdrawn has no place any more, and another one may have its id.
+        if !self.is_withdrawn() {
+            self.handle.asking.open.lock().remove(&self.id);
+        }
         if self.answered {
             return;
         }
@@ -168,6 +173,13 @@ impl Drop for Asked {
                 self.handle.post(line);
             }
         }
+    }
+}
+
+/// Tells what may be missed, if there is more room than questions need.
+pub(super) fn tell(listener: &mpsc::Sender<News>, news: News) {
+    if listener.capacity() > MCP_QUESTIONS_MAX {
+        let _ = listener.try_send(news);
     }
 }
 
@@ -218,7 +230,10 @@ impl Handle {
         {
             let mut open = asking.open.lock();
             if open.len() >= QUESTIONS_OPEN_MAX {
-                return refuse(INTERNAL_ERROR, "16 questions wait for an answer already");
+                return refuse(
+                    INTERNAL_ERROR,
+                    "too many questions wait for an answer already",
+                );
             }
             if open.contains_key(id) {
                 return refuse(INVALID_REQUEST, "a question with this id waits already");
@@ -262,9 +277,8 @@ impl Handle {
 
     /// The server takes a question back.
     pub(in crate::actors) fn withdraw(&self, line: &[u8]) {
-        if let Some(id) = envelope::cancelled_id(line)
-            && let Some(withdrawn) = self.asking.open.lock().get(id)
-        {
+        let open = || self.asking.open.lock();
+        if let Some(withdrawn) = envelope::cancelled_id(line).and_then(|id| open().remove(id)) {
             withdrawn.cancel();
         }
     }
@@ -275,8 +289,10 @@ impl Handle {
         if calls.iter().any(in_turn) {
             calls.retain(in_turn);
         }
+        let overtaken = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_overtaken());
+        let unclear = calls.len() > 1 || self.listening().iter().any(overtaken);
         // Of several, none is asked for another; from now on they have turns.
-        if calls.len() > 1 {
+        if unclear && !calls.is_empty() {
             return Who::Unclear(calls.into_iter().map(|tag| tag.what).collect());
         }
         let only = calls.pop();
@@ -324,9 +340,10 @@ impl Handle {
         let params = format!("{{\"level\":\"{}\"}}", level.word());
         let deadline = Instant::now() + LOG_LEVEL_WAIT;
         // One that does not take it logs as it did.
-        let _ = self
-            .ask("logging/setLevel", params.as_bytes(), deadline)
-            .await;
+        let set = self.ask("logging/setLevel", params.as_bytes(), deadline);
+        if set.await.is_err() {
+            asking.level.store(NO_LEVEL, Ordering::Relaxed);
+        }
     }
 
     /// The server logs. A log message does not say for which call: it is told to the one under way, or to one of
@@ -344,7 +361,7 @@ impl Handle {
         let hears = |tag: &&Tag| tag.level.is_some_and(|least| least <= level);
         let latest = tags.iter().filter(hears).max_by_key(|tag| tag.since);
         if let Some(news) = latest.and_then(|tag| tag.news.as_ref()) {
-            let _ = news.try_send(News::Log(line));
+            tell(news, News::Log(line));
         }
     }
 }

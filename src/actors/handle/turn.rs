@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::TURN_GRACE;
+use crate::domain::limits::{TURN_BACK_MAX, TURN_GRACE};
 
 use super::super::sync::Mutex;
 
@@ -17,6 +18,7 @@ pub struct Turn {
     state: Mutex<State>,
     /// One at a time waits to have it back.
     waiting: tokio::sync::Mutex<()>,
+    over: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,8 @@ struct State {
     out: usize,
     /// Counts what happens to them.
     changes: u64,
-    is_over: bool,
+    /// It goes on without its turn, which did not come back in time.
+    is_overtaken: bool,
 }
 
 /// The call's own hold: it is over with the call.
@@ -39,12 +42,13 @@ impl InTurn {
             permit: Some(permit),
             out: 0,
             changes: 0,
-            is_over: false,
+            is_overtaken: false,
         };
         Self(Arc::new(Turn {
             turns,
             state: Mutex::new(state),
             waiting: tokio::sync::Mutex::default(),
+            over: CancellationToken::new(),
         }))
     }
 
@@ -58,7 +62,7 @@ impl InTurn {
 impl Drop for InTurn {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.is_over = true;
+        self.0.over.cancel();
         state.permit = None;
     }
 }
@@ -69,6 +73,11 @@ impl Turn {
         self.state.lock().permit.is_some()
     }
 
+    /// Whether its call goes on without it: what is asked then may be asked for it.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.state.lock().is_overtaken
+    }
+
     /// A question goes out. Others that the server asks at once belong to it; then others may have the turn.
     pub(super) fn goes_out(self: &Arc<Self>) {
         let mut state = self.state.lock();
@@ -76,25 +85,29 @@ impl Turn {
         self.lend(&mut state);
     }
 
-    /// An answer comes in: the server goes on, so the call has the turn first, if it still is under way.
+    /// An answer comes in: the server goes on, so the call has the turn first, if it still is under way. It does not
+    /// wait for long: who has the turn may wait for this very call.
     pub(super) async fn comes_in(self: &Arc<Self>, until: Instant) {
-        let _ = timeout_at(until, self.back()).await;
+        let until = until.min(Instant::now() + TURN_BACK_MAX);
+        let is_late = timeout_at(until, self.back()).await.is_err();
         let mut state = self.state.lock();
+        state.is_overtaken = is_late;
         state.out = state.out.saturating_sub(1);
         self.lend(&mut state);
     }
 
     async fn back(&self) {
         let _one = self.waiting.lock().await;
-        {
-            let state = self.state.lock();
-            if state.is_over || state.permit.is_some() {
-                return;
-            }
+        if self.is_held() {
+            return;
         }
-        let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+        let permit = tokio::select! {
+            biased;
+            () = self.over.cancelled() => return,
+            permit = Arc::clone(&self.turns).acquire_owned() => permit.ok(),
+        };
         let mut state = self.state.lock();
-        if !state.is_over {
+        if !self.over.is_cancelled() {
             state.permit = permit;
         }
     }
@@ -151,6 +164,21 @@ mod tests {
         assert!(first.turn().is_held());
         drop(first);
         assert_eq!(turns.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_does_not_wait_for_who_may_wait_for_it() {
+        let turns = Arc::new(Semaphore::new(1));
+        let until = Instant::now() + Duration::from_secs(600);
+        let first = begin(&turns).await;
+        first.turn().goes_out();
+        let second = begin(&turns).await;
+        first.turn().comes_in(until).await;
+        assert!(first.turn().is_overtaken() && !first.turn().is_held());
+        drop(second);
+        first.turn().goes_out();
+        first.turn().comes_in(until).await;
+        assert!(first.turn().is_held() && !first.turn().is_overtaken());
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,8 @@ pub(super) async fn turn<'c>(
     let mcp = &errand.route.published.mcp;
     let seat = seated(ctx, errand, seat)?;
     let mut denies = ctx.kill.changes();
+    let turn = askers.turn();
+    tokio::pin!(turn);
     loop {
         still_allowed(ctx, errand.session, errand.route)?;
         tokio::select! {
@@ -36,7 +38,7 @@ pub(super) async fn turn<'c>(
                 return Err(failure::cancelled(mcp, &seat.cancelled().unwrap_or_default()));
             }
             // The tool may have turned out to be silent while we waited.
-            turn = askers.turn() => return Ok(turn.filter(|_| askers.needs_turn(what))),
+            turn = &mut turn => return Ok(turn.filter(|_| askers.needs_turn(what))),
             changed = denies.changed() => if changed.is_err() {
                 return Err(failure::shutting_down());
             },

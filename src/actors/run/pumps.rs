@@ -85,7 +85,11 @@ pub(super) async fn read(
     let mut lines = Lines::new(stdout, line_max);
     loop {
         match lines.next().await {
-            Ok(Some(line)) => take(&occupant, line),
+            Ok(Some(line)) => {
+                if take(&occupant, line) {
+                    occupant.handle.catch_up().await;
+                }
+            }
             Ok(None) | Err(FrameError::Io(_)) => break,
             Err(error @ FrameError::TooLong { .. }) => {
                 occupant.order(Order::Fault(Verdict::Protocol {
@@ -99,7 +103,8 @@ pub(super) async fn read(
     let _ = done.send(());
 }
 
-fn take(occupant: &Occupant, line: bytes::Bytes) {
+/// Takes a line; gives whether its server wants an answer.
+fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
     let handle = &occupant.handle;
     let record = &occupant.record;
     handle.heard();
@@ -120,6 +125,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
             } else {
                 handle.asked(id, &method, &line);
             }
+            return true;
         }
         Some(Incoming::Notification { method }) if method == "notifications/progress" => {
             if let Some((id, token)) = envelope::progress_token(&line) {
@@ -150,6 +156,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) {
         None if line.is_empty() => {}
         None => record.keep_noise(&line),
     }
+    false
 }
 
 /// Keeps the last of stderr until it ends, then says so. Never waits for anything but the pipe, so a server that floods it is

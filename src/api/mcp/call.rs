@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Exchange, Side, Work};
 use super::flights::{Flight, NoPlace};
@@ -139,7 +140,7 @@ impl Asked<'_> {
         if self.stateless
             && let Some(method) = asks
         {
-            match self.comes_back(method).await {
+            match self.comes_back(method) {
                 Ok(Some(mut exchange)) => {
                     exchange.id = self.id.to_owned();
                     exchange.token = token;
@@ -177,6 +178,7 @@ impl Asked<'_> {
             }
             false => (None, None),
         };
+        let done = CancellationToken::new();
         let job = Job {
             front: shared.front.clone(),
             session: Arc::clone(self.session),
@@ -185,6 +187,7 @@ impl Asked<'_> {
             says: self.says,
             news: tell,
             outcome: RpcOutcome::Cancelled,
+            _done: done.clone().drop_guard(),
             _flight: place,
         };
         let task = tokio::spawn(job.done());
@@ -205,6 +208,7 @@ impl Asked<'_> {
             work: Work {
                 task,
                 cancels: self.stateless,
+                done,
             },
             news,
             id: self.id.to_owned(),

@@ -1,12 +1,10 @@
 //! A client without a session comes back with the answers that its call waits for.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 
 use super::call::Asked;
 use super::exchange::{Exchange, Side};
@@ -41,7 +39,7 @@ impl Asked<'_> {
     ///
     /// # Errors
     /// Why it is no answer to any call, in words.
-    pub(super) async fn comes_back(self, method: &str) -> Result<Option<Exchange>, String> {
+    pub(super) fn comes_back(self, method: &str) -> Result<Option<Exchange>, String> {
         let given = self.given();
         if memchr::memmem::find(&given, b"requestState").is_none() {
             return Ok(None);
@@ -51,12 +49,6 @@ impl Asked<'_> {
         let Some(text) = params.request_state else {
             return Ok(None);
         };
-        let answers: Option<Answers> = match params.input_responses {
-            Some(answers) => serde_json::from_str(answers.get())
-                .map_err(|_| "`inputResponses` must be an object".to_owned())?,
-            None => None,
-        };
-        let answers = answers.unwrap_or_default();
         let shared = &self.shared.0;
         let (held, now) = (&shared.held, shared.front.wall_ms());
         let principal = self.principal();
@@ -66,19 +58,26 @@ impl Asked<'_> {
         };
         let opened = held.sealer.open(&text, bound, now);
         let stub = opened.map_err(|refused| refused.to_string())?;
-        let gone = || Refused::Gone.to_string();
-        let mut exchange = held.take(stub.call, stub.round).ok_or_else(gone)?;
-        let Side::Stateless(rounds) = &mut exchange.side else {
-            return Err(gone());
+        let answers: Option<Answers> = match params.input_responses {
+            Some(answers) => serde_json::from_str(answers.get())
+                .map_err(|_| "`inputResponses` must be an object".to_owned())?,
+            None => None,
         };
-        if let Some(why) = rounds.wrong(&answers) {
-            // It goes on waiting for better ones.
-            let left = u64::try_from(stub.until.saturating_sub(now)).unwrap_or(0);
-            let until = Instant::now() + Duration::from_millis(left);
-            let _ = held.keep(exchange, (stub.call, stub.round), until);
+        let answers = answers.unwrap_or_default();
+        let gone = || Refused::Gone.to_string();
+        let place = (stub.call, stub.round);
+        // One whose answers are none goes on waiting for better ones.
+        let wrong = held.look(place, |exchange| match &exchange.side {
+            Side::Stateless(rounds) => rounds.wrong(&answers),
+            Side::Sessions(..) => None,
+        });
+        if let Some(why) = wrong.ok_or_else(gone)? {
             return Err(why);
         }
-        rounds.answer(&answers).await;
+        let mut exchange = held.take(stub.call, stub.round).ok_or_else(gone)?;
+        if let Side::Stateless(rounds) = &mut exchange.side {
+            rounds.answer(answers);
+        }
         Ok(Some(exchange))
     }
 }

@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::events::{self, event, told};
 use super::inquiries::{Inquiries, Inquiry};
@@ -63,6 +64,8 @@ pub(super) struct Work {
     pub(super) task: JoinHandle<Ended>,
     /// Whether who lets go of the request cancels it.
     pub(super) cancels: bool,
+    /// Says that it has ended.
+    pub(super) done: CancellationToken,
 }
 
 impl Drop for Work {
@@ -137,6 +140,7 @@ impl Exchange {
             (News::Log(line), _) => Some(event(&line)),
             (News::Asked(asked), Side::Sessions(inquiries, open)) => {
                 let (inquiry, request) = inquiries.put(&self.session, asked)?;
+                open.retain(Inquiry::is_open);
                 open.push(inquiry);
                 Some(event(&request))
             }
@@ -185,6 +189,15 @@ impl Exchange {
                 Err(full)
             }
         }
+    }
+
+    /// What was asked and not answered, to be dropped: its call has ended.
+    pub(super) fn forget_questions(&mut self) -> impl Sized + use<> {
+        let gathered = match &mut self.side {
+            Side::Sessions(..) => Vec::new(),
+            Side::Stateless(rounds) => rounds.forget(),
+        };
+        (gathered, self.news.take())
     }
 
     /// The answer: JSON if it comes soon and alone, a stream of events if there is more to tell.

@@ -60,8 +60,21 @@ impl Held {
         }
         calls.of.insert(exchange.key().clone(), own + 1);
         let all = Arc::downgrade(&self.calls);
+        let done = exchange.work.done.clone();
         let timer = tokio::spawn(async move {
-            tokio::time::sleep_until(until).await;
+            let late = tokio::time::sleep_until(until);
+            tokio::pin!(late);
+            tokio::select! {
+                () = &mut late => {}
+                () = done.cancelled() => {
+                    // Its server hears that nobody answers; what it ended with waits for its client.
+                    let questions = all
+                        .upgrade()
+                        .and_then(|all| look(&all, call, round, Exchange::forget_questions));
+                    drop(questions);
+                    late.await;
+                }
+            }
             let late = all.upgrade().and_then(|all| take(&all, call, round));
             if let Some(late) = late {
                 tracing::debug!(key.id = %late.key(), "a call was asked for and not answered in time");
@@ -76,10 +89,30 @@ impl Held {
         Ok(())
     }
 
+    /// Looks at the call that waits for the answers of this round.
+    pub(super) fn look<T>(
+        &self,
+        (call, round): ([u8; 16], u16),
+        at: impl FnOnce(&mut Exchange) -> T,
+    ) -> Option<T> {
+        look(&self.calls, call, round, at)
+    }
+
     /// The call that waits for the answers of this round.
     pub(super) fn take(&self, call: [u8; 16], round: u16) -> Option<Exchange> {
         take(&self.calls, call, round)
     }
+}
+
+fn look<T>(
+    calls: &Mutex<Calls>,
+    call: [u8; 16],
+    round: u16,
+    at: impl FnOnce(&mut Exchange) -> T,
+) -> Option<T> {
+    let mut calls = lock(calls);
+    let entry = calls.by.get_mut(&call)?;
+    (entry.round == round).then(|| at(&mut entry.exchange))
 }
 
 fn take(calls: &Mutex<Calls>, call: [u8; 16], round: u16) -> Option<Exchange> {

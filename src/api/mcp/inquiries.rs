@@ -73,6 +73,13 @@ impl Inquiries {
 }
 
 impl Inquiry {
+    /// Whether the client may still answer it.
+    pub(super) fn is_open(&self) -> bool {
+        let open = lock(&self.open);
+        let own = open.get(&self.session);
+        own.is_some_and(|own| own.contains_key(&self.id))
+    }
+
     /// What a client is told when its server does not want an answer any more.
     pub(super) fn taken_back(&self) -> Bytes {
         format!(

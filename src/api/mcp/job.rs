@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
 use super::answer::{self, Era};
 use super::flights::Flight;
@@ -59,6 +60,8 @@ pub(super) struct Job {
     /// Who hears what the server says meanwhile.
     pub(super) news: Option<mpsc::Sender<News>>,
     pub(super) outcome: RpcOutcome,
+    /// Tells that it has ended.
+    pub(super) _done: DropGuard,
     pub(super) _flight: Flight,
 }
 

@@ -109,6 +109,9 @@ fn of_server(told: &OfServer) -> Bytes {
     }
 }
 
+/// What is said of what a server tells, if anything is.
+type OfServers = Box<dyn Fn(&OfServer) -> Option<Bytes> + Send + Sync>;
+
 /// What is said on a stream.
 pub(super) struct Words {
     /// At once.
@@ -116,7 +119,7 @@ pub(super) struct Words {
     /// When the list of tools has changed, if that is told.
     pub(super) changed: Option<Bytes>,
     /// When a server tells of itself.
-    pub(super) told: Box<dyn Fn(&OfServer) -> Option<Bytes> + Send + Sync>,
+    pub(super) told: OfServers,
     /// When nothing else will come.
     pub(super) last: Option<Bytes>,
 }

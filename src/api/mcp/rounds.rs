@@ -97,6 +97,12 @@ impl Rounds {
         Some((self.written(&sealer.seal(stub, bound)), until))
     }
 
+    /// What nobody will answer any more.
+    pub(super) fn forget(&mut self) -> Vec<(String, Box<Asked>)> {
+        self.due = None;
+        std::mem::take(&mut self.gathered)
+    }
+
     /// There is no room for a call that waits: the server is told that nobody answers.
     pub(super) fn give_up(&mut self) {
         self.gathered.clear();
@@ -142,12 +148,13 @@ impl Rounds {
     }
 
     /// Passes on what the client answers. What it does not is asked again.
-    pub(super) async fn answer(&mut self, answers: &Answers) {
+    pub(super) fn answer(&mut self, mut answers: Answers) {
         let mut left = Vec::new();
         for (name, asked) in std::mem::take(&mut self.gathered) {
-            match answers.get(&name) {
+            match answers.remove(&name) {
+                // It may wait for the call's turn, and for the server to read.
                 Some(given) => {
-                    asked.answer(Ok(given.get().as_bytes())).await;
+                    tokio::spawn(async move { asked.answer(Ok(given.get().as_bytes())).await });
                 }
                 None => left.push((name, asked)),
             }

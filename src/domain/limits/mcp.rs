@@ -33,7 +33,7 @@ pub const RPC_ID_BYTES_MAX: usize = 1024;
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Questions of one run that wait for a client's answer.
-pub const QUESTIONS_OPEN_MAX: usize = 16;
+pub const QUESTIONS_OPEN_MAX: usize = 64;
 /// Bytes of one of them.
 pub const QUESTION_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a client's roots that are kept for when nobody can be asked.
@@ -58,6 +58,10 @@ pub const WATCHED_URI_BYTES_MAX: usize = 8 << 10;
 pub const WATCH_AGAIN_WAIT: Duration = Duration::from_secs(10);
 /// Resources that one subscription of a client without a session names.
 pub const MCP_LISTEN_URIS_MAX: usize = 64;
+/// How long an answer waits for the turn of its call to come back.
+pub const TURN_BACK_MAX: Duration = Duration::from_secs(5);
+/// How long a server that asks faster than it reads is not read.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// How long a call whose question is out still has what its server asks.
 pub const TURN_GRACE: Duration = Duration::from_millis(250);
 /// Tools and methods of one isolate that are remembered to ask.
