@@ -448,7 +448,7 @@ fn resources_prompts_and_completions_are_passed_on() {
     let begun = client.ask(1, "initialize", initialize("2025-06-18"));
     client.session = header(&begun, "mcp-session-id");
     let able = begun.json()["result"]["capabilities"].clone();
-    let all = json!({"tools": {"listChanged": true}, "resources": {}, "prompts": {}, "completions": {}, "logging": {}});
+    let all = json!({"tools": {"listChanged": true}, "resources": {"subscribe": true, "listChanged": true}, "prompts": {"listChanged": true}, "completions": {}, "logging": {}});
     assert_eq!(able, all);
     let result = |method: &str, params: Value| {
         let answer = client.ask(json!(method), method, params).json();

@@ -242,6 +242,25 @@ fn a_question_that_nobody_answers_keeps_no_other_call_waiting() {
 }
 
 #[test]
+fn a_held_call_that_has_ended_leaves_no_question_open() {
+    let (world, key) = asker(ALL);
+    let client = Client::new(&world, "/mcp/asker", &key);
+    let first = params("impatient", json!({}), &can_all());
+    let held = client.ask("tools/call", first.clone());
+    asked(&held);
+    // Nobody comes back; the server hears so when its call has ended.
+    let last = params("last", json!({}), &can_all());
+    let last = said(&client.ask("tools/call", last));
+    assert!(last["error"]["code"].is_i64(), "{last}");
+    // Whoever comes back then gets what it ended with.
+    let done = client.ask(
+        "tools/call",
+        again(&first, &held, json!({"q1": accepts("x")})),
+    );
+    assert_eq!(said(&done), "ended");
+}
+
+#[test]
 fn who_cannot_answer_is_told_what_it_takes() {
     let (world, key) = asker(ALL);
     let client = Client::new(&world, "/mcp/asker", &key);

@@ -68,6 +68,12 @@ def tool(name, arguments, meta):
     if name == "forgets":
         pose("elicitation")
         return "did not wait"
+    if name == "impatient":
+        state["impatient"] = pose("elicitation")
+        threading.Event().wait(0.5)
+        return "ended"
+    if name == "last":
+        return heard(state["impatient"])
     if name == "needs":
         said = heard(pose("sampling"))
         if "error" in said:
@@ -114,7 +120,7 @@ def prompt(message):
 
 
 TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared",
-         "touch", "change"]
+         "touch", "change", "impatient", "last"]
 
 for line in sys.stdin:
     message = json.loads(line)
