@@ -65,6 +65,7 @@ fn who_subscribed_hears_of_a_resource_and_who_listens_of_lists() {
     for stream in &mut heard[..2] {
         assert_eq!(next(stream), "notifications/resources/list_changed");
         assert_eq!(next(stream), "notifications/prompts/list_changed");
+        assert_eq!(next(stream), "notifications/elicitation/complete");
     }
     touch(&other, &["a:2"]);
     assert_eq!(next(&mut heard[2]), "a:2");

@@ -28,6 +28,8 @@ pub enum Told {
     Prompts,
     /// A resource has; the line as the server wrote it.
     Updated(Bytes),
+    /// What a user was sent to is done there; the line as the server wrote it.
+    Elicited(Bytes),
 }
 
 #[derive(Debug)]
@@ -86,7 +88,8 @@ impl Ears {
                 && match &of.principal {
                     Principal::User(user) => *user == ear.user,
                     Principal::Session(_, session) => session.bits() == ear.session,
-                    Principal::Shared => true,
+                    // Nobody is asked by a server of all, so nobody waits for that.
+                    Principal::Shared => !matches!(told, Told::Elicited(_)),
                 }
         };
         for ear in self.open.lock().values().filter(serves) {

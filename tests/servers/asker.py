@@ -93,6 +93,7 @@ def tool(name, arguments, meta):
     if name == "change":
         notify("notifications/resources/list_changed", {})
         notify("notifications/prompts/list_changed", {})
+        notify("notifications/elicitation/complete", {"elicitationId": "e-1"})
         return "changed"
     if name == "declared":
         return state["capabilities"]

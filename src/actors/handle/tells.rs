@@ -21,8 +21,8 @@ pub(in crate::actors) struct Voice {
 }
 
 impl Handle {
-    /// A list of the server's has changed.
-    pub(in crate::actors) fn list_changed(&self, told: &Told) {
+    /// The server tells something to all whom it serves.
+    pub(in crate::actors) fn tells(&self, told: &Told) {
         if let Some(voice) = &self.asking.voice {
             voice.ears.tell(&voice.key, told);
         }

@@ -138,12 +138,17 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { method })
             if method == "notifications/resources/list_changed" =>
         {
-            handle.list_changed(&Told::Resources);
+            handle.tells(&Told::Resources);
         }
         Some(Incoming::Notification { method })
             if method == "notifications/prompts/list_changed" =>
         {
-            handle.list_changed(&Told::Prompts);
+            handle.tells(&Told::Prompts);
+        }
+        Some(Incoming::Notification { method })
+            if method == "notifications/elicitation/complete" =>
+        {
+            handle.tells(&Told::Elicited(line));
         }
         Some(Incoming::Notification { method }) if method == "notifications/resources/updated" => {
             handle.updated(line);

@@ -105,7 +105,7 @@ fn of_server(told: &OfServer) -> Bytes {
     match told {
         OfServer::Resources => event(changed("resources").as_bytes()),
         OfServer::Prompts => event(changed("prompts").as_bytes()),
-        OfServer::Updated(line) => event(line),
+        OfServer::Updated(line) | OfServer::Elicited(line) => event(line),
     }
 }
 

@@ -189,6 +189,8 @@ impl Honoured {
             told: Box::new(move |told| match told {
                 Told::Resources => resources.then(|| message("resources/list_changed", "")),
                 Told::Prompts => prompts.then(|| message("prompts/list_changed", "")),
+                // This version has no word for it.
+                Told::Elicited(_) => None,
                 Told::Updated(line) => {
                     let uri = serde_json::to_string(&envelope::updated_uri(line)?).ok()?;
                     Some(message("resources/updated", &format!(",\"uri\":{uri}")))
