@@ -1,6 +1,6 @@
 //! The launcher of servers that are not started but spoken to over HTTP.
 //!
-//! A run of one has no process: it has a pair of pipes in memory and one task, the [`conductor`], which
+//! A run of one has no process: it has a pair of pipes in memory and one task, the `conductor`, which
 //! makes each line that the gateway writes a request, and each answer or event a line back. So the tree
 //! treats it as any other run: the same handle carries its calls, the same policy lets it back off, and a
 //! kill switch cuts its connections as it kills processes.
