@@ -161,7 +161,7 @@ impl ToolSchema {
             Ok(None) => return Ok(Held::Fit),
             Err(unfit) => return Err(unfit),
         };
-        if arguments.len() <= ARGUMENT_BYTES_INLINE {
+        if schema.is_plain() && arguments.len() <= ARGUMENT_BYTES_INLINE {
             match schema.hold(arguments, ARGUMENT_STEPS_INLINE) {
                 Held::Unchecked(Unchecked::Costly) => {}
                 held => return Ok(held),
