@@ -294,6 +294,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_followed_matched_or_evaluated_again_is_never_checked_on_a_worker() {
+        let schemas = Arc::new(Schemas::default());
+        for (input, inline) in [
+            (r#"{"properties":{"a":{"minimum":1}}}"#, true),
+            (r##"{"properties":{"a":{"$ref":"#"}}}"##, false),
+            (r#"{"properties":{"a":{"pattern":"x"}}}"#, false),
+            (r#"{"patternProperties":{"x":true}}"#, false),
+            (r#"{"unevaluatedProperties":true}"#, false),
+        ] {
+            let one = schema(input);
+            assert_eq!(one.hold(&schemas, "{}").await, Ok(Held::Fit));
+            let turns = schemas.turns.acquire_many(2).await.unwrap();
+            let held = futures_util::poll!(std::pin::pin!(one.hold(&schemas, "{}")));
+            assert_eq!(held.is_ready(), inline, "{input}");
+            drop(turns);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_too_much_inline_is_checked_elsewhere() {
         let schemas = Arc::new(Schemas::default());
         let one = schema(r#"{"properties":{"a":{"items":{"type":"integer"}}}}"#);

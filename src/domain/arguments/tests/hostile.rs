@@ -4,6 +4,9 @@ use std::sync::mpsc;
 
 use super::*;
 
+/// Puts one more level around a schema.
+type Chain = fn(Value) -> Value;
+
 /// On a thread of its own: what hangs fails here, and does not hang the tests.
 fn soon<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, told) = mpsc::channel();
@@ -80,7 +83,7 @@ fn unevaluated_within_unevaluated_does_not_double_with_each_level() {
     let nested = |levels: usize| format!("{}\"bad\"{}", "[".repeat(levels), "]".repeat(levels));
     let of_members =
         |levels: usize| format!("{}\"bad\"{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
-    let chains: [(fn(Value) -> Value, bool); 6] = [
+    let chains: [(Chain, bool); 6] = [
         (|below| json!({"unevaluatedItems": below}), true),
         (|below| json!({"unevaluatedProperties": below}), false),
         (
