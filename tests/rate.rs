@@ -71,6 +71,20 @@ fn a_key_that_calls_too_often_is_told_when_to_try_again_and_nobody_else_is() {
 }
 
 #[test]
+fn beginning_where_a_server_does_not_start_is_no_door_beside_it() {
+    let world = World::with("[calls]\nper_key_minute_max = 6\n");
+    world.demo("demo", &[]);
+    world.cli(&["mcp", "update", "demo", "--", "sh", "-c", "exit 3"]);
+    let ada = world.key("ada");
+    // What it can do is not known, so each looks; the first may.
+    for _ in 0..4 {
+        face::Client::new(&world, "/mcp/demo", &ada);
+    }
+    let page = scrape(&world, "/metrics");
+    assert!((page.value("legation_calls_over_rate_total", &[]) - 3.0).abs() < f64::EPSILON);
+}
+
+#[test]
 fn without_the_setting_nobody_is_held_up() {
     let world = World::new();
     world.demo("demo", &[]);

@@ -161,7 +161,7 @@ impl ToolSchema {
             Ok(None) => return Ok(Held::Fit),
             Err(unfit) => return Err(unfit),
         };
-        if arguments.len() <= ARGUMENT_BYTES_INLINE {
+        if schema.is_plain() && arguments.len() <= ARGUMENT_BYTES_INLINE {
             match schema.hold(arguments, ARGUMENT_STEPS_INLINE) {
                 Held::Unchecked(Unchecked::Costly) => {}
                 held => return Ok(held),
@@ -291,6 +291,25 @@ mod tests {
         tokio::time::advance(ARGUMENT_LOG_EVERY).await;
         assert!(one.is_worth_telling(&schemas));
         assert!(!one.is_worth_telling(&schemas));
+    }
+
+    #[tokio::test]
+    async fn what_is_followed_matched_or_evaluated_again_is_never_checked_on_a_worker() {
+        let schemas = Arc::new(Schemas::default());
+        for (input, inline) in [
+            (r#"{"properties":{"a":{"minimum":1}}}"#, true),
+            (r##"{"properties":{"a":{"$ref":"#"}}}"##, false),
+            (r#"{"properties":{"a":{"pattern":"x"}}}"#, false),
+            (r#"{"patternProperties":{"x":true}}"#, false),
+            (r#"{"unevaluatedProperties":true}"#, false),
+        ] {
+            let one = schema(input);
+            assert_eq!(one.hold(&schemas, "{}").await, Ok(Held::Fit));
+            let turns = schemas.turns.acquire_many(2).await.unwrap();
+            let held = futures_util::poll!(std::pin::pin!(one.hold(&schemas, "{}")));
+            assert_eq!(held.is_ready(), inline, "{input}");
+            drop(turns);
+        }
     }
 
     #[tokio::test]

@@ -6,16 +6,19 @@
 //! complaint quotes is the schema's and the names in the arguments, never a value.
 
 mod misfit;
+mod numbers;
+mod places;
 mod read;
 mod shape;
 
 use jsonschema::{PatternOptions, Validator};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::limits::{
     ARGUMENT_DEPTH_MAX, ARGUMENT_STEPS_MAX, ARGUMENT_VALUES_MAX, SCHEMA_BYTES_MAX,
-    SCHEMA_DEPTH_MAX, SCHEMA_PATTERN_BYTES_MAX, SCHEMA_VALUES_MAX,
+    SCHEMA_DEPTH_MAX, SCHEMA_PATTERN_BYTES_MAX, SCHEMA_PATTERNS_MAX, SCHEMA_VALUES_MAX,
 };
 
 pub use misfit::Misfit;
@@ -53,6 +56,9 @@ pub enum Unfit {
     /// Its references multiply.
     #[error("written out, its references make more than {SCHEMA_VALUES_MAX} values")]
     Many,
+    /// It has too many patterns.
+    #[error("it has more than {SCHEMA_PATTERNS_MAX} patterns")]
+    Patterns,
     /// A reference leads back to itself without going into the arguments.
     #[error("a `$ref` of it leads back to itself")]
     Endless,
@@ -124,9 +130,15 @@ impl ArgumentSchema {
             depth: SCHEMA_LEVELS_MAX,
             values: SCHEMA_VALUES_MAX,
         };
-        let (schema, _) = read::read(text, bounds).map_err(Unfit::Unreadable)?;
-        if !schema.is_object() {
+        let (mut schema, _) = read::read(text, bounds).map_err(Unfit::Unreadable)?;
+        let Some(members) = schema.as_object_mut() else {
             return Ok(None);
+        };
+        // Nothing may refer to its name; with it, references would be looked up under that.
+        for name in ["$id", "id"] {
+            if members.get(name).is_some_and(Value::is_string) {
+                members.remove(name);
+            }
         }
         let shape = Shape::of(&schema)?;
         let patterns = PatternOptions::regex()
@@ -149,6 +161,12 @@ impl ArgumentSchema {
         self.shape.weight()
     }
 
+    /// Whether what a check of it costs is plain to see: only then it may be made on a runtime's worker.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.shape.is_plain()
+    }
+
     /// Holds arguments against it, if that takes no more steps than these.
     #[must_use]
     pub fn hold(&self, arguments: &str, steps_max: u64) -> Held {
@@ -160,6 +178,9 @@ impl ArgumentSchema {
             Ok(read) => read,
             Err(why) => return Held::Unchecked(Unchecked::Unreadable(why)),
         };
+        if !numbers::are_exact(arguments) {
+            return Held::Unchecked(Unchecked::Unreadable(Unreadable::Inexact));
+        }
         if !self
             .shape
             .is_walked_in(steps_max, &value, count, arguments.len())

@@ -172,11 +172,8 @@ impl Front {
                     definition: RawValue::NULL.to_owned().into(),
                     schema: None,
                 };
-                // Looking what a server can do is our own question.
-                let within = match method {
-                    LOOK => Ok(()),
-                    _ => within_rate(ctx, session),
-                };
+                // Looking what a server can do as well: it may start one.
+                let within = within_rate(ctx, session);
                 match within.and_then(|()| admissible(ctx, session, &route)) {
                     Ok(()) => {
                         let params_bytes = params.get().as_bytes();

@@ -28,6 +28,9 @@ pub enum Unreadable {
     /// An object has a name twice.
     #[error("has a name twice in one object")]
     Twice,
+    /// A number has more digits than are looked at here, and others may look at them.
+    #[error("has a number of more digits than can be read exactly")]
+    Inexact,
     /// It is no JSON, or has a number out of range.
     #[error("is no JSON, or has a number out of range")]
     Malformed,

@@ -4,18 +4,25 @@
 //! few lines can ask for more steps than there are atoms. Ways are counted here before they are
 //! walked, and the deepest of them is measured, for the stack.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use super::places::places;
 use super::{Unfit, quoted};
-use crate::domain::limits::{ARGUMENT_DEPTH_MAX, SCHEMA_DEPTH_MAX, SCHEMA_VALUES_MAX};
+use crate::domain::limits::{
+    ARGUMENT_DEPTH_MAX, SCHEMA_DEPTH_MAX, SCHEMA_PATTERNS_MAX, SCHEMA_VALUES_MAX,
+};
 
 /// Bytes of a text that a pattern reads in about the time of one step.
 const PATTERN_BYTES_A_STEP: usize = 16;
+/// Bytes of a text that are counted, or compared, in about that time.
+const TEXT_BYTES_A_STEP: usize = 64;
+/// Values of a schema that take about the room of one pattern, compiled.
+const PATTERN_WEIGHT: u64 = 500;
 
 /// One subschema.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Node {
     /// Values in it that are no subschemas: options of an `enum`, for example.
     weight: u64,
@@ -31,14 +38,24 @@ struct Node {
     placed: Vec<usize>,
     /// For any item.
     items: Vec<usize>,
+    /// For the names of members.
+    names: Vec<usize>,
+    /// Whether items are held against each other.
+    unique: bool,
+    /// Whether what is left over is held against something.
+    unevaluated: bool,
 }
 
 /// A schema's subschemas; the first is the whole.
 #[derive(Debug)]
 pub(super) struct Shape {
     nodes: Vec<Node>,
-    /// All weights together.
+    /// All weights together, and what patterns take.
     weight: u64,
+    /// Whether nothing in it is followed, matched or evaluated again.
+    plain: bool,
+    /// Whether items are held against each other anywhere in it.
+    unique: bool,
     /// Steps for one value if it were held against everything; `None` if it leads back to itself.
     unrolled: Option<u64>,
 }
@@ -59,28 +76,68 @@ impl Shape {
     pub(super) fn of(schema: &Value) -> Result<Self, Unfit> {
         let mut reading = Reading {
             root: schema,
+            places: places(schema)?,
             known: HashMap::new(),
             open: Vec::new(),
+            refers: false,
+            patterns: 0,
         };
         reading.node(schema);
         let mut nodes: Vec<Node> = Vec::new();
         while let Some(value) = reading.open.get(nodes.len()).copied() {
             nodes.push(reading.read(value)?);
         }
-        let weight = nodes.iter().map(|node| node.weight).sum();
+        let again = nodes.iter().any(|node| node.unevaluated);
+        let weight: u64 = nodes.iter().map(|node| node.weight).sum();
         let mut shape = Self {
+            weight: weight.saturating_add(reading.patterns * PATTERN_WEIGHT),
+            plain: !reading.refers && !again && reading.patterns == 0,
+            unique: nodes.iter().any(|node| node.unique),
             nodes,
-            weight,
             unrolled: None,
         };
+        if again {
+            shape.evaluate_again();
+        }
         shape
             .walk(|node| node.same.clone())?
             .ok_or(Unfit::Endless)?;
         shape.unrolled = shape.walk(Node::all)?;
         match shape.unrolled {
             Some(steps) if steps > SCHEMA_VALUES_MAX as u64 * 2 => Err(Unfit::Many),
+            // It is compiled once for every way, too: what that makes must be known.
+            Some(steps) if again => {
+                shape.weight = shape.weight.max(steps);
+                Ok(shape)
+            }
+            None if again => Err(Unfit::Unsupported(
+                "`unevaluatedItems` or `unevaluatedProperties` beside a `$ref` in a circle",
+            )),
             _ => Ok(shape),
         }
+    }
+
+    /// What is left over is found by holding the value against each subschema for the same value, and
+    /// then, if it fits, looking into that in the same way, with all that is in it once more. That is a
+    /// second graph beside the first, into which the nodes lead that ask for it.
+    fn evaluate_again(&mut self) {
+        let first = self.nodes.len();
+        let mut again = self.nodes.clone();
+        for node in &mut again {
+            let both = |next: usize| [next, next + first];
+            node.same = node.same.iter().copied().flat_map(both).collect();
+        }
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if node.unevaluated {
+                node.same.push(at + first);
+            }
+        }
+        self.nodes.append(&mut again);
+    }
+
+    /// Whether nothing in it is followed, matched or evaluated again: what it costs is plain to see.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.plain
     }
 
     pub(super) fn weight(&self) -> usize {
@@ -153,7 +210,7 @@ impl Shape {
         // Everything against everything: mostly that is little enough.
         let each = (values + bytes / PATTERN_BYTES_A_STEP) as u64;
         let rough = self.unrolled.map(|steps| steps.saturating_mul(each));
-        if rough.is_some_and(|steps| steps <= steps_max) {
+        if !self.unique && rough.is_some_and(|steps| steps <= steps_max) {
             return true;
         }
         let mut left = steps_max;
@@ -172,8 +229,17 @@ impl Shape {
             self.simulate(*next, value, depth + 1, left)?;
         }
         match value {
-            Value::String(text) => *left = left.checked_sub(read(text))?,
+            Value::String(text) => {
+                let bytes = (text.len() / TEXT_BYTES_A_STEP) as u64;
+                *left = left.checked_sub(bytes + read(text))?;
+            }
             Value::Array(items) => {
+                if node.unique {
+                    // Those can be made to collide: then each is held against each.
+                    let inner = items.iter().filter(|one| one.is_array() || one.is_object());
+                    let count = inner.count() as u64;
+                    *left = left.checked_sub(items.len() as u64 + count * count / 2)?;
+                }
                 for (place, item) in items.iter().enumerate() {
                     for next in node.placed.get(place).into_iter().chain(&node.items) {
                         self.simulate(*next, item, depth + 1, left)?;
@@ -183,6 +249,12 @@ impl Shape {
             Value::Object(members) => {
                 for (name, member) in members {
                     *left = left.checked_sub(1 + node.patterns + read(name))?;
+                    if !node.names.is_empty() {
+                        let name = Value::String(name.clone());
+                        for next in &node.names {
+                            self.simulate(*next, &name, depth + 1, left)?;
+                        }
+                    }
                     let named = node.named.get(name.as_str());
                     for next in named.into_iter().chain(&node.members) {
                         self.simulate(*next, member, depth + 1, left)?;
@@ -197,7 +269,13 @@ impl Shape {
 
 impl Node {
     fn all(&self) -> Vec<usize> {
-        let lists = [&self.same, &self.members, &self.placed, &self.items];
+        let lists = [
+            &self.same,
+            &self.members,
+            &self.placed,
+            &self.items,
+            &self.names,
+        ];
         let listed = lists.into_iter().flatten().copied();
         listed.chain(self.named.values().copied()).collect()
     }
@@ -206,8 +284,14 @@ impl Node {
 /// A schema as it is read: each of its subschemas once, however many ways lead to it.
 struct Reading<'a> {
     root: &'a Value,
+    /// What a reference may lead to.
+    places: HashSet<*const Value>,
     known: HashMap<*const Value, usize>,
     open: Vec<&'a Value>,
+    /// Whether there are references.
+    refers: bool,
+    /// Patterns in all.
+    patterns: u64,
 }
 
 impl<'a> Reading<'a> {
@@ -234,15 +318,12 @@ impl<'a> Reading<'a> {
             node.weight += 1;
             self.keyword(&mut node, keyword, value)?;
         }
-        if !std::ptr::eq(value, self.root) && names_itself(schema) {
-            return Err(Unfit::Unsupported("$id"));
-        }
-        // What is unevaluated is found by evaluating once more.
-        if schema
+        node.unevaluated = schema
             .keys()
-            .any(|keyword| keyword.starts_with("unevaluated"))
-        {
-            node.same = node.same.repeat(2);
+            .any(|keyword| keyword.starts_with("unevaluated"));
+        self.patterns += node.patterns;
+        if self.patterns > SCHEMA_PATTERNS_MAX as u64 {
+            return Err(Unfit::Patterns);
         }
         Ok(node)
     }
@@ -250,6 +331,7 @@ impl<'a> Reading<'a> {
     fn keyword(&mut self, node: &mut Node, keyword: &str, value: &'a Value) -> Result<(), Unfit> {
         match keyword {
             "$ref" => {
+                self.refers = true;
                 let target = self.target(value)?;
                 node.same.push(self.node(target));
             }
@@ -281,9 +363,11 @@ impl<'a> Reading<'a> {
                     node.members.push(self.node(one));
                 }
             }
-            "additionalProperties" | "unevaluatedProperties" | "propertyNames" => {
+            "additionalProperties" | "unevaluatedProperties" => {
                 node.members.push(self.node(value));
             }
+            "propertyNames" => node.names.push(self.node(value)),
+            "uniqueItems" => node.unique = *value == Value::Bool(true),
             "items" if value.is_array() => self.places(node, value),
             "prefixItems" => self.places(node, value),
             "items" | "additionalItems" | "unevaluatedItems" | "contains" => {
@@ -315,16 +399,12 @@ impl<'a> Reading<'a> {
         if pointer.contains('%') {
             return Err(Unfit::Unsupported("$ref with percent-encoding"));
         }
-        self.root.pointer(pointer).ok_or_else(outside)
+        let target = self.root.pointer(pointer).ok_or_else(outside)?;
+        if !self.places.contains(&std::ptr::from_ref(target)) {
+            return Err(Unfit::Unsupported("$ref to what is no schema"));
+        }
+        Ok(target)
     }
-}
-
-/// Whether what it refers to is counted from itself.
-fn names_itself(schema: &Map<String, Value>) -> bool {
-    ["$id", "id"]
-        .into_iter()
-        .filter_map(|keyword| schema.get(keyword))
-        .any(Value::is_string)
 }
 
 fn values_in(value: &Value) -> u64 {

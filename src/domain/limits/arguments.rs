@@ -8,8 +8,10 @@ pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
 pub const SCHEMA_VALUES_MAX: usize = 20_000;
 /// Schemas within each other, also by way of references.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
+/// Patterns in such a schema.
+pub const SCHEMA_PATTERNS_MAX: usize = 80;
 /// Bytes that one pattern of a schema takes, compiled.
-pub const SCHEMA_PATTERN_BYTES_MAX: usize = 256 << 10;
+pub const SCHEMA_PATTERN_BYTES_MAX: usize = 64 << 10;
 /// Values of all schemas that are kept compiled.
 pub const SCHEMAS_VALUES_MAX: usize = 1_000_000;
 /// Schemas that are compiled, and long checks that are made, at once.
