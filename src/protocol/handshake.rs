@@ -309,8 +309,8 @@ mod tests {
             "protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "a", "version": "1"},
         });
         let told = read_initialize(text.to_string().as_bytes()).unwrap_err();
-        assert!(told.ends_with("vBearer of"), "{told}");
+        assert!(told.ends_with("vBearer of-"), "{told}");
         let before = "x".repeat(SERVER_DETAIL_CHARS_MAX - 10);
-        assert!(cut(&format!("{before}Bearer of-ada")).ends_with("xBearer of"));
+        assert!(cut(&format!("{before}Bearer of-ada")).ends_with("xBearer of-"));
     }
 }
