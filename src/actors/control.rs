@@ -402,14 +402,18 @@ impl Control {
     ///
     /// # Errors
     /// It is not there, or cannot be executed.
-    pub fn check_program(&self, program: &Program) -> Result<PathBuf, ControlError> {
+    pub async fn check_program(&self, program: &Program) -> Result<PathBuf, ControlError> {
         if let Some(remote) = &program.remote {
             // Whether it answers is found out when it is discovered.
-            if let Some(Err(why)) = remote.ca.as_deref().map(super::roots::of_file) {
-                return Err(ControlError::new(Code::InvalidRequest, why)
-                    .next("name a PEM file with the server's CA (--ca)"));
-            }
-            return Ok(PathBuf::new());
+            let Some(ca) = remote.ca.clone() else {
+                return Ok(PathBuf::new());
+            };
+            let read = super::start_work::start_work(move || super::roots::of_file(&ca)).await;
+            return match read.and_then(|roots| roots) {
+                Ok(_) => Ok(PathBuf::new()),
+                Err(why) => Err(ControlError::new(Code::InvalidRequest, why)
+                    .next("name a PEM file with the server's CA (--ca)")),
+            };
         }
         find_program(&program.command, &self.ctx.settings.path).map_err(|error| {
             let next = match &error {

@@ -131,6 +131,16 @@ pub(super) fn run_ended(mcp: &Mcp, end: &RunEnd) -> Reason {
     reason.because(end)
 }
 
+/// The server refused the call in a second session too.
+pub(super) fn refused_again(mcp: &Mcp) -> Reason {
+    let text = format!(
+        "mcp `{}` lost its session over this call twice. Whether it had an effect is unknown, so it was \
+         not repeated once more.",
+        mcp.name
+    );
+    Reason::new(Code::RunEnded, text).retry(Duration::from_secs(1))
+}
+
 /// The slot waits for its next try.
 pub(super) fn backing_off(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
     let left = until.saturating_duration_since(Instant::now());

@@ -67,6 +67,8 @@ pub enum Cut {
     Ended(Arc<RunEnd>),
     /// This call alone was cut off.
     Cancelled(Why),
+    /// The server refused it, since it does not know the session.
+    Refused,
 }
 
 /// What a waiter is told.
@@ -94,6 +96,8 @@ enum Role {
 pub enum CallError {
     /// It provably never reached stdin: the run is draining or gone. Safe to try the next run.
     NotSent,
+    /// The server refused it unseen, since it does not know the session. Safe to try the next run, once.
+    Refused,
     /// Too many calls in flight, or too many bytes waiting for the writer.
     Busy {
         /// Calls in flight.
@@ -379,12 +383,6 @@ impl Handle {
         }
     }
 
-    /// A request provably was not taken by the server: whoever waits may try the next run.
-    pub(super) fn unsend(&self, id: u64) {
-        // Without a word, which says just that.
-        drop(self.pending.take(id));
-    }
-
     /// The reader has news of a call. Dropped if nobody waits for it, or whoever does is behind.
     pub(super) fn news(&self, id: u64, news: News) {
         let wants = |waiter: &Waiter| match &waiter.role {
@@ -465,6 +463,7 @@ fn answer(told: Result<Told, oneshot::error::RecvError>) -> Result<Reply, CallEr
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(Cut::Ended(end))) => Err(CallError::Ended(end)),
         Ok(Err(Cut::Cancelled(why))) => Err(CallError::Cancelled(why)),
+        Ok(Err(Cut::Refused)) => Err(CallError::Refused),
         Err(_) => Err(CallError::NotSent),
     }
 }

@@ -281,7 +281,7 @@ fn dialled(
         headers,
         line_max: ctx.settings.line_bytes_max,
         redactor: given.redactor.clone(),
-        unsent: Arc::new(|_| {}),
+        unsent: Arc::new(|_, _| {}),
     };
     let launch = Launch {
         isolate: slot.id.clone(),

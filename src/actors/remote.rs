@@ -42,8 +42,8 @@ use scope::RemoteScope;
 
 pub(super) use tls::configure;
 
-/// What is told of a request that provably never was taken: our id of it.
-pub type Unsent = Arc<dyn Fn(u64) + Send + Sync>;
+/// What is told of a request that provably never was taken: our id of it, and why.
+pub type Unsent = Arc<dyn Fn(u64, &Verdict) + Send + Sync>;
 
 /// Bytes of a pipe between the gateway and the conductor.
 const PIPE_BYTES: usize = 64 << 10;

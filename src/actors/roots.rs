@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -9,6 +10,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::domain::limits::BRIDGE_ROOTS_BYTES_MAX;
+
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// The variable that names the system's bundle, as OpenSSL reads it.
 const BUNDLE_VARIABLE: &str = "SSL_CERT_FILE";
@@ -51,8 +54,13 @@ pub fn of_file(path: &Path) -> Result<RootCertStore, String> {
         format!("cannot use the certificate authorities in {path}: {why}")
     };
     let mut pem = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(BRIDGE_ROOTS_BYTES_MAX + 1).read_to_end(&mut pem))
+    // A pipe in its place would be waited for.
+    let opened = File::options().read(true).custom_flags(NONBLOCK).open(path);
+    opened
+        .and_then(|file| match file.metadata()?.is_file() {
+            true => file.take(BRIDGE_ROOTS_BYTES_MAX + 1).read_to_end(&mut pem),
+            false => Err(std::io::Error::other("it is no file")),
+        })
         .map_err(|error| cannot(error.to_string()))?;
     if pem.len() as u64 > BRIDGE_ROOTS_BYTES_MAX {
         return Err(cannot(format!(
@@ -66,5 +74,24 @@ pub fn of_file(path: &Path) -> Result<RootCertStore, String> {
     match added {
         0 => Err(cannot("it has no certificate in PEM".to_owned())),
         _ => Ok(store),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    /// Two definitions that named one held both workers of the runtime, and the gateway stood still.
+    #[test]
+    fn a_pipe_in_place_of_a_file_of_authorities_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("ca.pem");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [pipe.as_path(), folder.path()] {
+            let why = of_file(path).unwrap_err();
+            assert!(why.contains("it is no file"), "{why}");
+        }
     }
 }

@@ -135,6 +135,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
     let deadline = errand.admitted + mcp.call_deadline();
     let mut slot = current(ctx, &errand)?;
     let mut seat: Option<Seat<'_>> = None;
+    let mut refused = false;
     loop {
         still_allowed(ctx, session, route)?;
         if let Some(why) = seat.as_ref().and_then(Seat::cancelled) {
@@ -158,7 +159,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             if turn.is_some() && called.is_ok() {
                 slot.askers.ended(errand.what());
             }
-            if !matches!(called, Err(CallError::NotSent)) {
+            if !matches!(called, Err(CallError::NotSent | CallError::Refused)) {
                 let meter = &route.published.meter;
                 meter.carried(sent - errand.admitted, sent.elapsed());
             }
@@ -166,6 +167,9 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 Ok(reply) => return Ok(reply),
                 // Also if it was denied after it was registered: then the next round says so.
                 Err(CallError::NotSent) => {}
+                // Who refuses it in a session just begun as well may have taken it both times.
+                Err(CallError::Refused) if refused => return Err(failure::refused_again(mcp)),
+                Err(CallError::Refused) => refused = true,
                 Err(CallError::Busy { in_flight }) => return Err(failure::busy(mcp, in_flight)),
                 Err(CallError::TimedOut) => {
                     return Err(failure::timed_out(mcp, route.tool.as_str()));

@@ -103,14 +103,11 @@ struct Implementation {
 #[must_use]
 pub fn cut(text: &str) -> String {
     // One line, whatever a server puts into a name: a log's reader shall not take it for another one.
-    let mut chars = text
+    let chars = text
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    let mut kept: String = chars.by_ref().take(SERVER_DETAIL_CHARS_MAX).collect();
-    if chars.next().is_some() {
-        kept.push('…');
-    }
-    kept
+    // Nothing behind it that says so: half a credential is only found at a text's very end.
+    chars.take(SERVER_DETAIL_CHARS_MAX).collect()
 }
 
 /// Reads the result of `initialize`.
@@ -126,7 +123,7 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
     if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
         let said: String = answer.protocol_version.chars().take(32).collect();
         return Err(format!(
-            "the server chose protocol version `{said}`; known are {}",
+            "known protocol versions are {}; the server chose {said}",
             PROTOCOL_VERSIONS.join(", ")
         ));
     }
@@ -288,7 +285,7 @@ mod tests {
     fn a_servers_output_never_makes_a_verdict_long() {
         let long = "x".repeat(1 << 20);
         let text = serde_json::to_vec(&long).unwrap();
-        let short = |said: &str| said.chars().count() <= SERVER_DETAIL_CHARS_MAX + 1;
+        let short = |said: &str| said.chars().count() <= SERVER_DETAIL_CHARS_MAX;
         assert!(short(&read_initialize(&text).unwrap_err()));
         assert!(short(&read_tools(&text).unwrap_err()));
         let list = serde_json::json!({"tools": [
@@ -302,5 +299,18 @@ mod tests {
         assert_eq!(page.refused.len(), 3);
         assert!(page.refused.iter().all(|why| short(why)), "{page:?}");
         assert!(page.refused[2].contains("`big`"), "{}", page.refused[2]);
+    }
+
+    /// The redactor knows half a credential at a text's end, and nowhere else.
+    #[test]
+    fn what_was_cut_of_a_servers_output_stands_at_the_end() {
+        let version = format!("{}{}", "v".repeat(22), "Bearer of-ada");
+        let text = serde_json::json!({
+            "protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "a", "version": "1"},
+        });
+        let told = read_initialize(text.to_string().as_bytes()).unwrap_err();
+        assert!(told.ends_with("vBearer of-"), "{told}");
+        let before = "x".repeat(SERVER_DETAIL_CHARS_MAX - 10);
+        assert!(cut(&format!("{before}Bearer of-ada")).ends_with("xBearer of-"));
     }
 }

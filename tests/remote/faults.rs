@@ -36,10 +36,18 @@ fn a_lost_session_is_begun_again_and_the_call_is_carried_once_more() {
         let (world, ada) = begun(&server, &[]);
         let before = server.count("initialize");
         server.command(&told);
-        // The server refused it, so it had no effect, so it is carried to the next session.
-        assert_eq!(ada.ask("echo", json!({"text": "again"})), "again");
+        if status == 404 {
+            // The server refused it, so it had no effect, so it is carried to the next session.
+            assert_eq!(ada.ask("echo", json!({"text": "again"})), "again");
+            assert_eq!(calls(&server, "again"), 2, "refused once, taken once");
+        } else {
+            // A tool may say the same of what it did.
+            let told = ada.call("echo", json!({"text": "again"}));
+            assert_eq!(told.code(), "run_ended", "{}", told.text());
+            assert_eq!(calls(&server, "again"), 1, "it is not repeated");
+            assert_eq!(ada.ask("echo", json!({"text": "next"})), "next");
+        }
         assert_eq!(server.count("initialize"), before + 1);
-        assert_eq!(calls(&server, "again"), 2, "refused once, taken once");
         let why = verdict(&world, "crm", Some("ada"));
         assert!(why.contains("lost its session"), "{why}");
         assert!(why.contains(&format!("status {status}")), "{why}");
@@ -418,4 +426,112 @@ fn the_older_transport_is_held_to_its_own_host_and_its_stream() {
             .then_some(())
     });
     assert_eq!(ada.ask("echo", json!({"text": "two"})), "two");
+}
+
+/// It ran four times: a ping that was not answered counted as proof that nothing had been done.
+#[test]
+fn a_call_with_effects_is_not_run_again_when_a_ping_tells_nothing() {
+    let server = Server::faulty();
+    let (world, ada) = begun(&server, &[]);
+    for ping in [503, 429, 401, 400] {
+        for status in [400, 404] {
+            server.command(&json!({"ping_status": ping}));
+            let once = format!("once-{ping}-{status}");
+            let told = ada.call(
+                "fail",
+                json!({"status": status, "message": "your session of yoga is full", "text": once}),
+            );
+            let word = format!("status {status}");
+            assert!(told.text().contains(&word), "{}", told.text());
+            assert_eq!(calls(&server, &once), 1, "{once}");
+        }
+    }
+    assert_eq!(world.isolate("crm", Some("ada"))["restarts"], 0);
+}
+
+#[test]
+fn a_call_that_is_refused_in_every_session_is_carried_once_and_no_more() {
+    let server = Server::faulty();
+    let (_world, ada) = begun(&server, &[]);
+    server.command(&json!({"ping_status": 404}));
+    let told = ada.call("fail", json!({"status": 404, "text": "always"}));
+    assert_eq!(told.code(), "run_ended", "{}", told.text());
+    assert!(told.text().contains("twice"), "{}", told.text());
+    assert_eq!(calls(&server, "always"), 2);
+}
+
+#[test]
+fn a_cancel_that_a_server_has_no_ears_for_ends_nobody_else_s_call() {
+    let server = Server::faulty();
+    let (world, ada) = begun(&server, &["--sharing", "shared", "--call-timeout", "3s"]);
+    let ben = world.client("ben");
+    server.command(&json!({"deaf": true}));
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| ada.call("slow", json!({"seconds": 20})));
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(ben.ask("slow", json!({"seconds": 2.3})), "late");
+        assert_eq!(late.join().unwrap().code(), "call_timeout");
+    });
+    world.until("the cancel is refused", |_| {
+        (server.count("notifications/cancelled") > 0).then_some(())
+    });
+    assert_eq!(ben.ask("echo", json!({"text": "on"})), "on");
+    let one = world.isolate("crm", None);
+    assert_eq!(one["restarts"], 0, "{one}");
+}
+
+#[test]
+fn on_the_older_transport_an_answer_of_json_ends_a_row_of_failures() {
+    let server = Server::faulty();
+    let world = World::with(PRIVATE);
+    remote(&world, "crm", &server.url("/sse"), &["--transport", "sse"]);
+    let ada = world.client("ada");
+    for _ in 0..4 {
+        server.command(&json!({"old_json": true}));
+        assert_eq!(ada.ask("echo", json!({"text": "well"})), "well");
+        server.command(&json!({"status": 503}));
+        let told = ada.call("echo", json!({"text": "x"}));
+        assert!(told.text().contains("status 503"), "{}", told.text());
+    }
+    let one = world.isolate("crm", Some("ada"));
+    assert_eq!(one["restarts"], 0, "{one}");
+}
+
+#[test]
+fn a_stream_that_is_refused_for_a_moment_is_asked_for_again() {
+    let server = Server::faulty();
+    server.command(&json!({"stream_status": 503}));
+    let (world, _ada) = begun(&server, &[]);
+    let of_run = |server: &Server| {
+        let seen = server.seen();
+        let call = seen.iter().find(|one| one["method"] == "tools/call");
+        let session = call.unwrap()["session"].clone();
+        let gets = |one: &&serde_json::Value| one["verb"] == "GET" && one["session"] == session;
+        seen.iter().filter(gets).count()
+    };
+    let before = world.until("it is refused", |_| {
+        Some(of_run(&server)).filter(|gets| *gets > 0)
+    });
+    server.command(&json!({"stream": "yes"}));
+    world.until("it is asked for again", |_| {
+        (of_run(&server) > before).then_some(())
+    });
+}
+
+#[test]
+fn a_key_in_an_address_is_not_told_to_clients() {
+    let server = Server::faulty();
+    let world = World::with(PRIVATE);
+    let url = server.url("/mcp?key=of-the-query");
+    remote(&world, "crm", &url, &[]);
+    let ada = world.client("ada");
+    ada.ask("echo", json!({"text": "warm"}));
+    server.command(&json!({"status": 503}));
+    for _ in 0..5 {
+        let told = ada.call("echo", json!({"text": "x"})).text();
+        assert!(!told.contains("of-the-query"), "{told}");
+    }
+    let why = verdict(&world, "crm", Some("ada"));
+    assert!(why.contains("/mcp"), "{why}");
+    assert!(!why.contains("of-the-query"), "{why}");
 }

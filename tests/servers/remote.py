@@ -128,6 +128,8 @@ class Handler(BaseHTTPRequestHandler):
         session = self.headers.get("Mcp-Session-Id")
         if self.headers.get("Last-Event-ID"):
             return self.resumed()
+        if MODE.get("stream_status"):
+            return self.plain(MODE["stream_status"])
         if MODE.get("stream") != "yes" or session not in SESSIONS:
             return self.plain(405)
         mine = queue.Queue()
@@ -188,7 +190,9 @@ class Handler(BaseHTTPRequestHandler):
         self.see(message)
         if self.path.startswith("/messages?session="):
             session = self.path.split("=", 1)[1]
-            self.plain(202, b"", "text/plain")
+            if MODE.get("status"):
+                return self.error(MODE["status"], "as told")
+            self.plain(202, b"", "application/json" if MODE.get("old_json") else "text/plain")
             answer = self.answer(message, SESSIONS.get(session))
             if answer is not None:
                 STREAMS[session].put(answer)
@@ -220,6 +224,8 @@ class Handler(BaseHTTPRequestHandler):
             if MODE.get("lost_is_400"):
                 return self.error(400, "Bad Request: No valid session ID provided")
             return self.error(404, "Session not found")
+        if ident is None and MODE.get("deaf"):
+            return self.error(404, "no such method")
         if ident is None or method is None:
             if ident in ANSWERS:
                 ANSWERS[ident].put(message)
@@ -228,6 +234,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def called(self, message, ident, session):
         name = (message.get("params") or {}).get("name")
+        if message["method"] == "ping" and MODE.get("ping_status"):
+            return self.error(MODE["ping_status"], MODE.get("ping_says", "no pings now"))
         if name == "huge":
             size = message["params"]["arguments"]["bytes"]
             self.begin_events()

@@ -105,7 +105,7 @@ impl Control {
                 report.server = match end {
                     Ok(Ok(Ok(_))) => "answered",
                     Ok(Ok(Err(Cut::Ended(_) | Cut::Cancelled(_)))) => "ended",
-                    Ok(Err(_)) => "never_sent",
+                    Ok(Ok(Err(Cut::Refused)) | Err(_)) => "never_sent",
                     Err(_) => "silent",
                 }
                 .to_owned();

@@ -28,7 +28,7 @@ impl Control {
     /// It is archived, does not start, or does not speak: the verdict and its last words.
     pub async fn discover(&self, id: &McpId) -> Result<Discovery, ControlError> {
         let mcp = Arc::new(self.ctx.store.mcp(id).await?);
-        self.may_start(&mcp)?;
+        self.may_start(&mcp).await?;
         let since = Instant::now();
         self.installed(&mcp).await?;
         let waited = since.elapsed();

@@ -22,7 +22,7 @@ impl Control {
     /// It is archived, switched off, no package, or the install failed: why.
     pub async fn install(&self, id: &McpId, again: bool) -> Result<PackageView, ControlError> {
         let mcp = Arc::new(self.ctx.store.mcp(id).await?);
-        self.may_start(&mcp)?;
+        self.may_start(&mcp).await?;
         let package = mcp
             .package()
             .map_err(|wrong| ControlError::new(Code::InvalidRequest, wrong.to_string()))?;
@@ -92,12 +92,12 @@ impl Control {
     }
 
     /// Whether anything of an mcp may be started now.
-    pub(super) fn may_start(&self, mcp: &Mcp) -> Result<(), ControlError> {
+    pub(super) async fn may_start(&self, mcp: &Mcp) -> Result<(), ControlError> {
         if mcp.state == McpState::Archived {
             let message = format!("mcp `{}` is archived", mcp.name);
             return Err(ControlError::new(Code::Conflict, message));
         }
-        self.check_program(&mcp.program)?;
+        self.check_program(&mcp.program).await?;
         let off = [Target::Mcp(mcp.id.clone()), Target::All];
         let off = off
             .iter()

@@ -12,6 +12,20 @@ use super::{Cut, Handle, Role, Told, Waiter};
 const BY_ADMIN: &str = "cancelled by an administrator";
 
 impl Handle {
+    /// A request provably was not taken by the server: whoever waits may try the next run.
+    pub(in crate::actors) fn unsend(&self, id: u64) {
+        // Without a word, which says just that.
+        drop(self.pending.take(id));
+    }
+
+    /// The same, and it was the server that refused it.
+    pub(in crate::actors) fn refuse(&self, id: u64) {
+        if let Some(waiter) = self.pending.take(id) {
+            // Whoever waited is gone.
+            let _ = waiter.tell.send(Err(Cut::Refused));
+        }
+    }
+
     /// Cuts off the calls that are meant, and tells the server to stop working on them. Gives how
     /// many there were.
     pub(in crate::actors) fn cancel_where(&self, meant: impl Fn(&Tag) -> bool, why: &Why) -> usize {

@@ -29,6 +29,7 @@ use super::client::{Ask, Lost};
 use super::exchange::{self, Errand, Outcome};
 use super::listener;
 use super::parts::{Ends, Out, Shared};
+use super::refusal::{Session, session};
 
 /// Notifications and answers of ours that wait for their turn.
 const NOTICES_WAITING: usize = 128;
@@ -283,7 +284,7 @@ async fn settle((shared, out, ends): &(Arc<Shared>, Out, Ends), errand: &Errand,
         Outcome::Over(verdict) => ends.stop(Exit::Over(verdict)),
         Outcome::Untaken(verdict) => {
             if !errand.begins {
-                (shared.unsent)(errand.id);
+                (shared.unsent)(errand.id, &verdict);
             }
             ends.stop(Exit::Over(verdict));
         }
@@ -308,9 +309,13 @@ async fn tell(shared: &Shared, out: &Out, ends: &Ends, body: Bytes) {
             );
             return;
         }
+        // It may have no ears for this one alone, such as one that says a call is cancelled.
         Ok(Ok(heard)) if heard.status.as_u16() == 404 && shared.has_session() => {
-            let detail = format!("{} does not know it any more (status 404)", shared.url());
-            return lost(RemoteFault::SessionLost, detail);
+            if session(shared).await == Session::Gone {
+                let detail = format!("{} does not know it any more (status 404)", shared.url());
+                return lost(RemoteFault::SessionLost, detail);
+            }
+            "status 404".to_owned()
         }
         Ok(Ok(heard)) => format!("status {}", heard.status.as_u16()),
         Ok(Err(Lost::Unreached(verdict))) => return ends.stop(Exit::Over(verdict)),

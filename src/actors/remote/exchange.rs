@@ -13,10 +13,10 @@ use crate::protocol::envelope::{self, Incoming};
 
 use super::client::{Ask, Lost};
 use super::heard::{Heard, Kind};
-use super::messages::{Cut, LAST_EVENT, Messages, crowded, listen};
+use super::messages::{Cut, LAST_EVENT, Messages, Whole, crowded, listen};
 use super::parts::{Out, SESSION, Shared};
 use super::paths::on_one_line;
-use super::refusal::{cut, refused, said};
+use super::refusal::{refused, said, told};
 
 /// How long a stream that has given its answer may take to end, so that its connection can be used again.
 const TRAILER_WAIT: Duration = Duration::from_millis(50);
@@ -80,7 +80,7 @@ pub(super) async fn ask(shared: &Shared, out: &Out, errand: &Errand) -> Outcome 
         }
         Kind::Other => {
             let status = heard.status.as_u16();
-            let said = said(heard).await;
+            let said = said(shared, heard).await;
             let why = format!("it answered with status {status} and neither JSON nor events{said}");
             failed(shared, errand, why)
         }
@@ -111,11 +111,12 @@ async fn json(shared: &Shared, out: &Out, errand: &Errand, mut heard: Heard) -> 
     }
     let line = on_one_line(whole.freeze());
     if !is_answer(&line, errand.id) && shared.is_streamable() {
-        let why = format!("it answered with something else: {}", cut(&line));
+        let why = format!("it answered with something else: {}", told(shared, &line));
         return failed(shared, errand, why);
     }
     if !shared.is_streamable() {
         // Whatever it says: the answer comes by the stream.
+        shared.succeeded();
         return Outcome::Answered;
     }
     answered(shared, out, errand, line).await
@@ -137,16 +138,18 @@ async fn events(shared: &Shared, out: &Out, errand: &Errand, heard: Heard) -> Ou
     let mut resumes = 0;
     loop {
         let why = match messages.next(shared).await {
-            Ok(line) if is_answer(&line, errand.id) => {
+            Ok(Whole { line, room }) if is_answer(&line, errand.id) => {
                 let outcome = answered(shared, out, errand, line).await;
+                drop(room);
                 // The connection is used again if the stream ends with its answer, as it should.
                 messages.drain(TRAILER_WAIT).await;
                 return outcome;
             }
-            Ok(line) => {
+            Ok(Whole { line, room }) => {
                 resumes = 0;
                 // Nobody takes lines any more if the run ends.
                 let _ = out.lines.send(line).await;
+                drop(room);
                 continue;
             }
             Err(Cut::TooMuch(verdict)) => return Outcome::Over(verdict),

@@ -72,10 +72,17 @@ impl Client {
                 .await
                 .map_err(|why| self.unreachable(&why))?,
         };
+        self.through(addresses, open).await
+    }
+
+    /// Connects to the first of them that it may and can.
+    async fn through(&self, addresses: Vec<SocketAddr>, open: Open) -> Result<Line, Verdict> {
         let mut last = self.unreachable("its name has no address");
+        let mut denied = None;
         for address in addresses {
             if let Some(why) = self.remote.refuses(address.ip()) {
-                last = self.deny(address.ip(), &why);
+                let verdict = self.deny(address.ip(), &why);
+                denied.get_or_insert(verdict);
                 continue;
             }
             match timeout(EACH_ADDRESS, TcpStream::connect(address)).await {
@@ -87,7 +94,8 @@ impl Client {
                 }
             }
         }
-        Err(last)
+        // An address inside is said and quarantined, also if another one merely does not answer.
+        Err(denied.unwrap_or(last))
     }
 
     fn deny(&self, ip: IpAddr, why: &str) -> Verdict {
@@ -101,7 +109,7 @@ impl Client {
         }
         Verdict::Remote {
             fault: RemoteFault::AddressDenied,
-            detail: format!("{} is at {ip}: {why}", self.remote.url.url()),
+            detail: format!("{} is at {ip}: {why}", self.remote.url.shown()),
         }
     }
 
@@ -145,7 +153,7 @@ impl Client {
     pub(super) fn unreachable(&self, why: &str) -> Verdict {
         Verdict::Remote {
             fault: RemoteFault::Unreachable,
-            detail: format!("{}: {why}", self.remote.url.url()),
+            detail: format!("{}: {why}", self.remote.url.shown()),
         }
     }
 
@@ -160,7 +168,7 @@ impl Client {
             fault: RemoteFault::Untrusted,
             detail: format!(
                 "{}: {error}; if its certificate is of a CA of your own, name that with --ca",
-                self.remote.url.url()
+                self.remote.url.shown()
             ),
         }
     }
@@ -191,4 +199,31 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::remote::parts::of_test;
+    use crate::domain::remote::Reach;
+
+    #[tokio::test]
+    async fn a_denied_address_is_not_forgotten_when_a_later_one_fails() {
+        let mut dial = of_test::dial("http://127.0.0.1:9/mcp", None);
+        Arc::make_mut(&mut dial.remote).reach = Reach::Private;
+        let client = Client::new(&dial, None);
+        let open = Open::new(&client.open, ALL.try_acquire().unwrap());
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = closed.local_addr().unwrap();
+        drop(closed);
+        let addresses = vec!["169.254.169.254:80".parse().unwrap(), nobody];
+        let Err(verdict) = client.through(addresses, open).await else {
+            panic!("it connected");
+        };
+        let fault = RemoteFault::AddressDenied;
+        assert!(
+            matches!(&verdict, Verdict::Remote { fault: is, .. } if *is == fault),
+            "{verdict}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use crate::domain::verdict::{RemoteFault, Verdict};
 
 use super::client::Lost;
 use super::heard::Kind;
-use super::messages::{Cut, LAST_EVENT, Messages, listen};
+use super::messages::{Cut, LAST_EVENT, Messages, Whole, listen};
 use super::parts::{Ends, Out, Shared};
 
 /// Follows the stream of a session, if the server has one, and asks for it again when it is cut. It is
@@ -35,9 +35,11 @@ pub(super) async fn follow(shared: &Shared, out: &Out, ends: &Ends) {
                 };
                 loop {
                     match stream.next(shared).await {
-                        Ok(line) => {
+                        Ok(Whole { line, room }) => {
                             failures = 0;
-                            if out.lines.send(line).await.is_err() {
+                            let sent = out.lines.send(line).await;
+                            drop(room);
+                            if sent.is_err() {
                                 return;
                             }
                         }
@@ -46,6 +48,8 @@ pub(super) async fn follow(shared: &Shared, out: &Out, ends: &Ends) {
                     }
                 }
             }
+            // It may have one again when it is well.
+            Ok(heard) if heard.status.is_server_error() => {}
             Ok(_) => return,
             // Requests find out what this means.
             Err(Lost::Unreached(_) | Lost::Broken(_) | Lost::Crowded(_)) => {}
@@ -92,7 +96,7 @@ pub(super) async fn open(shared: &Shared) -> Result<Messages, Verdict> {
         }
         let mut messages = Messages::new(heard, shared.line_max);
         loop {
-            let event = messages.event(shared).await.map_err(|cut| match cut {
+            let (event, _) = messages.event(shared).await.map_err(|cut| match cut {
                 Cut::Ended(why) => unreachable(url, &format!("its stream ended at once: {why}")),
                 Cut::TooMuch(verdict) => verdict,
             })?;
@@ -119,8 +123,10 @@ pub(super) async fn open(shared: &Shared) -> Result<Messages, Verdict> {
 pub(super) async fn carry(shared: &Shared, out: &Out, ends: &Ends, mut messages: Messages) {
     let verdict = loop {
         match messages.next(shared).await {
-            Ok(line) => {
-                if out.lines.send(line).await.is_err() {
+            Ok(Whole { line, room }) => {
+                let sent = out.lines.send(line).await;
+                drop(room);
+                if sent.is_err() {
                     return;
                 }
             }

@@ -13,7 +13,7 @@ use crate::protocol::sse::{Event, Parser};
 
 use super::client::{Ask, Lost};
 use super::heard::Heard;
-use super::parts::Shared;
+use super::parts::{Partial, Shared};
 use super::paths::on_one_line;
 
 /// The header that says where to take a stream up again.
@@ -27,6 +27,12 @@ pub(super) enum Cut {
     Ended(String),
     /// It breaks a bound.
     TooMuch(Verdict),
+}
+
+/// A message, and the room that it takes until it has been passed on.
+pub(super) struct Whole<'a> {
+    pub(super) line: Bytes,
+    pub(super) room: Partial<'a>,
 }
 
 /// A stream of messages.
@@ -44,22 +50,28 @@ impl Messages {
     }
 
     /// The next message.
-    pub(super) async fn next(&mut self, shared: &Shared) -> Result<Bytes, Cut> {
+    pub(super) async fn next<'s>(&mut self, shared: &'s Shared) -> Result<Whole<'s>, Cut> {
         loop {
             shared.pace().await;
-            let event = self.event(shared).await?;
+            let (event, mut room) = self.event(shared).await?;
             if event.name.is_empty() && !event.data.is_empty() {
-                return Ok(on_one_line(event.data));
+                let line = on_one_line(event.data);
+                // It is whole and goes; those that are not yet find less room.
+                room.keep(line.len() + self.parser.kept());
+                return Ok(Whole { line, room });
             }
         }
     }
 
-    /// The next event.
-    pub(super) async fn event(&mut self, shared: &Shared) -> Result<Event, Cut> {
+    /// The next event, and the room that it takes.
+    pub(super) async fn event<'s>(
+        &mut self,
+        shared: &'s Shared,
+    ) -> Result<(Event, Partial<'s>), Cut> {
         let mut partial = shared.partial();
         loop {
             match self.parser.event() {
-                Ok(Some(event)) => return Ok(event),
+                Ok(Some(event)) => return Ok((event, partial)),
                 Ok(None) => {}
                 Err(long) => {
                     let detail = long.to_string();

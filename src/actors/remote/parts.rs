@@ -91,8 +91,9 @@ impl Shared {
         }
     }
 
+    /// Where it is, as far as everybody may be told.
     pub(super) fn url(&self) -> &str {
-        self.remote.url.url()
+        self.remote.url.shown()
     }
 
     pub(super) fn is_streamable(&self) -> bool {
@@ -231,5 +232,28 @@ impl Partial<'_> {
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
         self.of.partial.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod of_test {
+    use super::*;
+
+    /// What speaks to a server at this address.
+    pub(in crate::actors::remote) fn dial(url: &str, redactor: Option<Redactor>) -> Dial {
+        Dial {
+            remote: Arc::new(Remote::at(url.parse().unwrap())),
+            headers: HeaderMap::new(),
+            tls: None,
+            line_max: 1 << 20,
+            redactor: redactor.map(Arc::new),
+            unsent: Arc::new(|_, _| {}),
+        }
+    }
+
+    /// What its tasks would share.
+    pub(in crate::actors::remote) fn shared(url: &str, redactor: Option<Redactor>) -> Shared {
+        let dial = dial(url, redactor);
+        Shared::new(Client::new(&dial, None), &dial)
     }
 }

@@ -30,19 +30,21 @@ pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: 
         .said(REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT)
         .await;
     let line = on_one_line(body.into());
-    let said = message(&line);
-    let is_session = match status {
-        StatusCode::NOT_FOUND => true,
-        // What many servers say of a session they do not know, whatever the specification says.
-        StatusCode::BAD_REQUEST => said.to_ascii_lowercase().contains("session"),
-        _ => false,
-    };
-    if is_session && shared.has_session() && !is_alive(shared).await {
+    let said = told(shared, message(&line).as_bytes());
+    if is_of_session(status, &said)
+        && shared.has_session()
+        && session(shared).await == Session::Gone
+    {
         let detail = format!(
             "{url} does not know it any more (status {number}{})",
             tail(&said)
         );
-        return Outcome::Untaken(remote(RemoteFault::SessionLost, detail));
+        let verdict = remote(RemoteFault::SessionLost, detail);
+        return match status {
+            StatusCode::NOT_FOUND => Outcome::Untaken(verdict),
+            // Tools say as much of what they did, too, and a ping later proves nothing of that.
+            _ => Outcome::Over(verdict),
+        };
     }
     if status == StatusCode::UNAUTHORIZED || (errand.begins && status == StatusCode::FORBIDDEN) {
         let detail = format!(
@@ -58,7 +60,7 @@ pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: 
     }
     let mut why = format!("status {number}{}", tail(&said));
     if let Some(after) = after.as_ref().and_then(|value| value.to_str().ok()) {
-        why = format!("{why}; try again in {}", cut(after.as_bytes()));
+        why = format!("{why}; try again in {}", told(shared, after.as_bytes()));
     }
     if status.is_server_error() {
         return failed(shared, errand, why);
@@ -73,12 +75,35 @@ pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: 
         let detail = format!("{url} answered to initialize with {why}{hint}");
         return Outcome::Over(Verdict::Handshake { detail });
     }
+    // It is there and speaks, whatever it says.
+    shared.succeeded();
     Outcome::Failed(why)
+}
+
+/// What is known of a session after a ping in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Session {
+    /// It is there.
+    Alive,
+    /// The server does not know it.
+    Gone,
+    /// Nothing: the server is busy, away, or does not answer pings.
+    Unknown,
+}
+
+/// Whether a status speaks of the session: 404, or what many servers say in place of that, whatever the
+/// specification says.
+fn is_of_session(status: StatusCode, said: &str) -> bool {
+    match status {
+        StatusCode::NOT_FOUND => true,
+        StatusCode::BAD_REQUEST => said.to_ascii_lowercase().contains("session"),
+        _ => false,
+    }
 }
 
 /// Whether the session is there all the same: a server may say as much of one request for reasons of its
 /// own, and that must not end everybody's.
-async fn is_alive(shared: &Shared) -> bool {
+pub(super) async fn session(shared: &Shared) -> Session {
     const PING: &[u8] = br#"{"jsonrpc":"2.0","id":"legation-alive","method":"ping"}"#;
     let asked = shared.client.send(Ask {
         method: Method::POST,
@@ -87,15 +112,23 @@ async fn is_alive(shared: &Shared) -> bool {
         body: Bytes::from_static(PING),
     });
     match timeout(REMOTE_SHORT_WAIT, asked).await {
-        Ok(Ok(heard)) => heard.status.is_success(),
-        Ok(Err(_)) | Err(_) => false,
+        Ok(Ok(heard)) if heard.status.is_success() => Session::Alive,
+        Ok(Ok(heard)) => {
+            let status = heard.status;
+            let body = heard.said(REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT);
+            match is_of_session(status, &message(&body.await)) {
+                true => Session::Gone,
+                false => Session::Unknown,
+            }
+        }
+        Ok(Err(_)) | Err(_) => Session::Unknown,
     }
 }
 
 /// Where a server points is not gone to: it may lead inside, and takes the credentials along.
 fn redirected(shared: &Shared, heard: &Heard) -> Verdict {
     let to = heard.headers.get(LOCATION).map(HeaderValue::as_bytes);
-    let to = cut(to.unwrap_or(b"nowhere"));
+    let to = told(shared, to.unwrap_or(b"nowhere"));
     let (url, number) = (shared.url(), heard.status.as_u16());
     Verdict::Remote {
         fault: RemoteFault::Redirected,
@@ -107,9 +140,9 @@ fn redirected(shared: &Shared, heard: &Heard) -> Verdict {
 }
 
 /// What an answer says of itself, to be put behind other words.
-pub(super) async fn said(heard: Heard) -> String {
+pub(super) async fn said(shared: &Shared, heard: Heard) -> String {
     let body = heard.said(REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT);
-    tail(&message(&body.await))
+    tail(&told(shared, message(&body.await).as_bytes()))
 }
 
 fn tail(said: &str) -> String {
@@ -122,7 +155,7 @@ fn tail(said: &str) -> String {
 /// What a refusal says, in the forms there are: JSON-RPC, flat, a problem document, or text.
 fn message(body: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let told = [
+    let text = [
         "/error/message",
         "/message",
         "/detail",
@@ -131,17 +164,22 @@ fn message(body: &[u8]) -> String {
     ]
     .iter()
     .find_map(|place| json.pointer(place)?.as_str());
-    match told {
-        Some(text) => cut(text.as_bytes()),
-        None => cut(body),
+    match text {
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(body).into_owned(),
     }
 }
 
-/// The beginning of a text, for people.
-pub(super) fn cut(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let clean = text.trim().chars().take(SAID_CHARS);
-    clean
+/// The beginning of a text, for people. Credentials are taken out of it before it is cut: half of one is
+/// not found any more once other words stand behind it.
+pub(super) fn told(shared: &Shared, text: &[u8]) -> String {
+    let text = text.get(..REMOTE_REFUSAL_BYTES_MAX).unwrap_or(text);
+    cut(&shared.clean(&String::from_utf8_lossy(text)))
+}
+
+fn cut(text: &str) -> String {
+    let beginning = text.trim().chars().take(SAID_CHARS);
+    beginning
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
@@ -149,6 +187,9 @@ pub(super) fn cut(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::remote::parts::of_test;
+    use crate::domain::name::CredentialName;
+    use crate::domain::redact::Redactor;
 
     #[test]
     fn a_refusal_is_read_in_every_form_it_has() {
@@ -165,7 +206,24 @@ mod tests {
             (b"Bad\r\nGateway\n", "Bad  Gateway"),
             (b"", ""),
         ] {
-            assert_eq!(message(body), text);
+            assert_eq!(cut(&message(body)), text);
         }
+    }
+
+    /// Half of one stood before other words, where nothing finds it any more.
+    #[test]
+    fn a_credential_is_taken_out_before_a_text_is_cut() {
+        let secret = "Bearer of-ada-0123456789";
+        let name = CredentialName::parse("TOKEN").unwrap();
+        let redactor = Redactor::new([(&name, secret.as_bytes())]);
+        let shared = of_test::shared("https://tools.example/mcp", redactor);
+        for before in 270..310 {
+            let text = format!("{}{secret}", "x".repeat(before));
+            let told = told(&shared, text.as_bytes());
+            assert!(!told.contains("Bear"), "{told}");
+        }
+        // Cut where its body was no longer read, too.
+        let body = format!("{{\"message\":\"{}{secret}", " ".repeat(8 << 10));
+        assert!(!told(&shared, body.as_bytes()).contains("Bear"));
     }
 }

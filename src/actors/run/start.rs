@@ -18,13 +18,14 @@ use crate::domain::limits::{
 };
 use crate::domain::mcp::Tool;
 use crate::domain::remote::Reach;
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::envelope::{self, ReplyKind};
 use crate::protocol::handshake;
 
 use super::super::handle::{CallError, Handle, Posed, Reply};
 use super::super::launcher::{Launch, LaunchError, Launched, Scope};
 use super::super::plan;
+use super::super::record::RunRecord;
 use super::super::relimit;
 use super::super::remote;
 use super::super::slot::Order;
@@ -142,10 +143,16 @@ async fn begin(args: &RunArgs, mut launch: Launch) -> Result<Launched, LaunchErr
         });
     }
     let handle = Arc::clone(&args.occupant.handle);
-    dial.unsent = Arc::new(move |id| {
+    dial.unsent = Arc::new(move |id, why| {
         // Nobody comes in any more, so that the call waits for the next run.
         handle.drain();
-        handle.unsend(id);
+        match why {
+            Verdict::Remote {
+                fault: RemoteFault::SessionLost,
+                ..
+            } => handle.refuse(id),
+            _ => handle.unsend(id),
+        }
     });
     remote::launch(dial, launch.opening, launch.on_denied).await
 }
@@ -200,7 +207,7 @@ async fn shake_hands(
     let since = Instant::now();
     let answered = initialize.answer(deadline).await;
     let reply = answered.map_err(|error| verdict_on(args, handle, "initialize", error))?;
-    let mut server = body(&reply)
+    let mut server = body(record, &reply)
         .and_then(handshake::read_initialize)
         .map_err(|detail| Verdict::Handshake { detail })?;
     // It is shown to operators, and may hold what the server was given.
@@ -252,7 +259,7 @@ async fn list_tools(
             let detail = format!("its tool list is larger than {TOOL_LIST_BYTES_MAX} bytes");
             return Err(Verdict::Handshake { detail });
         }
-        let page = body(&reply)
+        let page = body(&args.occupant.record, &reply)
             .and_then(handshake::read_tools)
             .map_err(|detail| Verdict::Handshake { detail })?;
         let mut twice = Vec::new();
@@ -300,14 +307,15 @@ fn verdict_on(args: &RunArgs, handle: &Handle, method: &str, error: CallError) -
         CallError::Ended(end) => end.verdict.clone(),
         CallError::TimedOut => too_slow(method, args.deadline),
         // Nobody cancels a question of our own.
-        CallError::NotSent | CallError::Busy { .. } | CallError::Cancelled(_) => {
-            match handle.ended() {
-                Some(end) => end.verdict.clone(),
-                None => Verdict::Handshake {
-                    detail: format!("{method} could not be sent"),
-                },
-            }
-        }
+        CallError::NotSent
+        | CallError::Refused
+        | CallError::Busy { .. }
+        | CallError::Cancelled(_) => match handle.ended() {
+            Some(end) => end.verdict.clone(),
+            None => Verdict::Handshake {
+                detail: format!("{method} could not be sent"),
+            },
+        },
     }
 }
 
@@ -317,12 +325,14 @@ fn too_slow(what: &str, deadline: Duration) -> Verdict {
     }
 }
 
-fn body(reply: &Reply) -> Result<&[u8], String> {
+fn body<'r>(record: &RunRecord, reply: &'r Reply) -> Result<&'r [u8], String> {
     let bytes = reply.line.get(reply.body.clone()).unwrap_or_default();
     match reply.kind {
         ReplyKind::Result => Ok(bytes),
         ReplyKind::Error => {
-            let said = handshake::cut(&String::from_utf8_lossy(bytes));
+            // Before it is cut, for half a credential is none that is known.
+            let said = record.clean_text(&String::from_utf8_lossy(bytes));
+            let said = handshake::cut(&said);
             Err(format!("it answered with an error: {said}"))
         }
     }

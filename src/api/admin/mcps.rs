@@ -109,7 +109,7 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
 /// the name is taken.
 pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<McpView, ApiError> {
     let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
-    control.check_program(&mcp.program)?;
+    control.check_program(&mcp.program).await?;
     control.store().create_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
     view(control, mcp).await
@@ -124,7 +124,7 @@ pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<
     let old = by_name(control, name).await?;
     let mcp = wanted.apply(old.clone())?;
     if mcp.program != old.program {
-        control.check_program(&mcp.program)?;
+        control.check_program(&mcp.program).await?;
     }
     control.store().update_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;

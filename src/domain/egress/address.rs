@@ -8,9 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services that do not have a link-local address.
-const METADATA: [IpAddr; 7] = [
-    // AWS, over IPv6.
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+const METADATA: [IpAddr; 6] = [
     // Google.
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
     // Oracle.
@@ -77,6 +75,8 @@ fn v6_check(address: Ipv6Addr, private: bool) -> Result<(), &'static str> {
         _ if address.is_loopback() => Err("it is the host itself; a rule may say /private"),
         0xfe80..=0xfeff => Err("it is link-local"),
         0xff00..=0xffff => Err("it is a multicast address"),
+        // AWS, over IPv6: metadata, credentials of pods, and whatever else it puts there.
+        0xfd00 if second == 0xec2 => Err("it is a cloud's metadata address"),
         0xfc00..=0xfdff if private => Ok(()),
         0xfc00..=0xfdff => Err("it is a private address; a rule may say /private"),
         0x2001 if second == 0 => Err("it is a tunnel's"),
@@ -168,6 +168,8 @@ mod tests {
             "2002:a9fe:a9fe::1",
             "fe80::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:ec2:1::1",
             "fd20:ce::254",
             "fd00:c1::a9fe:a9fe",
             "fd00:42::42",

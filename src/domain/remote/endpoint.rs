@@ -42,6 +42,13 @@ impl Endpoint {
         &self.url
     }
 
+    /// As it was written, without its query: for those who may see no more, since some servers are given
+    /// their key there.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
+    }
+
     /// Its host.
     #[must_use]
     pub const fn host(&self) -> &Wanted {
@@ -191,6 +198,7 @@ mod tests {
         let one: Endpoint = "https://tools.example/mcp?x=1".parse().unwrap();
         assert_eq!((one.port(), one.target()), (443, "/mcp?x=1"));
         assert_eq!(one.authority(), "tools.example");
+        assert_eq!(one.shown(), "https://tools.example/mcp");
         let six: Endpoint = "http://[::1]:3001".parse().unwrap();
         assert_eq!((six.port(), six.target()), (3001, "/"));
         assert_eq!(six.authority(), "[::1]:3001");
