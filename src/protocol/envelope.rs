@@ -147,22 +147,26 @@ pub fn tool_call(id: u64, name: &str, arguments: &[u8], meta: Meta<'_>) -> Bytes
     line.freeze()
 }
 
+/// The parameters of a notification, as far as `P` looks at them.
+fn params_of<'a, P: Deserialize<'a>>(line: &'a [u8]) -> Option<P> {
+    #[derive(Deserialize)]
+    struct Notification<P> {
+        params: P,
+    }
+    let told: Notification<P> = serde_json::from_slice(line).ok()?;
+    Some(told.params)
+}
+
 /// Where the token of a `notifications/progress` is in its line, and which of our ids it is.
 #[must_use]
 pub fn progress_token(line: &[u8]) -> Option<(u64, Range<usize>)> {
-    #[derive(Deserialize)]
-    struct Progress<'a> {
-        #[serde(borrow)]
-        params: Params<'a>,
-    }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Params<'a> {
         #[serde(borrow)]
         progress_token: &'a RawValue,
     }
-    let progress: Progress<'_> = serde_json::from_slice(line).ok()?;
-    let token = progress.params.progress_token;
+    let token = params_of::<Params<'_>>(line)?.progress_token;
     Some((token.get().parse().ok()?, range_in(line, token)?))
 }
 
@@ -170,50 +174,33 @@ pub fn progress_token(line: &[u8]) -> Option<(u64, Range<usize>)> {
 #[must_use]
 pub fn cancelled_id(line: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
-    struct Cancelled<'a> {
-        #[serde(borrow)]
-        params: Params<'a>,
-    }
-    #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Params<'a> {
         #[serde(borrow)]
         request_id: &'a RawValue,
     }
-    let cancelled: Cancelled<'_> = serde_json::from_slice(line).ok()?;
-    Some(cancelled.params.request_id.get())
+    params_of::<Params<'_>>(line).map(|params| params.request_id.get())
 }
 
 /// The resource that a server's `notifications/resources/updated` names.
 #[must_use]
 pub fn updated_uri(line: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
-    struct Updated<'a> {
-        #[serde(borrow)]
-        params: Params<'a>,
-    }
-    #[derive(Deserialize)]
     struct Params<'a> {
         #[serde(borrow)]
         uri: Cow<'a, str>,
     }
-    let updated: Updated<'_> = serde_json::from_slice(line).ok()?;
-    Some(updated.params.uri)
+    params_of::<Params<'_>>(line).map(|params| params.uri)
 }
 
 /// How grave a server's `notifications/message` is; `None` if it does not say it as it must.
 #[must_use]
 pub fn log_level(line: &[u8]) -> Option<Level> {
     #[derive(Deserialize)]
-    struct Message {
-        params: Params,
-    }
-    #[derive(Deserialize)]
     struct Params {
         level: Level,
     }
-    let message: Message = serde_json::from_slice(line).ok()?;
-    Some(message.params.level)
+    params_of::<Params>(line).map(|params| params.level)
 }
 
 /// A notification line.

@@ -131,6 +131,17 @@ impl Asked {
         self.handle.tell(line).await;
         self.answered = true;
     }
+
+    /// What its server hears in place of an answer. Roots are never refused: one that got none is told to ask again
+    /// when somebody can say.
+    fn unanswered(&self) -> Bytes {
+        if self.question == Question::Roots {
+            let roots = self.handle.asking.roots.known_or_owed();
+            return envelope::answer(&self.id, "result", &roots);
+        }
+        let why = "nobody answered, or it is not clear for which of several calls this is asked";
+        envelope::answer_error(&self.id, INTERNAL_ERROR, why)
+    }
 }
 
 impl Drop for Asked {
@@ -142,36 +153,22 @@ impl Drop for Asked {
         if self.answered {
             return;
         }
-        if self.is_withdrawn() {
-            // Its server has gone on long since.
-            if let (Some(turn), Ok(runtime)) =
-                (self.turn.take(), tokio::runtime::Handle::try_current())
-            {
-                let until = self.until;
-                runtime.spawn(async move { turn.comes_in(until).await });
+        // The server of a withdrawn one has gone on long since.
+        let line = (!self.is_withdrawn()).then(|| self.unanswered());
+        let (handle, until) = (Arc::clone(&self.handle), self.until);
+        let post = move || {
+            if let Some(line) = line {
+                handle.post(line);
             }
-            return;
-        }
-        // Roots are never refused: a server that got none is told to ask again when somebody can say.
-        let line = if self.question == Question::Roots {
-            let roots = self.handle.asking.roots.known_or_owed();
-            envelope::answer(&self.id, "result", &roots)
-        } else {
-            let why =
-                "nobody answered, or it is not clear for which of several calls this is asked";
-            envelope::answer_error(&self.id, INTERNAL_ERROR, why)
         };
         match (self.turn.take(), tokio::runtime::Handle::try_current()) {
             (Some(turn), Ok(runtime)) => {
-                let (handle, until) = (Arc::clone(&self.handle), self.until);
                 runtime.spawn(async move {
                     turn.comes_in(until).await;
-                    handle.post(line);
+                    post();
                 });
             }
-            _ => {
-                self.handle.post(line);
-            }
+            _ => post(),
         }
     }
 }
@@ -286,13 +283,13 @@ impl Handle {
     fn caller(&self) -> Who {
         let mut calls = self.listening();
         let in_turn = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_held());
-        if calls.iter().any(in_turn) {
+        let overtaken = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_overtaken());
+        let is_overtaken = calls.len() > 1 && calls.iter().any(overtaken);
+        if !is_overtaken && calls.iter().any(in_turn) {
             calls.retain(in_turn);
         }
-        let overtaken = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_overtaken());
-        let unclear = calls.len() > 1 || self.listening().iter().any(overtaken);
         // Of several, none is asked for another; from now on they have turns.
-        if unclear && !calls.is_empty() {
+        if calls.len() > 1 {
             return Who::Unclear(calls.into_iter().map(|tag| tag.what).collect());
         }
         let only = calls.pop();
@@ -363,5 +360,61 @@ impl Handle {
         if let Some(news) = latest.and_then(|tag| tag.news.as_ref()) {
             tell(news, News::Log(line));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Semaphore;
+
+    use super::super::turn::InTurn;
+    use super::*;
+    use crate::domain::ids::ID_BYTES;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_overtaken_is_asked_again_once_it_is_alone() {
+        let form = Questions::NONE.with(Question::Elicitation);
+        let (handle, mut frames) = Handle::new(1, 4, Asking::new(form, form, Arc::default()));
+        handle.open();
+        let until = Instant::now() + Duration::from_secs(60);
+        let turns = Arc::new(Semaphore::new(1));
+        let begin = async || {
+            let permit = Arc::clone(&turns).acquire_owned().await.unwrap();
+            InTurn::new(Arc::clone(&turns), permit)
+        };
+        let first = begin().await;
+        first.turn().goes_out();
+        let second = begin().await;
+        first.turn().comes_in(until).await;
+        let mut hears = Vec::new();
+        let mut calls = Vec::new();
+        for (n, turn) in [(1, &first), (2, &second)] {
+            let (tell, news) = mpsc::channel(MCP_QUESTIONS_MAX * 2);
+            let tag = Tag {
+                news: Some(tell),
+                turn: Some(turn.turn()),
+                ..Tag::for_tests([n; ID_BYTES])
+            };
+            let handle = Arc::clone(&handle);
+            calls.push(tokio::spawn(async move {
+                let line = |id| envelope::request(id, "tools/call", b"{}");
+                let _ = handle.call(tag, line, until, || true).await;
+            }));
+            frames.recv().await.unwrap();
+            hears.push(news);
+        }
+        let ask = |id: &str| {
+            let line = format!(r#"{{"id":{id},"method":"elicitation/create","params":{{}}}}"#);
+            handle.asked(id, "elicitation/create", line.as_bytes());
+        };
+        // Either could be meant: neither is asked.
+        ask("1");
+        assert!(hears.iter_mut().all(|news| news.try_recv().is_err()));
+        calls.pop().unwrap().abort();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        ask("2");
+        assert!(matches!(hears[0].try_recv(), Ok(News::Asked(_))));
     }
 }
