@@ -22,6 +22,7 @@ pub mod credentials;
 pub mod ctx;
 mod disk;
 pub mod ears;
+pub mod eras;
 mod failure;
 #[cfg(test)]
 mod fragile;

@@ -10,6 +10,7 @@ pub mod confinement;
 pub mod credential;
 pub mod dsn;
 pub mod egress;
+pub mod era;
 pub mod expose;
 pub mod ids;
 pub mod kill;

@@ -9,6 +9,8 @@ pub mod handshake;
 pub mod jsonrpc;
 pub mod meta;
 pub mod modern;
+pub mod needed;
+pub mod outbound;
 pub mod questions;
 pub mod repeated;
 pub mod sse;

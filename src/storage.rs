@@ -23,6 +23,7 @@ mod postgres;
 mod rows;
 mod sessions;
 mod settings;
+mod spoken;
 mod sqlite;
 pub mod stats;
 mod subscriptions;

@@ -23,6 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::mcp::McpMeter;
 
 use super::ctx::Ctx;
+use super::eras::Eras;
 use super::isolate::IsolateMsg;
 use super::relimit;
 use super::schemas::ToolSchema;
@@ -333,6 +334,9 @@ impl Actor for Catalog {
         myself: ActorRef<CatalogMsg>,
         state: &mut CatalogState,
     ) -> Result<(), ActorProcessingErr> {
+        if let Err(error) = Eras::load(&state.ctx).await {
+            tracing::warn!("what servers speak is found out again: {error}");
+        }
         match Routes::build(
             &state.ctx.store,
             &state.ctx.metrics,

@@ -39,6 +39,7 @@ use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::credentials::Credentials;
 use super::ears::Ears;
+use super::eras::Eras;
 use super::front::Bearers;
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
@@ -116,6 +117,8 @@ pub struct Ctx {
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
     pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
+    /// Which era of MCP they speak.
+    pub eras: Eras,
     /// Who hears what servers tell of themselves.
     pub ears: Arc<Ears>,
     /// All sessions, by the bits of their id.
@@ -223,6 +226,7 @@ impl Ctx {
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
+            eras: Eras::default(),
             ears: Arc::default(),
             sessions: papaya::HashMap::new(),
             schemas: Arc::default(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::domain::ids::{ID_BYTES, McpId, UserId};
 use crate::domain::limits::{EARS_UNHEARD_MAX, WATCHED_MAX, WATCHERS_MAX};
@@ -46,6 +46,36 @@ struct Ear {
 pub struct Ears {
     open: Mutex<HashMap<u64, Ear>>,
     opened: AtomicU64,
+    changes: Changes,
+}
+
+/// Counts who comes and goes.
+#[derive(Debug)]
+struct Changes(watch::Sender<u64>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Changes {
+    fn one_more(&self) {
+        self.0
+            .send_modify(|number| *number = number.wrapping_add(1));
+    }
+}
+
+impl Ear {
+    /// Whether an isolate speaks for it.
+    fn is_served_by(&self, of: &SlotKey) -> bool {
+        self.mcp == of.mcp
+            && match &of.principal {
+                Principal::User(user) => *user == self.user,
+                Principal::Session(_, session) => session.bits() == self.session,
+                Principal::Shared => true,
+            }
+    }
 }
 
 /// One that listens to the servers of an mcp.
@@ -74,6 +104,7 @@ impl Ears {
             tell,
         };
         self.open.lock().insert(number, ear);
+        self.changes.one_more();
         Hearing {
             ears: Arc::clone(self),
             number,
@@ -83,15 +114,11 @@ impl Ears {
 
     /// Tells all whom this isolate serves. Who is behind misses it.
     pub(super) fn tell(&self, of: &SlotKey, told: &Told) {
-        let serves = |ear: &&Ear| {
-            ear.mcp == of.mcp
-                && match &of.principal {
-                    Principal::User(user) => *user == ear.user,
-                    Principal::Session(_, session) => session.bits() == ear.session,
-                    // Nobody is asked by a server of all, so nobody waits for that.
-                    Principal::Shared => !matches!(told, Told::Elicited(_)),
-                }
-        };
+        // Nobody is asked by a server of all, so nobody waits for that.
+        if of.principal == Principal::Shared && matches!(told, Told::Elicited(_)) {
+            return;
+        }
+        let serves = |ear: &&Ear| ear.is_served_by(of);
         for ear in self.open.lock().values().filter(serves) {
             let _ = ear.tell.try_send(told.clone());
         }
@@ -103,6 +130,16 @@ impl Ears {
         for ear in self.open.lock().values().filter(meant) {
             let _ = ear.tell.try_send(told.clone());
         }
+    }
+
+    /// Whether anybody listens whom this isolate serves.
+    pub(super) fn listen(&self, of: &SlotKey) -> bool {
+        self.open.lock().values().any(|ear| ear.is_served_by(of))
+    }
+
+    /// Changes with who listens.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.0.subscribe()
     }
 
     /// Whether this one listens.
@@ -132,13 +169,14 @@ impl Hearing {
 impl Drop for Hearing {
     fn drop(&mut self) {
         self.ears.open.lock().remove(&self.number);
+        self.ears.changes.one_more();
     }
 }
 
 /// Resources of one isolate's server, and who subscribed to them. Outlives its runs: each new one is subscribed to
 /// all of them.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<HashMap<Box<str>, HashSet<Subscriber>>>);
+pub struct Watched(Mutex<HashMap<Box<str>, HashSet<Subscriber>>>, Changes);
 
 impl Watched {
     /// One more subscribes; gives whether nobody did before.
@@ -158,6 +196,7 @@ impl Watched {
             return Err(());
         }
         watched.insert(uri.into(), HashSet::from([who]));
+        self.1.one_more();
         Ok(true)
     }
 
@@ -171,6 +210,7 @@ impl Watched {
         let nobody = watchers.is_empty();
         if nobody {
             watched.remove(uri);
+            self.1.one_more();
         }
         nobody
     }
@@ -181,6 +221,12 @@ impl Watched {
             watchers.retain(&is_there);
             !watchers.is_empty()
         });
+        self.1.one_more();
+    }
+
+    /// Changes with what is subscribed to.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.1.0.subscribe()
     }
 
     /// Who subscribed to it.

@@ -26,6 +26,8 @@ pub(super) struct Reason {
     pub(super) deny: Option<Arc<Deny>>,
     /// The JSON-RPC error as the server wrote it.
     pub(super) error: Option<Bytes>,
+    /// Whether that server is of the era without sessions.
+    pub(super) modern: bool,
     /// The rule of a schema that was broken, for the record.
     pub(super) rule: Option<Box<str>>,
     /// It is on record as one of many.
@@ -41,6 +43,7 @@ impl Reason {
             verdict: None,
             deny: None,
             error: None,
+            modern: false,
             rule: None,
             counted: false,
         }

@@ -8,6 +8,7 @@ mod bearer;
 mod lists;
 mod record;
 mod register;
+mod rounds;
 mod watch;
 
 use std::borrow::Cow;
@@ -37,7 +38,7 @@ use super::catalog::{Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::Reason;
-use super::router::{self, Ask, Errand};
+use super::router::{Ask, Errand};
 pub use ask::Method;
 pub use bearer::Bearers;
 pub use lists::{ListChange, Lists};
@@ -152,6 +153,8 @@ pub struct Answer {
     pub line: Bytes,
     /// Where the `result` is in it.
     pub result: Range<usize>,
+    /// Whether its server is of the era without sessions, and its result as such servers write it.
+    pub modern: bool,
     /// From admission to answer.
     pub took: Duration,
     /// Counts the call when the answer is on its way, with what the answer turned out to be.
@@ -177,6 +180,8 @@ pub struct Failure {
     pub deny: Option<Arc<Deny>>,
     /// The error as its server wrote it, if that is the reason.
     pub error: Option<Bytes>,
+    /// Whether that server is of the era without sessions.
+    pub modern: bool,
     /// From admission to failure.
     pub took: Duration,
 }
@@ -342,7 +347,7 @@ impl Front {
             aside,
             admitted,
         };
-        let carried = router::carry(ctx, errand).await;
+        let carried = rounds::carry(ctx, errand).await;
         let carried = carried.and_then(|reply| match reply.kind {
             ReplyKind::Result => Ok(reply),
             ReplyKind::Error => Err(server_error(mcp, &reply)),
@@ -364,6 +369,7 @@ impl Front {
                     mcp: mcp.name.clone(),
                     line: reply.line,
                     result: reply.body,
+                    modern: reply.modern,
                     took: admitted.elapsed(),
                     meter,
                 })
@@ -416,6 +422,7 @@ impl Front {
             verdict: reason.verdict.map(ToOwned::to_owned),
             deny: reason.deny,
             error: reason.error,
+            modern: reason.modern,
             took: admitted.elapsed(),
         })
     }

@@ -7,8 +7,11 @@
 //! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
 //! clients' equal ids never meet.
 
+mod asked;
 mod askers;
+mod era;
 mod found;
+mod ping;
 mod posed;
 mod questions;
 mod roots;
@@ -28,10 +31,11 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
 use super::calls::{News, Tag, Why};
+pub(super) use asked::Answered;
+pub use asked::Asked;
 pub use askers::Askers;
 pub(super) use askers::asker;
 pub(super) use posed::Posed;
-pub use questions::Asked;
 pub(super) use questions::Asking;
 pub(super) use tells::Voice;
 pub use turn::{InTurn, Turn};
@@ -58,6 +62,8 @@ pub struct Reply {
     pub kind: ReplyKind,
     /// Where the `result` or `error` value is.
     pub body: Range<usize>,
+    /// Whether its server is of the era without sessions.
+    pub modern: bool,
 }
 
 /// Why a waiter gets no reply.
@@ -322,16 +328,6 @@ impl Handle {
         }
     }
 
-    /// A ping is to be sent, unless one is under way.
-    pub(super) fn begin_ping(&self) -> bool {
-        self.pulse.begin()
-    }
-
-    /// The ping is over; gives how many in a row were missed.
-    pub(super) fn end_ping(&self, missed: bool) -> u32 {
-        self.pulse.end(missed)
-    }
-
     /// Lets calls in.
     pub(super) fn open(&self) {
         self.used_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -343,7 +339,8 @@ impl Handle {
         if !self.gate.drain() {
             return false;
         }
-        if self.pending.is_empty() {
+        // What the run listens to by itself is nobody's call.
+        if self.in_flight() == 0 {
             return true;
         }
         self.gate.reopen();
@@ -559,7 +556,8 @@ mod tests {
             Reply {
                 line: Bytes::new(),
                 kind: ReplyKind::Result,
-                body: 0..0
+                body: 0..0,
+                modern: false
             }
         ));
         assert_eq!(handle.in_flight(), 0);
@@ -628,6 +626,7 @@ mod tests {
             line: Bytes::from_static(b"x"),
             kind: ReplyKind::Result,
             body: 0..1,
+            modern: false,
         };
         let (line, posed) = handle.pose("initialize", b"{}").unwrap();
         assert!(line.ends_with(b"\n"));
@@ -668,6 +667,7 @@ mod tests {
             line: Bytes::from_static(b"x"),
             kind: ReplyKind::Result,
             body: 0..1,
+            modern: false,
         };
         assert!(handle.deliver(sent.id, reply));
         assert_eq!(call.await.unwrap().unwrap().line, "x");
@@ -700,6 +700,7 @@ mod tests {
             line: Bytes::from_static(b"x"),
             kind: ReplyKind::Result,
             body: 0..1,
+            modern: false,
         }
     }
 

@@ -81,9 +81,7 @@ fn is_idle(slot: &Slot, handle: &Handle) -> bool {
 }
 
 async fn ping(slot: Arc<Slot>, handle: Arc<Handle>) {
-    let answer = handle
-        .ask("ping", b"{}", Instant::now() + PING_DEADLINE)
-        .await;
+    let answer = handle.ping(Instant::now() + PING_DEADLINE).await;
     // Any answer is a sign of life, also "method not found".
     let missed = handle.end_ping(matches!(answer, Err(CallError::TimedOut)));
     if missed >= PINGS_MISSED_MAX

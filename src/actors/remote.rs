@@ -15,6 +15,7 @@ mod heard;
 mod line;
 mod listener;
 mod messages;
+mod modern;
 mod parts;
 mod paths;
 mod refusal;

@@ -3,15 +3,16 @@
 //! It reads snapshots and waits on the slot's watch; it never goes up the tree. A call is carried
 //! to at most one run, unless it provably never reached the first one's stdin.
 
+mod line;
 mod turn;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
+use crate::domain::era::Era;
 use crate::domain::ids::CallId;
 use crate::domain::limits::{
     BACKOFF_WAIT_MAX, HOST_FULL_RETRY, ROOM_IDLE, ROOM_RETRY, START_QUEUE_MAX, millis,
@@ -19,7 +20,7 @@ use crate::domain::limits::{
 use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::talk::{Level, Questions};
 use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::{self, Meta};
+use crate::protocol::envelope::Meta;
 
 use super::calls::{News, Seat, Tag, Why};
 use super::catalog::{Published, Route};
@@ -82,6 +83,10 @@ pub struct Aside<'a> {
     pub level: Option<Level>,
     /// Whether it said so itself, so that the server is told as well.
     pub level_said: bool,
+    /// Whether it takes results of 2026-07-28 as they are.
+    pub modern: bool,
+    /// Members of its request's parameters that answer what a server of that version asked before; raw.
+    pub brought: &'a [u8],
 }
 
 impl Aside<'_> {
@@ -102,7 +107,7 @@ impl Errand<'_> {
         asker(&self.route.tool, params)
     }
 
-    fn tag(&self, turn: Option<Arc<Turn>>) -> Tag {
+    pub(super) fn tag(&self, turn: Option<Arc<Turn>>) -> Tag {
         Tag {
             call: self.call.clone(),
             session: Arc::clone(self.session),
@@ -114,16 +119,6 @@ impl Errand<'_> {
             turn,
             late: self.aside.late,
             level: self.aside.level,
-        }
-    }
-
-    fn line(&self, id: u64) -> Bytes {
-        match self.ask {
-            Ask::Tool { arguments } => {
-                let tool = self.route.tool.as_str();
-                envelope::tool_call(id, tool, arguments, self.aside.meta())
-            }
-            Ask::Method { name, params } => envelope::request(id, name, params),
         }
     }
 }
@@ -147,13 +142,17 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             {
                 handle.heed(level).await;
             }
-            let turn = turn::turn(ctx, &slot, &errand, &mut seat, deadline).await?;
+            // One without sessions asks in its answer, so that it is clear for which call.
+            let turn = match handle.is_modern() {
+                true => None,
+                false => turn::turn(ctx, &slot, &errand, &mut seat, deadline).await?,
+            };
             let allowed = || {
                 ctx.denies_call(session, &mcp.id, &route.tool).is_none()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
-            let line = |id| errand.line(id);
+            let line = |id| errand.line(id, handle.is_modern());
             let tag = errand.tag(turn.as_ref().map(InTurn::turn));
             let called = handle.call(tag, line, deadline, allowed).await;
             if turn.is_some() && called.is_ok() {
@@ -199,7 +198,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
 }
 
 /// The call's place among those that wait, where it can be seen and cancelled.
-fn seated<'s, 'c>(
+pub(super) fn seated<'s, 'c>(
     ctx: &'c Ctx,
     errand: &Errand<'_>,
     seat: &'s mut Option<Seat<'c>>,
@@ -230,7 +229,11 @@ fn ended(ctx: &Ctx, session: &SessionHandle, route: &Route, end: &RunEnd) -> Rea
 }
 
 /// What was allowed when the call was admitted may have been taken away while it waited.
-fn still_allowed(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
+pub(super) fn still_allowed(
+    ctx: &Ctx,
+    session: &SessionHandle,
+    route: &Route,
+) -> Result<(), Reason> {
     if let Some(deny) = ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
         return Err(failure::denied(&deny));
     }
@@ -458,9 +461,11 @@ pub(super) fn find(
         Sharing::PerSession => Principal::Session(user.id.clone(), session.id().clone()),
         Sharing::Shared => Principal::Shared,
     };
-    // Who is asked on behalf of many cannot be told.
+    // Who is asked on behalf of many cannot be told; and one without sessions is told with each request.
+    let modern = ctx.eras.of(&published.mcp.id, &published.config) == Some(Era::Modern);
     let questions = match principal {
         Principal::Shared => Questions::NONE,
+        _ if modern => Questions::NONE,
         _ => asked.both(published.mcp.talk.questions),
     };
     ctx.slot(

@@ -5,6 +5,8 @@
 //! broken rule, an order) and ends it for its callers before anybody else hears of it. The actor
 //! stops when the warden is done; what is left of the process tree is the slot's to reap.
 
+mod greet;
+mod listen;
 mod pumps;
 mod start;
 mod warden;

@@ -28,6 +28,7 @@ pub use occupant::{Occupant, Order};
 
 use super::changes::{Changes, Who};
 use super::ears::Watched;
+use super::eras::Manners;
 use super::handle::{Askers, Handle, RunEnd};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
@@ -211,6 +212,8 @@ pub struct Slot {
     pub askers: Arc<Askers>,
     /// Resources that are subscribed to.
     pub watched: Arc<Watched>,
+    /// What its server's manners are, before its era is known.
+    pub manners: Manners,
     state: watch::Sender<SlotState>,
     changes: Arc<Changes>,
     wanted: AtomicBool,
@@ -256,6 +259,7 @@ impl Slot {
             user_limits,
             askers: Arc::default(),
             watched: Arc::default(),
+            manners: Manners::default(),
             state: watch::Sender::new(SlotState::Resting),
             changes,
             wanted: AtomicBool::new(false),

@@ -120,6 +120,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::AuditUnreadable
         | Code::Declined => StatusCode::INTERNAL_SERVER_ERROR,
         Code::ServerError
+        | Code::Unanswered
         | Code::RunEnded
         | Code::OutOfMemory
         | Code::ResultTooLarge

@@ -21,6 +21,7 @@ mod job;
 mod listen;
 mod methods;
 mod modern;
+mod passing;
 mod rounds;
 mod subscribe;
 

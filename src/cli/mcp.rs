@@ -18,6 +18,7 @@ use crate::api::admin::credentials::NeededCredential;
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::{Confinement, Profile};
+use crate::domain::era::Era;
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 use crate::domain::remote::{Reach, Remote};
@@ -432,6 +433,13 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     }
     for needed in &detail.needs {
         fact("credential", credential(needed));
+    }
+    if let Some(spoken) = &detail.spoken {
+        let era = match spoken.era {
+            Era::Legacy => "with sessions",
+            Era::Modern => "without sessions",
+        };
+        fact("speaks", format!("MCP {}, {era}", spoken.version).into());
     }
     match mcp.talk.arguments {
         Check::Off => {}

@@ -237,6 +237,9 @@ codes! {
     "E0431" ArgumentsInvalid "arguments_invalid" Usage Never
         "The call's arguments do not fit the schema of its tool, and the mcp says that they must.";
         "Correct what the message names; the tool's inputSchema says what it takes.";
+    "E0440" Unanswered "unanswered" Failed Never
+        "The server needs an answer from its client before it can go on, and got none.";
+        "Answer what the client asks, or use a client that can; then call again.";
 
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";

@@ -131,17 +131,30 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
         protocol_version: answer.protocol_version,
         name: answer.server_info.name.chars().take(128).collect(),
         version: answer.server_info.version.chars().take(64).collect(),
-        abilities: Abilities {
-            tools: answer.capabilities.tools.is_some(),
-            resources: answer.capabilities.resources.is_some(),
-            prompts: answer.capabilities.prompts.is_some(),
-            completions: answer.capabilities.completions.is_some(),
-            logging: answer.capabilities.logging.is_some(),
-            subscribe: tells(answer.capabilities.resources).subscribe,
-            resources_change: tells(answer.capabilities.resources).list_changed,
-            prompts_change: tells(answer.capabilities.prompts).list_changed,
-        },
+        abilities: answer.capabilities.abilities(),
     })
+}
+
+/// What a server can do, by the capabilities that it declares; of what is none, nothing.
+#[must_use]
+pub fn abilities(capabilities: &str) -> Abilities {
+    let declared: Capabilities<'_> = serde_json::from_str(capabilities).unwrap_or_default();
+    declared.abilities()
+}
+
+impl Capabilities<'_> {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            tools: self.tools.is_some(),
+            resources: self.resources.is_some(),
+            prompts: self.prompts.is_some(),
+            completions: self.completions.is_some(),
+            logging: self.logging.is_some(),
+            subscribe: tells(self.resources).subscribe,
+            resources_change: tells(self.resources).list_changed,
+            prompts_change: tells(self.prompts).list_changed,
+        }
+    }
 }
 
 /// What a server tells of itself.

@@ -24,14 +24,14 @@ pub const CAPABILITY_MISSING: i64 = -32021;
 /// The version is not spoken here.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// What older versions answer for a resource that is not there.
-const OLD_RESOURCE_NOT_FOUND: i64 = -32002;
+pub(super) const OLD_RESOURCE_NOT_FOUND: i64 = -32002;
 /// What one of them answers where its user is to visit an address first.
 const OLD_URL_NEEDED: f64 = -32042.0;
 /// Codes that this version keeps for itself.
-const RESERVED: std::ops::RangeInclusive<f64> = -32099.0..=-32020.0;
+pub(super) const RESERVED: std::ops::RangeInclusive<f64> = -32099.0..=-32020.0;
 
 /// What the members of `_meta` that are the protocol's own begin with.
-const OURS: &str = "io.modelcontextprotocol/";
+pub(super) const OURS: &str = "io.modelcontextprotocol/";
 /// Those that a server of an older version knows nothing of.
 const ONLY_MODERN: [&str; 6] = [
     "protocolVersion",
@@ -285,7 +285,7 @@ impl Kept {
 }
 
 /// The members of an object, in their order; none of them twice.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

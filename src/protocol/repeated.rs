@@ -3,6 +3,8 @@
 //!
 //! Servers over stdio see no headers: nobody but us can hold one against the other.
 
+pub mod outgoing;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;

@@ -4,6 +4,8 @@
 //! It names a call that this process holds; the seal binds it to the key that called, the request, the round and
 //! the time it is good for.
 
+mod passing;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
+use crate::domain::era::Spoken;
 use crate::domain::ids::{IsolateId, McpId};
 use crate::domain::mcp::{Mcp, Sharing, Tool};
 use crate::domain::talk::{Check, Questions};
@@ -32,6 +33,23 @@ impl Control {
         let since = Instant::now();
         self.installed(&mcp).await?;
         let waited = since.elapsed();
+        let (slot, looked) = self.probed(&mcp, false).await;
+        if looked.is_err() && slot.manners.shied() {
+            // It ended on a question that servers of its era know nothing of.
+            let (again, found) = self.probed(&mcp, true).await;
+            return self.found(id, &again, found, waited).await;
+        }
+        self.found(id, &slot, looked, waited).await
+    }
+
+    /// Starts the server outside of anybody's isolate, and ends it; gives where it was, and what it listed.
+    /// `shy`: it is asked as servers of the older era are.
+    async fn probed(
+        &self,
+        mcp: &Arc<Mcp>,
+        shy: bool,
+    ) -> (Arc<Slot>, Result<Vec<Tool>, ControlError>) {
+        let mcp = Arc::clone(mcp);
         let probe = IsolateId::from_random(id_bits());
         // What it offers to clients that can answer all that it may ask.
         let questions = match mcp.sharing {
@@ -40,7 +58,7 @@ impl Control {
         };
         let key = SlotKey {
             questions,
-            ..SlotKey::probe(id, &probe)
+            ..SlotKey::probe(&mcp.id, &probe)
         };
         let settings = &self.ctx.settings;
         let slot = Arc::new(Slot::new(
@@ -52,6 +70,9 @@ impl Control {
             settings.restart,
             Arc::clone(&self.ctx.changes),
         ));
+        if shy {
+            slot.manners.shies();
+        }
         self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
         let looked = self.look(&slot).await;
         if let Some(actor) = slot.actor() {
@@ -70,8 +91,17 @@ impl Control {
         )
         .await;
         self.ctx.slots.pin().remove(&key);
-        let tools = looked?;
-        let mut found = self.keep(id, &slot, tools).await?;
+        (slot, looked)
+    }
+
+    async fn found(
+        &self,
+        id: &McpId,
+        slot: &Slot,
+        looked: Result<Vec<Tool>, ControlError>,
+        waited: Duration,
+    ) -> Result<Discovery, ControlError> {
+        let mut found = self.keep(id, slot, looked?).await?;
         if waited >= WORTH_TELLING {
             let install = Phase {
                 name: "install".to_owned(),
@@ -170,6 +200,12 @@ impl Control {
             changed,
             unfit,
         })
+    }
+
+    /// What the servers of a definition speak, if that is known.
+    #[must_use]
+    pub fn spoken(&self, mcp: &Mcp) -> Option<Spoken> {
+        self.ctx.eras.spoken(&mcp.id, &mcp.config_hash())
     }
 
     /// The tools that go on unchecked, though the definition says that their arguments are checked.

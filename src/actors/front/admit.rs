@@ -120,6 +120,7 @@ pub(super) fn server_error(mcp: &Mcp, reply: &Reply) -> Reason {
     };
     Reason {
         error: Some(reply.line.slice(reply.body.clone())),
+        modern: reply.modern,
         ..Reason::new(Code::ServerError, text)
     }
 }

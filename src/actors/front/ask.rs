@@ -37,7 +37,7 @@ const METHODS: [&str; 8] = [
     UNSUBSCRIBE,
 ];
 /// What starts a server to see what it can do.
-const LOOK: &str = "ping";
+pub(super) const LOOK: &str = "ping";
 
 /// A method that is passed on.
 #[derive(Debug, Clone, Copy)]

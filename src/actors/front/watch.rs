@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::code::Code;
+use crate::domain::era::Era;
 use crate::domain::ids::CallId;
 use crate::domain::limits::WATCHED_URI_BYTES_MAX;
 use crate::telemetry::metrics::mcp::CallMeter;
@@ -19,6 +20,7 @@ use super::super::ears::Subscriber;
 use super::super::failure::Reason;
 use super::super::router;
 use super::super::session::SessionHandle;
+use super::ask::LOOK;
 use super::{Answer, Aside, Front, Outcome};
 
 pub(super) const SUBSCRIBE: &str = "resources/subscribe";
@@ -47,9 +49,14 @@ impl Front {
             }
         };
         let ctx = &self.ctx;
+        if ctx.eras.of(&published.mcp.id, &published.config).is_none() {
+            // Which way it goes is known when one of its servers was there.
+            let mcp = published.mcp.name.as_str();
+            let _ = self.abilities(session, aside.questions, mcp).await;
+        }
         let slot = router::find(ctx, session, published, aside.questions);
         if method == UNSUBSCRIBE {
-            return match slot.watched.remove(&uri, who) {
+            return match slot.watched.remove(&uri, who) && !self.is_modern(published) {
                 true => self.asked(session, published, method, params, aside).await,
                 false => nothing_to_do(published),
             };
@@ -62,11 +69,42 @@ impl Front {
                 "too many resources of this server are subscribed to; end some of that first";
             return self.unfit(published, Reason::new(Code::Busy, text));
         }
-        let outcome = self.asked(session, published, method, params, aside).await;
+        let outcome = match self.is_modern(published) {
+            true => self.watch_modern(session, published, aside).await,
+            false => self.asked(session, published, method, params, aside).await,
+        };
         if matches!(outcome, Outcome::Failed(_)) {
             slot.watched.remove(&uri, who);
         }
         outcome
+    }
+
+    fn is_modern(&self, published: &Published) -> bool {
+        let era = self.ctx.eras.of(&published.mcp.id, &published.config);
+        era == Some(Era::Modern)
+    }
+
+    /// A server without sessions is listened to ([`super::super::run`]), as far as it is there and can do this.
+    async fn watch_modern(
+        &self,
+        session: &Arc<SessionHandle>,
+        published: &Published,
+        aside: &Aside<'_>,
+    ) -> Outcome {
+        let mcp = published.mcp.name.as_str();
+        let able = self.abilities(session, aside.questions, mcp).await;
+        if !able.unwrap_or_default().subscribe {
+            let text = format!("the server of mcp `{mcp}` tells nothing of single resources");
+            return self.unfit(published, Reason::new(Code::ServerError, text));
+        }
+        let looked = match serde_json::from_str("{}") {
+            Ok(none) => self.asked(session, published, LOOK, none, aside).await,
+            Err(_) => return nothing_to_do(published),
+        };
+        match looked {
+            Outcome::Answered(_) => nothing_to_do(published),
+            failed @ Outcome::Failed(_) => failed,
+        }
     }
 
     fn unfit(&self, published: &Published, reason: Reason) -> Outcome {
@@ -92,6 +130,7 @@ fn nothing_to_do(published: &Published) -> Outcome {
         mcp: published.mcp.name.clone(),
         line: Bytes::from_static(b"{}"),
         result: 0..2,
+        modern: false,
         took: Duration::ZERO,
         meter,
     })

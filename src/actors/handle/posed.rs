@@ -47,6 +47,11 @@ impl Handle {
 }
 
 impl Posed {
+    /// Our id of it.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Waits for the answer.
     pub(in crate::actors) async fn answer(mut self, deadline: Instant) -> Result<Reply, CallError> {
         match timeout_at(deadline, &mut self.told).await {

@@ -22,9 +22,10 @@ use crate::protocol::questions;
 
 use super::super::calls::{News, Tag};
 use super::super::sync::Mutex;
+use super::era::Speaks;
 use super::roots::Roots;
 use super::tells::Voice;
-use super::{Askers, Handle, Role, Turn};
+use super::{Asked, Askers, Handle, Role, Turn};
 
 /// What a run knows of questions.
 #[derive(Debug)]
@@ -35,8 +36,10 @@ pub(in crate::actors) struct Asking {
     permitted: Questions,
     askers: Arc<Askers>,
     /// Those that wait for an answer, by the server's ids.
-    open: Mutex<HashMap<Box<str>, CancellationToken>>,
+    pub(super) open: Mutex<HashMap<Box<str>, CancellationToken>>,
     pub(super) roots: Roots,
+    /// What its server speaks.
+    pub(super) speaks: Speaks,
     /// For whom the server speaks, if anybody may listen.
     pub(super) voice: Option<Voice>,
     /// Whether its server logs to clients, and from which level on it was told to.
@@ -71,104 +74,10 @@ impl Asking {
             askers,
             open: Mutex::default(),
             roots: Roots::default(),
+            speaks: Speaks::default(),
             voice: None,
             logs: AtomicBool::new(false),
             level: AtomicU8::new(NO_LEVEL),
-        }
-    }
-}
-
-/// A question on its way to a client. Its server gets an answer: the client's, or an error when this is dropped.
-#[derive(Debug)]
-pub struct Asked {
-    handle: Arc<Handle>,
-    /// The server's id, raw.
-    id: Box<str>,
-    withdrawn: CancellationToken,
-    answered: bool,
-    /// Of the call that it is asked for.
-    turn: Option<Arc<Turn>>,
-    /// When the call that it is asked for is over.
-    pub until: Instant,
-    /// Which kind it is.
-    pub question: Question,
-    /// Its method.
-    pub method: &'static str,
-    /// Its parameters, raw; an object.
-    pub params: Bytes,
-}
-
-impl Asked {
-    /// Resolves when the server does not want an answer any more.
-    pub fn withdrawn(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.withdrawn.clone().cancelled_owned()
-    }
-
-    /// Whether the server does not want an answer any more.
-    #[must_use]
-    pub fn is_withdrawn(&self) -> bool {
-        self.withdrawn.is_cancelled()
-    }
-
-    /// Passes on what the client answered: a result, or an error; raw.
-    pub async fn answer(mut self, answer: Result<&[u8], &[u8]>) {
-        if self.is_withdrawn() {
-            return;
-        }
-        let line = match answer {
-            Ok(result) => {
-                if self.question == Question::Roots {
-                    self.handle.asking.roots.learn(result);
-                }
-                envelope::answer(&self.id, "result", result)
-            }
-            Err(error) => envelope::answer(&self.id, "error", error),
-        };
-        if let Some(turn) = self.turn.clone() {
-            turn.comes_in(self.until).await;
-        }
-        self.turn = None;
-        self.handle.tell(line).await;
-        self.answered = true;
-    }
-
-    /// What its server hears in place of an answer. Roots are never refused: one that got none is told to ask again
-    /// when somebody can say.
-    fn unanswered(&self) -> Bytes {
-        if self.question == Question::Roots {
-            let roots = self.handle.asking.roots.known_or_owed();
-            return envelope::answer(&self.id, "result", &roots);
-        }
-        let why = "nobody answered, or it is not clear for which of several calls this is asked";
-        envelope::answer_error(&self.id, INTERNAL_ERROR, why)
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        // One that was withdrawn has no place any more, and another one may have its id.
-        if !self.is_withdrawn() {
-            self.handle.asking.open.lock().remove(&self.id);
-        }
-        if self.answered {
-            return;
-        }
-        // The server of a withdrawn one has gone on long since.
-        let line = (!self.is_withdrawn()).then(|| self.unanswered());
-        let (handle, until) = (Arc::clone(&self.handle), self.until);
-        let post = move || {
-            if let Some(line) = line {
-                handle.post(line);
-            }
-        };
-        match (self.turn.take(), tokio::runtime::Handle::try_current()) {
-            (Some(turn), Ok(runtime)) => {
-                runtime.spawn(async move {
-                    turn.comes_in(until).await;
-                    post();
-                });
-            }
-            _ => post(),
         }
     }
 }
@@ -241,17 +150,7 @@ impl Handle {
             Question::Roots => self.anybody(),
             _ => self.caller(),
         };
-        let mut asked = Asked {
-            handle: Arc::clone(self),
-            id: id.into(),
-            withdrawn,
-            answered: false,
-            turn: None,
-            until: Instant::now(),
-            question,
-            method: posed.method,
-            params: posed.params.into(),
-        };
+        let mut asked = Asked::of_server(Arc::clone(self), id, withdrawn, posed);
         match who {
             Who::Caller(caller) => {
                 if let Some(what) = caller.what {
@@ -261,7 +160,7 @@ impl Handle {
                 if let Some(turn) = &caller.turn {
                     turn.goes_out();
                 }
-                asked.turn = caller.turn;
+                asked.in_turn(caller.turn);
                 // One who does not read, or is gone: the question goes, and its server is told.
                 let _ = caller.news.try_send(News::Asked(Box::new(asked)));
             }

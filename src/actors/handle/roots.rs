@@ -13,8 +13,8 @@ use crate::protocol::envelope;
 
 use super::super::calls::{News, Tag};
 use super::super::sync::Mutex;
-use super::Handle;
-use super::questions::{Asked, Caller};
+use super::questions::Caller;
+use super::{Asked, Handle};
 
 /// What a run knows of roots.
 #[derive(Debug, Default)]

@@ -34,7 +34,18 @@ impl Handle {
             && let Some(uri) = envelope::updated_uri(&line)
         {
             let who = voice.watched.who(&uri);
-            let told = Told::Updated(line);
+            let told = Told::Updated(match self.is_modern() {
+                // What it says beside is of our subscription.
+                true => {
+                    let params = serde_json::json!({ "uri": uri }).to_string();
+                    let line = envelope::notification(
+                        "notifications/resources/updated",
+                        params.as_bytes(),
+                    );
+                    line.slice(..line.len() - 1)
+                }
+                false => line,
+            });
             voice.ears.tell_some(&voice.key, &who, &told);
         }
     }

@@ -24,10 +24,12 @@ use crate::domain::limits::{
 };
 use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::frame::Lines;
+use crate::protocol::outbound::DISCOVER;
 
 use super::client::{Ask, Lost};
 use super::exchange::{self, Errand, Outcome};
 use super::listener;
+use super::modern::{self, Spoken};
 use super::parts::{Ends, Out, Shared};
 use super::refusal::{Session, session};
 
@@ -54,6 +56,8 @@ enum Stage {
     Greeted,
     /// The server was told so.
     Begun,
+    /// There are no sessions.
+    Modern,
 }
 
 /// What a line is, as far as it decides where it goes.
@@ -175,12 +179,23 @@ impl Conductor {
         };
         let id = head.id.and_then(|id| id.get().parse::<u64>().ok());
         let (method, body) = (head.method.as_deref(), line.clone());
+        if self.stage == Stage::New
+            && let Some(method) = method
+        {
+            match (method, id) {
+                (DISCOVER, Some(id)) => return self.probe(id, body),
+                // It was silent to that, and what it says now is no answer to this.
+                ("initialize", _) => self.flights.drain().for_each(|(_, probe)| probe.abort()),
+                _ => self.stage = Stage::Modern,
+            }
+        }
         match (method, id) {
             (Some(_), Some(id)) if self.stage == Stage::New => {
                 let errand = Errand {
                     id,
                     body,
                     begins: true,
+                    modern: None,
                 };
                 let outcome = exchange::ask(&self.shared, &self.out, &errand).await;
                 settle(&self.parts(), &errand, outcome).await;
@@ -196,12 +211,35 @@ impl Conductor {
                 if let Some(flight) = cancelled(&head).and_then(|id| self.flights.remove(&id)) {
                     flight.abort();
                 }
-                self.beside(body);
+                // Closing its stream says as much, and is all that may be said, to one without sessions.
+                if self.stage != Stage::Modern {
+                    self.beside(body);
+                }
             }
+            // Which asks nothing, and is told nothing that it did not ask for.
+            _ if self.stage == Stage::Modern => {}
             // An answer to a question of the server's: it waits for it.
             (None, _) => self.beside(body),
             _ => self.notify(body),
         }
+    }
+
+    /// Asks whether the server knows of no sessions. Whatever it says that is no answer to that is one of the older
+    /// kind, which is asked as such next.
+    fn probe(&mut self, id: u64, body: Bytes) {
+        let parts = self.parts();
+        let errand = Errand {
+            id,
+            modern: Some(Spoken::of(&body)),
+            body,
+            begins: false,
+        };
+        let flight = self.tasks.spawn(async move {
+            let outcome = exchange::ask(&parts.0, &parts.1, &errand).await;
+            settle(&parts, &errand, outcome).await;
+            Some(id)
+        });
+        self.flights.insert(id, flight);
     }
 
     /// A request that goes beside others.
@@ -214,13 +252,15 @@ impl Conductor {
             return;
         }
         let parts = self.parts();
+        let modern = (self.stage == Stage::Modern).then(|| Spoken::of(&body));
         let errand = Errand {
             id,
             body,
             begins: false,
+            modern,
         };
         let flight = self.tasks.spawn(async move {
-            let outcome = exchange::ask(&parts.0, &parts.1, &errand).await;
+            let outcome = modern::ask(&parts.0, &parts.1, &errand).await;
             settle(&parts, &errand, outcome).await;
             Some(id)
         });
@@ -275,6 +315,10 @@ const TERMINATED: i32 = 15;
 async fn settle((shared, out, ends): &(Arc<Shared>, Out, Ends), errand: &Errand, end: Outcome) {
     match end {
         Outcome::Answered => {}
+        // It was asked again, and refused again.
+        Outcome::Mismatch(line) => {
+            let _ = out.lines.send(line).await;
+        }
         Outcome::Failed(why) => {
             let why = shared.clean(&why);
             out.remark(format!("request {} failed: {why}", errand.id));

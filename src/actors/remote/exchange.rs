@@ -14,6 +14,7 @@ use crate::protocol::envelope::{self, Incoming};
 use super::client::{Ask, Lost};
 use super::heard::{Heard, Kind};
 use super::messages::{Cut, LAST_EVENT, Messages, Whole, crowded, listen};
+use super::modern::Spoken;
 use super::parts::{Out, SESSION, Shared};
 use super::paths::on_one_line;
 use super::refusal::{refused, said, told};
@@ -29,6 +30,8 @@ pub(super) struct Errand {
     pub(super) body: Bytes,
     /// It begins the session.
     pub(super) begins: bool,
+    /// What a server without sessions is told in headers.
+    pub(super) modern: Option<Spoken>,
 }
 
 /// How it ended.
@@ -42,14 +45,20 @@ pub(super) enum Outcome {
     Over(Verdict),
     /// So does the run, and the server provably did not take this request.
     Untaken(Verdict),
+    /// The server refused it for what its headers do not say: its answer.
+    Mismatch(Bytes),
 }
 
 /// Sends a request and carries its answer back.
 pub(super) async fn ask(shared: &Shared, out: &Out, errand: &Errand) -> Outcome {
+    let headers = match &errand.modern {
+        Some(spoken) => spoken.headers(shared),
+        None => shared.of_session(),
+    };
     let sent = shared.client.send(Ask {
         method: Method::POST,
         target: shared.target(),
-        headers: shared.of_session(),
+        headers,
         body: errand.body.clone(),
     });
     let heard = match sent.await {
@@ -127,6 +136,9 @@ pub(super) async fn answered(shared: &Shared, out: &Out, errand: &Errand, line: 
     if errand.begins {
         shared.began(None, version(&line).as_deref());
     }
+    if let Some(spoken) = &errand.modern {
+        spoken.learn(shared, &line);
+    }
     shared.succeeded();
     // Nobody takes lines any more if the run ends.
     let _ = out.lines.send(line).await;
@@ -157,6 +169,13 @@ async fn events(shared: &Shared, out: &Out, errand: &Errand, heard: Heard) -> Ou
         };
         resumes += 1;
         let why = format!("its stream ended before the answer: {why}");
+        if let Some(spoken) = &errand.modern {
+            // Its streams are not taken up again; and that one who only listened was cut says nothing of the server.
+            return match spoken.only_listens() {
+                true => Outcome::Failed(why),
+                false => failed(shared, errand, why),
+            };
+        }
         let last = messages.last_id();
         let Some(last) = last.filter(|_| resumes <= REMOTE_RESUMES_MAX) else {
             return failed(shared, errand, why);

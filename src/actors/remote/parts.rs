@@ -20,6 +20,7 @@ use crate::domain::remote::{Endpoint, Remote, Transport};
 use crate::domain::verdict::{RemoteFault, Verdict};
 
 use super::client::Client;
+use super::modern::Repeats;
 use super::{Dial, Unsent};
 
 /// The header that names a session.
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// Requests that failed in a row.
     failures: AtomicU32,
     redactor: Option<Arc<Redactor>>,
+    /// What tools of a server without sessions want repeated in headers.
+    pub(super) repeats: Repeats,
     /// Messages since a moment.
     heard: Mutex<(Instant, u32)>,
 }
@@ -87,6 +90,7 @@ impl Shared {
             partial: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             redactor: dial.redactor.clone(),
+            repeats: Repeats::default(),
             heard: Mutex::new((Instant::now(), 0)),
         }
     }

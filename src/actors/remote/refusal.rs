@@ -54,6 +54,13 @@ pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: 
         );
         return Outcome::Over(remote(RemoteFault::Unauthorized, detail));
     }
+    if errand
+        .modern
+        .as_ref()
+        .is_some_and(|spoken| spoken.may_say_more(errand.id, &line))
+    {
+        return Outcome::Mismatch(line);
+    }
     // An answer is an answer, whatever the status.
     if is_answer(&line, errand.id) && shared.is_streamable() {
         return answered(shared, out, errand, line).await;

@@ -110,7 +110,14 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
     handle.heard();
     match envelope::parse(&line) {
         Some(Incoming::Response { id, kind, body }) => {
-            if !handle.deliver(id, Reply { line, kind, body }) {
+            let modern = handle.is_modern();
+            let reply = Reply {
+                line,
+                kind,
+                body,
+                modern,
+            };
+            if !handle.deliver(id, reply) {
                 record.learn(|facts| facts.strays += 1);
             }
         }

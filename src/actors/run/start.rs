@@ -12,6 +12,7 @@ use ractor::ActorRef;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::domain::era::Era;
 use crate::domain::limits::{
     START_PERMIT_HOLD, TOOL_LIST_BYTES_MAX, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX,
     TOOLS_REFUSED_LOGGED_MAX,
@@ -20,16 +21,18 @@ use crate::domain::mcp::Tool;
 use crate::domain::remote::Reach;
 use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::envelope::{self, ReplyKind};
-use crate::protocol::handshake;
+use crate::protocol::repeated::outgoing;
+use crate::protocol::{handshake, outbound};
 
-use super::super::handle::{CallError, Handle, Posed, Reply};
+use super::super::eras::Eras;
+use super::super::handle::{CallError, Handle, Reply};
 use super::super::launcher::{Launch, LaunchError, Launched, Scope};
 use super::super::plan;
 use super::super::record::RunRecord;
 use super::super::relimit;
 use super::super::remote;
 use super::super::slot::Order;
-use super::{RunArgs, RunMsg, Tasks, pumps, warden};
+use super::{RunArgs, RunMsg, Tasks, greet, listen, pumps, warden};
 
 pub(super) async fn start(
     mut args: RunArgs,
@@ -56,17 +59,15 @@ pub(super) async fn start(
     let handle = Arc::clone(&args.occupant.handle);
     // The first question is in the server's stdin when it begins; a tool call never is, that waits
     // until the run is ready.
-    let (opening, initialize) = handle
-        .pose(
-            "initialize",
-            &handshake::initialize_params(args.slot.key.questions),
-        )
-        .map_err(|error| verdict_on(&args, &handle, "initialize", error))?;
+    let (opening, greeting) = greet::first(&args, &handle)?;
     launch(&mut args, opening, myself, tasks, deadline).await?;
     if let order @ (Order::Kill(_) | Order::Stop(_)) = &*orders.borrow_and_update() {
         return Err(verdict_of(order));
     }
-    shake_hands(&args, &handle, initialize, deadline).await?;
+    shake_hands(&args, &handle, greeting, deadline).await?;
+    if handle.is_modern() {
+        listen::begin(&args, tasks);
+    }
     let record = &args.occupant.record;
     record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
     Ok(())
@@ -200,33 +201,35 @@ fn carry(args: &mut RunArgs, launched: Launched, myself: &ActorRef<RunMsg>, task
 async fn shake_hands(
     args: &RunArgs,
     handle: &Arc<Handle>,
-    initialize: Posed,
+    greeting: greet::Greeting,
     deadline: Instant,
 ) -> Result<(), Verdict> {
     let record = &args.occupant.record;
     let since = Instant::now();
-    let answered = initialize.answer(deadline).await;
-    let reply = answered.map_err(|error| verdict_on(args, handle, "initialize", error))?;
-    let mut server = body(record, &reply)
-        .and_then(handshake::read_initialize)
-        .map_err(|detail| Verdict::Handshake { detail })?;
+    let (era, mut server) = greet::greet(args, handle, greeting, deadline).await?;
     // It is shown to operators, and may hold what the server was given.
     for said in [&mut server.name, &mut server.version] {
         *said = record.clean_text(said);
     }
-    handle.post(envelope::notification("notifications/initialized", b"{}"));
-    record.phase("initialize", since.elapsed());
-    let since = Instant::now();
     let able = server.abilities;
-    handle.set_logs(able.logging);
-    if able.subscribe {
-        handle.watch_again();
+    match era {
+        Era::Legacy => {
+            handle.post(envelope::notification("notifications/initialized", b"{}"));
+            handle.set_logs(able.logging);
+            if able.subscribe {
+                handle.watch_again();
+            }
+        }
+        Era::Modern => handle.speaks_modern(),
     }
+    record.phase(greet::phase(era), since.elapsed());
+    let since = Instant::now();
     // What an installer can do says nothing of the server.
     if !args.slot.key.is_install() {
         let mcp = &args.slot.mcp;
         let learned = (mcp.config_hash().into(), able);
         args.ctx.abilities.pin().insert(mcp.id.clone(), learned);
+        Eras::learn(&args.ctx, mcp, era, &server.protocol_version);
     }
     record.learn(|facts| facts.server = Some(server));
     if able.tools {
@@ -234,8 +237,11 @@ async fn shake_hands(
         record.phase("list_tools", since.elapsed());
         args.slot.tools_seen(tools);
     } else {
-        ask(args, handle, "ping", b"{}", deadline).await?;
-        record.phase("ping", since.elapsed());
+        // One without sessions has answered a round trip already.
+        if era == Era::Legacy {
+            ask(args, handle, "ping", b"{}", deadline).await?;
+            record.phase("ping", since.elapsed());
+        }
         args.slot.tools_seen(Vec::new());
     }
     Ok(())
@@ -252,7 +258,14 @@ async fn list_tools(
     let mut bytes = 0;
     let mut refused = 0;
     for _ in 0..TOOL_PAGES_MAX {
-        let params = handshake::list_params(cursor.as_deref());
+        let params = match handle.is_modern() {
+            true => outbound::own_params(
+                &cursor
+                    .as_deref()
+                    .map_or_else(String::new, |cursor| format!("\"cursor\":{cursor}")),
+            ),
+            false => handshake::list_params(cursor.as_deref()),
+        };
         let reply = ask(args, handle, "tools/list", &params, deadline).await?;
         bytes += reply.body.len();
         if bytes > TOOL_LIST_BYTES_MAX {
@@ -262,15 +275,19 @@ async fn list_tools(
         let page = body(&args.occupant.record, &reply)
             .and_then(handshake::read_tools)
             .map_err(|detail| Verdict::Handshake { detail })?;
-        let mut twice = Vec::new();
+        let mut left_out = Vec::new();
+        // Who speaks to a server over HTTP must not offer what asks for headers wrongly.
+        let speaks_http = handle.is_modern() && args.slot.mcp.program.is_remote();
         for tool in page.tools {
-            if names.insert(tool.name.clone()) {
+            if let Some(why) = outgoing::wrong(&tool.definition).filter(|_| speaks_http) {
+                left_out.push(format!("`{}`: {why}", tool.name));
+            } else if names.insert(tool.name.clone()) {
                 tools.push(tool);
             } else {
-                twice.push(format!("`{}` is listed already", tool.name));
+                left_out.push(format!("`{}` is listed already", tool.name));
             }
         }
-        for why in page.refused.into_iter().chain(twice) {
+        for why in page.refused.into_iter().chain(left_out) {
             refused += 1;
             if refused <= TOOLS_REFUSED_LOGGED_MAX {
                 let why = args.occupant.record.clean_text(&why);
@@ -290,7 +307,7 @@ async fn list_tools(
     Err(Verdict::Handshake { detail })
 }
 
-async fn ask(
+pub(super) async fn ask(
     args: &RunArgs,
     handle: &Arc<Handle>,
     method: &str,
@@ -302,7 +319,12 @@ async fn ask(
 }
 
 /// What a question without an answer says of the run.
-fn verdict_on(args: &RunArgs, handle: &Handle, method: &str, error: CallError) -> Verdict {
+pub(super) fn verdict_on(
+    args: &RunArgs,
+    handle: &Handle,
+    method: &str,
+    error: CallError,
+) -> Verdict {
     match error {
         CallError::Ended(end) => end.verdict.clone(),
         CallError::TimedOut => too_slow(method, args.deadline),
@@ -319,13 +341,13 @@ fn verdict_on(args: &RunArgs, handle: &Handle, method: &str, error: CallError) -
     }
 }
 
-fn too_slow(what: &str, deadline: Duration) -> Verdict {
+pub(super) fn too_slow(what: &str, deadline: Duration) -> Verdict {
     Verdict::Handshake {
         detail: format!("no answer to {what} within {} s", deadline.as_secs_f32()),
     }
 }
 
-fn body<'r>(record: &RunRecord, reply: &'r Reply) -> Result<&'r [u8], String> {
+pub(super) fn body<'r>(record: &RunRecord, reply: &'r Reply) -> Result<&'r [u8], String> {
     let bytes = reply.line.get(reply.body.clone()).unwrap_or_default();
     match reply.kind {
         ReplyKind::Result => Ok(bytes),

@@ -19,6 +19,7 @@ use crate::actors::control::Control;
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::domain::code::Code;
+use crate::domain::era::Spoken;
 use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
@@ -50,6 +51,9 @@ pub struct McpDetail {
     pub view: McpView,
     /// Its tools, as the last discovery found them.
     pub tools: Vec<Tool>,
+    /// Which era of MCP its servers speak, if one of this definition was there.
+    #[serde(default)]
+    pub spoken: Option<Spoken>,
     /// What is installed for it, if its program is a package.
     #[serde(default)]
     pub package: Option<PackageView>,
@@ -241,9 +245,11 @@ async fn show(
     let package = control.package(&view.mcp).await;
     let needs = credentials::needed(&control, &view.mcp).await?;
     let unfit = control.unfit(&view.mcp, &tools).await;
+    let spoken = control.spoken(&view.mcp);
     Ok(Json(McpDetail {
         view,
         tools,
+        spoken,
         package,
         unfit,
         needs,

@@ -183,6 +183,7 @@ fn replaced(answer: &Answer, code: Code, text: String) -> Failure {
         verdict: None,
         deny: None,
         error: None,
+        modern: false,
         took: answer.took,
     }
 }
@@ -215,6 +216,7 @@ mod tests {
             call: CallId::from_random([3; 10]),
             mcp: Name::parse("notes").unwrap(),
             result: from..line.len() - 1,
+            modern: false,
             line: Bytes::from(line),
             took: Duration::from_micros(12_900),
         }
@@ -311,6 +313,7 @@ mod tests {
             verdict: Some("signal".into()),
             deny: None,
             error: None,
+            modern: false,
             took: Duration::from_millis(3),
         };
         assert_eq!(

@@ -4,6 +4,8 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 
+use super::passing::Passed;
+use super::rounds::Rounds;
 use crate::actors::front::{Answer, Failure, Outcome};
 use crate::api::error::{json, millis, put_number, put_string};
 use crate::domain::code::Code;
@@ -90,6 +92,18 @@ pub(super) fn is_failure(outcome: &Outcome) -> bool {
     }
 }
 
+/// Whether a server without sessions says that its client cannot do what it needs, and the client is told so.
+pub(super) fn is_incapable(outcome: &Outcome, rounds: &Rounds) -> bool {
+    match outcome {
+        Outcome::Failed(Failure {
+            error: Some(error),
+            modern: true,
+            ..
+        }) => rounds.passing().is_incapable(error),
+        _ => false,
+    }
+}
+
 /// For whom an answer is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Era<'a> {
@@ -101,6 +115,8 @@ pub(super) enum Era<'a> {
         server: &'a str,
         /// How long the result may be kept.
         kept: Kept,
+        /// What was asked on the way, if it is a server's.
+        rounds: Option<&'a Rounds>,
     },
 }
 
@@ -108,16 +124,18 @@ impl Era<'_> {
     pub(super) fn result(self, id: &str, result: &[u8]) -> Bytes {
         match self {
             Self::Sessions => body_of_result(id, result),
-            Self::Stateless { server, kept } => match modern::complete(result, server, kept) {
+            Self::Stateless { server, kept, .. } => match modern::complete(result, server, kept) {
                 Ok(result) => body_of_result(id, &result),
-                Err(why) => {
-                    let text = format!("the server's result cannot be passed on: {why}");
-                    let code = jsonrpc::INTERNAL_ERROR;
-                    body_of_error(id, code, &text, Some(Code::ServerError))
-                }
+                Err(why) => no_result(id, why),
             },
         }
     }
+}
+
+fn no_result(id: &str, why: &str) -> Bytes {
+    let text = format!("the server's result cannot be passed on: {why}");
+    let code = jsonrpc::INTERNAL_ERROR;
+    body_of_error(id, code, &text, Some(Code::ServerError))
 }
 
 /// The answer to a tool's call, whatever became of it.
@@ -147,7 +165,17 @@ fn answered(id: &str, answer: &Answer, era: Era<'_>) -> Bytes {
         if is_tool_error(result) {
             answer.meter.ended(labels::Outcome::ToolError);
         }
-        return era.result(id, result);
+        return match era {
+            Era::Stateless {
+                rounds: Some(rounds),
+                kept,
+                ..
+            } if answer.modern => match rounds.passing().passed(result, kept) {
+                Ok(result) => body_of_result(id, &result),
+                Err(why) => no_result(id, &why),
+            },
+            _ => era.result(id, result),
+        };
     }
     answer.meter.ended(labels::Outcome::RpcError);
     let text = format!(
@@ -174,6 +202,13 @@ fn failed(id: &str, failure: &Failure, era: Era<'_>) -> Bytes {
     if let Some(error) = &failure.error {
         let newer = match era {
             Era::Sessions => None,
+            Era::Stateless {
+                rounds: Some(rounds),
+                ..
+            } => match rounds.passing().failed(error, failure.modern) {
+                Passed::Asks(result) => return body_of_result(id, &result),
+                Passed::Error(error) => error,
+            },
             Era::Stateless { .. } => modern::error(error),
         };
         let error = newer.as_ref().unwrap_or(error);

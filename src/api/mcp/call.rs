@@ -15,11 +15,13 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::comeback::Back;
 use super::exchange::{Exchange, Side, Work};
 use super::flights::{Flight, NoPlace};
 use super::headers::Head;
 use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
+use super::passing::Passing;
 use super::rounds::Rounds;
 use super::{Shared, answer};
 use crate::actors::clock::random;
@@ -137,21 +139,22 @@ impl Asked<'_> {
         token: Option<String>,
     ) -> Response {
         let asks = state::asking(method);
+        let mut brought = Bytes::new();
         if self.stateless
             && let Some(method) = asks
         {
             match self.comes_back(method) {
-                Ok(Some(mut exchange)) => {
+                Ok(Back::Held(mut exchange)) => {
                     exchange.id = self.id.to_owned();
                     exchange.token = token;
                     exchange.takes_events = self.head.takes_events;
                     return exchange.answered(self.shared).await;
                 }
-                Ok(None) => {}
+                Ok(Back::New(answers)) => brought = answers,
                 Err(why) => return answer::error(self.id, jsonrpc::INVALID_PARAMS, &why),
             }
         }
-        match self.begin(asks, what, given, token) {
+        match self.begin(asks, what, (given, brought), token) {
             Ok(exchange) => exchange.answered(self.shared).await,
             Err(why) => self.no_place(&why),
         }
@@ -163,7 +166,7 @@ impl Asked<'_> {
         self,
         asks: Option<&'static str>,
         what: What,
-        given: Bytes,
+        (given, brought): (Bytes, Bytes),
         token: Option<String>,
     ) -> Result<Exchange, NoPlace> {
         let shared = &self.shared.0;
@@ -185,6 +188,8 @@ impl Asked<'_> {
             what,
             given,
             says: self.says,
+            modern: self.stateless,
+            brought,
             news: tell,
             outcome: RpcOutcome::Cancelled,
             _done: done.clone().drop_guard(),
@@ -201,6 +206,11 @@ impl Asked<'_> {
                 self.principal(),
                 asks.map(|method| (method, self.given())),
                 random(),
+                Passing {
+                    sealer: Arc::clone(&shared.held.sealer),
+                    front: shared.front.clone(),
+                    declared: self.says.questions,
+                },
             ))),
         };
         Ok(Exchange {

@@ -20,6 +20,14 @@ struct Params<'a> {
     input_responses: Option<&'a RawValue>,
 }
 
+/// What a request is.
+pub(super) enum Back {
+    /// A call that was held.
+    Held(Exchange),
+    /// A new one, with these members of its parameters for a server that holds none.
+    New(Bytes),
+}
+
 impl Asked<'_> {
     /// Who asks, and where.
     pub(super) fn principal(self) -> String {
@@ -34,20 +42,24 @@ impl Asked<'_> {
         }
     }
 
-    /// The call that waits for what this one brings, with the answers on their way to its server; `None` if this is
-    /// a new one.
+    /// The call that waits for what this one brings, with the answers on their way to its server; or a new one.
     ///
     /// # Errors
     /// Why it is no answer to any call, in words.
-    pub(super) fn comes_back(self, method: &str) -> Result<Option<Exchange>, String> {
+    pub(super) fn comes_back(self, method: &str) -> Result<Back, String> {
         let given = self.given();
-        if memchr::memmem::find(&given, b"requestState").is_none() {
-            return Ok(None);
+        let has = |name: &[u8]| memchr::memmem::find(&given, name).is_some();
+        if !has(b"requestState") && !has(b"inputResponses") {
+            return Ok(Back::New(Bytes::new()));
         }
         let no_text = |why| format!("`requestState` must be text, as it was given: {why}");
         let params: Params<'_> = serde_json::from_slice(&given).map_err(no_text)?;
+        let responses = params.input_responses.map(RawValue::get);
+        if responses.is_some_and(|given| !given.starts_with('{')) {
+            return Err("`inputResponses` must be an object".to_owned());
+        }
         let Some(text) = params.request_state else {
-            return Ok(None);
+            return Ok(Back::New(brought(responses, None)));
         };
         let shared = &self.shared.0;
         let (held, now) = (&shared.held, shared.front.wall_ms());
@@ -56,6 +68,10 @@ impl Asked<'_> {
             principal: &principal,
             request: &state::digest(method, &given),
         };
+        let passing = held.sealer.open_passing(&text, bound, now);
+        if let Some(own) = passing.map_err(|refused| refused.to_string())? {
+            return Ok(Back::New(brought(responses, own.as_deref())));
+        }
         let opened = held.sealer.open(&text, bound, now);
         let stub = opened.map_err(|refused| refused.to_string())?;
         let answers: Option<Answers> = match params.input_responses {
@@ -78,6 +94,14 @@ impl Asked<'_> {
         if let Side::Stateless(rounds) = &mut exchange.side {
             rounds.answer(answers);
         }
-        Ok(Some(exchange))
+        Ok(Back::Held(exchange))
     }
+}
+
+/// Members of parameters, for a server that holds no call.
+fn brought(responses: Option<&str>, state: Option<&str>) -> Bytes {
+    let responses = responses.map(|given| format!("\"inputResponses\":{given}"));
+    let state = state.map(|own| format!("\"requestState\":{own}"));
+    let all: Vec<_> = [responses, state].into_iter().flatten().collect();
+    all.join(",").into()
 }

@@ -162,7 +162,7 @@ impl Exchange {
         };
         match rounds.incapable(&self.id) {
             Some(error) if ended.is_failure() => Said::Last(error, StatusCode::BAD_REQUEST),
-            _ => Said::Last(ended.body(&self.id, Some(&rounds.server)), StatusCode::OK),
+            _ => Said::Last(ended.body(&self.id, Some(rounds)), ended.status(rounds)),
         }
     }
 

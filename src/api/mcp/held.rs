@@ -30,14 +30,14 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Held {
     calls: Arc<Mutex<Calls>>,
-    pub(super) sealer: Sealer,
+    pub(super) sealer: Arc<Sealer>,
 }
 
 impl Default for Held {
     fn default() -> Self {
         Self {
             calls: Arc::default(),
-            sealer: Sealer::new(random(), random()),
+            sealer: Arc::new(Sealer::new(random(), random())),
         }
     }
 }

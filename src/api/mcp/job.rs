@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use super::answer::{self, Era};
 use super::flights::Flight;
+use super::rounds::Rounds;
 use super::{methods, rpc_method};
 use crate::actors::front::{Aside, Called, Front, Method, News, Outcome};
 use crate::actors::session::SessionHandle;
@@ -57,6 +59,10 @@ pub(super) struct Job {
     /// Arguments or parameters; an object.
     pub(super) given: Bytes,
     pub(super) says: Says,
+    /// Whether its client knows of no sessions.
+    pub(super) modern: bool,
+    /// What its client answers, for a server that knows of none either.
+    pub(super) brought: Bytes,
     /// Who hears what the server says meanwhile.
     pub(super) news: Option<mpsc::Sender<News>>,
     pub(super) outcome: RpcOutcome,
@@ -109,6 +115,8 @@ impl Job {
             level: self.says.level,
             level_said: self.says.level_said,
             late: self.says.late,
+            modern: self.modern,
+            brought: &self.brought,
             ..Aside::default()
         };
         match &self.what {
@@ -138,10 +146,14 @@ impl Job {
 }
 
 impl Ended {
-    /// The answer to the request with this id; to a client without sessions in the name of a server.
-    pub(super) fn body(&self, id: &str, server: Option<&str>) -> Bytes {
-        let era = |kept| match server {
-            Some(server) => Era::Stateless { server, kept },
+    /// The answer to the request with this id; to a client without sessions, with what was asked on the way.
+    pub(super) fn body(&self, id: &str, rounds: Option<&Rounds>) -> Bytes {
+        let era = |kept| match rounds {
+            Some(rounds) => Era::Stateless {
+                server: &rounds.server,
+                kept,
+                rounds: Some(rounds),
+            },
             None => Era::Sessions,
         };
         match self {
@@ -157,6 +169,18 @@ impl Ended {
                 let why = "the parameters are no JSON";
                 answer::body_of_error(id, jsonrpc::INVALID_PARAMS, why, None)
             }
+        }
+    }
+
+    /// The status of an answer to a client without sessions.
+    pub(super) fn status(&self, rounds: &Rounds) -> StatusCode {
+        match self {
+            Self::Tool(outcome) | Self::Method(_, outcome)
+                if answer::is_incapable(outcome, rounds) =>
+            {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::OK,
         }
     }
 

@@ -208,7 +208,11 @@ impl Asked<'_> {
     /// A result of ours.
     fn result(self, result: &[u8], kept: Kept) -> Response {
         let server = self.view.unwrap_or(GATEWAY);
-        let era = Era::Stateless { server, kept };
+        let era = Era::Stateless {
+            server,
+            kept,
+            rounds: None,
+        };
         json(StatusCode::OK, era.result(self.id, result))
     }
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::answer;
+use super::passing::{Bounds, Passing};
 use crate::actors::front::Asked;
 use crate::domain::limits::{MCP_ROUNDS_MAX, QUESTIONS_GATHER};
 use crate::domain::talk::Question;
@@ -38,6 +39,8 @@ pub(super) struct Rounds {
     pub(super) due: Option<Instant>,
     /// What the client cannot answer and was not asked for that.
     pub(super) lacks: Option<Question>,
+    /// For servers that hold no call.
+    passing: Passing,
 }
 
 impl Rounds {
@@ -46,6 +49,7 @@ impl Rounds {
         principal: String,
         request: Option<(&'static str, Bytes)>,
         call: [u8; 16],
+        passing: Passing,
     ) -> Self {
         Self {
             server,
@@ -57,6 +61,17 @@ impl Rounds {
             gathered: Vec::new(),
             due: None,
             lacks: None,
+            passing,
+        }
+    }
+
+    /// What its answers go through if its server is without sessions as well.
+    pub(super) fn passing(&self) -> Bounds<'_> {
+        Bounds {
+            passing: &self.passing,
+            server: &self.server,
+            principal: &self.principal,
+            request: self.request.as_ref(),
         }
     }
 

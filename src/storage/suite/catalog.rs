@@ -2,6 +2,7 @@
 
 use super::samples::{key, keyed, mcp, name, tool, tool_name};
 use crate::domain::account::{ExposedTool, Key, Subscription};
+use crate::domain::era::{Era, Spoken};
 use crate::domain::mcp::{Mcp, McpState, Sharing};
 use crate::storage::{Store, StoreError};
 
@@ -40,6 +41,33 @@ pub(super) async fn mcps_come_back_as_they_went_in(store: Store) {
     assert!(matches!(error, StoreError::Conflict { kind: "mcp", .. }));
     let error = store.update_mcp(&mcp(9, "none"), 9).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: "mcp", .. }));
+}
+
+pub(super) async fn what_an_mcp_speaks_is_kept(store: Store) {
+    let (mut demo, other) = (mcp(1, "demo"), mcp(2, "also"));
+    store.create_mcp(&demo, 5).await.unwrap();
+    store.create_mcp(&other, 6).await.unwrap();
+    assert_eq!(store.spoken().await.unwrap(), []);
+    let spoken = |era, at| Spoken {
+        config: "abc".into(),
+        era,
+        version: "1".into(),
+        at,
+    };
+    for (era, at) in [(Era::Modern, 7), (Era::Legacy, 8)] {
+        store.set_spoken(&demo.id, &spoken(era, at)).await.unwrap();
+        let kept = store.spoken().await.unwrap();
+        assert_eq!(kept, [(demo.id.clone(), spoken(era, at))]);
+    }
+    // A change of the definition does not touch it: it says of which definition it is.
+    demo.description = "other".into();
+    store.update_mcp(&demo, 9).await.unwrap();
+    assert_eq!(store.spoken().await.unwrap().len(), 1);
+    let nobody = mcp(9, "none");
+    store
+        .set_spoken(&nobody.id, &spoken(Era::Modern, 1))
+        .await
+        .unwrap();
 }
 
 pub(super) async fn the_lifecycle_is_kept(store: Store) {

@@ -406,7 +406,7 @@ impl Outcome {
     #[must_use]
     pub const fn of(code: Code, stage: Stage) -> Self {
         match code {
-            Code::ServerError => Self::RpcError,
+            Code::ServerError | Code::Unanswered => Self::RpcError,
             Code::CallTimeout => Self::Timeout,
             Code::Cancelled => Self::Killed,
             Code::KillSwitchActive | Code::UserDisabled | Code::SessionSuspended => match stage {

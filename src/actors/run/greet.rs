@@ -1,0 +1,222 @@
+//! The beginning of a run, in one of two ways: `initialize`, or `server/discover`, by which a server without
+//! sessions says what it is.
+//!
+//! Which way is known of the definition, since it was asked once ([`super::super::eras`]). A discovery of one of which
+//! it is not known asks by `server/discover` first; any other start by `initialize`, as all servers up to 2025-11-25
+//! expect, and by the other way if that is refused. So an old server meets a question that it does not know once, and
+//! not at each start.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::domain::era::Era;
+use crate::domain::limits::{ERA_FALLBACK_WAIT, ERA_PROBE_WAIT};
+use crate::domain::remote::Transport;
+use crate::domain::verdict::Verdict;
+use crate::protocol::envelope::ReplyKind;
+use crate::protocol::handshake::{self, ServerInfo};
+use crate::protocol::outbound::{self, DISCOVER, Found};
+
+use super::super::handle::{CallError, Handle, Posed, Reply};
+use super::RunArgs;
+use super::start::{ask, body, too_slow, verdict_on};
+
+const INITIALIZE: &str = "initialize";
+
+/// The first question, and its answer to come.
+pub(super) struct Greeting {
+    by: Era,
+    posed: Posed,
+}
+
+/// As what the beginning is counted.
+pub(super) const fn phase(era: Era) -> &'static str {
+    match era {
+        Era::Legacy => "initialize",
+        Era::Modern => "discover",
+    }
+}
+
+/// Which era a server is asked in first.
+fn era_of(args: &RunArgs) -> Era {
+    let (slot, mcp) = (&args.slot, &args.slot.mcp);
+    let older = mcp
+        .program
+        .remote
+        .as_ref()
+        .is_some_and(|remote| remote.transport == Transport::Sse);
+    // Our own installer, and what knows no newer transport.
+    if slot.key.is_install() || older {
+        return Era::Legacy;
+    }
+    if let Some(known) = args.ctx.eras.of(&mcp.id, &mcp.config_hash())
+        && !(slot.key.is_probe() && known == Era::Legacy)
+    {
+        return known;
+    }
+    // One behind HTTP is asked at each first start: that costs a request, and ends nothing.
+    match (slot.key.is_probe() || mcp.program.is_remote()) && !slot.manners.shied() {
+        true => Era::Modern,
+        false => Era::Legacy,
+    }
+}
+
+/// The first line, and what waits for its answer.
+pub(super) fn first(args: &RunArgs, handle: &Arc<Handle>) -> Result<(Bytes, Greeting), Verdict> {
+    let by = era_of(args);
+    let (method, params) = match by {
+        Era::Legacy => (INITIALIZE, initialize_params(args)),
+        Era::Modern => (DISCOVER, outbound::own_params("")),
+    };
+    let (line, posed) = handle
+        .pose(method, &params)
+        .map_err(|error| verdict_on(args, handle, method, error))?;
+    Ok((line, Greeting { by, posed }))
+}
+
+fn initialize_params(args: &RunArgs) -> Bytes {
+    handshake::initialize_params(args.slot.key.questions)
+}
+
+/// Which era the server speaks, and what it says of itself.
+pub(super) async fn greet(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    greeting: Greeting,
+    deadline: Instant,
+) -> Result<(Era, ServerInfo), Verdict> {
+    let begun = match greeting.by {
+        Era::Legacy => by_initialize(args, handle, greeting.posed, deadline).await,
+        Era::Modern => by_discover(args, handle, greeting.posed, deadline).await,
+    };
+    if let Err(Verdict::Handshake { .. } | Verdict::Exited { .. }) = begun {
+        // It is not what it was known as: the next one is asked anew.
+        args.ctx.eras.forget(&args.slot.mcp.id);
+    }
+    begun
+}
+
+/// A server that is known as, or taken for, one of the older era.
+async fn by_initialize(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    posed: Posed,
+    deadline: Instant,
+) -> Result<(Era, ServerInfo), Verdict> {
+    let answered = posed.answer(deadline).await;
+    let reply = answered.map_err(|error| verdict_on(args, handle, INITIALIZE, error))?;
+    let begun = legacy(args, &reply);
+    if reply.kind == ReplyKind::Result {
+        return begun;
+    }
+    // One of the newer era knows no such method.
+    let soon = deadline.min(Instant::now() + ERA_FALLBACK_WAIT);
+    match asked_again(args, handle, soon).await {
+        Some(Ok(server)) => Ok((Era::Modern, server)),
+        Some(Err(detail)) => Err(Verdict::Handshake { detail }),
+        // What it said first is the better reason.
+        None => begun,
+    }
+}
+
+/// Asks a server what it is, once more if it wants that; `None` if it is none of this era.
+async fn asked_again(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    until: Instant,
+) -> Option<Result<ServerInfo, String>> {
+    let params = outbound::own_params("");
+    for _ in 0..2 {
+        let reply = ask(args, handle, DISCOVER, &params, until).await.ok()?;
+        match modern(args, &reply) {
+            Ok(Found::Modern(server)) => return Some(Ok(server)),
+            Ok(Found::Again) => {}
+            Ok(Found::Older) => return None,
+            Err(detail) => return Some(Err(detail)),
+        }
+    }
+    None
+}
+
+/// A server that may be, or is known as, one of the newer era.
+async fn by_discover(
+    args: &RunArgs,
+    handle: &Arc<Handle>,
+    posed: Posed,
+    deadline: Instant,
+) -> Result<(Era, ServerInfo), Verdict> {
+    // The other question still has its time.
+    let waited = Instant::now() + ERA_PROBE_WAIT.min(args.deadline / 2);
+    let discovered = posed.answer(deadline);
+    tokio::pin!(discovered);
+    let first = tokio::time::timeout_at(waited.min(deadline), &mut discovered).await;
+    let silent = first.is_err();
+    match first {
+        Err(_) => {}
+        Ok(Ok(reply)) => match modern(args, &reply) {
+            Ok(Found::Modern(server)) => return Ok((Era::Modern, server)),
+            Ok(Found::Older) => {}
+            Ok(Found::Again) => {
+                if let Some(Ok(server)) = asked_again(args, handle, waited).await {
+                    return Ok((Era::Modern, server));
+                }
+            }
+            Err(detail) => return Err(Verdict::Handshake { detail }),
+        },
+        Ok(Err(error)) => {
+            if let CallError::Ended(end) = &error
+                && let Verdict::Exited { .. } | Verdict::Signaled { .. } = end.verdict
+            {
+                args.slot.manners.shies();
+            }
+            return Err(verdict_on(args, handle, DISCOVER, error));
+        }
+    }
+    let params = initialize_params(args);
+    let initialized = handle.ask(INITIALIZE, &params, deadline);
+    tokio::pin!(initialized);
+    // One that is slow to start answers both, in their order.
+    tokio::select! {
+        biased;
+        answered = &mut discovered, if silent => {
+            let found = answered.ok().map(|reply| modern(args, &reply));
+            if let Some(Ok(Found::Modern(server))) = found {
+                return Ok((Era::Modern, server));
+            }
+        }
+        answered = &mut initialized => {
+            return begun(args, handle, answered);
+        }
+    }
+    begun(args, handle, initialized.await)
+}
+
+fn begun(
+    args: &RunArgs,
+    handle: &Handle,
+    answered: Result<Reply, CallError>,
+) -> Result<(Era, ServerInfo), Verdict> {
+    match answered {
+        Ok(reply) => legacy(args, &reply),
+        Err(CallError::TimedOut) => Err(too_slow(INITIALIZE, args.deadline)),
+        Err(error) => Err(verdict_on(args, handle, INITIALIZE, error)),
+    }
+}
+
+fn legacy(args: &RunArgs, reply: &Reply) -> Result<(Era, ServerInfo), Verdict> {
+    body(&args.occupant.record, reply)
+        .and_then(handshake::read_initialize)
+        .map(|server| (Era::Legacy, server))
+        .map_err(|detail| Verdict::Handshake { detail })
+}
+
+fn modern(args: &RunArgs, reply: &Reply) -> Result<Found, String> {
+    let bytes = reply.line.get(reply.body.clone()).unwrap_or_default();
+    let found = match reply.kind {
+        ReplyKind::Result => outbound::read_discover(bytes),
+        ReplyKind::Error => outbound::read_refusal(bytes),
+    };
+    found.map_err(|why| args.occupant.record.clean_text(&why))
+}

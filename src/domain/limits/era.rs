@@ -1,0 +1,16 @@
+//! Bounds of what is said to servers of 2026-07-28.
+
+use std::time::Duration;
+
+/// How long a server may be silent to `server/discover` before it is asked as one of the older era.
+pub const ERA_PROBE_WAIT: Duration = Duration::from_secs(3);
+/// How long one that refuses `initialize` has to answer `server/discover`.
+pub const ERA_FALLBACK_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a server's own `requestState`.
+pub const REQUEST_STATE_BYTES_MAX: usize = 64 << 10;
+/// How long a `requestState` of a server that holds no call is good for.
+pub const REQUEST_STATE_LIFE: Duration = Duration::from_secs(600);
+/// How long to wait before a server that ended a subscription is asked for it again.
+pub const LISTEN_AGAIN_WAIT: Duration = Duration::from_secs(2);
+/// The same of one that ends it each time.
+pub const LISTEN_AGAIN_MAX: Duration = Duration::from_secs(300);
