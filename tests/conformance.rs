@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::newer;
 use crate::remote::{PRIVATE, remote};
 use crate::tools;
-use crate::world::World;
+use crate::world::{LEGATION, World};
 
 #[path = "conformance/inject.rs"]
 mod inject;
@@ -155,16 +156,100 @@ fn prove_remote(face: &str, arguments: &[&str]) {
     held(&world, &suite, face, arguments);
 }
 
-/// Runs a suite against a gateway that has the fixture, and holds how it ended against the table.
-fn held(world: &World, suite: &tools::Program, face: &str, arguments: &[&str]) {
-    let url = format!(
-        "{}/mcp/fixture",
-        inject::inject(&world.url, &world.key("ada"))
-    );
-    let (ended, told) = run(suite, &url, arguments);
-    let expected = expected(face);
+/// The same with a fixture that speaks 2026-07-28 alone, over stdio.
+fn prove_newer(face: &str, arguments: &[&str]) {
+    let Some(suite) = tools::conformance("0.2") else {
+        return;
+    };
+    let world = World::new();
+    let options = ["--ask", "sampling,elicitation,roots"];
+    newer::stdio(&world, "fixture", &options, &["--conformance"]);
+    held(&world, &suite, face, arguments);
+}
+
+/// And over HTTP.
+fn prove_newer_remote(face: &str, arguments: &[&str]) {
+    let Some(suite) = tools::conformance("0.2") else {
+        return;
+    };
+    let (_fixture, url) = newer::Http::start(&["--conformance"]);
+    let world = World::with(PRIVATE);
+    let options = ["--ask", "sampling,elicitation,roots"];
+    remote(&world, "fixture", &url, &options);
+    held(&world, &suite, face, arguments);
+}
+
+/// What the suite plays as a server, for our outbound side; what needs a login is not among it.
+const PLAYED: [(&str, &[&str]); 2] = [
+    (
+        "2025-11-25",
+        &[
+            "initialize",
+            "tools_call",
+            "elicitation-sep1034-client-defaults",
+            "sse-retry",
+            "json-schema-2020-12-preservation",
+        ],
+    ),
+    (
+        "2026-07-28",
+        &[
+            "tools_call",
+            "request-metadata",
+            "sep-2322-client-request-state",
+            "http-standard-headers",
+            "http-custom-headers",
+            "http-invalid-tool-headers",
+            "json-schema-ref-no-deref",
+            "json-schema-2020-12-preservation",
+        ],
+    ),
+];
+
+#[test]
+fn servers_of_both_eras_behind_http_meet_what_they_expect() {
+    let Some(suite) = tools::conformance("0.2") else {
+        return;
+    };
+    let world = World::with(PRIVATE);
+    world.run(&["group", "add", "all"]);
+    let driver = format!("python3 {SERVERS}/conformance_client.py");
     let mut wrong = Vec::new();
-    for (scenario, outcome) in &ended {
+    let mut all = String::new();
+    for (version, scenarios) in PLAYED {
+        let face = format!("server/{version}");
+        let mut ended = Outcomes::new();
+        for scenario in scenarios {
+            let results = tempfile::tempdir().unwrap();
+            let ran = Command::new(&suite.program)
+                .args(&suite.args)
+                .args(["client", "--command", &driver, "--scenario", scenario])
+                .args(["--spec-version", version, "--output-dir"])
+                .arg(results.path())
+                .env("LEGATION", LEGATION)
+                .env("LEGATION_DATA_DIR", world.data_dir())
+                .env("LEGATION_FACE", &world.url)
+                .output()
+                .unwrap();
+            let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+            let dir = std::fs::read_dir(results.path()).unwrap().next().unwrap();
+            let text = std::fs::read_to_string(dir.unwrap().path().join("checks.json")).unwrap();
+            let checks: Value = serde_json::from_str(&text).unwrap();
+            all.push_str(&format!("{scenario}\n{}{told}\n", complaints(&checks)));
+            ended.insert((*scenario).to_owned(), outcome(&checks));
+        }
+        compared(&face, &ended, &mut wrong);
+    }
+    assert!(
+        wrong.is_empty(),
+        "tests/conformance/expected says otherwise:\n{}\n\n{all}",
+        wrong.join("\n")
+    );
+}
+
+fn compared(face: &str, ended: &Outcomes, wrong: &mut Vec<String>) {
+    let expected = expected(face);
+    for (scenario, outcome) in ended {
         if expected.get(scenario) != Some(outcome) {
             wrong.push(format!("{face} {scenario} {outcome}"));
         }
@@ -172,6 +257,17 @@ fn held(world: &World, suite: &tools::Program, face: &str, arguments: &[&str]) {
     for scenario in expected.keys().filter(|one| !ended.contains_key(*one)) {
         wrong.push(format!("{face} {scenario} was not run"));
     }
+}
+
+/// Runs a suite against a gateway that has the fixture, and holds how it ended against the table.
+fn held(world: &World, suite: &tools::Program, face: &str, arguments: &[&str]) {
+    let url = format!(
+        "{}/mcp/fixture",
+        inject::inject(&world.url, &world.key("ada"))
+    );
+    let (ended, told) = run(suite, &url, arguments);
+    let mut wrong = Vec::new();
+    compared(face, &ended, &mut wrong);
     assert!(
         wrong.is_empty(),
         "tests/conformance/expected says otherwise:\n{}\n\n{told}",
@@ -197,6 +293,29 @@ fn clients_of_2025_11_25_meet_the_same_before_a_server_behind_http() {
 #[test]
 fn clients_of_2026_07_28_meet_the_same_before_a_server_behind_http() {
     prove_remote("2026-07-28", &["--requirements", "2026-07-28"]);
+}
+
+const OLD: [&str; 2] = ["--requirements", "2025-11-25"];
+const NEW: [&str; 2] = ["--requirements", "2026-07-28"];
+
+#[test]
+fn clients_of_2025_11_25_meet_a_server_of_2026_07_28() {
+    prove_newer("2025-11-25/newer", &OLD);
+}
+
+#[test]
+fn clients_of_2026_07_28_meet_a_server_of_2026_07_28() {
+    prove_newer("2026-07-28/newer", &NEW);
+}
+
+#[test]
+fn clients_of_2025_11_25_meet_a_server_of_2026_07_28_behind_http() {
+    prove_newer_remote("2025-11-25/newer", &OLD);
+}
+
+#[test]
+fn clients_of_2026_07_28_meet_a_server_of_2026_07_28_behind_http() {
+    prove_newer_remote("2026-07-28/newer", &NEW);
 }
 
 #[test]

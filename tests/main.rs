@@ -22,6 +22,7 @@ mod isolation;
 mod kill;
 mod lifecycle;
 mod metrics;
+mod newer;
 mod passing;
 mod postgres;
 mod processes;

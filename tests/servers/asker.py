@@ -97,7 +97,16 @@ def tool(name, arguments, meta):
         return "changed"
     if name == "declared":
         return state["capabilities"]
+    if name == "visit":
+        if state.pop("visited", None):
+            return "was there"
+        state["visited"] = True
+        raise Visit
     raise ValueError("no such tool")
+
+
+class Visit(Exception):
+    """Its user is to visit an address first."""
 
 
 def call(message):
@@ -105,6 +114,10 @@ def call(message):
     try:
         said = tool(params["name"], params.get("arguments", {}), params.get("_meta", {}))
         result = {"content": [{"type": "text", "text": json.dumps(said)}]}
+    except Visit:
+        write({"id": message["id"], "error": {"code": -32042, "message": "visit first",
+               "data": {"elicitations": [QUESTIONS["url"][1]]}}})
+        return
     except ValueError as why:
         result = {"content": [{"type": "text", "text": str(why)}], "isError": True}
     write({"id": message["id"], "result": result})
@@ -121,7 +134,7 @@ def prompt(message):
 
 
 TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared",
-         "touch", "change", "impatient", "last"]
+         "touch", "change", "impatient", "last", "visit"]
 
 for line in sys.stdin:
     message = json.loads(line)
