@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::super::tls::Source;
 use super::*;
@@ -446,6 +447,68 @@ async fn a_unix_socket_tells_who_asks() {
         .unwrap()
         .unwrap();
     assert!(!path.exists());
+}
+
+/// Nobody could tell a running server anything any more when its socket's file was removed.
+#[tokio::test]
+async fn a_socket_that_was_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let stop = CancellationToken::new();
+    let bound = bind_unix(&path, SocketMode::Group).unwrap();
+    let mut listener = bound.serve(router(&Seen::default()), None, quick(), stop.clone());
+    let mut before = UnixStream::connect(&path).await.unwrap();
+    assert!(get_on(&mut before, "/hello").await.ends_with("hello"));
+    std::fs::remove_file(&path).unwrap();
+    let again = async {
+        loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => break stream,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let mut after = timeout(PATIENCE, again).await.unwrap();
+    assert!(get_on(&mut after, "/hello").await.ends_with("hello"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o660);
+    // What is no socket is left alone, and the listener waits until it is gone.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    sleep(2 * limits::SOCKET_LOOK).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    stop.cancel();
+    timeout(PATIENCE, listener.stopped())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(path.exists(), "not ours to remove");
+}
+
+/// With few connections left, who never begins its handshake makes room.
+#[tokio::test]
+async fn a_silent_handshake_keeps_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Own {
+        dir: dir.path().join("tls"),
+        names: vec!["localhost".to_owned()],
+    };
+    let tls = Tls::load(source, Arc::new(|| 1_795_000_000_000)).unwrap();
+    let bounds = Bounds {
+        connections: 16,
+        tls_handshake: PATIENCE * 10,
+        ..Bounds::default()
+    };
+    let server = start(bounds, Some(tls)).await;
+    let mut first = server.connect().await;
+    // One that came early and saw no crowd is held against nobody.
+    sleep(Duration::from_millis(50)).await;
+    let mut others = Vec::new();
+    for _ in 0..15 {
+        others.push(server.connect().await);
+    }
+    let (_, took) = until_closed(&mut first).await;
+    assert!(took < 2 * limits::CROWDED_HANDSHAKE_MAX, "{took:?}");
 }
 
 #[tokio::test]
