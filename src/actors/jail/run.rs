@@ -58,6 +58,7 @@ impl Run {
         if !self.dying.strike() {
             return;
         }
+        self.process.hold();
         if let Some(leaf) = self.leaf().as_ref() {
             leaf.kill();
         }
@@ -116,6 +117,7 @@ impl Run {
 
     /// Blocks for milliseconds.
     fn bury_now(&self) -> Remains {
+        self.process.let_go();
         // Out of its place first: nobody shall wait for this lock while we wait for the kernel.
         let leaf = self.leaf().take();
         let Some(leaf) = leaf else {
