@@ -69,6 +69,7 @@ mod store_away_tests;
 pub mod supervisor;
 mod sync;
 pub mod system;
+pub mod tasks;
 pub mod throttle;
 pub mod tree;
 #[cfg(test)]

@@ -13,4 +13,5 @@ pub mod questions;
 pub mod repeated;
 pub mod sse;
 pub mod state;
+pub mod tasks;
 pub mod version;

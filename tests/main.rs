@@ -37,6 +37,7 @@ mod siege;
 mod soak;
 mod standard;
 mod stateless;
+mod tasks;
 mod tokens;
 #[path = "servers/tools.rs"]
 mod tools;

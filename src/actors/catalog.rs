@@ -18,6 +18,7 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::talk::Check;
 use crate::domain::verdict::Verdict;
+use crate::protocol::tasks::{self, Support};
 use crate::storage::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::mcp::McpMeter;
@@ -73,6 +74,14 @@ pub struct Route {
     pub definition: Arc<RawValue>,
     /// What its arguments are held against, if its mcp says so.
     pub schema: Option<Arc<ToolSchema>>,
+}
+
+impl Route {
+    /// Whether it works as a task.
+    #[must_use]
+    pub fn tasks(&self) -> Support {
+        tasks::support(self.definition.get())
+    }
 }
 
 impl Routes {

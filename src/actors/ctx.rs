@@ -54,6 +54,7 @@ use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
 use super::start_line::StartLine;
 use super::sync::Mutex;
 use super::system::settings;
+use super::tasks::Tasks;
 use super::throttle::{CallRates, Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
@@ -118,6 +119,8 @@ pub struct Ctx {
     pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
     /// Who hears what servers tell of themselves.
     pub ears: Arc<Ears>,
+    /// Calls whose client does not wait for them.
+    pub tasks: Tasks,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
     /// What the schemas of tools share.
@@ -224,6 +227,7 @@ impl Ctx {
             slots: papaya::HashMap::new(),
             abilities: papaya::HashMap::new(),
             ears: Arc::default(),
+            tasks: Tasks::default(),
             sessions: papaya::HashMap::new(),
             schemas: Arc::default(),
             gates: Gates::default(),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::domain::ids::{ID_BYTES, McpId, UserId};
+use crate::domain::ids::{ID_BYTES, McpId, TaskId, UserId};
 use crate::domain::limits::{EARS_UNHEARD_MAX, WATCHED_MAX, WATCHERS_MAX};
 
 use super::session::SessionHandle;
@@ -30,6 +30,10 @@ pub enum Told {
     Updated(Bytes),
     /// What a user was sent to is done there; the line as the server wrote it.
     Elicited(Bytes),
+    /// A message about a task of a client with a session.
+    OfTask(Bytes),
+    /// A task of a client without one stands differently.
+    Task(TaskId),
 }
 
 #[derive(Debug)]
@@ -37,7 +41,8 @@ struct Ear {
     subscriber: Subscriber,
     session: Subscriber,
     user: UserId,
-    mcp: McpId,
+    /// Whose servers it hears, if any.
+    mcp: Option<McpId>,
     tell: mpsc::Sender<Told>,
 }
 
@@ -62,7 +67,7 @@ impl Ears {
         self: &Arc<Self>,
         session: &SessionHandle,
         subscriber: Subscriber,
-        mcp: McpId,
+        mcp: Option<McpId>,
     ) -> Hearing {
         let (tell, told) = mpsc::channel(EARS_UNHEARD_MAX);
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +89,7 @@ impl Ears {
     /// Tells all whom this isolate serves. Who is behind misses it.
     pub(super) fn tell(&self, of: &SlotKey, told: &Told) {
         let serves = |ear: &&Ear| {
-            ear.mcp == of.mcp
+            ear.mcp.as_ref() == Some(&of.mcp)
                 && match &of.principal {
                     Principal::User(user) => *user == ear.user,
                     Principal::Session(_, session) => session.bits() == ear.session,
@@ -99,8 +104,17 @@ impl Ears {
 
     /// Tells these.
     pub(super) fn tell_some(&self, of: &SlotKey, who: &HashSet<Subscriber>, told: &Told) {
-        let meant = |ear: &&Ear| ear.mcp == of.mcp && who.contains(&ear.subscriber);
+        let meant = |ear: &&Ear| ear.mcp.as_ref() == Some(&of.mcp) && who.contains(&ear.subscriber);
         for ear in self.open.lock().values().filter(meant) {
+            let _ = ear.tell.try_send(told.clone());
+        }
+    }
+
+    /// Tells those of a session, whatever servers they hear.
+    pub(super) fn tell_session(&self, session: &SessionHandle, told: &Told) {
+        let session = session.id().bits();
+        let open = self.open.lock();
+        for ear in open.values().filter(|ear| ear.session == session) {
             let _ = ear.tell.try_send(told.clone());
         }
     }

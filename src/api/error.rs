@@ -103,7 +103,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::CommandNotFound | Code::SandboxRefused | Code::CredentialMissing => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        Code::RateLimited | Code::SessionsMax | Code::IsolatesMax => StatusCode::TOO_MANY_REQUESTS,
+        Code::RateLimited | Code::SessionsMax | Code::IsolatesMax | Code::TasksMax => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Code::HostFull => StatusCode::SERVICE_UNAVAILABLE,
         // `partly_done` names what failed; a 2xx would hide it from scripts.
         Code::Internal

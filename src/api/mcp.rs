@@ -23,6 +23,7 @@ mod methods;
 mod modern;
 mod rounds;
 mod subscribe;
+mod tasks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -176,6 +177,7 @@ async fn one(
 fn counted(message: &Message<'_>, of_one: bool) -> Option<RpcMethod> {
     match message {
         Message::Request { method, .. } if method == "tools/call" => None,
+        Message::Request { method, .. } if method == "tasks/result" => None,
         Message::Request { method, .. } if of_one && Method::of(method).is_some() => None,
         Message::Request { method, .. } => Some(rpc_method(method)),
         Message::Notification { .. } => Some(RpcMethod::Notification),
@@ -244,10 +246,12 @@ async fn answer(
                         level: session.level().or(Some(Level::Debug)),
                         level_said: session.level().is_some(),
                     },
+                    takes_tasks: false,
                     stateless: false,
                 };
                 match (other, view.as_deref(), Method::of(other)) {
                     ("tools/call", ..) => call::call(asked).await,
+                    _ if tasks::is_one(other) => tasks::core::respond(asked, other).await,
                     (_, Some(mcp), Some(method)) => call::pass(asked, mcp, method).await,
                     _ => not_offered(id, other),
                 }

@@ -237,6 +237,9 @@ codes! {
     "E0431" ArgumentsInvalid "arguments_invalid" Usage Never
         "The call's arguments do not fit the schema of its tool, and the mcp says that they must.";
         "Correct what the message names; the tool's inputSchema says what it takes.";
+    "E0435" TasksMax "tasks_max" Failed Later
+        "The user has as many tasks under way as one may have, or the gateway has.";
+        "Wait for some to end, or cancel them (tasks/cancel).";
 
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";

@@ -9,6 +9,7 @@ mod packages;
 mod remote;
 mod room;
 mod table;
+mod tasks;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use packages::*;
 pub use remote::*;
 pub use room::*;
 pub use table::table;
+pub use tasks::*;
 
 /// A duration in whole milliseconds, as configuration and storage count.
 #[must_use]

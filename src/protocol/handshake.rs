@@ -14,7 +14,7 @@ use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
 use crate::domain::talk::Questions;
 
-use super::questions;
+use super::{questions, tasks};
 
 /// The newest protocol version of the initialize era, which we ask for.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";
@@ -53,6 +53,10 @@ pub struct Abilities {
     pub resources_change: bool,
     /// The same of prompts.
     pub prompts_change: bool,
+    /// Calls of tools that are tasks.
+    pub tasks: bool,
+    /// It can be told to stop working on one.
+    pub tasks_cancel: bool,
 }
 
 /// The parameters of `initialize`; the client that is declared can answer these questions.
@@ -88,6 +92,8 @@ struct Capabilities<'a> {
     completions: Option<&'a RawValue>,
     #[serde(borrow, default)]
     logging: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tasks: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -140,6 +146,8 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
             subscribe: tells(answer.capabilities.resources).subscribe,
             resources_change: tells(answer.capabilities.resources).list_changed,
             prompts_change: tells(answer.capabilities.prompts).list_changed,
+            tasks: tasks::declared(answer.capabilities.tasks).0,
+            tasks_cancel: tasks::declared(answer.capabilities.tasks).1,
         },
     })
 }

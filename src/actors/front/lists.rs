@@ -58,7 +58,8 @@ impl Front {
         let published = view
             .as_deref()
             .and_then(|mcp| self.published(&session, mcp));
-        let hearing = published.map(|found| ctx.ears.open(&session, who, found.mcp.id.clone()));
+        let mcp = published.map(|found| found.mcp.id.clone());
+        let hearing = Some(ctx.ears.open(&session, who, mcp));
         let mut lists = Lists {
             front: self.clone(),
             session,

@@ -153,6 +153,9 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { method }) if method == "notifications/resources/updated" => {
             handle.updated(line);
         }
+        Some(Incoming::Notification { method }) if method == "notifications/tasks/status" => {
+            handle.task_stands(&line);
+        }
         Some(Incoming::Notification { method }) if method == "notifications/cancelled" => {
             handle.withdraw(&line);
         }

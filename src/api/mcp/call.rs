@@ -21,9 +21,9 @@ use super::headers::Head;
 use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
 use super::rounds::Rounds;
-use super::{Shared, answer};
+use super::{Shared, answer, tasks};
 use crate::actors::clock::random;
-use crate::actors::front::Method;
+use crate::actors::front::{Method, Task};
 use crate::actors::session::SessionHandle;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_NEWS_MAX};
 use crate::protocol::jsonrpc;
@@ -39,6 +39,8 @@ struct Params<'a> {
     arguments: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
 }
 
 /// A request of a session.
@@ -55,6 +57,8 @@ pub(super) struct Asked<'a> {
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
     pub(super) says: Says,
+    /// Whether its client takes a task for a result, without having asked for one.
+    pub(super) takes_tasks: bool,
     /// Whether its client knows of no sessions: then who lets go of a request cancels it.
     pub(super) stateless: bool,
 }
@@ -86,11 +90,16 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
              number",
         );
     };
+    let task = match tasks::wanted(asked, params.task, token.as_deref()) {
+        Ok(task) => task,
+        Err(why) => return invalid(why),
+    };
     let what = What::Tool {
         name: params.name.into_owned(),
         of: asked.view.map(str::to_owned),
         meta: members,
         progress: token.is_some(),
+        task,
     };
     asked.answered("tools/call", what, arguments, token).await
 }
@@ -128,6 +137,16 @@ fn passed_on<'a>(asked: Asked<'_>, given: &'a str) -> Result<Cow<'a, str>, serde
     }
 }
 
+/// Waits for the end of a task.
+pub(super) async fn attend(asked: Asked<'_>, task: Arc<Task>) -> Response {
+    let what = What::TaskEnd(task);
+    let hears = asked.head.takes_events;
+    match asked.begin(None, hears, what, Bytes::from_static(b"{}"), None) {
+        Ok(exchange) => exchange.answered(asked.shared).await,
+        Err(why) => asked.no_place(&why),
+    }
+}
+
 impl Asked<'_> {
     async fn answered(
         self,
@@ -151,7 +170,9 @@ impl Asked<'_> {
                 Err(why) => return answer::error(self.id, jsonrpc::INVALID_PARAMS, &why),
             }
         }
-        match self.begin(asks, what, given, token) {
+        // Who takes no events hears nothing but the answer, and what stands in its place.
+        let hears = asks.is_some() && (self.head.takes_events || self.stateless);
+        match self.begin(asks, hears, what, given, token) {
             Ok(exchange) => exchange.answered(self.shared).await,
             Err(why) => self.no_place(&why),
         }
@@ -162,6 +183,7 @@ impl Asked<'_> {
     fn begin(
         self,
         asks: Option<&'static str>,
+        hears: bool,
         what: What,
         given: Bytes,
         token: Option<String>,
@@ -169,8 +191,6 @@ impl Asked<'_> {
         let shared = &self.shared.0;
         let place = self.place()?;
         let name = place.id().to_owned();
-        // Who takes no events hears nothing but the answer, and what stands in its place.
-        let hears = asks.is_some() && (self.head.takes_events || self.stateless);
         let (tell, news) = match hears {
             true => {
                 let (tell, news) = mpsc::channel(MCP_NEWS_MAX);

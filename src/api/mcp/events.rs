@@ -12,7 +12,6 @@ use super::answer::unread;
 use super::call::streamed;
 use super::exchange::{Exchange, Said};
 use super::listen::Told;
-use crate::actors::front::Progress;
 use crate::api::shares::Pieces;
 use crate::domain::limits::{MCP_KEEP_ALIVE, MCP_UNREAD_MAX};
 
@@ -61,16 +60,6 @@ async fn drive(
     }
 }
 
-/// The server's line, with the client's token in place of ours.
-pub(super) fn told(progress: &Progress, token: &str) -> Bytes {
-    let (line, place) = (&progress.line, &progress.token);
-    let mut out = BytesMut::with_capacity(line.len() + token.len());
-    out.put_slice(line.get(..place.start).unwrap_or_default());
-    out.put_slice(token.as_bytes());
-    out.put_slice(line.get(place.end..).unwrap_or_default());
-    out.freeze()
-}
-
 /// One message on one line, as everybody's reader takes it.
 pub(super) fn event(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + 24);
@@ -108,16 +97,5 @@ mod tests {
             event(b"{\r\"a\":\r1}"),
             "event: message\ndata: { \"a\": 1}\n\n"
         );
-    }
-
-    #[test]
-    fn progress_is_told_with_the_client_s_token() {
-        let line = Bytes::from_static(br#"{"params":{"progressToken":7,"progress":1}}"#);
-        let progress = Progress {
-            line,
-            token: 27..28,
-        };
-        let told = told(&progress, "\"mine\"");
-        assert_eq!(told, r#"{"params":{"progressToken":"mine","progress":1}}"#);
     }
 }

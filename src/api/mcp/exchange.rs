@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::events::{self, event, told};
+use super::events::{self, event};
 use super::inquiries::{Inquiries, Inquiry};
 use super::job::Ended;
 use super::rounds::Rounds;
@@ -135,12 +135,17 @@ impl Exchange {
         match (news, &mut self.side) {
             (News::Progress(progress), _) => {
                 let token = self.token.as_ref()?;
-                Some(event(&told(&progress, token)))
+                Some(event(&progress.with(token)))
             }
             (News::Log(line), _) => Some(event(&line)),
             (News::Asked(asked), Side::Sessions(inquiries, open)) => {
                 let (inquiry, request) = inquiries.put(&self.session, asked)?;
                 open.retain(Inquiry::is_open);
+                open.push(inquiry);
+                Some(event(&request))
+            }
+            (News::AskedForTask(question), Side::Sessions(inquiries, open)) => {
+                let (inquiry, request) = inquiries.put_of_task(&self.session, question)?;
                 open.push(inquiry);
                 Some(event(&request))
             }
@@ -152,7 +157,9 @@ impl Exchange {
                 rounds.lacks.get_or_insert(question);
                 None
             }
-            (News::Lacks(_), Side::Sessions(..)) => None,
+            (News::Lacks(_), Side::Sessions(..))
+            | (News::AskedForTask(_), Side::Stateless(_))
+            | (News::Stands(_), _) => None,
         }
     }
 

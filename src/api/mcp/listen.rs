@@ -47,7 +47,7 @@ impl Listeners {
         let words = Words {
             first: None,
             changed: Some(Bytes::from_static(CHANGED)),
-            told: Box::new(|told| Some(of_server(told))),
+            told: Box::new(of_server),
             last: None,
         };
         words.told(lists, over, place)
@@ -97,16 +97,17 @@ impl Drop for Seat {
 }
 
 /// As a client with a session hears it.
-fn of_server(told: &OfServer) -> Bytes {
+fn of_server(told: &OfServer) -> Option<Bytes> {
     let changed = |what: &str| {
         let method = format!("notifications/{what}/list_changed");
         format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}")
     };
-    match told {
+    Some(match told {
         OfServer::Resources => event(changed("resources").as_bytes()),
         OfServer::Prompts => event(changed("prompts").as_bytes()),
-        OfServer::Updated(line) | OfServer::Elicited(line) => event(line),
-    }
+        OfServer::Updated(line) | OfServer::Elicited(line) | OfServer::OfTask(line) => event(line),
+        OfServer::Task(_) => return None,
+    })
 }
 
 /// What is said of what a server tells, if anything is.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::headers::Head;
-use super::{SESSION, Shared, answer, refused};
+use super::{SESSION, Shared, answer, refused, tasks};
 use crate::actors::front::{Front, ToolView};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, put_string};
@@ -17,7 +17,7 @@ use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
 use crate::domain::talk::Level;
 use crate::protocol::handshake::Abilities;
-use crate::protocol::{envelope, jsonrpc, questions, version};
+use crate::protocol::{envelope, jsonrpc, questions, tasks as offered, version};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +40,8 @@ pub(super) const OF_ALL: Abilities = Abilities {
     subscribe: false,
     resources_change: false,
     prompts_change: false,
+    tasks: false,
+    tasks_cancel: false,
 };
 
 #[derive(Deserialize, Default)]
@@ -85,9 +87,11 @@ pub(super) async fn initialize(
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"protocolVersion\":");
-    put_string(&mut result, version::negotiate(&wanted.protocol_version));
+    let version = version::negotiate(&wanted.protocol_version);
+    put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
-    put_capabilities(&mut result, able);
+    let tasks = tasks::core::capability(front, &session, view, version);
+    put_capabilities(&mut result, able, tasks);
     result.put_slice(b",\"serverInfo\":{\"name\":");
     put_string(&mut result, view.unwrap_or("legation"));
     result.put_slice(b",\"version\":");
@@ -100,8 +104,8 @@ pub(super) async fn initialize(
     response
 }
 
-/// What can be asked here, and what is told unasked.
-pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
+/// What can be asked here, and what is told unasked; `more` are members of what else there is.
+pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     let told = |is_told: bool, name: &'static str| is_told.then_some(name);
     let all = [
@@ -126,6 +130,7 @@ pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
         let told: Vec<_> = told.iter().map(|name| format!("\"{name}\":true")).collect();
         out.put_slice(format!(",\"{name}\":{{{}}}", told.join(",")).as_bytes());
     }
+    out.put_slice(more.as_bytes());
     out.put_u8(b'}');
 }
 
@@ -220,7 +225,7 @@ fn put_tool(out: &mut BytesMut, tool: &ToolView) {
         #[serde(borrow)]
         name: &'a RawValue,
     }
-    let raw = tool.definition.get();
+    let raw = &*offered::as_offered(tool.definition.get());
     let place = serde_json::from_str::<Named<'_>>(raw)
         .ok()
         .and_then(|named| {

@@ -6,7 +6,7 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,7 +16,7 @@ use super::call::{self, Asked};
 use super::headers::Head;
 use super::job::Says;
 use super::{
-    Shared, answer, headers, methods, refused, rpc_method, subscribe, unreadable, view_of,
+    Shared, answer, headers, methods, refused, rpc_method, subscribe, tasks, unreadable, view_of,
 };
 use crate::actors::front::{Called, Method};
 use crate::api::client::body;
@@ -80,6 +80,7 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
             level: declared.level,
             level_said: declared.level.is_some(),
         },
+        takes_tasks: declared.tasks,
         stateless: true,
     };
     // What goes to a server is counted where that ends.
@@ -134,6 +135,9 @@ async fn own(asked: Asked<'_>, method: &str) -> Response {
         "server/discover" => discover(asked).await,
         "tools/list" => list_tools(asked),
         "subscriptions/listen" => subscribe::listen(asked).await,
+        _ if tasks::is_one(method) && asked.offers_tasks() => {
+            tasks::extension::respond(asked, method).await
+        }
         other => {
             let text = format!("`{}` is not offered here", other.escape_debug());
             let body = answer::body_of_error(asked.id, jsonrpc::METHOD_NOT_FOUND, &text, None);
@@ -176,7 +180,7 @@ async fn discover(asked: Asked<'_>) -> Response {
     result.put_slice(b"{\"supportedVersions\":[\"");
     result.put_slice(modern::VERSION.as_bytes());
     result.put_slice(b"\"],\"capabilities\":");
-    methods::put_capabilities(&mut result, able);
+    methods::put_capabilities(&mut result, able, tasks::extension::capability(asked));
     result.put_u8(b'}');
     asked.result(&result, Kept::For(MCP_DISCOVERED_MS))
 }
@@ -206,10 +210,14 @@ impl Asked<'_> {
     }
 
     /// A result of ours.
-    fn result(self, result: &[u8], kept: Kept) -> Response {
+    pub(super) fn result(self, result: &[u8], kept: Kept) -> Response {
+        json(StatusCode::OK, self.written(result, kept))
+    }
+
+    pub(super) fn written(self, result: &[u8], kept: Kept) -> Bytes {
         let server = self.view.unwrap_or(GATEWAY);
         let era = Era::Stateless { server, kept };
-        json(StatusCode::OK, era.result(self.id, result))
+        era.result(self.id, result)
     }
 
     /// Nothing is at its address for this key.

@@ -11,13 +11,15 @@ use serde_json::value::RawValue;
 
 use super::call::Asked;
 use super::listen::Words;
+use super::tasks::{self, extension};
 use super::{answer, refused};
 use crate::actors::clock::id_bits;
 use crate::actors::front::{Front, Subscriber, Told};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, json};
 use crate::domain::code::Code;
-use crate::domain::limits::{MCP_LISTEN_URIS_MAX, MCP_LISTENS_MAX};
+use crate::domain::ids::TaskId;
+use crate::domain::limits::{MCP_LISTEN_TASKS_MAX, MCP_LISTEN_URIS_MAX, MCP_LISTENS_MAX};
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, modern};
@@ -29,6 +31,7 @@ struct Wanted {
     resources_list_changed: bool,
     prompts_list_changed: bool,
     resource_subscriptions: Vec<String>,
+    task_ids: Option<Vec<String>>,
 }
 
 pub(super) async fn listen(asked: Asked<'_>) -> Response {
@@ -43,6 +46,14 @@ pub(super) async fn listen(asked: Asked<'_>) -> Response {
     };
     if notifications.resource_subscriptions.len() > MCP_LISTEN_URIS_MAX {
         let text = format!("a subscription names at most {MCP_LISTEN_URIS_MAX} resources");
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &text);
+    }
+    let task_ids = notifications.task_ids.clone().unwrap_or_default();
+    if notifications.task_ids.is_some() && !asked.takes_tasks {
+        return tasks::extension::not_declared(asked.id);
+    }
+    if task_ids.len() > MCP_LISTEN_TASKS_MAX {
+        let text = format!("a subscription names at most {MCP_LISTEN_TASKS_MAX} tasks");
         return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &text);
     }
     if !asked.head.takes_events {
@@ -67,8 +78,9 @@ pub(super) async fn listen(asked: Asked<'_>) -> Response {
     let front = &asked.shared.0.front;
     // It listens before anything is subscribed to, so that nothing told in between is missed.
     let lists = front.follow(session, view, who);
-    let (honoured, watching) = asked.honoured(notifications, who).await;
-    let words = honoured.words(asked.id);
+    let (mut honoured, watching) = asked.honoured(notifications, who).await;
+    honoured.tasks = asked.own_tasks(&task_ids);
+    let words = honoured.words(asked);
     words.tell(lists, (place, watching))
 }
 
@@ -79,6 +91,7 @@ struct Honoured {
     resources: bool,
     prompts: bool,
     uris: Vec<String>,
+    tasks: Vec<TaskId>,
 }
 
 /// Resources that are subscribed to for a stream, until it ends.
@@ -109,6 +122,16 @@ impl Drop for Watching {
 }
 
 impl Asked<'_> {
+    /// Those of these tasks that its client's changes are told of here.
+    fn own_tasks(self, ids: &[String]) -> Vec<TaskId> {
+        let front = &self.shared.0.front;
+        let found = ids
+            .iter()
+            .filter_map(|id| front.task(self.session, self.view, id));
+        let own = found.filter(|task| task.is_stateless());
+        own.map(|task| task.id.clone()).collect()
+    }
+
     async fn honoured(self, wanted: Wanted, who: Subscriber) -> (Honoured, Option<Watching>) {
         let mut honoured = Honoured {
             tools: wanted.tools_list_changed,
@@ -152,7 +175,8 @@ impl Asked<'_> {
 
 impl Honoured {
     /// In the words of its stream.
-    fn words(&self, id: &str) -> Words {
+    fn words(self, asked: Asked<'_>) -> Words {
+        let id = asked.id;
         let meta = modern::of_subscription(id);
         let message = move |method: &str, more: &str| -> Bytes {
             let params = format!("{{{meta}{more}}}");
@@ -172,6 +196,11 @@ impl Honoured {
             let uris = serde_json::to_string(&self.uris).unwrap_or_default();
             kinds.push(format!("\"resourceSubscriptions\":{uris}"));
         }
+        if !self.tasks.is_empty() {
+            let ids: Vec<_> = self.tasks.iter().map(TaskId::as_str).collect();
+            let ids = serde_json::to_string(&ids).unwrap_or_default();
+            kinds.push(format!("\"taskIds\":{ids}"));
+        }
         let end = format!(
             "{{\"resultType\":\"complete\",{}}}",
             modern::of_subscription(id)
@@ -181,7 +210,9 @@ impl Honoured {
         last.put_slice(&end);
         last.put_slice(b"\n\n");
         let first = format!(",\"notifications\":{{{}}}", kinds.join(","));
-        let (resources, prompts) = (self.resources, self.prompts);
+        let (resources, prompts, tasks) = (self.resources, self.prompts, self.tasks);
+        let (front, session) = (asked.shared.0.front.clone(), Arc::clone(asked.session));
+        let view = asked.view.map(str::to_owned);
         Words {
             first: Some(message("subscriptions/acknowledged", &first)),
             changed: self.tools.then(|| message("tools/list_changed", "")),
@@ -190,7 +221,14 @@ impl Honoured {
                 Told::Resources => resources.then(|| message("resources/list_changed", "")),
                 Told::Prompts => prompts.then(|| message("prompts/list_changed", "")),
                 // This version has no word for it.
-                Told::Elicited(_) => None,
+                Told::Elicited(_) | Told::OfTask(_) => None,
+                Told::Task(id) => {
+                    let id = tasks.iter().find(|own| *own == id)?;
+                    let task = front.task(&session, view.as_deref(), id.as_str())?;
+                    let whole = extension::whole(&front, &session, &task);
+                    let members = std::str::from_utf8(whole.get(1..whole.len() - 1)?).ok()?;
+                    Some(message("tasks", &format!(",{members}")))
+                }
                 Told::Updated(line) => {
                     let uri = serde_json::to_string(&envelope::updated_uri(line)?).ok()?;
                     Some(message("resources/updated", &format!(",\"uri\":{uri}")))

@@ -13,7 +13,8 @@ const SOURCE: &str = concat!(
     include_str!("mcp.rs"),
     include_str!("packages.rs"),
     include_str!("remote.rs"),
-    include_str!("room.rs")
+    include_str!("room.rs"),
+    include_str!("tasks.rs")
 );
 
 trait Shown {
@@ -400,6 +401,24 @@ table! {
     HOST_FULL_RETRY,
     ROOM_IDLE,
     ROOM_RETRY,
+    TASK_TTL,
+    TASK_TTL_MAX,
+    TASKS_LIVING_MAX,
+    TASKS_USER_MAX,
+    TASKS_MAX,
+    TASK_BYTES_USER_MAX,
+    TASK_BYTES_ALL_MAX,
+    TASKS_PAGE,
+    TASK_FRESH,
+    TASK_ASK_WAIT,
+    TASK_POLL_MIN,
+    TASK_POLL,
+    TASK_POLL_MAX,
+    TASK_PARKED_MAX,
+    TASK_MESSAGE_CHARS_MAX,
+    TASK_ID_BYTES_MAX,
+    TASK_NEWS_MAX,
+    MCP_LISTEN_TASKS_MAX,
 }
 
 /// The doc comment above a constant.
