@@ -17,6 +17,20 @@ const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 
+const LAST_EVENT: &str = "last-event-id";
+
+/// Whether a client's streams can be taken up again where they were cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// They cannot.
+    Nothing,
+    /// From any message on.
+    Messages,
+    /// From the beginning on: it is told how before there is a message, in an event without one, which older
+    /// clients would take for a broken message.
+    Primed,
+}
+
 /// The headers we look at.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -28,6 +42,12 @@ pub(super) struct Head {
     pub(super) takes_events: bool,
     /// What it repeats of its message.
     pub(super) says: Says,
+    /// Whether its streams can be taken up again.
+    pub(super) keeps: Keeps,
+    /// The versions that are spoken where it came to, the newest first.
+    pub(super) speaks: &'static [&'static str],
+    /// The last event it had of a stream that it wants to take up again.
+    pub(super) last_event: Option<String>,
 }
 
 impl Head {
@@ -74,12 +94,19 @@ impl Head {
     /// Another origin, no bearer.
     pub(super) fn without_body(headers: &HeaderMap) -> Result<Self, Error> {
         check_origin(headers)?;
+        let version = text(headers, VERSION);
         Ok(Self {
             bearer: bearer(headers)?,
+            keeps: match version.as_deref() == Some(version::PRIMES) {
+                true => Keeps::Primed,
+                false => Keeps::Messages,
+            },
+            speaks: &version::LEGACY,
+            last_event: text(headers, LAST_EVENT),
             session: text(headers, SESSION),
             takes_events: false,
             says: Says {
-                version: text(headers, VERSION),
+                version,
                 method: text(headers, METHOD),
                 name: text(headers, NAME),
                 unclear: [VERSION, METHOD, NAME]
@@ -97,12 +124,12 @@ impl Head {
     /// Refuses a version we do not speak. Without one it is an old client's.
     pub(super) fn check_version(&self) -> Result<(), Error> {
         match &self.says.version {
-            Some(asked) if !version::LEGACY.contains(&asked.as_str()) => {
+            Some(asked) if !self.speaks.contains(&asked.as_str()) => {
                 let shown: String = asked.chars().take(32).collect();
                 Err(Error::invalid(format!(
                     "MCP-Protocol-Version `{}` is not spoken here; we speak {}",
                     shown.escape_debug(),
-                    version::LEGACY.join(", "),
+                    self.speaks.join(", "),
                 )))
             }
             _ => Ok(()),

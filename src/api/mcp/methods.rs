@@ -85,7 +85,8 @@ pub(super) async fn initialize(
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"protocolVersion\":");
-    put_string(&mut result, version::negotiate(&wanted.protocol_version));
+    let version = version::negotiate(&wanted.protocol_version, head.speaks);
+    put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
     put_capabilities(&mut result, able);
     result.put_slice(b",\"serverInfo\":{\"name\":");
