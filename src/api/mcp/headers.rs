@@ -223,8 +223,10 @@ fn is_own_machine(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use http::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
@@ -330,5 +332,37 @@ mod tests {
                 .check_version()
                 .is_ok()
         );
+    }
+
+    proptest! {
+        /// Whatever stands in the headers: nobody is let in without a bearer, or from another origin.
+        #[test]
+        fn any_headers_are_taken(
+            values in proptest::collection::vec(proptest::collection::vec(32u8..=255, 0..40), 9),
+            twice in 0usize..9,
+        ) {
+            let names = [
+                "authorization", "accept", "content-type", "origin", "host", SESSION, VERSION, NAME, LAST_EVENT,
+            ];
+            let mut given = HeaderMap::new();
+            for (at, (name, value)) in names.iter().zip(&values).enumerate() {
+                let name: HeaderName = name.parse().unwrap();
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    given.append(name.clone(), value.clone());
+                    if at == twice {
+                        given.append(name, value);
+                    }
+                }
+            }
+            prop_assert!(Head::of(&given).is_err(), "no origin of this machine is random");
+            given.remove(ORIGIN);
+            given.remove(AUTHORIZATION);
+            prop_assert!(Head::without_body(&given).is_err());
+            given.insert(AUTHORIZATION, HeaderValue::from_static("Bearer k"));
+            let head = Head::without_body(&given).unwrap();
+            for said in [&head.session, &head.last_event, &head.says.version, &head.says.name] {
+                prop_assert!(said.as_ref().is_none_or(|said| !said.is_empty()));
+            }
+        }
     }
 }

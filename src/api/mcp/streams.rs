@@ -41,7 +41,7 @@ pub(super) fn answer(shared: &Shared, exchange: Exchange, first: Option<Bytes>) 
         stream: Arc::clone(&stream),
     };
     tokio::spawn(drive(writer, exchange, first));
-    told(streams.told_after(stream, 0))
+    streams.begun(stream)
 }
 
 /// Writes what is said until the answer.
@@ -100,7 +100,7 @@ pub(super) fn listen(
     };
     let primes = head.keeps == Keeps::Primed;
     tokio::spawn(tell(writer, lists, place, primes));
-    told(streams.told_after(stream, 0))
+    streams.begun(stream)
 }
 
 /// Writes what changes, until the session ends, the server stops, or a newer stream takes the place.
@@ -128,6 +128,16 @@ async fn tell(writer: Writer, mut lists: Lists, place: Place, primes: bool) {
 }
 
 impl Streams {
+    /// The answer that is the first to tell of a stream.
+    fn begun(&self, stream: Arc<stream::Stream>) -> Response {
+        let told = self.told_after(Arc::clone(&stream), 0);
+        if told.is_err() {
+            // It is over already, without a word.
+            self.drop_it(&stream);
+        }
+        self::told(told)
+    }
+
     /// What came after this event on its stream, and what will come; `None` if nobody knows such a stream of this
     /// session, or what came is not kept.
     fn again(&self, session: &SessionHandle, id: &str) -> Option<Response> {

@@ -30,6 +30,8 @@ pub const MCP_BEGIN_BYTES_MAX: usize = 64 << 10;
 pub const META_MEMBERS_MAX: usize = 256;
 /// Bytes of a client's id of a request.
 pub const RPC_ID_BYTES_MAX: usize = 1024;
+/// Objects and arrays within each other in one message of a client.
+pub const RPC_DEPTH_MAX: usize = 128;
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Questions of one run that wait for a client's answer.

@@ -49,6 +49,15 @@ struct State {
     waker: Option<Waker>,
 }
 
+/// Whose streams are to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowd {
+    /// The session's own.
+    Session,
+    /// Those of all sessions of the key.
+    Key,
+}
+
 /// What a reader is given.
 pub(super) enum Given {
     Piece(Bytes),
@@ -84,18 +93,20 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its session and its key keep as much as they may.
-    pub(super) fn is_crowded(&self) -> bool {
-        let most = [MCP_KEPT_SESSION_BYTES_MAX, MCP_KEPT_KEY_BYTES_MAX];
-        let held = self.tallies.iter().map(|held| held.load(Ordering::Relaxed));
-        held.zip(most).any(|(held, most)| held >= most)
+    /// Who keeps as much as it may, if anybody does.
+    pub(super) fn crowd(&self) -> Option<Crowd> {
+        let [session, key] = &self.tallies;
+        if session.load(Ordering::Relaxed) >= MCP_KEPT_SESSION_BYTES_MAX {
+            return Some(Crowd::Session);
+        }
+        (key.load(Ordering::Relaxed) >= MCP_KEPT_KEY_BYTES_MAX).then_some(Crowd::Key)
     }
 
     /// One more event, if there is room for it; `text` is given its id.
     pub(super) fn push(&self, text: impl FnOnce(&str) -> Bytes) -> bool {
         self.changed(|state| {
             let next = state.next;
-            if state.log.has_room(next) && !self.is_crowded() {
+            if state.log.has_room(next) && self.crowd().is_none() {
                 let id = id_of(self.kind, &self.token, state.log.next());
                 state.log.push(text(&id), None);
                 return true;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::name::{Kind, Token};
-use super::stream::{Stream, Tally};
+use super::stream::{Crowd, Stream, Tally};
 use crate::actors::clock::random;
 use crate::actors::front::Front;
 use crate::actors::session::SessionHandle;
@@ -56,6 +56,15 @@ impl Streams {
         kind: Kind,
         session: &Arc<SessionHandle>,
     ) -> Arc<Stream> {
+        let (stream, is_first) = self.add(kind, session);
+        if is_first {
+            tokio::spawn(sweep(Arc::downgrade(&self.0), front.clone()));
+        }
+        stream
+    }
+
+    /// The same; gives whether nobody looks after what is kept yet.
+    fn add(&self, kind: Kind, session: &Arc<SessionHandle>) -> (Arc<Stream>, bool) {
         let mut table = lock(&self.0);
         let of_session = table.sessions.entry(session.id().bits()).or_default();
         let of_session = Arc::clone(of_session);
@@ -64,10 +73,7 @@ impl Streams {
         let tallies = [of_session, of_key];
         let stream = Arc::new(Stream::new(kind, token, Arc::clone(session), tallies));
         table.by.insert(token, Arc::clone(&stream));
-        if !std::mem::replace(&mut table.swept, true) {
-            tokio::spawn(sweep(Arc::downgrade(&self.0), front.clone()));
-        }
-        stream
+        (stream, !std::mem::replace(&mut table.swept, true))
     }
 
     /// The stream of this name, if it is this session's.
@@ -115,14 +121,18 @@ impl Streams {
         wipe(gone);
     }
 
-    /// Makes room for a stream's next event: the longest unread one of its session or key is thrown away, but not it.
-    /// Gives whether there was one.
+    /// Makes room for a stream's next event, if there is none: the longest unread one of its session or key is thrown
+    /// away, but not it. Gives whether there was one.
     pub(super) fn make_room(&self, stream: &Stream) -> bool {
+        let Some(crowd) = stream.crowd() else {
+            return false;
+        };
         let mut table = lock(&self.0);
-        let key = &stream.session.key;
+        let (key, session) = (&stream.session.key, stream.session.id().bits());
         let oldest = table.keys.get(key).and_then(|own| {
-            let mut away = own.away.iter();
-            away.position(|away| away.token != stream.token)
+            own.away.iter().position(|away| {
+                away.token != stream.token && (crowd == Crowd::Key || away.session == session)
+            })
         });
         let gone = oldest.and_then(|oldest| table.drop_of(key, oldest));
         drop(table);
@@ -227,4 +237,103 @@ async fn sweep(table: Weak<Mutex<Table>>, front: Front) {
 
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::actors::calls::Tag;
+    use crate::domain::limits::{MCP_KEPT_BYTES_MAX, MCP_KEPT_SESSION_BYTES_MAX};
+
+    /// A session; all are of keys of their own.
+    fn session(number: u8) -> Arc<SessionHandle> {
+        Tag::for_tests([number; ID_BYTES]).session
+    }
+
+    fn lost(streams: &Streams, kind: Kind, session: &Arc<SessionHandle>) -> Arc<Stream> {
+        let (stream, _) = streams.add(kind, session);
+        streams.away(&stream);
+        stream
+    }
+
+    fn is_kept(streams: &Streams, stream: &Stream) -> bool {
+        let found = streams.find(&stream.token, &stream.session).is_some();
+        assert_eq!(found, !stream.gone.is_cancelled());
+        found
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_keeps_so_many_unread_streams_and_the_longest_unread_goes_first() {
+        let streams = Streams::default();
+        let (ada, bob) = (session(1), session(2));
+        let other = lost(&streams, Kind::Answer, &bob);
+        let read = lost(&streams, Kind::Answer, &ada);
+        streams.here(&read);
+        let all: Vec<_> = (0..=MCP_KEPT_STREAMS_MAX)
+            .map(|_| lost(&streams, Kind::Answer, &ada))
+            .collect();
+        assert!(!is_kept(&streams, &all[0]));
+        for kept in all[1..].iter().chain([&other, &read]) {
+            assert!(is_kept(&streams, kept));
+        }
+        // Nobody else finds them, and with the session they go.
+        assert!(streams.find(&other.token, &ada).is_none());
+        streams.forget(&ada);
+        assert!(!all.iter().any(|stream| is_kept(&streams, stream)));
+        assert!(!is_kept(&streams, &read) && is_kept(&streams, &other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_old_or_of_no_session_any_more_goes() {
+        let streams = Streams::default();
+        let (ada, bob) = (session(1), session(2));
+        let answer = lost(&streams, Kind::Answer, &ada);
+        let listen = lost(&streams, Kind::Listen, &ada);
+        let revoked = lost(&streams, Kind::Answer, &bob);
+        let (read, _) = streams.add(Kind::Answer, &bob);
+        let old = |after: Duration| {
+            let mut table = lock(&streams.0);
+            let now = Instant::now() + after;
+            let gone = table.old(now, |session| session.id() != bob.id());
+            drop(table);
+            wipe(gone);
+        };
+        old(Duration::ZERO);
+        assert!(!is_kept(&streams, &revoked) && is_kept(&streams, &listen));
+        old(MCP_LISTEN_KEPT);
+        assert!(!is_kept(&streams, &listen) && is_kept(&streams, &answer));
+        assert!(is_kept(&streams, &read), "somebody reads it");
+        old(MCP_KEPT);
+        assert!(!is_kept(&streams, &answer));
+        streams.drop_it(&read);
+        drop((answer, listen, revoked, read));
+        old(MCP_KEPT);
+        let table = lock(&streams.0);
+        assert!(table.by.is_empty() && table.keys.is_empty() && table.sessions.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_keeps_too_much_makes_room_with_its_own() {
+        let streams = Streams::default();
+        let (ada, bob) = (session(1), session(2));
+        let other = lost(&streams, Kind::Answer, &bob);
+        let event = |_: &str| Bytes::from(vec![b'x'; MCP_KEPT_BYTES_MAX]);
+        let fill = MCP_KEPT_SESSION_BYTES_MAX / MCP_KEPT_BYTES_MAX;
+        let full: Vec<_> = (0..fill)
+            .map(|_| {
+                let stream = lost(&streams, Kind::Answer, &ada);
+                assert!(stream.push(event));
+                stream
+            })
+            .collect();
+        let (next, _) = streams.add(Kind::Answer, &ada);
+        assert!(next.push(event), "one event there is always room for");
+        assert!(!next.push(event));
+        assert!(streams.make_room(&next) && streams.make_room(&next));
+        assert!(!is_kept(&streams, &full[0]) && !is_kept(&streams, &full[1]));
+        assert!(!streams.make_room(&next), "there is room");
+        assert!(is_kept(&streams, &full[2]) && is_kept(&streams, &other));
+    }
 }

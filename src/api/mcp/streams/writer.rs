@@ -37,7 +37,7 @@ impl Writer {
             if stream.gone.is_cancelled() {
                 return None;
             }
-            if stream.is_crowded() && self.streams.make_room(stream) {
+            if self.streams.make_room(stream) {
                 continue;
             }
             tokio::select! {
@@ -52,7 +52,7 @@ impl Writer {
 
     /// Writes the last event.
     pub(super) fn say_last(&self, message: &[u8], instead: impl FnOnce() -> Bytes) {
-        while self.stream.is_crowded() && self.streams.make_room(&self.stream) {}
+        while self.streams.make_room(&self.stream) {}
         self.stream
             .push_last(|id| event(id, message), |id| event(id, &instead()));
     }
