@@ -102,7 +102,7 @@ impl SessionHandle {
 impl Tag {
     /// A call of nobody in particular.
     #[cfg(test)]
-    pub(super) fn for_tests(bits: [u8; crate::domain::ids::ID_BYTES]) -> Self {
+    pub(crate) fn for_tests(bits: [u8; crate::domain::ids::ID_BYTES]) -> Self {
         use crate::domain::account::{Session, User};
         use crate::domain::ids::{ConnectionId, KeyId, SessionId, UserId};
         use crate::domain::talk::Questions;

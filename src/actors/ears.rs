@@ -232,6 +232,10 @@ mod tests {
             assert_eq!(watched.add(&format!("a:{n}"), [1; ID_BYTES]), Ok(true));
         }
         assert_eq!(watched.add("a:x", [1; ID_BYTES]), Err(()));
+        for n in 0..1_000_000 {
+            assert_eq!(watched.add(&format!("b:{n}"), [1; ID_BYTES]), Err(()));
+        }
+        assert_eq!(watched.uris().len(), WATCHED_MAX);
         assert_eq!(watched.add("a:1", [2; ID_BYTES]), Ok(false));
         watched.keep(|who| *who == [2; ID_BYTES]);
         assert_eq!(watched.uris(), [Box::from("a:1")]);

@@ -6,6 +6,8 @@
 //! stops when the warden is done; what is left of the process tree is the slot's to reap.
 
 mod pumps;
+#[cfg(test)]
+mod sharing_tests;
 mod start;
 mod warden;
 

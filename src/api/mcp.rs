@@ -5,6 +5,8 @@
 //! session's token) is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
 //! audit and isolates do not know which client asks.
 //!
+//! The transport of 2024-11-05 (HTTP+SSE) is in [`sse`], if the operator wants it.
+//!
 //! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
 
 mod answer;
@@ -22,6 +24,8 @@ mod listen;
 mod methods;
 mod modern;
 mod rounds;
+mod sse;
+mod streams;
 mod subscribe;
 mod tasks;
 
@@ -54,6 +58,8 @@ use held::Held;
 use inquiries::Inquiries;
 use job::Says;
 use listen::{Listeners, Listening};
+use sse::Lines;
+use streams::Streams;
 
 /// The header that names a session.
 const SESSION: &str = "mcp-session-id";
@@ -71,26 +77,44 @@ struct Inner {
     inquiries: Inquiries,
     held: Held,
     listeners: Listeners,
+    streams: Streams,
+    lines: Lines,
     listening: Listening,
     body_bytes_max: usize,
 }
 
+/// Whether clients of the transport of 2024-11-05 are served as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldTransport {
+    /// They find nothing.
+    Off,
+    /// At `/sse`.
+    On,
+}
+
 /// The face's routes, for a router that has a fallback.
-pub fn router(front: Front, body_bytes_max: usize) -> Router {
+pub fn router(front: Front, body_bytes_max: usize, old_transport: OldTransport) -> Router {
     let methods = || post(take).delete(leave).get(listen);
-    Router::new()
+    let shared = Shared(Arc::new(Inner {
+        front,
+        numbers: AtomicU64::new(0),
+        flights: Flights::default(),
+        inquiries: Inquiries::default(),
+        held: Held::default(),
+        listeners: Listeners::default(),
+        streams: Streams::default(),
+        lines: Lines::default(),
+        listening: Listening::default(),
+        body_bytes_max,
+    }));
+    let router = Router::new()
         .route("/mcp", methods())
         .route("/mcp/{name}", methods())
-        .with_state(Shared(Arc::new(Inner {
-            front,
-            numbers: AtomicU64::new(0),
-            flights: Flights::default(),
-            inquiries: Inquiries::default(),
-            held: Held::default(),
-            listeners: Listeners::default(),
-            listening: Listening::default(),
-            body_bytes_max,
-        })))
+        .with_state(shared.clone());
+    match old_transport {
+        OldTransport::Off => router,
+        OldTransport::On => router.merge(sse::router(shared)),
+    }
 }
 
 /// The mcp a request's path names; `None` for all of a user's.
@@ -322,6 +346,7 @@ async fn leave(State(shared): State<Shared>, request: Request) -> Response {
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
             shared.0.flights.cancel_all(&session);
+            shared.0.streams.forget(&session);
             front.leave(&head.bearer, &session).await;
             StatusCode::NO_CONTENT.into_response()
         }
@@ -339,8 +364,7 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
             let view = view_of(request.uri().path()).map(str::to_owned);
-            let lists = front.follow(Arc::clone(&session), view, session.id().bits());
-            shared.0.listeners.listen(&session, lists)
+            streams::listen(&shared, &head, &session, view)
         }
         Err(refusal) => refused(refusal.into()),
     }

@@ -95,6 +95,9 @@ def tool(name, arguments, meta):
         notify("notifications/prompts/list_changed", {})
         notify("notifications/elicitation/complete", {"elicitationId": "e-1"})
         return "changed"
+    if name == "large":
+        threading.Event().wait(0.3)
+        return "y" * (8 << 20)
     if name == "declared":
         return state["capabilities"]
     raise ValueError("no such tool")
@@ -121,7 +124,7 @@ def prompt(message):
 
 
 TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared",
-         "touch", "change", "impatient", "last"]
+         "touch", "change", "impatient", "last", "large"]
 
 for line in sys.stdin:
     message = json.loads(line)

@@ -75,6 +75,14 @@ impl Front {
     }
 }
 
+impl Front {
+    /// Whether a session may still be told anything.
+    #[must_use]
+    pub fn is_live(&self, session: &SessionHandle) -> bool {
+        is_live(&self.ctx, session)
+    }
+}
+
 impl Lists {
     /// What happens next. Dropping the future loses nothing.
     pub async fn next(&mut self) -> ListChange {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exchange::{Exchange, Side, Work};
 use super::flights::{Flight, NoPlace};
-use super::headers::Head;
+use super::headers::{Head, Keeps};
 use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
 use super::rounds::Rounds;
@@ -234,6 +234,10 @@ impl Asked<'_> {
             id: self.id.to_owned(),
             token,
             takes_events: self.head.takes_events,
+            keeps: match self.stateless {
+                true => Keeps::Nothing,
+                false => self.head.keeps,
+            },
             side,
         })
     }

@@ -87,7 +87,7 @@ pub(super) async fn initialize(
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"protocolVersion\":");
-    let version = version::negotiate(&wanted.protocol_version);
+    let version = version::negotiate(&wanted.protocol_version, head.speaks);
     put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
     let tasks = tasks::core::capability(front, &session, view, version);
