@@ -6,6 +6,7 @@
 //! stops when the warden is done; what is left of the process tree is the slot's to reap.
 
 mod pumps;
+mod retold;
 mod start;
 mod warden;
 

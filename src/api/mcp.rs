@@ -12,6 +12,7 @@ mod batch;
 mod call;
 mod comeback;
 mod events;
+mod everywhere;
 mod exchange;
 mod flights;
 mod headers;
@@ -159,7 +160,7 @@ async fn one(
     bytes: &Bytes,
     message: Message<'_>,
 ) -> Response {
-    let method = counted(&message, view.is_some());
+    let method = counted(&message);
     let response = answer(shared, head, session, view, bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
@@ -173,10 +174,10 @@ async fn one(
 }
 
 /// As what a message is counted; what goes to a server is counted where that ends.
-fn counted(message: &Message<'_>, of_one: bool) -> Option<RpcMethod> {
+fn counted(message: &Message<'_>) -> Option<RpcMethod> {
     match message {
         Message::Request { method, .. } if method == "tools/call" => None,
-        Message::Request { method, .. } if of_one && Method::of(method).is_some() => None,
+        Message::Request { method, .. } if Method::of(method).is_some() => None,
         Message::Request { method, .. } => Some(rpc_method(method)),
         Message::Notification { .. } => Some(RpcMethod::Notification),
         Message::Response { .. } => None,
@@ -246,9 +247,11 @@ async fn answer(
                     },
                     stateless: false,
                 };
-                match (other, view.as_deref(), Method::of(other)) {
-                    ("tools/call", ..) => call::call(asked).await,
-                    (_, Some(mcp), Some(method)) => call::pass(asked, mcp, method).await,
+                match (other, Method::of(other)) {
+                    ("tools/call", _) => call::call(asked).await,
+                    (_, Some(method)) if asked.is_offered(method) => {
+                        call::pass(asked, method).await
+                    }
                     _ => not_offered(id, other),
                 }
             }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use super::answer::{self, Era};
+use super::everywhere;
 use super::flights::Flight;
 use super::{methods, rpc_method};
 use crate::actors::front::{Aside, Called, Front, Method, News, Outcome};
@@ -31,8 +32,8 @@ pub(super) enum What {
         /// Whether the client wants to hear of progress.
         progress: bool,
     },
-    /// Another method, of this mcp.
-    Method(Method, String),
+    /// Another method, of this mcp, or of all.
+    Method(Method, Option<String>),
 }
 
 /// What a client says of itself with its request.
@@ -83,6 +84,10 @@ pub(super) enum Ended {
     Tool(Outcome),
     /// Another method was passed on.
     Method(Method, Outcome),
+    /// What all servers list.
+    Listed(Method, Bytes),
+    /// What is asked for is no server's.
+    Wrong(everywhere::Wrong),
     /// Its client sees nothing at this address.
     Nowhere(String),
     /// What was read as JSON before is none.
@@ -94,7 +99,8 @@ impl Job {
         let ended = self.work().await;
         self.outcome = match &ended {
             Ended::Tool(outcome) | Ended::Method(_, outcome) => answer::counts_as(outcome),
-            Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
+            Ended::Listed(..) => RpcOutcome::Ok,
+            Ended::Wrong(_) | Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
         };
         ended
     }
@@ -124,9 +130,18 @@ impl Job {
                 };
                 aside.meta = meta;
                 aside.progress = *progress;
-                Ended::Tool(self.front.call(&self.session, called, given, &aside).await)
+                let outcome = self.front.call(&self.session, called, given, &aside).await;
+                Ended::Tool(match (outcome, of) {
+                    (Outcome::Answered(answer), None) => {
+                        Outcome::Answered(everywhere::seen(answer))
+                    }
+                    (outcome, _) => outcome,
+                })
             }
-            What::Method(method, mcp) => {
+            What::Method(method, None) => {
+                everywhere::ask(&self.front, &self.session, *method, given, &aside).await
+            }
+            What::Method(method, Some(mcp)) => {
                 let asked = self.front.ask(&self.session, mcp, *method, given, &aside);
                 match asked.await {
                     Some(outcome) => Ended::Method(*method, outcome),
@@ -149,6 +164,8 @@ impl Ended {
             Self::Method(method, outcome) => {
                 answer::of_method(id, outcome, era(Kept::of(method.name())))
             }
+            Self::Listed(method, result) => era(Kept::of(method.name())).result(id, result),
+            Self::Wrong(wrong) => wrong.body(id, era(Kept::Unsaid)),
             Self::Nowhere(mcp) => {
                 let why = methods::no_view(mcp).to_string();
                 answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
@@ -164,7 +181,7 @@ impl Ended {
     pub(super) fn is_failure(&self) -> bool {
         match self {
             Self::Tool(outcome) | Self::Method(_, outcome) => answer::is_failure(outcome),
-            Self::Nowhere(_) | Self::NoJson => false,
+            Self::Listed(..) | Self::Wrong(_) | Self::Nowhere(_) | Self::NoJson => false,
         }
     }
 }
