@@ -11,7 +11,9 @@
 //!   reaps what they leave, and asks the restart policy what next.
 //! * [`ctx`] holds the cells they share.
 
+pub mod abilities;
 pub mod access;
+pub mod announced;
 pub mod audit;
 pub mod calls;
 pub mod catalog;

@@ -25,5 +25,6 @@ pub mod restart;
 pub mod seal;
 pub mod talk;
 pub mod token;
+pub mod uri;
 pub mod usage;
 pub mod verdict;

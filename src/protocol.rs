@@ -12,6 +12,7 @@ pub mod meta;
 pub mod modern;
 pub mod questions;
 pub mod repeated;
+pub mod splice;
 pub mod sse;
 pub mod state;
 pub mod tasks;

@@ -126,6 +126,17 @@ impl Client {
     }
 }
 
+/// The answer to the beginning of one.
+pub(crate) fn initialized(world: &World, path: &str, key: &str) -> Value {
+    let client = Client {
+        http: Http::new(&world.url),
+        path: path.to_owned(),
+        key: key.to_owned(),
+        session: None,
+    };
+    client.ask(1, "initialize", initialize("2025-11-25")).json()
+}
+
 fn initialize(version: &str) -> Value {
     json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}})
 }

@@ -15,6 +15,7 @@ mod client_node;
 mod clients_real;
 mod conformance;
 mod egress;
+mod everywhere;
 mod face;
 mod failures;
 mod hostile;

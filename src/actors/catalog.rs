@@ -57,6 +57,7 @@ pub struct Published {
 /// What one key sees.
 #[derive(Debug, Default)]
 pub struct View {
+    mcps: Vec<Published>,
     routes: Vec<Route>,
     by_name: HashMap<Box<str>, usize>,
 }
@@ -140,6 +141,18 @@ impl Routes {
             .enumerate()
             .map(|(order, one)| ((&one.key, &one.mcp), order))
             .collect();
+        // What a key sees is granted and subscribed, oldest subscription first.
+        let mut seen: HashMap<KeyId, Vec<Published>> = HashMap::new();
+        for one in &views.subscriptions {
+            let user = users.get(&one.key).map(|user| (*user).clone());
+            if let (Some(user), Some(published)) = (user, mcps.get(&one.mcp))
+                && granted.contains(&(user, one.mcp.clone()))
+            {
+                seen.entry(one.key.clone())
+                    .or_default()
+                    .push(published.clone());
+            }
+        }
         let mut built: HashMap<KeyId, Vec<(usize, Route)>> = HashMap::new();
         for one in &views.exposed {
             let Some(user) = users.get(&one.key) else {
@@ -168,9 +181,12 @@ impl Routes {
                 .or_default()
                 .push((*order, route));
         }
-        let views = built
+        let views = seen
             .into_iter()
-            .map(|(key, routes)| (key, View::new(routes)))
+            .map(|(key, mcps)| {
+                let routes = built.remove(&key).unwrap_or_default();
+                (key, View::new(mcps, routes))
+            })
             .collect();
         Ok(Self {
             mcps,
@@ -248,7 +264,7 @@ fn schemas(
 }
 
 impl View {
-    fn new(mut routes: Vec<(usize, Route)>) -> Self {
+    fn new(mcps: Vec<Published>, mut routes: Vec<(usize, Route)>) -> Self {
         // Oldest subscription first, then by name: deterministic, and stable for clients.
         routes.sort_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.exposed.cmp(&two.exposed)));
         let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
@@ -257,7 +273,24 @@ impl View {
             .enumerate()
             .map(|(at, route)| (route.exposed.clone(), at))
             .collect();
-        Self { routes, by_name }
+        Self {
+            mcps,
+            routes,
+            by_name,
+        }
+    }
+
+    /// Its mcps, oldest subscription first.
+    #[must_use]
+    pub fn mcps(&self) -> &[Published] {
+        &self.mcps
+    }
+
+    /// One of them by its name.
+    #[must_use]
+    pub fn mcp(&self, name: &str) -> Option<&Published> {
+        let mut own = self.mcps.iter();
+        own.find(|published| published.mcp.name.as_str() == name)
     }
 
     /// Its tools, in the order to show.
@@ -328,6 +361,11 @@ impl Actor for Catalog {
         ctx: Arc<Ctx>,
     ) -> Result<CatalogState, ActorProcessingErr> {
         ctx.set_catalog(&myself);
+        // It is only so that nobody starts a server to see what it can do.
+        match ctx.store.abilities().await {
+            Ok(known) => ctx.abilities.remember(known),
+            Err(error) => tracing::warn!("what servers can do is found out anew: {error}"),
+        }
         Ok(CatalogState {
             ctx,
             building: Vec::new(),

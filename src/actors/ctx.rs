@@ -24,14 +24,15 @@ use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::redact::Redactor;
 use crate::domain::talk::Questions;
-use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
 use crate::telemetry::metrics::Metrics;
 
 pub use gates::{Flag, Gates, Heart};
 pub use settings::Settings;
 
+use super::abilities::KnownAbilities;
 use super::access::AccessKeys;
+use super::announced::Adopted;
 use super::audit::{Audit, Entry, Index, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
@@ -39,7 +40,7 @@ use super::changes::Changes;
 use super::clock::{Clock, id_bits};
 use super::credentials::Credentials;
 use super::ears::Ears;
-use super::front::Bearers;
+use super::front::{Bearers, Gathering, PromptNames};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
@@ -116,7 +117,13 @@ pub struct Ctx {
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
-    pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
+    pub abilities: KnownAbilities,
+    /// Lists that are being gathered from all servers of a key.
+    pub gathering: Gathering,
+    /// The names of keys' prompts.
+    pub prompts: PromptNames,
+    /// When tools that servers announced were taken over.
+    pub adopted: Adopted,
     /// Who hears what servers tell of themselves.
     pub ears: Arc<Ears>,
     /// Calls whose client does not wait for them.
@@ -225,7 +232,10 @@ impl Ctx {
             credentials: Credentials::default(),
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
-            abilities: papaya::HashMap::new(),
+            abilities: KnownAbilities::default(),
+            gathering: Gathering::default(),
+            prompts: PromptNames::default(),
+            adopted: Adopted::default(),
             ears: Arc::default(),
             tasks: Tasks::default(),
             sessions: papaya::HashMap::new(),

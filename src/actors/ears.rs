@@ -1,6 +1,6 @@
 //! What servers tell of themselves, without being asked: that the list of their resources or prompts has changed, or
 //! a resource that somebody subscribed to. Who has a stream open hears it; of tools nothing is passed on, since
-//! what is offered of them is what the operator discovered.
+//! what is offered of them is what the operator discovered ([`super::announced`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -41,9 +41,9 @@ struct Ear {
     subscriber: Subscriber,
     session: Subscriber,
     user: UserId,
-    /// Whose servers it hears, if any.
+    /// Of which mcp; `None`: of all.
     mcp: Option<McpId>,
-    tell: mpsc::Sender<Told>,
+    tell: mpsc::Sender<(McpId, Told)>,
 }
 
 /// All that listen.
@@ -53,16 +53,17 @@ pub struct Ears {
     opened: AtomicU64,
 }
 
-/// One that listens to the servers of an mcp.
+/// One that listens to the servers of an mcp, or of all.
 #[derive(Debug)]
 pub struct Hearing {
     ears: Arc<Ears>,
     number: u64,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<(McpId, Told)>,
 }
 
 impl Ears {
-    /// Listens to the servers of an mcp that are of concern to a session.
+    /// Listens to the servers of an mcp, or of all, that are of concern to a session. Which of all its key sees is for
+    /// the listener to look.
     pub fn open(
         self: &Arc<Self>,
         session: &SessionHandle,
@@ -86,10 +87,14 @@ impl Ears {
         }
     }
 
-    /// Tells all whom this isolate serves. Who is behind misses it.
+    /// Tells all whom this isolate serves.
     pub(super) fn tell(&self, of: &SlotKey, told: &Told) {
+        // What only looks what a server offers serves nobody.
+        if of.is_probe() {
+            return;
+        }
         let serves = |ear: &&Ear| {
-            ear.mcp.as_ref() == Some(&of.mcp)
+            ear.is_of(of)
                 && match &of.principal {
                     Principal::User(user) => *user == ear.user,
                     Principal::Session(_, session) => session.bits() == ear.session,
@@ -98,15 +103,15 @@ impl Ears {
                 }
         };
         for ear in self.open.lock().values().filter(serves) {
-            let _ = ear.tell.try_send(told.clone());
+            ear.tell(of, told);
         }
     }
 
     /// Tells these.
     pub(super) fn tell_some(&self, of: &SlotKey, who: &HashSet<Subscriber>, told: &Told) {
-        let meant = |ear: &&Ear| ear.mcp.as_ref() == Some(&of.mcp) && who.contains(&ear.subscriber);
+        let meant = |ear: &&Ear| ear.is_of(of) && who.contains(&ear.subscriber);
         for ear in self.open.lock().values().filter(meant) {
-            let _ = ear.tell.try_send(told.clone());
+            ear.tell(of, told);
         }
     }
 
@@ -136,9 +141,20 @@ impl Ears {
     }
 }
 
+impl Ear {
+    fn is_of(&self, of: &SlotKey) -> bool {
+        self.mcp.as_ref().is_none_or(|mcp| *mcp == of.mcp)
+    }
+
+    fn tell(&self, of: &SlotKey, told: &Told) {
+        // Who is behind misses it.
+        let _ = self.tell.try_send((of.mcp.clone(), told.clone()));
+    }
+}
+
 impl Hearing {
-    /// What is told next.
-    pub async fn next(&mut self) -> Option<Told> {
+    /// What is told next, and by the servers of which mcp.
+    pub async fn next(&mut self) -> Option<(McpId, Told)> {
         self.told.recv().await
     }
 }

@@ -6,6 +6,7 @@
 //! stops when the warden is done; what is left of the process tree is the slot's to reap.
 
 mod pumps;
+mod retold;
 #[cfg(test)]
 mod sharing_tests;
 mod start;

@@ -74,9 +74,11 @@ impl IntoResponse for Error {
 #[must_use]
 pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid | Code::ArgumentsInvalid => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::InvalidRequest
+        | Code::Usage
+        | Code::ConfigInvalid
+        | Code::ArgumentsInvalid
+        | Code::ResourceUnclear => StatusCode::BAD_REQUEST,
         Code::Unauthorized
         | Code::OpsUnauthorized
         | Code::SessionExpired
@@ -128,6 +130,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::DiscoverFailed
         | Code::HandshakeFailed
         | Code::InstallFailed
+        | Code::ListCut
         | Code::AnswerUnreadable => StatusCode::BAD_GATEWAY,
         Code::Starting
         | Code::BackingOff
@@ -140,7 +143,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::VaultUnavailable
         | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+        Code::CallTimeout | Code::NoAnswer | Code::ListLate => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

@@ -14,6 +14,7 @@ mod batch;
 mod call;
 mod comeback;
 mod events;
+mod everywhere;
 mod exchange;
 mod flights;
 mod headers;
@@ -184,7 +185,7 @@ async fn one(
     bytes: &Bytes,
     message: Message<'_>,
 ) -> Response {
-    let method = counted(&message, view.is_some());
+    let method = counted(&message);
     let response = answer(shared, head, session, view, bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
@@ -198,11 +199,11 @@ async fn one(
 }
 
 /// As what a message is counted; what goes to a server is counted where that ends.
-fn counted(message: &Message<'_>, of_one: bool) -> Option<RpcMethod> {
+fn counted(message: &Message<'_>) -> Option<RpcMethod> {
     match message {
         Message::Request { method, .. } if method == "tools/call" => None,
         Message::Request { method, .. } if method == "tasks/result" => None,
-        Message::Request { method, .. } if of_one && Method::of(method).is_some() => None,
+        Message::Request { method, .. } if Method::of(method).is_some() => None,
         Message::Request { method, .. } => Some(rpc_method(method)),
         Message::Notification { .. } => Some(RpcMethod::Notification),
         Message::Response { .. } => None,
@@ -273,10 +274,12 @@ async fn answer(
                     takes_tasks: false,
                     stateless: false,
                 };
-                match (other, view.as_deref(), Method::of(other)) {
-                    ("tools/call", ..) => call::call(asked).await,
+                match (other, Method::of(other)) {
+                    ("tools/call", _) => call::call(asked).await,
                     _ if tasks::is_one(other) => tasks::core::respond(asked, other).await,
-                    (_, Some(mcp), Some(method)) => call::pass(asked, mcp, method).await,
+                    (_, Some(method)) if asked.is_offered(method) => {
+                        call::pass(asked, method).await
+                    }
                     _ => not_offered(id, other),
                 }
             }

@@ -4,6 +4,7 @@
 mod arguments;
 mod audit;
 mod bridge;
+mod gather;
 mod mcp;
 mod packages;
 mod remote;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use arguments::*;
 pub use audit::*;
 pub use bridge::*;
+pub use gather::*;
 pub use mcp::*;
 pub use packages::*;
 pub use remote::*;

@@ -4,7 +4,7 @@
 //! Source: MCP specification, lifecycle and tools pages of 2024-11-05 to 2025-11-25.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::limits::{
@@ -35,7 +35,8 @@ pub struct ServerInfo {
 }
 
 /// What a server has, as it declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Abilities {
     /// Tools.
     pub tools: bool,
@@ -57,6 +58,23 @@ pub struct Abilities {
     pub tasks: bool,
     /// It can be told to stop working on one.
     pub tasks_cancel: bool,
+}
+
+impl Abilities {
+    /// What this one or another has.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            tools: self.tools || other.tools,
+            resources: self.resources || other.resources,
+            prompts: self.prompts || other.prompts,
+            completions: self.completions || other.completions,
+            logging: self.logging || other.logging,
+            subscribe: self.subscribe || other.subscribe,
+            resources_change: self.resources_change || other.resources_change,
+            prompts_change: self.prompts_change || other.prompts_change,
+        }
+    }
 }
 
 /// The parameters of `initialize`; the client that is declared can answer these questions.

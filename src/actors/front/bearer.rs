@@ -239,7 +239,7 @@ impl Front {
             all.flat_map(|view| view.routes())
                 .filter(|route| route.published.mcp.name.as_str() == mcp)
         };
-        own().next()?;
+        routes.view(&session.key)?.mcp(mcp)?;
         let allowed = own().filter(|route| {
             let id = &route.published.mcp.id;
             self.ctx.denies_call(session, id, &route.tool).is_none()

@@ -135,6 +135,9 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { method }) if method == "notifications/message" => {
             handle.logged(line);
         }
+        Some(Incoming::Notification { method }) if method == "notifications/tools/list_changed" => {
+            handle.tells_of_tools();
+        }
         Some(Incoming::Notification { method })
             if method == "notifications/resources/list_changed" =>
         {

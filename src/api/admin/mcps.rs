@@ -183,8 +183,10 @@ async fn discovered(control: &Control, mcp: &Mcp) -> Result<Discovery, ApiError>
         });
         ApiError::new(failed.code, text).next(next)
     })?;
-    if found.tools.is_empty() {
-        let text = format!("mcp `{name}` was not published: its server declares no tools");
+    if found.tools.is_empty() && !control.offers_other(mcp) {
+        let text = format!(
+            "mcp `{name}` was not published: its server declares no tools, resources or prompts"
+        );
         return Err(ApiError::new(Code::Conflict, text).next(format!(
             "check its arguments and environment: legation mcp show {name}"
         )));

@@ -104,8 +104,8 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
     asked.answered("tools/call", what, arguments, token).await
 }
 
-/// Passes a method on to the mcp whose address it came to.
-pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Response {
+/// Passes a method on to the mcp whose address it came to, or to those that it is about.
+pub(super) async fn pass(asked: Asked<'_>, method: Method) -> Response {
     let given = asked.params.map_or("", RawValue::get);
     let params = match given {
         "" | "null" => Bytes::from_static(b"{}"),
@@ -122,7 +122,7 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
             return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
         }
     };
-    let what = What::Method(method, mcp.to_owned());
+    let what = What::Method(method, asked.view.map(str::to_owned));
     asked.answered(method.name(), what, params, None).await
 }
 

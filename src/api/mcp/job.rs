@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use super::answer::{self, Era};
+use super::everywhere;
 use super::flights::Flight;
 use super::tasks::{self, Awaited};
 use super::{methods, rpc_method};
@@ -36,8 +37,8 @@ pub(super) enum What {
     },
     /// To wait for the end of a task.
     TaskEnd(Arc<Task>),
-    /// Another method, of this mcp.
-    Method(Method, String),
+    /// Another method, of this mcp, or of all.
+    Method(Method, Option<String>),
 }
 
 /// What a client says of itself with its request.
@@ -95,6 +96,10 @@ pub(super) enum Ended {
     TaskEnd(Box<Awaited>),
     /// Another method was passed on.
     Method(Method, Outcome),
+    /// What all servers list.
+    Listed(Method, Bytes),
+    /// What is asked for is no server's.
+    Wrong(everywhere::Wrong),
     /// Its client sees nothing at this address.
     Nowhere(String),
     /// What was read as JSON before is none.
@@ -108,9 +113,9 @@ impl Job {
             Ended::Tool(outcome) | Ended::NoTask(outcome) | Ended::Method(_, outcome) => {
                 answer::counts_as(outcome)
             }
-            Ended::Task(_) => RpcOutcome::Ok,
+            Ended::Task(_) | Ended::Listed(..) => RpcOutcome::Ok,
             Ended::TaskEnd(end) => end.counts_as(),
-            Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
+            Ended::Wrong(_) | Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
         };
         ended
     }
@@ -143,7 +148,13 @@ impl Job {
                 aside.progress = *progress;
                 let front = &self.front;
                 let Some((maker, must)) = task else {
-                    return Ended::Tool(front.call(&self.session, called, given, &aside).await);
+                    let outcome = front.call(&self.session, called, given, &aside).await;
+                    return Ended::Tool(match (outcome, of) {
+                        (Outcome::Answered(answer), None) => {
+                            Outcome::Answered(everywhere::seen(answer))
+                        }
+                        (outcome, _) => outcome,
+                    });
                 };
                 let made = (maker.clone(), *must);
                 let begun = front.begin_task(&self.session, called, given, &aside, made);
@@ -159,7 +170,10 @@ impl Job {
                     tasks::result(front, &self.session, task, aside.news).await,
                 ))
             }
-            What::Method(method, mcp) => {
+            What::Method(method, None) => {
+                everywhere::ask(&self.front, &self.session, *method, given, &aside).await
+            }
+            What::Method(method, Some(mcp)) => {
                 let asked = self.front.ask(&self.session, mcp, *method, given, &aside);
                 match asked.await {
                     Some(outcome) => Ended::Method(*method, outcome),
@@ -186,6 +200,8 @@ impl Ended {
             Self::Method(method, outcome) => {
                 answer::of_method(id, outcome, era(Kept::of(method.name())))
             }
+            Self::Listed(method, result) => era(Kept::of(method.name())).result(id, result),
+            Self::Wrong(wrong) => wrong.body(id, era(Kept::Unsaid)),
             Self::Nowhere(mcp) => {
                 let why = methods::no_view(mcp).to_string();
                 answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
@@ -203,7 +219,12 @@ impl Ended {
             Self::Tool(outcome) | Self::NoTask(outcome) | Self::Method(_, outcome) => {
                 answer::is_failure(outcome)
             }
-            Self::Task(_) | Self::TaskEnd(_) | Self::Nowhere(_) | Self::NoJson => false,
+            Self::Task(_)
+            | Self::TaskEnd(_)
+            | Self::Listed(..)
+            | Self::Wrong(_)
+            | Self::Nowhere(_)
+            | Self::NoJson => false,
         }
     }
 }

@@ -30,20 +30,6 @@ struct Initialize<'a> {
     capabilities: Option<&'a RawValue>,
 }
 
-/// What can be asked where all servers are.
-pub(super) const OF_ALL: Abilities = Abilities {
-    tools: true,
-    resources: false,
-    prompts: false,
-    completions: false,
-    logging: true,
-    subscribe: false,
-    resources_change: false,
-    prompts_change: false,
-    tasks: false,
-    tasks_cancel: false,
-};
-
 #[derive(Deserialize, Default)]
 struct ClientInfo<'a> {
     #[serde(borrow, default)]
@@ -76,7 +62,7 @@ pub(super) async fn initialize(
         Err(refusal) => return refused(refusal.into()),
     };
     let able = match view {
-        None => OF_ALL,
+        None => front.abilities_of_all(&session),
         Some(name) => match front.abilities(&session, questions, name).await {
             Some(able) => able,
             None => {

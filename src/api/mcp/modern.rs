@@ -84,18 +84,18 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
         stateless: true,
     };
     // What goes to a server is counted where that ends.
-    match (&*method, view, Method::of(&method)) {
-        ("tools/call", ..) => {
+    match (&*method, Method::of(&method)) {
+        ("tools/call", _) => {
             if let Err(wrong) = repeats(asked, request.headers()) {
                 front.answered(RpcMethod::ToolsCall, RpcOutcome::Error);
                 return not_taken(id, &wrong);
             }
             return call::call(asked).await;
         }
-        (_, Some(mcp), Some(passed)) => match asked.abilities(mcp).await {
-            Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
+        (_, Some(passed)) => match asked.able().await {
+            Some(able) if offers(able, passed) => return call::pass(asked, passed).await,
             Some(_) => {}
-            None => return asked.nothing_here(mcp),
+            None => return asked.nothing_here(view.unwrap_or_default()),
         },
         _ => {}
     }
@@ -158,10 +158,13 @@ pub(super) fn not_taken(id: &str, wrong: &Wrong) -> Response {
 fn offers(able: Abilities, method: Method) -> bool {
     let name = method.name();
     // Here it is `subscriptions/listen` that subscribes.
-    if name.ends_with("subscribe") {
-        return false;
-    }
+    !name.ends_with("subscribe") && has(able, method)
+}
+
+fn has(able: Abilities, method: Method) -> bool {
+    let name = method.name();
     match name.split('/').next() {
+        Some("resources") if name.ends_with("subscribe") => able.subscribe,
         Some("resources") => able.resources,
         Some("prompts") => able.prompts,
         _ => able.completions,
@@ -169,12 +172,8 @@ fn offers(able: Abilities, method: Method) -> bool {
 }
 
 async fn discover(asked: Asked<'_>) -> Response {
-    let able = match asked.view {
-        None => methods::OF_ALL,
-        Some(name) => match asked.abilities(name).await {
-            Some(able) => able,
-            None => return asked.nothing_here(name),
-        },
+    let Some(able) = asked.able().await else {
+        return asked.nothing_here(asked.view.unwrap_or_default());
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"supportedVersions\":[\"");
@@ -203,10 +202,25 @@ fn list_tools(asked: Asked<'_>) -> Response {
 }
 
 impl Asked<'_> {
-    pub(super) async fn abilities(self, mcp: &str) -> Option<Abilities> {
+    /// What can be asked at its address; `None` if its key sees nothing there.
+    pub(super) async fn able(self) -> Option<Abilities> {
         let front = &self.shared.0.front;
-        let questions = self.says.questions;
-        front.abilities(self.session, questions, mcp).await
+        match self.view {
+            None => Some(front.abilities_of_all(self.session)),
+            Some(mcp) => {
+                let questions = self.says.questions;
+                front.abilities(self.session, questions, mcp).await
+            }
+        }
+    }
+
+    /// Whether a client with a session may ask for it at its address. At an mcp's own its server says so itself.
+    pub(super) fn is_offered(self, method: Method) -> bool {
+        let able = self
+            .view
+            .is_none()
+            .then(|| self.shared.0.front.abilities_of_all(self.session));
+        able.is_none_or(|able| has(able, method))
     }
 
     /// A result of ours.

@@ -14,7 +14,7 @@ use super::listen::Words;
 use super::tasks::{self, extension};
 use super::{answer, refused};
 use crate::actors::clock::id_bits;
-use crate::actors::front::{Front, Subscriber, Told};
+use crate::actors::front::{Aside, Front, Owner, Subscriber, Told};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, json};
 use crate::domain::code::Code;
@@ -23,6 +23,9 @@ use crate::domain::limits::{MCP_LISTEN_TASKS_MAX, MCP_LISTEN_URIS_MAX, MCP_LISTE
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, modern};
+
+/// As what the log has it that a resource is named that is nobody's.
+const SUBSCRIBE: &str = "resources/subscribe";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -98,10 +101,10 @@ struct Honoured {
 struct Watching {
     front: Front,
     session: Arc<SessionHandle>,
-    mcp: String,
     questions: Questions,
     who: Subscriber,
-    uris: Vec<String>,
+    /// With their mcps.
+    uris: Vec<(String, String)>,
 }
 
 impl Drop for Watching {
@@ -111,9 +114,9 @@ impl Drop for Watching {
             return;
         }
         let (front, session) = (self.front.clone(), Arc::clone(&self.session));
-        let (mcp, questions, who) = (self.mcp.clone(), self.questions, self.who);
+        let (questions, who) = (self.questions, self.who);
         tokio::spawn(async move {
-            for uri in uris {
+            for (mcp, uri) in uris {
                 let what = (mcp.as_str(), uri.as_str());
                 front.watch_for(&session, what, questions, who, false).await;
             }
@@ -140,10 +143,10 @@ impl Asked<'_> {
         let more = wanted.resources_list_changed
             || wanted.prompts_list_changed
             || !wanted.resource_subscriptions.is_empty();
-        let Some(mcp) = self.view.filter(|_| more) else {
+        if !more {
             return (honoured, None);
-        };
-        let able: Abilities = self.abilities(mcp).await.unwrap_or_default();
+        }
+        let able: Abilities = self.able().await.unwrap_or_default();
         honoured.resources = wanted.resources_list_changed && able.resources_change;
         honoured.prompts = wanted.prompts_list_changed && able.prompts_change;
         if !able.subscribe {
@@ -153,23 +156,44 @@ impl Asked<'_> {
         let mut watching = Watching {
             front: front.clone(),
             session: Arc::clone(self.session),
-            mcp: mcp.to_owned(),
             questions: self.says.questions,
             who,
             uris: Vec::new(),
         };
         let uris: HashSet<String> = wanted.resource_subscriptions.into_iter().collect();
         for uri in uris {
-            let (what, questions) = ((mcp, uri.as_str()), self.says.questions);
+            let questions = self.says.questions;
+            let Some((mcp, own)) = self.whose(&uri).await else {
+                continue;
+            };
+            let what = (mcp.as_str(), own.as_str());
             if front
                 .watch_for(self.session, what, questions, who, true)
                 .await
             {
-                watching.uris.push(uri);
+                honoured.uris.push(uri);
+                watching.uris.push((mcp, own));
             }
         }
-        honoured.uris.clone_from(&watching.uris);
         (honoured, Some(watching))
+    }
+}
+
+impl Asked<'_> {
+    /// The mcp whose resource this is, and the URI that its server knows.
+    async fn whose(self, uri: &str) -> Option<(String, String)> {
+        if let Some(mcp) = self.view {
+            return Some((mcp.to_owned(), uri.to_owned()));
+        }
+        let aside = Aside {
+            questions: self.says.questions,
+            ..Aside::default()
+        };
+        let front = &self.shared.0.front;
+        match front.owner(self.session, SUBSCRIBE, uri, &aside).await {
+            Owner::One(mcp, own) => Some((mcp.to_string(), own)),
+            Owner::None(_) => None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::limits;
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::{Install, Step};
-use crate::domain::talk::{Check, Questions, Talk};
+use crate::domain::talk::{Check, Questions, Talk, ToolChanges};
 
 pub use remote::RemoteChange;
 
@@ -129,6 +129,9 @@ pub struct TalkChange {
     /// Whether arguments are held against the tool's schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Check>,
+    /// What comes of it when the server says that its tools have changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_changes: Option<ToolChanges>,
 }
 
 /// A change of the install. A null time goes back to the usual one.
@@ -301,6 +304,7 @@ impl TalkChange {
     fn apply(self, talk: &mut Talk) {
         put(&mut talk.questions, self.questions);
         put(&mut talk.arguments, self.arguments);
+        put(&mut talk.tool_changes, self.tool_changes);
     }
 }
 
