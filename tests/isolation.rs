@@ -455,13 +455,11 @@ impl Ordinary {
 
     /// One who is given ids.
     fn ranged() -> Self {
-        let ordinary = Self::new();
+        let mut ordinary = Self::new();
         let line = format!("{NOBODY}:{}:{}\n", GIVEN.start, GIVEN.len());
         std::fs::write(ordinary.dir.path().join("given"), line).unwrap();
-        Self {
-            ranged: true,
-            ..ordinary
-        }
+        ordinary.ranged = true;
+        ordinary
     }
 
     fn home(&self) -> PathBuf {

@@ -115,12 +115,12 @@ impl Ears {
         }
     }
 
-    /// Tells those of a session, whatever servers they hear.
-    pub(super) fn tell_session(&self, session: &SessionHandle, told: &Told) {
+    /// Tells those of a session something of a server, whatever servers they hear.
+    pub(super) fn tell_session(&self, session: &SessionHandle, of: &McpId, told: &Told) {
         let session = session.id().bits();
         let open = self.open.lock();
         for ear in open.values().filter(|ear| ear.session == session) {
-            let _ = ear.tell.try_send(told.clone());
+            let _ = ear.tell.try_send((of.clone(), told.clone()));
         }
     }
 

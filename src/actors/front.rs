@@ -46,9 +46,9 @@ pub use ask::Method;
 pub use bearer::Bearers;
 pub use gather::{Gathered, Gathering, Listing, Missing};
 pub use lists::{ListChange, Lists};
-pub use tasks::{Begun, Page, Read};
 pub use owner::Owner;
 pub use prompts::PromptNames;
+pub use tasks::{Begun, Page, Read};
 
 pub use super::calls::{News, Progress};
 pub use super::ears::{Subscriber, Told};

@@ -73,6 +73,8 @@ impl Abilities {
             subscribe: self.subscribe || other.subscribe,
             resources_change: self.resources_change || other.resources_change,
             prompts_change: self.prompts_change || other.prompts_change,
+            tasks: self.tasks || other.tasks,
+            tasks_cancel: self.tasks_cancel || other.tasks_cancel,
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::domain::code::Code;
 use crate::domain::name::Name;
 use crate::domain::uri;
@@ -13,7 +15,7 @@ use crate::protocol::splice;
 use super::super::failure::Reason;
 use super::super::session::SessionHandle;
 use super::gather::Listing;
-use super::{Aside, Front, Outcome};
+use super::{Answer, Aside, Front, Outcome};
 
 /// Whose a URI is.
 #[derive(Debug)]
@@ -118,6 +120,28 @@ impl Front {
             subscribe: any(|able| able.resources && able.subscribe),
             resources_change: resources,
             prompts_change: prompts,
+            // The gateway's own, which says so itself.
+            tasks: false,
+            tasks_cancel: false,
         }
+    }
+}
+
+impl Answer {
+    /// With the URIs of resources as clients see them where all servers are.
+    #[must_use]
+    pub fn seen_everywhere(mut self) -> Self {
+        let result = self.line.get(self.result.clone()).unwrap_or_default();
+        let Ok(result) = std::str::from_utf8(result) else {
+            return self;
+        };
+        let places = splice::uris(result);
+        if places.is_empty() {
+            return self;
+        }
+        let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
+        self.result = 0..other.len();
+        self.line = Bytes::from(other);
+        self
     }
 }

@@ -67,21 +67,15 @@ impl Front {
         let published = view.and_then(|mcp| self.published(session, mcp));
         // Where there are all, the gateway itself lets go of those whose servers cannot.
         published.is_none_or(|published| {
-            let able = self
-                .ctx
-                .abilities
-                .pin()
-                .get(&published.mcp.id)
-                .map(|(_, able)| *able);
+            let able = self.ctx.abilities.of(&published);
             able.is_none_or(|able| able.tasks_cancel)
         })
     }
 
     /// Whether its server, as far as it is known, makes tasks.
     fn may_task(&self, route: &Route) -> bool {
-        let abilities = self.ctx.abilities.pin();
-        let known = abilities.get(&route.published.mcp.id);
-        known.is_none_or(|(config, able)| *config != route.published.config || able.tasks)
+        let able = self.ctx.abilities.of(&route.published);
+        able.is_none_or(|able| able.tasks)
     }
 
     /// How a tool is called: one that works only as a task is, and its caller waits.

@@ -95,7 +95,7 @@ pub(super) async fn go_on(
         );
         return Err(Reason::new(Code::ServerError, text));
     }
-    let able = ctx.abilities.pin().get(&mcp.id).map(|(_, able)| *able);
+    let able = ctx.abilities.of(&errand.route.published);
     let mut stop = Stop {
         handle: Arc::clone(handle),
         name: seen.id.clone(),

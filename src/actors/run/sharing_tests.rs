@@ -293,7 +293,8 @@ impl Caller {
                     question.answer(Ok(said.as_bytes())).await;
                 }
                 News::Log(_) => assert!(may_log, "it may be another's"),
-                News::Lacks(_) => {}
+                News::Lacks(_) | News::Stands(_) => {}
+                News::AskedForTask(_) => panic!("nobody made a task"),
             }
         }
         asked

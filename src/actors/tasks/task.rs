@@ -40,6 +40,8 @@ pub struct Maker {
     pub level: Option<Level>,
     /// Whether its client knows of no sessions.
     pub stateless: bool,
+    /// Whether it was made where all servers are.
+    pub everywhere: bool,
 }
 
 /// What a task ended with.
@@ -242,6 +244,11 @@ impl Task {
     #[must_use]
     pub fn meta(&self) -> Option<Box<str>> {
         self.state.lock().meta.clone()
+    }
+
+    /// Whether it was made where all servers are.
+    pub(in crate::actors) const fn is_everywhere(&self) -> bool {
+        self.maker.everywhere
     }
 
     /// Whether its client knows of no sessions.

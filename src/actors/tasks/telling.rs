@@ -147,7 +147,7 @@ impl Task {
         }
         if self.maker.stateless {
             let told = Told::Task(self.id.clone());
-            self.ears.tell_session(&self.session, &told);
+            self.ears.tell_session(&self.session, &self.mcp, &told);
             return;
         }
         let (shown, _) = self.look();
@@ -166,7 +166,8 @@ impl Task {
         {
             return;
         }
-        self.ears.tell_session(&self.session, &Told::OfTask(line));
+        self.ears
+            .tell_session(&self.session, &self.mcp, &Told::OfTask(line));
     }
 }
 

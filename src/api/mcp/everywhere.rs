@@ -10,13 +10,12 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Era};
 use super::job::Ended;
-use crate::actors::front::{Answer, Aside, Front, Gathered, Listing, Method, Outcome, Owner};
+use crate::actors::front::{Aside, Front, Gathered, Listing, Method, Outcome, Owner};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{millis, put_number, put_string};
 use crate::domain::code::Code;
 use crate::domain::limits::WATCHED_URI_BYTES_MAX;
 use crate::domain::name::Name;
-use crate::domain::uri;
 use crate::protocol::jsonrpc;
 use crate::protocol::splice::{self, Place};
 
@@ -61,26 +60,12 @@ pub(super) async fn ask(
     };
     let asked = front.ask(session, mcp.as_str(), method, &params, aside);
     match asked.await {
-        Some(Outcome::Answered(answer)) => Ended::Method(method, Outcome::Answered(seen(answer))),
+        Some(Outcome::Answered(answer)) => {
+            Ended::Method(method, Outcome::Answered(answer.seen_everywhere()))
+        }
         Some(failed) => Ended::Method(method, failed),
         None => Ended::Nowhere(mcp.to_string()),
     }
-}
-
-/// The answer of a server with the URIs of resources as clients see them where all servers are.
-pub(super) fn seen(mut answer: Answer) -> Answer {
-    let result = answer.line.get(answer.result.clone()).unwrap_or_default();
-    let Ok(result) = std::str::from_utf8(result) else {
-        return answer;
-    };
-    let places = splice::uris(result);
-    if places.is_empty() {
-        return answer;
-    }
-    let other = splice::put(result, &places, |own| uri::exposed(&answer.mcp, own));
-    answer.result = 0..other.len();
-    answer.line = Bytes::from(other);
-    answer
 }
 
 fn has_cursor(given: &RawValue) -> bool {

@@ -151,7 +151,7 @@ impl Job {
                     let outcome = front.call(&self.session, called, given, &aside).await;
                     return Ended::Tool(match (outcome, of) {
                         (Outcome::Answered(answer), None) => {
-                            Outcome::Answered(everywhere::seen(answer))
+                            Outcome::Answered(answer.seen_everywhere())
                         }
                         (outcome, _) => outcome,
                     });

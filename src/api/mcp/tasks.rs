@@ -45,6 +45,7 @@ pub(super) fn wanted(
         token: token.map(Into::into),
         level: asked.says.level,
         stateless: asked.stateless,
+        everywhere: asked.view.is_none(),
     };
     match task {
         _ if asked.stateless => Ok(asked.takes_tasks.then_some((maker, false))),

@@ -82,6 +82,7 @@ impl Kept {
             return;
         }
         let mut end = match outcome {
+            Outcome::Answered(answer) if task.is_everywhere() => ended(&answer.seen_everywhere()),
             Outcome::Answered(answer) => ended(&answer),
             Outcome::Failed(failure) => End::Failed(failure),
         };
