@@ -263,7 +263,7 @@ fn what_can_be_asked_is_what_the_servers_behind_can_do() {
         let id = id_of(&world, "ada");
         for mcp in ["demo", "papers"] {
             let verb = if of.contains(&mcp) { "add" } else { "remove" };
-            world.run(&["subscription", verb, &id, mcp]);
+            world.run(&["--yes", "subscription", verb, &id, mcp]);
         }
     };
     let begun = |key: &str| {
