@@ -263,7 +263,7 @@ fn what_can_be_asked_is_what_the_servers_behind_can_do() {
         let id = id_of(&world, "ada");
         for mcp in ["demo", "papers"] {
             let verb = if of.contains(&mcp) { "add" } else { "remove" };
-            world.run(&["subscription", verb, &id, mcp]);
+            world.run(&["--yes", "subscription", verb, &id, mcp]);
         }
     };
     let begun = |key: &str| {
@@ -312,7 +312,7 @@ fn one_server_that_fails_hides_no_other_and_the_list_says_so() {
     ];
     let key = in_order(&world, &shelves);
     let denied = ["--scope", "mcp", "--target", "denied", "--reason", "no"];
-    world.cli(&[&["kill-switch", "on"], &denied[..], &["--yes"]].concat());
+    world.cli(&[&["kill-switch", "on"], &denied[..]].concat());
     for client in Either::both(&world, &key) {
         let began = std::time::Instant::now();
         let result = client.list("resources/list");
@@ -484,7 +484,7 @@ fn limits_and_switches_hold_as_for_tools() {
     assert_eq!(list["error"]["data"]["error"], "rate_limited", "{list}");
     let bob = Client::new(&world, "/mcp", &world.key("bob"));
     let deny = ["--scope", "mcp", "--target", "first", "--reason", "leak"];
-    world.cli(&[&["kill-switch", "on"], &deny[..], &["--yes"]].concat());
+    world.cli(&[&["kill-switch", "on"], &deny[..]].concat());
     let read = bob
         .ask(
             1,
@@ -571,15 +571,13 @@ fn who_subscribed_where_all_servers_are_hears_of_what_changes() {
         "{uris:?}"
     );
     // Another key of the same user that is not subscribed to the mcp hears nothing of it.
+    let first = id_of(&world, "ada");
     let other = world.key("ada");
     let keys = world.cli(&["key", "list", "--user", "ada"]);
-    let newest = keys
-        .as_array()
-        .unwrap()
-        .iter()
-        .max_by_key(|key| key["created_at"].as_i64());
-    let newest = newest.unwrap()["id"].as_str().unwrap().to_owned();
-    world.cli(&["subscription", "remove", &newest, "my_second"]);
+    let mut keys = keys.as_array().unwrap().iter();
+    let newer = keys.find(|key| key["id"] != first.as_str()).unwrap();
+    let newer = newer["id"].as_str().unwrap();
+    world.cli(&["subscription", "remove", newer, "my_second"]);
     let other = Client::new(&world, "/mcp", &other);
     let mut unheard = listen(&other);
     client.call(8, "my_second_retell", json!({"of": ["prompts"]}));
@@ -637,16 +635,11 @@ fn whatever_changes_a_view_is_told_of_each_list() {
     };
     tells("subscribed", &["subscription", "add", &id, "shelf"]);
     let deny = ["--scope", "mcp", "--target", "shelf"];
-    let on = [
-        &["kill-switch", "on"],
-        &deny[..],
-        &["--reason", "no", "--yes"],
-    ]
-    .concat();
+    let on = [&["kill-switch", "on"], &deny[..], &["--reason", "no"]].concat();
     tells("switched off", &on);
     tells(
         "switched on",
-        &[&["kill-switch", "off"], &deny[..], &["--yes"]].concat(),
+        &[&["kill-switch", "off"], &deny[..]].concat(),
     );
     tells("not granted", &["group", "revoke", "all", "shelf"]);
     tells("granted", &["group", "grant", "all", "shelf"]);
@@ -662,10 +655,14 @@ fn whatever_changes_a_view_is_told_of_each_list() {
     }
     tells("published", &["mcp", "publish", "later"]);
 }
+
 #[test]
 fn tools_that_a_server_announces_are_recorded_and_adopted_if_the_operator_says_so() {
     let world = World::new();
     let dir = tempfile::tempdir().unwrap();
+    // The isolates' users are others.
+    let all_may = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), all_may).unwrap();
     let file = dir.path().join("tools");
     std::fs::write(&file, "one\n").unwrap();
     let given = format!("tools={}", file.display());
