@@ -133,6 +133,7 @@ async fn outcome(
         return Err(failure::task_timed_out(mcp, route.tool.as_str()));
     };
     let named = tasks::named(&task.id);
+    let mut had_ended = false;
     loop {
         let tag = Tag {
             until,
@@ -150,6 +151,11 @@ async fn outcome(
                     Some(seen) if !seen.status.is_last() => seen.poll,
                     Some(seen) if seen.status == Status::Cancelled => {
                         return Err(failure::task_cancelled(mcp, seen.message.as_deref()));
+                    }
+                    // It ended in between: what it was asked before says nothing of how.
+                    Some(_) if !had_ended => {
+                        had_ended = true;
+                        continue;
                     }
                     _ => return Ok(reply),
                 }
