@@ -237,10 +237,6 @@ codes! {
     "E0431" ArgumentsInvalid "arguments_invalid" Usage Never
         "The call's arguments do not fit the schema of its tool, and the mcp says that they must.";
         "Correct what the message names; the tool's inputSchema says what it takes.";
-    "E0435" TasksMax "tasks_max" Failed Later
-        "The user has as many tasks under way as one may have, or the gateway has.";
-        "Wait for some to end, or cancel them (tasks/cancel).";
-
     "E0432" ListLate "list_late" Failed Later
         "The mcp's server had not answered when a list of all servers was given.";
         "List again in a while; it may still be starting. legation isolate show tells how it is.";
@@ -250,6 +246,9 @@ codes! {
     "E0434" ResourceUnclear "resource_unclear" Usage Never
         "A server's own URI was named where all servers are, and it may be several servers'.";
         "Name it with its mcp, legation://NAME/URI, as lists there do.";
+    "E0435" TasksMax "tasks_max" Failed Later
+        "The user has as many tasks under way as one may have, or the gateway has.";
+        "Wait for some to end, or cancel them (tasks/cancel).";
 
     "E0501" ShuttingDown "shutting_down" Failed Later
         "The gateway is stopping.";
