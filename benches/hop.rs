@@ -26,20 +26,17 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use rig::load::Sample;
+use anyhow::{Context, Result, bail};
 use rig::peers::Peer;
 use rig::report::{Cell, Row};
-use rig::target::{Running, Scenario, Target, default_product};
+use rig::target::{Scenario, Target, default_product};
 use rig::words;
-use rig::{bare, disk, gates, load, pipe, proc, report};
+use rig::{disk, gates, pipe, proc, report, rounds};
 
 /// The product's allocator: the bare hop gets the same one, or the comparison is of allocators.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Loaded before a target's first round, not measured.
-const WARM_UP: Duration = Duration::from_millis(500);
 /// The row of the bare pipe.
 const PIPE: &str = "bare pipe";
 /// Seconds of a round that the bare disk gets at most.
@@ -64,13 +61,9 @@ struct Options {
 fn main() -> Result<()> {
     let options = options()?;
     match options.role.as_deref() {
-        None => block_on(compare(&options)),
-        // The roles use both cores, as the product does.
-        Some("floor") => threads()?.block_on(bare::floor()),
-        Some("hop") => threads()?.block_on(bare::hop(options.product, false)),
-        Some("hop-shared") => threads()?.block_on(bare::hop(options.product, true)),
+        None => rounds::block_on(compare(&options)),
         Some("spin") => spin(),
-        Some(other) => bail!("no role {other}"),
+        Some(role) => rounds::play(role, options.product),
     }
 }
 
@@ -124,20 +117,6 @@ fn targets(list: &str) -> Result<Vec<Target>> {
             other => bail!("no target {other}"),
         })
         .collect()
-}
-
-fn threads() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?)
-}
-
-/// The generator is one thread: more would only take cores from what is measured.
-fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(future)
 }
 
 async fn compare(options: &Options) -> Result<()> {
@@ -221,7 +200,7 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
     let mut running = Vec::new();
     let mut failed = String::new();
     for target in &chosen {
-        match start(target, scenario).await {
+        match rounds::start(target, scenario).await {
             Ok(started) => running.push((target.clone(), started)),
             // A peer that fails is reported; of ours, nothing may fail.
             Err(why) if matches!(target, Target::Peer(_)) => {
@@ -230,7 +209,7 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
             Err(why) => return Err(why.context(format!("cannot start {}", target.name()))),
         }
     }
-    let mut rows: Vec<Row> = running.iter().map(|one| row(&one.1)).collect();
+    let mut rows: Vec<Row> = running.iter().map(|one| rounds::row(&one.1)).collect();
     let mut pipe_row = (scenario.connections == 1).then(|| Row::bare(PIPE));
     let records = scenario.connections;
     let disk_name = format!("bare append + fdatasync, audit records: {records}");
@@ -238,32 +217,10 @@ async fn measure(options: &Options, scenario: &Scenario) -> Result<String> {
     let mut disk_row = durable.then(|| Row::bare(&disk_name));
     let time = Duration::from_secs_f64(options.seconds);
     for round in 0..options.rounds {
-        for step in 0..running.len() {
-            // Rotated, and back to front in every other round.
-            let turn = (step + round) % running.len();
-            let turn = if round % 2 == 0 {
-                turn
-            } else {
-                running.len() - 1 - turn
-            };
+        for turn in rounds::turns(round, running.len()) {
             let (kind, target) = &running[turn];
-            let before = proc::cpu(target.pid);
-            let sample = load::run(&target.sessions, scenario.connections, time)
-                .await
-                .unwrap_or_else(|why| Sample::failed(&why));
-            let cell = Cell::new(&sample, proc::cpu(target.pid).since(before));
-            eprintln!(
-                "{} round {round}: {:.0}/s, p50 {:.0} µs, {} bad",
-                target.name, cell.per_second, cell.p50, cell.bad
-            );
-            ensure!(
-                !kind.is_ours() || (cell.bad == 0 && cell.good > 0),
-                "{} failed round {round}: {} bad answers, {} of them another call's: {:?}",
-                target.name,
-                cell.bad,
-                cell.foreign,
-                cell.errors
-            );
+            let connections = scenario.connections;
+            let cell = rounds::cell(kind, target, connections, time, round).await?;
             rows[turn].cells.push(cell);
             rows[turn].loaded = proc::memory(target.pid);
             if let (Target::Durable, Some(row)) = (kind, &mut disk_row) {
@@ -325,29 +282,6 @@ fn bars(scenario: &Scenario, ours: &Row, hop: &Row, rows: &[Row]) -> String {
         }
     }
     text
-}
-
-/// Starts a target and calls each of its sessions before anything is measured.
-async fn start(target: &Target, scenario: &Scenario) -> Result<Running> {
-    let started = target.start(scenario).await?;
-    let warm = load::run(&started.sessions, scenario.connections, WARM_UP).await?;
-    ensure!(
-        warm.bad == 0,
-        "{} bad answers in the warm-up: {:?}",
-        warm.bad,
-        warm.errors
-    );
-    Ok(started)
-}
-
-fn row(running: &Running) -> Row {
-    Row {
-        name: running.name.clone(),
-        cells: Vec::new(),
-        started_ms: running.started_in.as_secs_f64() * 1000.0,
-        idle: proc::memory(running.pid),
-        loaded: proc::memory(running.pid),
-    }
 }
 
 /// One spinner of the lowest priority per core: an idle virtual core takes ~30 µs to wake.

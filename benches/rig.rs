@@ -3,6 +3,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod disk;
+pub(crate) mod face;
 pub(crate) mod gates;
 pub(crate) mod groups;
 pub(crate) mod http;
@@ -12,5 +13,6 @@ pub(crate) mod peers;
 pub(crate) mod pipe;
 pub(crate) mod proc;
 pub(crate) mod report;
+pub(crate) mod rounds;
 pub(crate) mod target;
 pub(crate) mod words;

@@ -11,7 +11,9 @@
 //!   reaps what they leave, and asks the restart policy what next.
 //! * [`ctx`] holds the cells they share.
 
+pub mod abilities;
 pub mod access;
+pub mod announced;
 pub mod audit;
 pub mod calls;
 pub mod catalog;
@@ -70,6 +72,7 @@ mod store_away_tests;
 pub mod supervisor;
 mod sync;
 pub mod system;
+pub mod tasks;
 pub mod throttle;
 pub mod tree;
 #[cfg(test)]

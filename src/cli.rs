@@ -145,12 +145,6 @@ enum Command {
     /// What installs a package, in an isolate of its own
     #[command(hide = true)]
     Installer,
-    /// The bundled demo MCP on stdin and stdout
-    #[command(hide = true, disable_help_flag = true)]
-    DemoMcp {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
 }
 
 /// What a command that talks to the server works with.
@@ -196,7 +190,6 @@ fn run(cli: Cli) -> ExitCode {
     let out = Out::new(cli.global.output, cli.global.no_color);
     let format = cli.global.output;
     let done = match cli.command {
-        Command::DemoMcp { args } => return crate::demo::run(&args),
         Command::Installer => return crate::installer::run(),
         Command::Bridge(args) => bridge::run(args),
         Command::Connect(args) => connect::run(args, out),
@@ -253,8 +246,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         | Command::Doctor(_)
         | Command::Bridge(_)
         | Command::Connect(_)
-        | Command::Installer
-        | Command::DemoMcp { .. } => Ok(error::Exit::Usage),
+        | Command::Installer => Ok(error::Exit::Usage),
     }
 }
 
@@ -357,7 +349,6 @@ mod tests {
             "bridge --config bridge.toml --allow-self-signed --log-file x --cache-file y",
             "connect claude-code --url https://tools.example:8443/mcp --print",
             "connect codex --url https://x.example/mcp --key-file k --file f --name tools",
-            "demo-mcp --misbehave garbage",
             "status --socket /run/x.sock",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -403,11 +394,5 @@ mod tests {
         assert_eq!(exit("nothing"), Some(2));
         assert_eq!(exit("--help"), Some(0));
         assert_eq!(exit("--version"), Some(0));
-    }
-
-    #[test]
-    fn the_demo_is_hidden() {
-        let help = Cli::command().render_long_help().to_string();
-        assert!(!help.contains("demo-mcp"), "{help}");
     }
 }

@@ -23,6 +23,22 @@ use misbehave::Quirk;
 
 /// Exit code of a wrong command line, as the rest of the CLI has it.
 const USAGE: u8 = 2;
+/// The first word of its command lines.
+pub(crate) const SUBCOMMAND: &str = "demo-mcp";
+
+/// Runs the demo server if that is all this process was started for, without a look at any other
+/// command: what it maps is what the kernel has to take down at its end. `None` if it was not.
+#[must_use]
+pub fn role() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    if words.next()? != SUBCOMMAND {
+        return None;
+    }
+    let args: Vec<String> = words
+        .map(|word| word.into_string().ok())
+        .collect::<Option<_>>()?;
+    Some(run(&args))
+}
 
 /// Runs the demo server on this process's stdin and stdout until stdin ends.
 ///

@@ -26,5 +26,6 @@ pub mod restart;
 pub mod seal;
 pub mod talk;
 pub mod token;
+pub mod uri;
 pub mod usage;
 pub mod verdict;

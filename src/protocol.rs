@@ -2,6 +2,7 @@
 //!
 //! Bytes pass through: only the envelope and the keys that are routed on are looked at.
 
+pub mod depth;
 pub mod egress;
 pub mod envelope;
 pub mod frame;
@@ -13,6 +14,8 @@ pub mod needed;
 pub mod outbound;
 pub mod questions;
 pub mod repeated;
+pub mod splice;
 pub mod sse;
 pub mod state;
+pub mod tasks;
 pub mod version;

@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod pools;
+mod abilities;
 mod again;
 mod audit_index;
 mod credentials;
@@ -20,6 +21,7 @@ mod keys;
 mod lane;
 mod mcps;
 mod postgres;
+mod prompts;
 mod rows;
 mod sessions;
 mod settings;
@@ -36,6 +38,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use abilities::Known;
 pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
 pub use error::{Fault, StoreError};
 pub use groups::GroupView;

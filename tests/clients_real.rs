@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use crate::tools::{self, Program};
 use crate::world::{PATIENCE, World, free_port};
 
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
 const LEGACY: &str = "2025-11-25";
 const MODERN: &str = "2026-07-28";
 
 /// A script that does what it is told, and its name in messages.
-struct Driven {
+pub(crate) struct Driven {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -27,7 +27,7 @@ struct Driven {
 }
 
 impl Driven {
-    fn start(name: &str, program: &Program, url: &str, key: &str) -> Self {
+    pub(crate) fn start(name: &str, program: &Program, url: &str, key: &str) -> Self {
         let mut child = Command::new(&program.program)
             .args(&program.args)
             .args([url, key])
@@ -50,25 +50,25 @@ impl Driven {
         }
     }
 
-    fn hear(&self) -> Value {
+    pub(crate) fn hear(&self) -> Value {
         let line = self.lines.recv_timeout(PATIENCE);
         let line = line.unwrap_or_else(|why| panic!("{} says nothing: {why}", self.name));
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{}: {line}", self.name))
     }
 
-    fn tell(&mut self, deed: &Value) -> Value {
+    pub(crate) fn tell(&mut self, deed: &Value) -> Value {
         let line = format!("{deed}\n");
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).unwrap();
         self.hear()
     }
 
-    fn call(&mut self, tool: &str, arguments: &Value) -> Value {
+    pub(crate) fn call(&mut self, tool: &str, arguments: &Value) -> Value {
         self.tell(&json!({"do": "call", "tool": tool, "arguments": arguments}))
     }
 
     /// Calls until it is answered with what a tool answers: an isolate may be between two runs.
-    fn reaches(&mut self, world: &World, words: &str) {
+    pub(crate) fn reaches(&mut self, world: &World, words: &str) {
         let name = self.name.clone();
         world.until(&format!("{name} is answered again"), |_| {
             let answer = self.call("echo", &json!({"text": words}));
@@ -76,7 +76,7 @@ impl Driven {
         });
     }
 
-    fn leaves(mut self) {
+    pub(crate) fn leaves(mut self) {
         drop(self.stdin.take());
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{}: {status}", self.name);

@@ -12,7 +12,7 @@ use crate::world::{Answer, Http, World};
 /// A client that writes every header itself.
 pub(crate) struct Client {
     http: Http,
-    path: String,
+    pub(crate) path: String,
     key: String,
     session: Option<String>,
 }
@@ -51,7 +51,17 @@ impl Client {
     }
 
     pub(crate) fn raw(&self, method: &str, more: &[(&str, &str)], body: &str) -> Answer {
-        read(&mut BufReader::new(self.sent(method, more, body)))
+        let mut answer = read(&mut BufReader::new(self.sent(method, more, body)));
+        // One that took a moment comes as a stream: its last message is the answer.
+        if answer.headers.to_lowercase().contains("text/event-stream") {
+            let body = String::from_utf8(answer.body).unwrap();
+            let data = body
+                .lines()
+                .rev()
+                .find_map(|line| line.strip_prefix("data: {"));
+            answer.body = data.map_or(Vec::new(), |data| format!("{{{data}").into_bytes());
+        }
+        answer
     }
 
     /// The messages of the answer to a request, as they come: of a stream, or one alone.
@@ -65,7 +75,12 @@ impl Client {
         })
     }
 
-    fn sent(&self, method: &str, more: &[(&str, &str)], body: &str) -> std::net::TcpStream {
+    pub(crate) fn sent(
+        &self,
+        method: &str,
+        more: &[(&str, &str)],
+        body: &str,
+    ) -> std::net::TcpStream {
         let mut stream = self.http.connect();
         let mut head = format!("{method} {} HTTP/1.1\r\nHost: localhost\r\n", self.path);
         let mut put = |name: &str, value: &str| {
@@ -109,6 +124,17 @@ impl Client {
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
+}
+
+/// The answer to the beginning of one.
+pub(crate) fn initialized(world: &World, path: &str, key: &str) -> Value {
+    let client = Client {
+        http: Http::new(&world.url),
+        path: path.to_owned(),
+        key: key.to_owned(),
+        session: None,
+    };
+    client.ask(1, "initialize", initialize("2025-11-25")).json()
 }
 
 fn initialize(version: &str) -> Value {

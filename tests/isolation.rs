@@ -428,7 +428,12 @@ const NOBODY: &str = "65534";
 struct Ordinary {
     dir: tempfile::TempDir,
     child: Option<Child>,
+    /// Whether `/etc/subuid` and `/etc/subgid` give it ids, as far as it sees.
+    ranged: bool,
 }
+
+/// The ids that it is given then: nobody else's on this host.
+const GIVEN: std::ops::Range<u32> = 1_410_000_000..1_410_004_096;
 
 impl Ordinary {
     fn new() -> Self {
@@ -441,7 +446,20 @@ impl Ordinary {
             let owner = NOBODY.parse().ok();
             std::os::unix::fs::chown(&home, owner, owner).unwrap();
         }
-        Self { dir, child: None }
+        Self {
+            dir,
+            child: None,
+            ranged: false,
+        }
+    }
+
+    /// One who is given ids.
+    fn ranged() -> Self {
+        let mut ordinary = Self::new();
+        let line = format!("{NOBODY}:{}:{}\n", GIVEN.start, GIVEN.len());
+        std::fs::write(ordinary.dir.path().join("given"), line).unwrap();
+        ordinary.ranged = true;
+        ordinary
     }
 
     fn home(&self) -> PathBuf {
@@ -450,7 +468,25 @@ impl Ordinary {
 
     fn command(&self, args: &[&str]) -> Command {
         let program = self.dir.path().join("legation");
-        let mut command = if am_root() {
+        let mut command = if self.ranged {
+            let script = "mount --bind $1 /etc/subuid && mount --bind $1 /etc/subgid && who=$2 && \
+                          shift 2 && exec setpriv --reuid $who --regid $who --clear-groups \"$@\"";
+            let mut command = Command::new("unshare");
+            command
+                .args([
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    script,
+                    "sh",
+                ])
+                .arg(self.dir.path().join("given"))
+                .arg(NOBODY)
+                .arg(program);
+            command
+        } else if am_root() {
             let mut command = Command::new("setpriv");
             command
                 .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
@@ -463,9 +499,69 @@ impl Ordinary {
             .args(args)
             .current_dir(self.home())
             .env_clear()
-            .env("PATH", "/usr/bin:/bin");
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("TMPDIR", self.home());
         command.stdin(Stdio::null());
         command
+    }
+
+    fn said(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
+    }
+
+    /// Starts `serve --dev`; gives what it printed.
+    fn serve_dev(&mut self) -> String {
+        let out = std::fs::File::create(self.dir.path().join("out")).unwrap();
+        let err = std::fs::File::create(self.dir.path().join("err")).unwrap();
+        let args = [
+            "serve",
+            "--dev",
+            "--listen",
+            "127.0.0.1:0",
+            "--set",
+            "client.tls=off",
+        ];
+        let child = self.command(&args).stdout(out).stderr(err).spawn().unwrap();
+        self.child = Some(child);
+        let since = Instant::now();
+        loop {
+            let block = self.said("out");
+            if block.contains("amb_pk_") && block.contains("note_put")
+                || block.contains("The same in an AI tool")
+            {
+                return block;
+            }
+            assert!(
+                since.elapsed() < PATIENCE,
+                "no block: {block}\n{}",
+                self.said("err")
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// A session of the demo's user.
+    fn session(block: &str) -> crate::world::Session {
+        let word = |start: &str| {
+            block
+                .split_whitespace()
+                .find(|word| word.starts_with(start))
+                .unwrap()
+                .to_owned()
+        };
+        let (key, url) = (word("amb_pk_"), word("http://"));
+        Http::new(&url.replace("localhost", "127.0.0.1")).register(&key)
+    }
+
+    /// Stops it, which must go well.
+    fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.said("err"));
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -531,56 +627,25 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
         return;
     }
     let mut ordinary = Ordinary::new();
-    let out = std::fs::File::create(ordinary.dir.path().join("out")).unwrap();
-    let err = std::fs::File::create(ordinary.dir.path().join("err")).unwrap();
-    let args = [
-        "serve",
-        "--dev",
-        "--listen",
-        "127.0.0.1:0",
-        "--set",
-        "client.tls=off",
-    ];
-    let child = ordinary
-        .command(&args)
-        .stdout(out)
-        .stderr(err)
-        .spawn()
-        .unwrap();
-    let pid = child.id();
-    ordinary.child = Some(child);
-    let said = |name: &str| std::fs::read_to_string(ordinary.dir.path().join(name)).unwrap();
-    let since = Instant::now();
-    let block = loop {
-        let block = said("out");
-        if block.contains("amb_pk_") && block.contains("note_put")
-            || block.contains("The same in an AI tool")
-        {
-            break block;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "no block: {block}\n{}",
-            said("err")
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    };
+    let block = ordinary.serve_dev();
+    let pid = ordinary.child.as_ref().unwrap().id();
     assert!(block.contains("NOT ENFORCED"), "{block}");
+    // Not its own user's to read any more, and no crash writes it to a disk.
+    let environ = std::fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&environ), 0);
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core: Vec<&str> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"]);
     for facility in ["cgroup_memory", "cgroup_pids", "cgroup_cpu"] {
         assert!(
             block.contains(facility),
             "{facility} is not named:\n{block}"
         );
     }
-    let word = |start: &str| {
-        block
-            .split_whitespace()
-            .find(|word| word.starts_with(start))
-            .unwrap()
-            .to_owned()
-    };
-    let (key, url) = (word("amb_pk_"), word("http://"));
-    let session = Http::new(&url.replace("localhost", "127.0.0.1")).register(&key);
+    let session = Ordinary::session(&block);
     assert_eq!(session.ask("echo", json!({"text": "degraded"})), "degraded");
     let crashed = session.call("crash", json!({"code": 5}));
     assert_eq!(crashed.code(), "run_ended", "{}", crashed.text());
@@ -589,12 +654,7 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let degraded = list[0]["degraded"].to_string();
     assert!(degraded.contains("cgroup_memory"), "{list}");
-    Command::new("kill")
-        .args(["-TERM", &pid.to_string()])
-        .status()
-        .unwrap();
-    let status = ordinary.child.take().unwrap().wait().unwrap();
-    assert_eq!(status.code(), Some(0), "{}", said("err"));
+    ordinary.stop();
     let home = ordinary.home().display().to_string();
     let left: Vec<i32> = pids()
         .into_iter()
@@ -604,6 +664,77 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
         })
         .collect();
     assert!(left.is_empty(), "left: {left:?}");
+}
+
+/// Who a process is; `/proc` itself may say root.
+fn uid_of(pid: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Its account has a range of ids: then isolates have ids of their own without root.
+#[test]
+fn an_ordinary_user_with_a_range_of_ids_gives_them_to_its_users() {
+    let what = "ids of an ordinary user";
+    if !am_root() {
+        return tools::skip(what, "not root, so nobody's range can be set");
+    }
+    if !Path::new("/etc/subuid").exists() || !Path::new("/usr/bin/newuidmap").exists() {
+        return tools::skip(what, "newuidmap is not installed");
+    }
+    let mut ordinary = Ordinary::ranged();
+    let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let range = |found: &Value| {
+        let all = found.as_array().unwrap().iter();
+        all.clone()
+            .find(|one| one["facility"] == "user_range")
+            .unwrap()["verdict"]
+            .clone()
+    };
+    assert_eq!(range(&found), "ok", "{found}");
+    let block = ordinary.serve_dev();
+    let session = Ordinary::session(&block);
+    assert_eq!(session.ask("echo", json!({"text": "ranged"})), "ranged");
+    session.ask("note_put", json!({"key": "k", "value": "v"}));
+    let list = ordinary.run(&["-o", "json", "isolate", "list"]);
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    let degraded = list[0]["degraded"].to_string();
+    assert!(!degraded.contains("user_range"), "{list}");
+    let pid = list[0]["pid"].as_u64().unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid;
+    let runs_as = uid_of(i32::try_from(pid).unwrap()).unwrap();
+    let homes = ordinary.home().join("legation-data/homes");
+    let owners: Vec<u32> = std::fs::read_dir(&homes)
+        .unwrap()
+        .flatten()
+        .flat_map(|owner| std::fs::read_dir(owner.path()).unwrap().flatten())
+        .map(|home| uid(&home.metadata().unwrap()))
+        .collect();
+    assert!(
+        !owners.is_empty() && owners.iter().all(|uid| GIVEN.contains(uid)),
+        "{owners:?}"
+    );
+    assert!(GIVEN.contains(&runs_as), "{runs_as}");
+    // Its server is ended and comes back like any other.
+    assert_eq!(
+        session.call("crash", json!({"code": 5})).code(),
+        "run_ended"
+    );
+    assert_eq!(session.ask("echo", json!({"text": "again"})), "again");
+    ordinary.stop();
+    let left: Vec<i32> = pids()
+        .into_iter()
+        .filter(|pid| uid_of(*pid).is_some_and(|uid| GIVEN.contains(&uid)))
+        .collect();
+    assert!(left.is_empty(), "left: {left:?}");
+    // Without a range, or without the program, it says why.
+    ordinary.ranged = false;
+    let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    assert_eq!(range(&found), "missing");
+    assert!(found.to_string().contains("/etc/subuid"), "{found}");
 }
 
 /// Field 19 of a `stat`: how nice a process or thread is.
@@ -634,12 +765,23 @@ fn the_gateway_goes_before_what_it_starts() {
     let threads = std::fs::read_dir(gateway.join("task")).unwrap().flatten();
     let first = threads.filter(|thread| niceness(&thread.path()) == first_one);
     assert!(first.count() > 1, "its workers as well");
+    // In microseconds; a kernel before 6.12 does not say.
+    let slice = |process: &Path| {
+        let text = std::fs::read_to_string(process.join("sched")).ok()?;
+        let line = text.lines().find(|line| line.starts_with("se.slice"))?;
+        let nanos: u64 = line.rsplit(' ').next()?.parse().ok()?;
+        Some(nanos / 1000)
+    };
+    let expected = |micros| slice(Path::new("/proc/self")).map(|_| micros);
+    assert_eq!(slice(&gateway), expected(100));
     let usual = |user: &str| {
         let isolate = world.isolate("demo", Some(user));
         let mut all = inhabitants(&isolate);
         all.push(pid_of(&isolate));
         for pid in all {
-            assert_eq!(niceness(&PathBuf::from(format!("/proc/{pid}"))), usual_one);
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            assert_eq!(niceness(&process), usual_one);
+            assert_eq!(slice(&process), expected(300));
         }
     };
     usual("ada");

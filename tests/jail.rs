@@ -158,6 +158,7 @@ fn walls(base: Option<u32>) -> Walls {
         profile: Profile::Strict,
         allow_network_host: false,
         allow_network_private: false,
+        io: None,
         path_roots: vec!["/".into()],
         uid_base: base.unwrap_or(1_000_000_000),
         uid_count: uids::COUNT,

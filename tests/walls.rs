@@ -72,6 +72,33 @@ fn a_definition_asks_for_no_more_than_the_operator_gives() {
     assert_eq!(thin.code, 2, "{}", thin.stderr);
 }
 
+/// A path that isolates will never be shown is refused where it is named, not at the first start.
+#[test]
+fn a_path_outside_the_roots_is_refused_at_once() {
+    let world = World::with("[sandbox]\npath_roots = [\"/srv\", \"/opt\"]\n");
+    let add =
+        |name: &str, path: &str| world.run(&["mcp", "add", name, "--read", path, "--", "/bin/cat"]);
+    for path in ["/etc", "/srv-2/x", "/etc/no/such"] {
+        let refused = add("bad", path);
+        assert_ne!(refused.code, 0, "{path}");
+        assert!(
+            refused.stderr.contains("sandbox.path_roots"),
+            "{}",
+            refused.stderr
+        );
+    }
+    assert_eq!(add("good", "/srv/later").code, 0);
+    let refused = world.run(&["mcp", "update", "good", "--write", "/var/x"]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("/var/x"), "{}", refused.stderr);
+    let list = world.cli(&["mcp", "list"]);
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(
+        world.cli(&["mcp", "show", "good"])["confinement"]["write"],
+        json!([])
+    );
+}
+
 #[test]
 fn walls_of_a_definition_can_be_changed_and_are_shown() {
     let world = World::new();

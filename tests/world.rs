@@ -88,7 +88,10 @@ impl World {
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
-        let degrade = sandbox(self.uids.as_ref());
+        let mut degrade = sandbox(self.uids.as_ref());
+        if self.config.contains("path_roots") {
+            degrade = degrade.replace(ALL_PATHS, "");
+        }
         let base = format!("[client]\n{}", self.client);
         let ops = if self.config.contains("[ops]") {
             ""
@@ -394,8 +397,11 @@ pub(crate) fn sandbox(uids: Option<&Slice>) -> String {
             .to_owned(),
     };
     // Tests' servers lie where the build puts them.
-    format!("[sandbox]\npath_roots = [\"/\"]\n{own}")
+    format!("[sandbox]\n{ALL_PATHS}{own}")
 }
+
+/// What tests' gateways say of paths, if a test does not.
+const ALL_PATHS: &str = "path_roots = [\"/\"]\n";
 
 impl Drop for World {
     fn drop(&mut self) {

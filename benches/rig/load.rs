@@ -26,6 +26,8 @@ pub(crate) enum Dialect {
     Rpc,
     /// The same with a string id.
     RpcStringId,
+    /// `tools/call` of a client without a session, which says everything with every request.
+    RpcStateless,
     /// `POST /v1/tools/invoke` of the standard client.
     Invoke,
 }
@@ -202,6 +204,10 @@ fn write_call(body: &mut String, session: &Session, id: u64, nonce: &str) {
             body,
             r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"{argument}":{nonce}}}}}}}"#
         ),
+        Dialect::RpcStateless => write!(
+            body,
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"{argument}":{nonce}}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+        ),
         Dialect::RpcStringId => write!(
             body,
             r#"{{"jsonrpc":"2.0","id":"{id}","method":"tools/call","params":{{"name":"{tool}","arguments":{{"{argument}":{nonce}}}}}}}"#
@@ -220,7 +226,7 @@ fn verdict(
     let own_nonce = memchr::memmem::find(body, nonce.as_bytes()).is_some();
     let own_id = match session.dialect {
         Dialect::Invoke => true,
-        Dialect::Rpc => has_id(body, &id.to_string()),
+        Dialect::Rpc | Dialect::RpcStateless => has_id(body, &id.to_string()),
         Dialect::RpcStringId => has_id(body, &format!("\"{id}\"")),
     };
     if status == 200 && own_nonce && own_id {

@@ -127,10 +127,20 @@ impl Gateway {
     pub(crate) fn publish(&self, mcp: &str, options: &[&str], demo: &[&str]) -> Result<()> {
         let program = self.cli.product.to_str();
         let program = program.context("the product's path is not UTF-8")?;
+        self.publish_program(mcp, options, &[&[program], demo].concat())
+    }
+
+    /// The same with another program.
+    pub(crate) fn publish_program(
+        &self,
+        mcp: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> Result<()> {
         let mut add = vec!["mcp", "add", mcp];
         add.extend(options);
-        add.extend(["--", program]);
-        add.extend(demo);
+        add.push("--");
+        add.extend(command);
         self.told(&add)?;
         self.told(&["mcp", "publish", mcp])?;
         // There already from the second mcp on.
@@ -187,6 +197,11 @@ impl Gateway {
     /// A connection to the client port.
     pub(crate) async fn connect(&self) -> Result<Connection> {
         Connection::open(&self.endpoint).await
+    }
+
+    /// The client port.
+    pub(crate) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Where it keeps its data, its admin socket among it.

@@ -100,6 +100,21 @@ pub(crate) fn memory(pid: u32) -> Memory {
     }
 }
 
+/// The most memory that `pid` had since [`forget_peak`], in KiB.
+pub(crate) fn peak_kib(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.map(|rest| rest.trim().trim_end_matches(" kB").trim());
+    number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
+/// The most memory of `pid` is what it has now.
+pub(crate) fn forget_peak(pid: u32) -> std::io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
 /// The 1-minute load average.
 pub(crate) fn load_average() -> String {
     fs::read_to_string("/proc/loadavg")

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::face::Era;
 use super::http::Endpoint;
 use super::load::{Dialect, Session};
 use super::ours::{Gateway, Settings};
@@ -33,6 +34,8 @@ pub(crate) enum Target {
     Durable,
     /// The product with buffered audit behind its own self-signed certificate.
     Tls,
+    /// The product with buffered audit, as MCP clients of this era call it.
+    Face(Era),
     /// Somebody else's.
     Peer(Peer),
 }
@@ -78,6 +81,7 @@ impl Target {
             Self::Buffered => "legation, audit buffered".to_owned(),
             Self::Durable => "legation, audit durable".to_owned(),
             Self::Tls => "legation, audit buffered, TLS".to_owned(),
+            Self::Face(era) => format!("legation, audit buffered, MCP {}", era.version()),
             Self::Peer(peer) => peer.name().to_owned(),
         }
     }
@@ -88,7 +92,7 @@ impl Target {
             Self::Floor => role("floor", self.name(), scenario),
             Self::Hop => role("hop", self.name(), scenario),
             Self::HopShared => role("hop-shared", self.name(), scenario),
-            Self::Buffered => self.ours(scenario, "buffered", false).await,
+            Self::Buffered | Self::Face(_) => self.ours(scenario, "buffered", false).await,
             Self::Durable => self.ours(scenario, "durable", false).await,
             Self::Tls => self.ours(scenario, "buffered", true).await,
             Self::Peer(peer) => peer.start(scenario).await,
@@ -97,7 +101,10 @@ impl Target {
 
     /// Whether it is the product: then nothing may fail.
     pub(crate) fn is_ours(&self) -> bool {
-        matches!(self, Self::Buffered | Self::Durable | Self::Tls)
+        matches!(
+            self,
+            Self::Buffered | Self::Durable | Self::Tls | Self::Face(_)
+        )
     }
 
     /// Publishes the echo server and registers one client of one user for each session.
@@ -120,8 +127,16 @@ impl Target {
         };
         gateway.publish("bench", &["--sharing", sharing], &["demo-mcp", "--echo"])?;
         for number in 0..scenario.sessions {
-            let client = gateway.client(&format!("user{number}")).await?;
-            gateway.running.sessions.push(client.session("echo"));
+            let user = format!("user{number}");
+            let session = match self {
+                Self::Face(era) => {
+                    gateway.user(&user)?;
+                    let key = gateway.key(&user)?;
+                    gateway.face_session(&key, "/mcp/bench", *era).await?
+                }
+                _ => gateway.client(&user).await?.session("echo"),
+            };
+            gateway.running.sessions.push(session);
         }
         Ok(gateway.running)
     }

@@ -9,18 +9,22 @@
 //! The invariant: limits are written before a server can be in the group (its init, which is ours,
 //! may be), and a leaf is removed only when it is empty.
 
+mod io;
 mod leaf;
 mod mounts;
 mod oom;
+#[cfg(test)]
+pub(crate) mod properties;
 mod stats;
 mod text;
 mod tree;
 mod v1;
 mod v2;
 
-use std::io;
+use std::io as std_io;
 use std::path::{Path, PathBuf};
 
+pub use self::io::{Disk, IoLimit};
 pub use leaf::{Entry, Leaf};
 pub use oom::{Counters, OomScope, attribute};
 pub use tree::{LeafName, Tree};
@@ -114,7 +118,7 @@ pub enum CgroupError {
         /// With what.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        source: std_io::Error,
     },
     /// A name that could leave the tree.
     #[error("`{0}` cannot name a cgroup; names are 1 to 64 of a-z, 0-9")]
@@ -138,7 +142,7 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
-    fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+    fn io(what: &'static str, path: &Path, source: std_io::Error) -> Self {
         Self::Io {
             what,
             path: path.to_owned(),
@@ -160,7 +164,7 @@ impl CgroupError {
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     let attempt = || {
         let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-        io::Write::write_all(&mut file, value.as_bytes())
+        std_io::Write::write_all(&mut file, value.as_bytes())
     };
     attempt().map_err(|e| CgroupError::io("write", path, e))
 }

@@ -15,6 +15,8 @@ pub enum Facility {
     CgroupPids,
     /// Limits on CPU time.
     CgroupCpu,
+    /// Limits on what is read from and written to the disk of the homes.
+    CgroupIo,
     /// Killing a whole tree in one write (`cgroup.kill`, kernel 5.14).
     CgroupKill,
     /// An own pid namespace: a sure kill and no orphans.
@@ -46,10 +48,11 @@ pub struct UnknownFacility(pub String);
 
 impl Facility {
     /// Every facility, in the order they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CgroupMemory,
         Self::CgroupPids,
         Self::CgroupCpu,
+        Self::CgroupIo,
         Self::CgroupKill,
         Self::PidNamespace,
         Self::MountNamespace,
@@ -72,6 +75,9 @@ impl Facility {
         Self::PidNamespace,
     ];
 
+    /// What is required only where something asks for it.
+    pub const ASKED_FOR: [Self; 2] = [Self::CgroupIo, Self::NetworkGuard];
+
     /// All names, for people.
     fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
@@ -84,6 +90,7 @@ impl Facility {
             Self::CgroupMemory => "cgroup_memory",
             Self::CgroupPids => "cgroup_pids",
             Self::CgroupCpu => "cgroup_cpu",
+            Self::CgroupIo => "cgroup_io",
             Self::CgroupKill => "cgroup_kill",
             Self::PidNamespace => "pid_namespace",
             Self::MountNamespace => "mount_namespace",
@@ -105,6 +112,7 @@ impl Facility {
             Self::CgroupMemory => "made a cgroup with a limit of memory",
             Self::CgroupPids => "made a cgroup with a limit of processes",
             Self::CgroupCpu => "made a cgroup with a limit of CPU time",
+            Self::CgroupIo => "made a cgroup with a limit on the disk of the homes",
             Self::CgroupKill => "made a cgroup with a cgroup.kill",
             Self::PidNamespace => "cloned into a new pid namespace",
             Self::MountNamespace => "built a read-only view and entered it",
@@ -127,6 +135,11 @@ impl Facility {
                 "run as root or as a systemd unit with Delegate=cpu memory pids, or point \
                  sandbox.cgroup_root at a delegated cgroup"
             }
+            Self::CgroupIo => {
+                "needs the controller io of cgroup v2 (systemd: Delegate=cpu io memory pids) or \
+                 blkio of v1, with the homes on a disk and not in memory or on btrfs; or unset \
+                 isolates.disk_bytes_per_second"
+            }
             Self::CgroupKill => {
                 "needs kernel 5.14 and cgroup2, mounted as the whole tree or at \
                  /sys/fs/cgroup/unified, writable for us"
@@ -141,7 +154,10 @@ impl Facility {
                  the distribution has it, kernel.unprivileged_userns_clone = 1)"
             }
             Self::UserRange => {
-                "run as root with a free range of uids (sandbox.uid_base, sandbox.uid_count)"
+                "run as root with a free range of uids (sandbox.uid_base, sandbox.uid_count); or \
+                 install newuidmap (package uidmap), give our account a range in /etc/subuid and \
+                 /etc/subgid (usermod --add-subuids 300000-365535 --add-subgids 300000-365535 \
+                 ACCOUNT), and start us without NoNewPrivileges"
             }
             Self::Seccomp => "needs a kernel with CONFIG_SECCOMP_FILTER",
             Self::Landlock => {

@@ -1,6 +1,6 @@
 //! Homes: `<root>/<owner>/<name>`, each owner's with a uid of its own.
 //!
-//! The record of a uid is the group of the owner's directory, which stays root's: so it is kept
+//! The record of a uid is the group of the owner's directory, which stays the gateway's: so it is kept
 //! with the home, never given to another while that is there, and moves with a backup. The
 //! invariant: we never follow a symbolic link beneath the root, and give away only what belonged to
 //! the home before.
@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
+use crate::Host;
 use crate::plan::Identity;
+use crate::plan::errand::Errand;
 use crate::uids::{Claim, Range};
 
 /// Directories in each other when a home changes its owner.
@@ -29,8 +31,10 @@ const NAME_BYTES_MAX: usize = 255;
 #[derive(Debug)]
 pub struct Homes {
     root: PathBuf,
-    /// Under root.
+    /// Where we may choose.
     uids: Option<Uids>,
+    /// Who gives homes to their owners, where we are not root.
+    host: Option<Host>,
 }
 
 #[derive(Debug)]
@@ -49,11 +53,12 @@ pub struct Home {
 }
 
 impl Homes {
-    /// Opens the homes beneath `root`, made if missing; reads who has which uid.
+    /// Opens the homes beneath `root`, made if missing; reads who has which uid. Who is not root and has a
+    /// claim has a host as well.
     ///
     /// # Errors
     /// The root cannot be made or read.
-    pub fn open(root: &Path, claim: Option<Claim>) -> io::Result<Self> {
+    pub fn open(root: &Path, claim: Option<Claim>, host: Option<Host>) -> io::Result<Self> {
         // Passed by all, read by nobody.
         let mode = if claim.is_some() { 0o711 } else { 0o700 };
         DirBuilder::new().recursive(true).mode(mode).create(root)?;
@@ -69,7 +74,7 @@ impl Homes {
                 })
             }
         };
-        Ok(Self { root, uids })
+        Ok(Self { root, uids, host })
     }
 
     /// Where they are, without symbolic links.
@@ -103,23 +108,104 @@ impl Homes {
             });
         };
         let id = uids.of(owner)?;
-        let owners = made(root.as_fd(), owner, 0o710)?;
-        let found = fstat(&owners)?;
-        if (found.st_uid, found.st_gid) != (0, id) || found.st_mode & 0o7777 != 0o710 {
-            fchown(&owners, Some(Uid::from_raw(0)), Some(Gid::from_raw(id)))?;
-            fchmod(&owners, Mode::from_bits_truncate(0o710))?;
-        }
-        let home = made(owners.as_fd(), name, 0o700)?;
-        let was = fstat(&home)?;
-        if (was.st_uid, was.st_gid) != (id, id) {
-            give(&home, was.st_uid, id, DEPTH_MAX)?;
-            fchown(&home, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+        match &self.host {
+            None => settle(&root, owner, name, id)?,
+            Some(_) if is_settled(&root, owner, name, id) => {}
+            Some(host) => {
+                host.errand(Errand::Settle {
+                    root: self.root.clone(),
+                    owner: owner.to_owned(),
+                    name: name.to_owned(),
+                    id,
+                })?;
+            }
         }
         Ok(Home {
             path,
             identity: Some(Identity { uid: id, gid: id }),
         })
     }
+}
+
+/// Makes a home, and gives it and what is in it its owner's id.
+fn settle(root: &OwnedFd, owner: &str, name: &str, id: u32) -> io::Result<()> {
+    let own = nix::unistd::geteuid();
+    let owners = made(root.as_fd(), owner, 0o710)?;
+    let found = fstat(&owners)?;
+    if (found.st_uid, found.st_gid) != (own.as_raw(), id) || found.st_mode & 0o7777 != 0o710 {
+        fchown(&owners, Some(own), Some(Gid::from_raw(id)))?;
+        fchmod(&owners, Mode::from_bits_truncate(0o710))?;
+    }
+    let home = made(owners.as_fd(), name, 0o700)?;
+    let was = fstat(&home)?;
+    if (was.st_uid, was.st_gid) != (id, id) {
+        let to = (Uid::from_raw(id), Gid::from_raw(id));
+        give(&home, was.st_uid, to, (Names::One, DEPTH_MAX))?;
+        fchown(&home, Some(to.0), Some(to.1))?;
+    }
+    Ok(())
+}
+
+/// Whether all of that has been done: what the gateway can see without its owner's id.
+fn is_settled(root: &OwnedFd, owner: &str, name: &str, id: u32) -> bool {
+    let look = |path: &Path| fstatat(root, path, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+    let own = nix::unistd::geteuid().as_raw();
+    let owners = look(Path::new(owner))
+        .is_some_and(|dir| (dir.st_uid, dir.st_gid, dir.st_mode & 0o7777) == (own, id, 0o710));
+    let home = look(&Path::new(owner).join(name));
+    owners && home.is_some_and(|dir| (dir.st_uid, dir.st_gid) == (id, id))
+}
+
+/// Does an errand, as init in the spawner's user namespace; gives its number, if it has one.
+///
+/// # Errors
+/// The disk.
+pub(crate) fn run(errand: &Errand) -> io::Result<u64> {
+    let open = |path: &Path| directory(nix::fcntl::AT_FDCWD, path);
+    match errand {
+        Errand::Settle {
+            root,
+            owner,
+            name,
+            id,
+        } => settle(&open(root)?, owner, name, *id).map(|()| 0),
+        Errand::Reclaim { dir, uid, gid } => {
+            let top = open(dir)?;
+            let from = fstat(&top)?.st_uid;
+            let to = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+            // Package managers link their files from a cache.
+            give(&top, from, to, (Names::Any, DEPTH_MAX))?;
+            fchown(&top, Some(to.0), Some(to.1))?;
+            Ok(0)
+        }
+        Errand::Weigh { dir, entries } => Ok(weigh(dir, *entries)),
+    }
+}
+
+/// What an entry counts besides its blocks: an empty file takes an inode.
+pub const ENTRY_BYTES: u64 = 4096;
+
+/// Bytes on the disk beneath a directory, as far as so many entries tell.
+#[must_use]
+pub fn weigh(dir: &Path, entries: u32) -> u64 {
+    let mut sum = 0;
+    let mut left = entries;
+    let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if left == 0 {
+                return sum;
+            }
+            left -= 1;
+            // Of a link itself, not of where it leads.
+            let Ok(meta) = entry.metadata() else { continue };
+            sum += meta.blocks() * 512 + ENTRY_BYTES;
+            if meta.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    sum
 }
 
 /// Refuses a directory of ours that became a link: what it leads to is not ours to open to everybody.
@@ -162,12 +248,13 @@ impl Uids {
 fn given(root: &Path, range: Range) -> io::Result<BTreeMap<String, u32>> {
     let mut found = BTreeMap::new();
     let mut taken = BTreeSet::new();
+    let own = nix::unistd::geteuid().as_raw();
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         let meta = entry.metadata()?;
         let id = meta.gid();
         if meta.is_dir()
-            && meta.uid() == 0
+            && meta.uid() == own
             && range.contains(id)
             && let Ok(owner) = entry.file_name().into_string()
             && taken.insert(id)
@@ -191,14 +278,28 @@ fn made(at: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Which files are given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Those with one name: a second one may be in another's home.
+    One,
+    /// All: `from` is nobody else's uid.
+    Any,
+}
+
 /// Gives what belonged to `from` in this directory, and beneath it, to `to`.
-fn give(dir: &OwnedFd, from: u32, to: u32, depth: usize) -> io::Result<()> {
+fn give(
+    dir: &OwnedFd,
+    from: u32,
+    to: (Uid, Gid),
+    (names, depth): (Names, usize),
+) -> io::Result<()> {
     if depth == 0 {
         return Err(io::Error::other(format!(
             "more than {DEPTH_MAX} directories deep"
         )));
     }
-    let (uid, gid) = (Uid::from_raw(to), Gid::from_raw(to));
+    let (uid, gid) = to;
     for entry in std::fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))? {
         let entry = entry?;
         let (name, meta) = (entry.file_name(), entry.metadata()?);
@@ -208,10 +309,9 @@ fn give(dir: &OwnedFd, from: u32, to: u32, depth: usize) -> io::Result<()> {
         if meta.is_dir() {
             // Opened first: what is beneath it is reached by this very directory.
             let inner = directory(dir.as_fd(), Path::new(&name))?;
-            give(&inner, from, to, depth - 1)?;
+            give(&inner, from, to, (names, depth - 1))?;
             fchown(&inner, Some(uid), Some(gid))?;
-        } else if meta.nlink() == 1 {
-            // A second name may be another's file.
+        } else if names == Names::Any || meta.nlink() == 1 {
             let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
             fchownat(dir, name.as_os_str(), Some(uid), Some(gid), flags)?;
         }
@@ -245,7 +345,7 @@ mod tests {
         fn homes(&self, base: u32, count: u32) -> Homes {
             let range = Range::new(base, count).unwrap();
             let claim = range.claim(self.claims.path()).unwrap();
-            Homes::open(&self.dir.path().join("homes"), Some(claim)).unwrap()
+            Homes::open(&self.dir.path().join("homes"), Some(claim), None).unwrap()
         }
     }
 
@@ -320,5 +420,16 @@ mod tests {
         for name in ["", "..", ".hidden", "a/b", "a\0b"] {
             assert!(homes.prepare("ada", name).is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_home_is_weighed_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/file"), vec![7; 1 << 20]).unwrap();
+        symlink("/", dir.path().join("all")).unwrap();
+        let bytes = weigh(dir.path(), 1000);
+        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+        assert_eq!(weigh(Path::new("/nowhere"), 1000), 0);
     }
 }

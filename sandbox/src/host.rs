@@ -4,6 +4,7 @@
 //! bounded. An async caller runs [`Host::spawn`], [`Host::heal`] and [`Host::sweep`] where blocking
 //! is allowed.
 
+mod errand;
 mod link;
 mod probe;
 mod process;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use process::{End, Process};
 
-use crate::cgroup::{CgroupError, Leaf, LeafName, Limits, Tree};
+use crate::cgroup::{CgroupError, IoLimit, Leaf, LeafName, Limits, Tree};
 use crate::facility::{Capabilities, Facility};
 use crate::plan::build::{Built, Ground, Order, Own, Refused};
 use crate::plan::secret::{Secret, SecretFiles};
@@ -25,6 +26,7 @@ use crate::plan::{Identity, PlanError, Program};
 use crate::profile::{Network, Profile};
 use crate::reach::{self, Declared};
 use crate::sys;
+use crate::uids::Range;
 pub use link::{Door, Doors};
 use link::{Ends, Link};
 
@@ -45,12 +47,16 @@ pub struct HostConfig {
     pub profile: Profile,
     /// Whom the probe becomes, under root: the first of the range of isolates.
     pub probe_identity: Option<Identity>,
+    /// Where we are not root: ids that the host lets us give, or why there are none.
+    pub subordinate: Result<Range, String>,
     /// Facilities that may be missing.
     pub allow_degraded: Vec<Facility>,
     /// A path inside every cgroup hierarchy under which to build; our own group if not given.
     pub cgroup_root: Option<PathBuf>,
     /// Bytes of memory that all isolates may have together; no limit but the host's if not given.
     pub memory_budget: Option<u64>,
+    /// What each isolate may have of the disk of the homes; no limit if not given.
+    pub io: Option<IoLimit>,
     /// Facilities to act without even if the host has them, to see what degradation does.
     pub without: Vec<Facility>,
 }
@@ -64,9 +70,11 @@ impl HostConfig {
             installation_id: installation_id.to_owned(),
             profile: Profile::None,
             probe_identity: None,
+            subordinate: Err("no range of ids was asked for".to_owned()),
             allow_degraded: Vec::new(),
             cgroup_root: None,
             memory_budget: None,
+            io: None,
             without: Vec::new(),
         }
     }
@@ -86,6 +94,9 @@ pub enum HostError {
     /// spawnd is not there.
     #[error("the spawner is away ({0}); it is started again by itself")]
     SpawnerLost(String),
+    /// The spawner has no ids to give.
+    #[error("isolates have no ids of their own: {0}")]
+    Ids(String),
     /// The kernel would not clone.
     #[error("the kernel refused a new process: {0}")]
     Clone(#[source] io::Error),
@@ -185,6 +196,8 @@ struct Inner {
     tree: Arc<Tree>,
     capabilities: Capabilities,
     ground: Ground,
+    /// Whose ids the spawner has in a user namespace of its own.
+    range: Option<Range>,
     link: Mutex<Link>,
 }
 
@@ -193,17 +206,21 @@ impl Host {
     ///
     /// # Errors
     /// [`HostError::Unavailable`] if a facility is missing that is not in `allow_degraded`.
-    pub fn start(config: HostConfig) -> Result<Self, HostError> {
-        let installation = installation(&config.installation_id)?;
+    pub fn start(mut config: HostConfig) -> Result<Self, HostError> {
+        let installation = installation(&config.installation_id)?.to_owned();
         sys::wait_for_children();
         // First, because it may move this process aside, and the spawner is to come along.
-        let (tree, mut missing) =
-            Tree::open(installation, config.cgroup_root.as_deref(), &config.without);
+        let (tree, mut missing) = Tree::open(
+            &installation,
+            config.cgroup_root.as_deref(),
+            &config.without,
+            config.io,
+        );
         if let Some(bytes) = config.memory_budget {
             tree.hold(bytes)?;
         }
         tree.go_first();
-        let link = Link::start(&config.executable)?;
+        let (link, range) = start_link(&mut config)?;
         let user_namespace = probe::namespaces(&link, &config, &mut missing)?;
         let mut ground = Ground {
             own: Own {
@@ -213,14 +230,16 @@ impl Host {
             user_namespace,
             missing,
             allowed: config.allow_degraded.clone(),
+            limits_io: config.io.is_some(),
         };
-        let lacks = probe::walls(&link, &config, &ground)?;
+        let lacks = probe::walls(&link, &config, &ground, range)?;
         ground.missing.extend(lacks);
         ground.missing.extend(probe::guard(&tree, &config));
         ground.check(config.profile)?;
         let enforced = Facility::ALL
             .into_iter()
             .filter(|facility| ground.missing.iter().all(|lack| lack.facility != *facility))
+            .filter(|facility| *facility != Facility::CgroupIo || config.io.is_some())
             .collect();
         let capabilities = Capabilities {
             summary: summary(&tree, &ground),
@@ -232,6 +251,7 @@ impl Host {
             tree: Arc::new(tree),
             capabilities,
             ground,
+            range,
             link: Mutex::new(link),
         })))
     }
@@ -329,7 +349,7 @@ impl Host {
     pub fn heal(&self) -> Result<(), HostError> {
         let mut link = self.link();
         if !link.is_alive() {
-            *link = Link::start(&self.0.config.executable)?;
+            *link = Link::start(&self.0.config.executable, self.0.range)?;
             process::reap_strays();
         }
         Ok(())
@@ -358,6 +378,22 @@ impl Host {
     fn link(&self) -> MutexGuard<'_, Link> {
         self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A spawner with ids of its own to give, where we are not root and the host lets us; else a plain one.
+fn start_link(config: &mut HostConfig) -> Result<(Link, Option<Range>), HostError> {
+    let is_root = nix::unistd::geteuid().is_root();
+    if let Ok(range) = config.subordinate
+        && !is_root
+        && !config.without.contains(&Facility::UserRange)
+    {
+        match Link::start(&config.executable, Some(range)) {
+            Ok(link) => return Ok((link, Some(range))),
+            Err(HostError::Ids(why)) => config.subordinate = Err(why),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Link::start(&config.executable, None)?, None))
 }
 
 fn installation(id: &str) -> Result<&str, HostError> {

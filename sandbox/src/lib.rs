@@ -35,12 +35,15 @@ pub mod uids;
 mod guard;
 mod init;
 mod procfs;
+#[cfg(test)]
+mod properties;
 mod seccomp;
 mod spawnd;
 mod sys;
 mod wire;
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 pub use facility::{Facility, Missing};
 pub use host::{Host, HostConfig, HostError, Process, SpawnSpec, Spawned};
@@ -48,11 +51,28 @@ pub use profile::{Network, Profile};
 
 /// The hidden first argument that makes the product binary the spawner.
 pub const SPAWND_ARGUMENT: &str = "--sandbox-role=spawnd";
+/// The same for one in a user namespace of its own.
+pub(crate) const MAPPED_ARGUMENT: &str = "--sandbox-role=mapped-spawnd";
+
+/// The slice of the CPU that [`answer_soon`] asks for: the shortest there is.
+const GATEWAY_SLICE: Duration = Duration::from_micros(100);
+
+/// Has this thread, and those it starts, run as soon as may be when there is something to do.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn answer_soon() -> std::io::Result<()> {
+    sys::slice(GATEWAY_SLICE)
+}
 
 /// The role hook: `main` calls it first, before any thread exists. Returns at once, unless this
 /// process was started as the spawner; then it never returns.
 pub fn role() {
-    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(SPAWND_ARGUMENT)) {
-        spawnd::run();
+    let word = std::env::args_os().nth(1);
+    if word.as_deref() == Some(OsStr::new(SPAWND_ARGUMENT)) {
+        spawnd::run(spawnd::Ids::Host);
+    }
+    if word.as_deref() == Some(OsStr::new(MAPPED_ARGUMENT)) {
+        spawnd::run(spawnd::Ids::Mapped);
     }
 }

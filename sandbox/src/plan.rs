@@ -5,6 +5,7 @@
 //! against a kernel; a wall that comes later takes the place that waits for it here.
 
 pub mod build;
+pub mod errand;
 pub mod secret;
 pub mod view;
 
@@ -20,6 +21,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use errand::Errand;
 use secret::{OwnedFiles, Secret};
 use view::View;
 
@@ -43,6 +45,8 @@ pub enum Place {
     Plan,
     /// Our own uid in a new user namespace, where we are not root.
     UserMap,
+    /// What is done to files of isolates where the gateway itself has not their ids.
+    Errand,
     /// An own cgroup namespace, after the cgroup was entered: then it is the root of all it sees.
     CgroupNamespace,
     /// Loopback, and the listeners of the way out.
@@ -93,6 +97,7 @@ impl Place {
             Self::Descriptors => "descriptors",
             Self::Plan => "plan",
             Self::UserMap => "user_map",
+            Self::Errand => "errand",
             Self::CgroupNamespace => "cgroup_namespace",
             Self::Network => "network",
             Self::Session => "session",
@@ -127,6 +132,8 @@ pub enum Step {
         /// The gateway's gid.
         gid: u32,
     },
+    /// Something done to files of isolates; no program follows.
+    Errand(Errand),
     /// `unshare(CLONE_NEWCGROUP)`.
     CgroupNamespace,
     /// `lo` goes up.
@@ -177,6 +184,7 @@ impl Step {
     pub const fn place(&self) -> Place {
         match self {
             Self::UserMap { .. } => Place::UserMap,
+            Self::Errand(_) => Place::Errand,
             Self::CgroupNamespace => Place::CgroupNamespace,
             Self::Loopback | Self::Doors { .. } => Place::Network,
             Self::Session => Place::Session,

@@ -43,7 +43,7 @@ pub(crate) fn children_named(names: &[&str]) -> Vec<i32> {
 
 /// The state and parent in a `/proc/<pid>/stat`. The name before them may hold anything, even
 /// `) R 1`, so they are looked for behind the last parenthesis.
-fn state_and_parent(stat: &str) -> Option<(char, i32)> {
+pub(crate) fn state_and_parent(stat: &str) -> Option<(char, i32)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))

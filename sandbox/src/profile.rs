@@ -168,8 +168,7 @@ mod tests {
         let unknown = Facility::ALL
             .iter()
             .filter(|facility| !Facility::GROUND.contains(facility))
-            // Of use only to who has the host's network.
-            .filter(|facility| **facility != Facility::NetworkGuard)
+            .filter(|facility| !Facility::ASKED_FOR.contains(facility))
             .find(|facility| !Profile::Strict.required().contains(facility));
         assert_eq!(unknown, None, "strict is everything");
     }

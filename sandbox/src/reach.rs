@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,10 @@ use crate::plan::view::Needs;
 
 /// Interpreters of interpreters that are followed.
 const STEPS_MAX: usize = 8;
+/// Entries of a project's directory that are looked through for what is private.
+const ENTRIES_MAX: usize = 10_000;
+/// What is hidden of all projects of one view.
+const COVERED_MAX: usize = 64;
 /// Links that are followed in one path; the kernel's own bound.
 const LINKS_MAX: usize = 40;
 /// Bytes of a first line; the kernel reads no more.
@@ -67,6 +71,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     written.extend(declared.write.iter().map(PathBuf::as_path));
     written.extend(declared.packages.as_deref());
     let mut read = BTreeSet::new();
+    let mut covered = BTreeSet::new();
     let mut ends = BTreeMap::new();
     let mut todo = declared.programs.clone();
     todo.push(program.path.clone());
@@ -92,6 +97,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         todo.extend(next.unwrap_or_default());
         if !is_shown(&way.end) {
             let root = root_of(&way.end, home);
+            covered.extend(private_of(&way.end, &root));
             // Without links, when it was followed: so it must be when it is mounted.
             ends.insert(root.clone(), root.clone());
             read.insert(root);
@@ -99,6 +105,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         for link in way.links {
             if !is_shown(&link) {
                 let root = root_of(&link, home);
+                covered.extend(private_of(&link, &root));
                 if let Ok(end) = root.canonicalize() {
                     ends.entry(root.clone()).or_insert(end);
                 }
@@ -106,6 +113,12 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
             }
         }
     }
+    // What is declared is shown as it is.
+    covered.retain(|path| {
+        let declared = declared.read.keys().chain(&declared.write);
+        let mut declared = declared.map(PathBuf::as_path).chain([home]);
+        !declared.any(|shown| path.starts_with(shown) || shown.starts_with(path))
+    });
     read.extend(declared.read.keys().cloned());
     ends.extend(declared.read.clone());
     let mut needed: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
@@ -115,6 +128,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     Needs {
         read: read.into_iter().collect(),
         write: declared.write.clone(),
+        covered: covered.into_iter().take(COVERED_MAX).collect(),
         ends,
         closed: closed.into_iter().collect(),
     }
@@ -170,6 +184,36 @@ impl Way {
         }
         Some(Self { links, end: at })
     }
+}
+
+/// The first link on the way to a path that neither root nor we made: who writes there may put a link to anything.
+#[must_use]
+pub fn foreign_link(path: &Path) -> Option<PathBuf> {
+    let own = nix::unistd::geteuid().as_raw();
+    let mut followed = 0;
+    let mut at = PathBuf::from("/");
+    let mut rest = parts(path);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(part);
+        let Ok(to) = next.read_link() else {
+            at = next;
+            continue;
+        };
+        let owner = next.symlink_metadata().ok().map(|meta| meta.uid());
+        followed += 1;
+        if followed > LINKS_MAX || !owner.is_some_and(|uid| uid == 0 || uid == own) {
+            return Some(next);
+        }
+        if to.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        rest.extend(parts(&to));
+    }
+    None
 }
 
 /// The names in a path, the last first.
@@ -256,6 +300,37 @@ fn root_of(file: &Path, home: &Path) -> PathBuf {
         Some(dir) if fits(dir) => (*dir).to_owned(),
         _ => file.to_owned(),
     }
+}
+
+/// What a project holds that its program has no business with: its history, and what its developers and their tools
+/// are let in with. In the directories from the program up to the project's top.
+fn private_of(file: &Path, root: &Path) -> Vec<PathBuf> {
+    let within = file.ancestors().skip(1);
+    let dirs = within.take_while(|dir| dir.starts_with(root));
+    let named = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let private = entries
+            .take(ENTRIES_MAX)
+            .filter(|entry| is_private(entry.file_name().as_encoded_bytes()));
+        private.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    dirs.flat_map(named).flat_map(ends_within(root)).collect()
+}
+
+/// A path, and where it leads if it is a link within the project.
+fn ends_within(root: &Path) -> impl Fn(PathBuf) -> Vec<PathBuf> {
+    let root = root.to_owned();
+    move |path| match path.canonicalize() {
+        Ok(end) if end != path && end.starts_with(&root) => vec![end],
+        _ => vec![path],
+    }
+}
+
+fn is_private(name: &[u8]) -> bool {
+    const NAMES: [&str; 9] = [
+        ".git", ".hg", ".svn", ".env", ".envrc", ".npmrc", ".pypirc", ".netrc", ".ssh",
+    ];
+    NAMES.iter().any(|private| name == private.as_bytes()) || name.starts_with(b".env.")
 }
 
 /// Whether a directory is no program's: a top one, or a home.
@@ -474,6 +549,39 @@ mod tests {
         assert_eq!(tree.reads(node, &[&script]), [tree.at("app")]);
         let home = tree.at("app/data/home");
         assert_eq!(root_of(&script, &home), script);
+    }
+
+    #[test]
+    fn a_project_comes_without_its_history_and_secrets_unless_they_are_declared() {
+        let tree = Tree::new(&[
+            ("app/package.json", ""),
+            ("app/dist/main.js", ""),
+            ("app/dist/.env", ""),
+            ("app/.env.production", ""),
+            ("app/.environment", ""),
+            ("app/.git/config", ""),
+            ("app/conf/real.env", ""),
+            ("app/other/.env", ""),
+        ]);
+        symlink("conf/real.env", tree.at("app/.env")).unwrap();
+        let script = tree.at("app/dist/main.js");
+        let program = Program {
+            path: "/usr/bin/node".into(),
+            args: vec![script.display().to_string()],
+            env: BTreeMap::new(),
+        };
+        let covered =
+            |declared: &Declared| needs(&program, &tree.at("data/homes/ada/m"), declared).covered;
+        let expected = [".env.production", ".git", "conf/real.env", "dist/.env"]
+            .map(|name| tree.at("app").join(name));
+        assert_eq!(covered(&Declared::default()), expected);
+        let mut declared = Declared::default();
+        let env = tree.at("app/dist/.env");
+        declared.read.insert(env.clone(), env);
+        assert_eq!(covered(&declared), expected[..3]);
+        let app = tree.at("app");
+        declared.read.insert(app.clone(), app);
+        assert!(covered(&declared).is_empty());
     }
 
     #[test]

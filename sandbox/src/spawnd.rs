@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -18,12 +19,23 @@ use crate::wire::{self, Ask, FIXED_FDS, Request};
 
 /// What it calls itself.
 pub(crate) const SPAWND_NAME: &str = "legation-spawnd";
+/// A slice of the CPU of what runs in isolates; the kernel's own is one to three milliseconds.
+const ISOLATE_SLICE: Duration = Duration::from_micros(300);
 /// What its clones call themselves once their server is on its way.
 pub(crate) const INIT_NAME: &str = "legation-init";
 
+/// Whose ids it may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The host's, as far as it may.
+    Host,
+    /// Those of a user namespace of its own.
+    Mapped,
+}
+
 /// Serves requests from the socket at stdin until it closes. No privileges are given up here:
 /// making namespaces needs them; init gives them up.
-pub(crate) fn run() -> ! {
+pub(crate) fn run(ids: Ids) -> ! {
     // Ctrl-C at the gateway's terminal and a TERM to its group are for the gateway to answer.
     nix::unistd::setsid().ok();
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -31,6 +43,8 @@ pub(crate) fn run() -> ! {
     }
     // The gateway goes before what it starts.
     sys::usual_priority();
+    // A server that wakes for a call does not wait for all of the slice of one that only computes.
+    sys::slice(ISOLATE_SLICE).ok();
     set_name(SPAWND_NAME);
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
     // Made once here, every init inherits them; a failure is told by the step that needs them.
@@ -38,6 +52,9 @@ pub(crate) fn run() -> ! {
     seccomp::of_init().ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);
+    if ids == Ids::Mapped && !has_own_ids(&socket) {
+        sys::exit_now(1);
+    }
     let mut space = wire::space();
     loop {
         let (request, fds) = match wire::receive_request(socket.as_fd(), &mut space) {
@@ -52,6 +69,15 @@ pub(crate) fn run() -> ! {
         let cloned = serve(request, fds);
         answer(&socket, cloned);
     }
+}
+
+/// Goes into a user namespace of its own, where the gateway then puts ids; whether both was had.
+fn has_own_ids(socket: &OwnedFd) -> bool {
+    let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+    let errno = made.err().map_or(0, |error| error as i32);
+    wire::send_word(socket.as_fd(), errno).is_ok()
+        && errno == 0
+        && matches!(wire::receive_word(socket.as_fd()), Ok(0))
 }
 
 /// A name for `ps` and for the search for strays; fifteen bytes are kept.

@@ -1,6 +1,8 @@
 //! The range of uids isolates run as: a setting, claimed for this server's life by a lock that all
 //! servers of the host see, and checked against the accounts the host knows.
 
+pub mod subordinate;
+
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -124,6 +126,14 @@ impl Range {
         if let Some(with) = self.overlap(&text("/etc/passwd"), &text("/etc/subuid")) {
             return Err(RangeError::Overlap { range: self, with });
         }
+        self.claim_given(folder)
+    }
+
+    /// Claims a range that the host gave this account, in its own place ([`subordinate::claims`]).
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn claim_given(self, folder: &Path) -> Result<Claim, RangeError> {
         let path = folder.join(LOCK);
         let broken = |source: io::Error| RangeError::Io {
             path: path.clone(),

@@ -42,7 +42,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    fn encode(self) -> [u8; REQUEST_BYTES] {
+    pub(crate) fn encode(self) -> [u8; REQUEST_BYTES] {
         let op: u64 = match self.ask {
             Ask::Probe => 1,
             Ask::Spawn { door, into_cgroup } => 2 + u64::from(into_cgroup) + 2 * u64::from(door),
@@ -54,7 +54,7 @@ impl Request {
         out
     }
 
-    fn decode(bytes: [u8; REQUEST_BYTES]) -> Option<Self> {
+    pub(crate) fn decode(bytes: [u8; REQUEST_BYTES]) -> Option<Self> {
         let (op, rest) = bytes.split_first_chunk::<8>()?;
         let namespaces = u64::from_le_bytes(*rest.first_chunk::<8>()?);
         let ask = match u64::from_le_bytes(*op) {
@@ -94,6 +94,20 @@ pub(crate) fn send_answer(
             tail.copy_from_slice(&error.raw_os_error().unwrap_or(libc::EPROTO).to_le_bytes());
             send(socket, &out, &[])
         }
+    }
+}
+
+/// One word of the spawner's beginning, each way: whether it has a user namespace, and whether that has its ids.
+pub(crate) fn send_word(socket: BorrowedFd<'_>, errno: i32) -> io::Result<()> {
+    send(socket, &errno.to_le_bytes(), &[])
+}
+
+/// Receives such a word: 0, or an errno.
+pub(crate) fn receive_word(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut bytes = [0; 4];
+    match receive(socket, &mut bytes, &mut space())? {
+        (4, _) => Ok(i32::from_le_bytes(bytes)),
+        _ => Err(io::Error::from_raw_os_error(libc::EPIPE)),
     }
 }
 

@@ -378,6 +378,37 @@ fn the_security_model_is_current() -> Outcome {
     }
 }
 
+/// What is no attack and has no table.
+const BESIDES: &str = "
+## Whose ids
+
+Under root each user's isolates run as a uid of the range that is set (`sandbox.uid_base`). A server that is not root gives ids of the
+range that `/etc/subuid` and `/etc/subgid` give its account, by `newuidmap` and `newgidmap` (package `uidmap`), once for its
+spawner (`sandbox/tests/subordinate.rs`, decision 0123):
+
+```console
+# usermod --add-subuids 300000-365535 --add-subgids 300000-365535 legation
+```
+
+A systemd unit needs `Delegate=cpu io memory pids` and must not set `NoNewPrivileges=`. Without such a range `user_range` is missing, and
+`legation doctor` says why. Homes belong to those ids then: take the range away, and root has to give the files back.
+
+## What is shown of a project
+
+A script brings the project it lies in (the nearest `package.json`, `pyproject.toml`, …), read-only. Its history and what its developers
+and their tools are let in with are covered: `.git`, `.hg`, `.svn`, `.env`, `.env.*`, `.envrc`, `.npmrc`, `.pypirc`, `.netrc` and `.ssh`, in the directories from
+the script up to the project's top. A server that reads its `.env` has it declared (`--read PATH`): what is declared is shown as it is. Credentials belong
+into the vault.
+
+Links on the way to a declared path are followed only if root or the server's own account made them: an isolate that may write somewhere
+cannot lead another one's view elsewhere.
+
+## The disk
+
+A home has no quota of the kernel's (decision 0124). What holds it: a bound on each file, the guard that ends who fills the disk, a rate where
+`isolates.disk_bytes_per_second` is set (decision 0125), and quotas of your own on the range of uids (`setquota -u`), whose refusal is the server's alone to see.
+";
+
 fn rendered() -> String {
     let mut out = String::from(
         "# What an isolate cannot do\n\n\
@@ -396,6 +427,8 @@ fn rendered() -> String {
                 "if there"
             } else if facility == Facility::UserRange {
                 "required under root"
+            } else if facility == Facility::CgroupIo {
+                "required where isolates have a limit on the disk"
             } else if facility == Facility::NetworkGuard && profile != Profile::None {
                 "required for network `host`"
             } else if facility == Facility::NetworkGuard {
@@ -414,6 +447,7 @@ fn rendered() -> String {
          server's\nexec on: it waits, reads a signal, reaps, passes TERM on, tells how the server ended and \
          goes; any other system\ncall ends the isolate (`sandbox/src/seccomp.rs`).\n",
     );
+    out.push_str(BESIDES);
     for (kind, rows) in KINDS {
         writeln!(
             out,

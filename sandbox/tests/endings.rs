@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox::Facility;
 use sandbox::host::{End, HostConfig};
 use sandbox::status::Record;
+use sandbox::{Facility, Profile};
 
+use crate::walls::{Home, within};
 use crate::world::{
     self, Run, eventually, groups_of, installation, is_alive, probe, shell, with_word,
 };
@@ -28,6 +29,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "daemons_die_without_any_facility",
         daemons_die_without_any_facility,
+    ),
+    (
+        "a_killed_isolates_mounts_outlive_it_until_let_go",
+        a_killed_isolates_mounts_outlive_it_until_let_go,
     ),
     (
         "daemons_die_without_cgroup_kill",
@@ -129,6 +134,39 @@ fn kills_daemons(host: &sandbox::Host) {
 
 fn daemons_die_with_the_kill() -> Outcome {
     kills_daemons(&world::with(&[Facility::CgroupKill])?);
+    Ok(())
+}
+
+/// Descriptors of this process that are somebody else's mounts.
+fn mounts_held() -> usize {
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let ends = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let is_other =
+        |end: &std::path::PathBuf| end.to_string_lossy().starts_with("mnt:") && *end != own;
+    ends.filter(is_other).count()
+}
+
+fn a_killed_isolates_mounts_outlive_it_until_let_go() -> Outcome {
+    let host = world::with(&[Facility::MountNamespace, Facility::PidNamespace])?;
+    if world::identity().is_none() {
+        return Err("only root may look at another's namespaces".to_owned());
+    }
+    let home = Home::new();
+    let spec = within(
+        shell("echo up; sleep 1000"),
+        Profile::Standard,
+        &home.path(),
+    );
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(run.line(), "up");
+    assert_eq!(mounts_held(), 0);
+    run.kill();
+    assert_eq!(mounts_held(), 1, "taking them down is put off");
+    run.process.hold();
+    assert_eq!(mounts_held(), 1, "once");
+    run.process.let_go();
+    assert_eq!(mounts_held(), 0);
     Ok(())
 }
 

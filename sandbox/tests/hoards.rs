@@ -104,7 +104,7 @@ fn a_kill_at_any_moment_of_the_setup_leaves_nobody() -> Outcome {
 }
 
 /// In the guest of scripts/v2.sh, where all is slow and memory scarce, there is no tree of sources.
-fn is_emulated() -> bool {
+pub(crate) fn is_emulated() -> bool {
     !std::path::Path::new(env!("CARGO_MANIFEST_DIR")).exists()
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use sandbox::Facility;
-use sandbox::cgroup::OomScope;
+use sandbox::cgroup::{Disk, IoLimit, OomScope};
 use sandbox::host::End;
 use sandbox::status::Record;
+use sandbox::{Facility, Profile};
 
+use crate::walls::{Home, within};
 use crate::world::{self, Run, eventually, probe, shell};
 use crate::{Outcome, Test};
 
@@ -18,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_kill_is_no_oom", a_kill_is_no_oom),
     ("cpu_is_bounded_and_counted", cpu_is_bounded_and_counted),
     ("user_limits_can_change", user_limits_can_change),
+    ("the_rate_on_the_disk_is_held", the_rate_on_the_disk_is_held),
     (
         "the_gateway_s_leaf_goes_first",
         the_gateway_s_leaf_goes_first,
@@ -159,6 +161,32 @@ fn cpu_is_bounded_and_counted() -> Outcome {
     assert!(memory.is_none_or(|m| m.cache_bytes <= Some(m.bytes) && m.bytes > 0));
     // A tenth of a second in a second; generous for a machine that sleeps longer than asked.
     assert!((1..400_000).contains(&used), "{used} µs");
+    Ok(())
+}
+
+/// Direct writes, which v1 counts as well.
+fn the_rate_on_the_disk_is_held() -> Outcome {
+    const RATE: u64 = 4 << 20;
+    let home = Home::new();
+    let mut config = world::config();
+    config.io = Some(IoLimit {
+        disk: Disk::of(&home.path()),
+        bytes_per_second: RATE,
+    });
+    let host = sandbox::Host::start(config).unwrap();
+    let missing = &host.capabilities().missing;
+    if let Some(lack) = missing.iter().find(|m| m.facility == Facility::CgroupIo) {
+        return Err(lack.to_string());
+    }
+    let writes = "dd if=/dev/zero of=f bs=1M count=8 oflag=direct 2>/dev/null; echo $?";
+    let mut spec = within(shell(writes), Profile::Strict, &home.path());
+    spec.file_bytes = 1 << 30;
+    let since = std::time::Instant::now();
+    let mut run = Run::start(&host, &spec);
+    assert_eq!(run.line(), "0");
+    let took = since.elapsed();
+    // Two seconds; the kernel lets some go ahead.
+    assert!(took > Duration::from_millis(1200), "{took:?}");
     Ok(())
 }
 

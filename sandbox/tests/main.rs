@@ -19,6 +19,7 @@ mod limits;
 mod probe;
 mod secrets;
 mod spawner;
+mod subordinate;
 mod walls;
 mod world;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         secrets::TESTS,
         spawner::TESTS,
+        subordinate::TESTS,
         walls::TESTS,
     ]
     .concat();

@@ -36,6 +36,10 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("declared_paths_are_shown", declared_paths_are_shown),
     (
+        "a_project_comes_without_its_secrets",
+        a_project_comes_without_its_secrets,
+    ),
+    (
         "what_leads_elsewhere_than_it_did_is_not_shown",
         what_leads_elsewhere_than_it_did_is_not_shown,
     ),
@@ -271,6 +275,31 @@ fn declared_paths_are_shown() -> Outcome {
 }
 
 /// Another mcp that may write there put a link in its place, between the check and the mount.
+/// A script brings its project, and neither its history nor what its developers are let in with.
+fn a_project_comes_without_its_secrets() -> Outcome {
+    let host = host()?;
+    let (home, folder) = (Home::new(), tempfile::tempdir().unwrap());
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let app = folder.path().join("app");
+    std::fs::create_dir_all(app.join(".git/objects")).unwrap();
+    for file in ["package.json", ".env", ".git/config", "code"] {
+        std::fs::write(app.join(file), "text\n").unwrap();
+    }
+    let script = app.join("main.sh");
+    let text = "cd $(dirname $0); cat code .env; ls -A .git; \
+                (echo x >.git/x) 2>/dev/null || echo no";
+    std::fs::write(&script, text).unwrap();
+    let spec = world::spec("/bin/sh", &[script.to_str().unwrap()]);
+    let mut spec = within(spec, Profile::Strict, &home.path());
+    assert_eq!(told(&host, &spec), "text\nno\n");
+    // What is declared is shown as it is.
+    spec.declared
+        .read
+        .insert(app.clone(), app.canonicalize().unwrap());
+    assert_eq!(told(&host, &spec), "text\ntext\nconfig\nobjects\nno\n");
+    Ok(())
+}
+
 fn what_leads_elsewhere_than_it_did_is_not_shown() -> Outcome {
     let host = host()?;
     let (home, data) = (Home::new(), Home::new());

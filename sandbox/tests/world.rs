@@ -187,6 +187,7 @@ impl Run {
 
     /// Kills everything and waits until nothing is left; gives how init ended.
     pub(crate) fn kill(&mut self) -> End {
+        self.process.hold();
         self.leaf.kill();
         self.process.kill();
         self.wait_gone()

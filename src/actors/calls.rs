@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -16,10 +16,12 @@ use crate::domain::kill::{Caller, Deny, Target};
 use crate::domain::limits::CALLS_WAITING_MAX;
 use crate::domain::name::{Name, ToolName};
 use crate::domain::talk::{Level, Question};
+use crate::protocol::tasks::Seen;
 
 use super::handle::{Asked, Turn};
 use super::session::SessionHandle;
 use super::sync::Mutex;
+use super::tasks::TaskQuestion;
 
 /// Who calls what, since when. Cloning it allocates nothing.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct Tag {
     pub late: bool,
     /// From which level on its caller hears what the server logs.
     pub level: Option<Level>,
+    /// Whether it waits for the end of a task of its server.
+    pub task: bool,
 }
 
 /// What a server says while it works on a call.
@@ -55,8 +59,12 @@ pub enum News {
     Log(Bytes),
     /// A question to who called.
     Asked(Box<Asked>),
+    /// The same for a task, which may be asked by whoever waits for it.
+    AskedForTask(Arc<TaskQuestion>),
     /// It would have asked this, had its caller said that it can answer.
     Lacks(Question),
+    /// How a task stands.
+    Stands(Seen),
 }
 
 /// A line that tells of progress, and where our token is in it.
@@ -66,6 +74,18 @@ pub struct Progress {
     pub line: Bytes,
     /// The token.
     pub token: Range<usize>,
+}
+
+impl Progress {
+    /// The line with a client's token in place of ours.
+    #[must_use]
+    pub fn with(&self, token: &str) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.line.len() + token.len());
+        out.put_slice(self.line.get(..self.token.start).unwrap_or_default());
+        out.put_slice(token.as_bytes());
+        out.put_slice(self.line.get(self.token.end..).unwrap_or_default());
+        out.freeze()
+    }
 }
 
 impl SessionHandle {
@@ -82,7 +102,7 @@ impl SessionHandle {
 impl Tag {
     /// A call of nobody in particular.
     #[cfg(test)]
-    pub(super) fn for_tests(bits: [u8; crate::domain::ids::ID_BYTES]) -> Self {
+    pub(crate) fn for_tests(bits: [u8; crate::domain::ids::ID_BYTES]) -> Self {
         use crate::domain::account::{Session, User};
         use crate::domain::ids::{ConnectionId, KeyId, SessionId, UserId};
         use crate::domain::talk::Questions;
@@ -114,6 +134,7 @@ impl Tag {
             turn: None,
             late: false,
             level: None,
+            task: false,
         }
     }
 
@@ -262,6 +283,17 @@ mod tests {
         bits[9] = 1;
         let mcp = McpId::from_random(bits);
         waiting.sit(Tag::for_tests(bits), mcp, Name::parse("demo").unwrap())
+    }
+
+    #[test]
+    fn progress_is_told_with_the_client_s_token() {
+        let line = br#"{"params":{"progressToken":7,"progress":1}}"#;
+        let progress = Progress {
+            line: Bytes::from_static(line),
+            token: 27..28,
+        };
+        let told = progress.with("\"mine\"");
+        assert_eq!(told, r#"{"params":{"progressToken":"mine","progress":1}}"#);
     }
 
     #[tokio::test]

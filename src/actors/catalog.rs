@@ -18,6 +18,7 @@ use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::talk::Check;
 use crate::domain::verdict::Verdict;
+use crate::protocol::tasks::{self, Support};
 use crate::storage::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::mcp::McpMeter;
@@ -57,6 +58,7 @@ pub struct Published {
 /// What one key sees.
 #[derive(Debug, Default)]
 pub struct View {
+    mcps: Vec<Published>,
     routes: Vec<Route>,
     by_name: HashMap<Box<str>, usize>,
 }
@@ -74,6 +76,14 @@ pub struct Route {
     pub definition: Arc<RawValue>,
     /// What its arguments are held against, if its mcp says so.
     pub schema: Option<Arc<ToolSchema>>,
+}
+
+impl Route {
+    /// Whether it works as a task.
+    #[must_use]
+    pub fn tasks(&self) -> Support {
+        tasks::support(self.definition.get())
+    }
 }
 
 impl Routes {
@@ -132,6 +142,18 @@ impl Routes {
             .enumerate()
             .map(|(order, one)| ((&one.key, &one.mcp), order))
             .collect();
+        // What a key sees is granted and subscribed, oldest subscription first.
+        let mut seen: HashMap<KeyId, Vec<Published>> = HashMap::new();
+        for one in &views.subscriptions {
+            let user = users.get(&one.key).map(|user| (*user).clone());
+            if let (Some(user), Some(published)) = (user, mcps.get(&one.mcp))
+                && granted.contains(&(user, one.mcp.clone()))
+            {
+                seen.entry(one.key.clone())
+                    .or_default()
+                    .push(published.clone());
+            }
+        }
         let mut built: HashMap<KeyId, Vec<(usize, Route)>> = HashMap::new();
         for one in &views.exposed {
             let Some(user) = users.get(&one.key) else {
@@ -160,9 +182,12 @@ impl Routes {
                 .or_default()
                 .push((*order, route));
         }
-        let views = built
+        let views = seen
             .into_iter()
-            .map(|(key, routes)| (key, View::new(routes)))
+            .map(|(key, mcps)| {
+                let routes = built.remove(&key).unwrap_or_default();
+                (key, View::new(mcps, routes))
+            })
             .collect();
         Ok(Self {
             mcps,
@@ -240,7 +265,7 @@ fn schemas(
 }
 
 impl View {
-    fn new(mut routes: Vec<(usize, Route)>) -> Self {
+    fn new(mcps: Vec<Published>, mut routes: Vec<(usize, Route)>) -> Self {
         // Oldest subscription first, then by name: deterministic, and stable for clients.
         routes.sort_by(|(a, one), (b, two)| a.cmp(b).then_with(|| one.exposed.cmp(&two.exposed)));
         let routes: Vec<Route> = routes.into_iter().map(|(_, route)| route).collect();
@@ -249,7 +274,24 @@ impl View {
             .enumerate()
             .map(|(at, route)| (route.exposed.clone(), at))
             .collect();
-        Self { routes, by_name }
+        Self {
+            mcps,
+            routes,
+            by_name,
+        }
+    }
+
+    /// Its mcps, oldest subscription first.
+    #[must_use]
+    pub fn mcps(&self) -> &[Published] {
+        &self.mcps
+    }
+
+    /// One of them by its name.
+    #[must_use]
+    pub fn mcp(&self, name: &str) -> Option<&Published> {
+        let mut own = self.mcps.iter();
+        own.find(|published| published.mcp.name.as_str() == name)
     }
 
     /// Its tools, in the order to show.
@@ -320,6 +362,11 @@ impl Actor for Catalog {
         ctx: Arc<Ctx>,
     ) -> Result<CatalogState, ActorProcessingErr> {
         ctx.set_catalog(&myself);
+        // It is only so that nobody starts a server to see what it can do.
+        match ctx.store.abilities().await {
+            Ok(known) => ctx.abilities.remember(known),
+            Err(error) => tracing::warn!("what servers can do is found out anew: {error}"),
+        }
         Ok(CatalogState {
             ctx,
             building: Vec::new(),

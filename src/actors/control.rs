@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::domain::account::{ExposedTool, Key, Millis};
 use crate::domain::audit::Category;
 use crate::domain::code::Code;
+use crate::domain::confinement::Confinement;
 use crate::domain::expose::{Prefix, newcomers};
 use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
 use crate::domain::mcp::Program;
@@ -424,5 +425,20 @@ impl Control {
             };
             ControlError::new(Code::CommandNotFound, error.to_string()).next(next)
         })
+    }
+
+    /// Looks whether an isolate would be shown the paths of a definition.
+    ///
+    /// # Errors
+    /// One is beneath none of `sandbox.path_roots`.
+    pub async fn check_walls(&self, walls: &Confinement) -> Result<(), ControlError> {
+        let (launcher, walls) = (Arc::clone(&self.ctx.launcher), walls.clone());
+        let refused = super::start_work::start_work(move || launcher.refuses(&walls)).await;
+        let why = refused.unwrap_or_else(Some);
+        let refused = |why| {
+            ControlError::new(Code::InvalidRequest, why)
+                .next("add its root to sandbox.path_roots, or name another path")
+        };
+        why.map_or(Ok(()), |why| Err(refused(why)))
     }
 }

@@ -24,14 +24,15 @@ use crate::domain::mcp::{Mcp, Sharing};
 use crate::domain::name::ToolName;
 use crate::domain::redact::Redactor;
 use crate::domain::talk::Questions;
-use crate::protocol::handshake::Abilities;
 use crate::storage::Store;
 use crate::telemetry::metrics::Metrics;
 
 pub use gates::{Flag, Gates, Heart};
 pub use settings::Settings;
 
+use super::abilities::KnownAbilities;
 use super::access::AccessKeys;
+use super::announced::Adopted;
 use super::audit::{Audit, Entry, Index, Refusals};
 use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
@@ -40,7 +41,7 @@ use super::clock::{Clock, id_bits};
 use super::credentials::Credentials;
 use super::ears::Ears;
 use super::eras::Eras;
-use super::front::Bearers;
+use super::front::{Bearers, Gathering, PromptNames};
 use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
@@ -55,6 +56,7 @@ use super::slot::{Occupant, Principal, Slot, SlotKey, SlotState};
 use super::start_line::StartLine;
 use super::sync::Mutex;
 use super::system::settings;
+use super::tasks::Tasks;
 use super::throttle::{CallRates, Failures, Restarts};
 use super::tree::Tree;
 use super::users::UsersMsg;
@@ -116,11 +118,19 @@ pub struct Ctx {
     /// All slots.
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
-    pub abilities: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
+    pub abilities: KnownAbilities,
     /// Which era of MCP they speak.
     pub eras: Eras,
+    /// Lists that are being gathered from all servers of a key.
+    pub gathering: Gathering,
+    /// The names of keys' prompts.
+    pub prompts: PromptNames,
+    /// When tools that servers announced were taken over.
+    pub adopted: Adopted,
     /// Who hears what servers tell of themselves.
     pub ears: Arc<Ears>,
+    /// Calls whose client does not wait for them.
+    pub tasks: Tasks,
     /// All sessions, by the bits of their id.
     pub sessions: papaya::HashMap<[u8; crate::domain::ids::ID_BYTES], Arc<SessionHandle>>,
     /// What the schemas of tools share.
@@ -225,9 +235,13 @@ impl Ctx {
             credentials: Credentials::default(),
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
-            abilities: papaya::HashMap::new(),
+            abilities: KnownAbilities::default(),
             eras: Eras::default(),
+            gathering: Gathering::default(),
+            prompts: PromptNames::default(),
+            adopted: Adopted::default(),
             ears: Arc::default(),
+            tasks: Tasks::default(),
             sessions: papaya::HashMap::new(),
             schemas: Arc::default(),
             gates: Gates::default(),

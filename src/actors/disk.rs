@@ -9,9 +9,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use sandbox::homes::ENTRY_BYTES;
 
 use crate::domain::ids::IsolateId;
 use crate::domain::limits::{
@@ -24,8 +26,6 @@ use super::isolate::IsolateMsg;
 use super::plan::home_of;
 use super::slot::Slot;
 
-/// What an entry counts besides its blocks: an empty file takes an inode.
-const ENTRY_BYTES: u64 = 4096;
 /// Files of a home that may be what took all inodes, at least.
 const ENTRIES_SUSPECT: u64 = 1000;
 /// What the disk does not say.
@@ -217,7 +217,7 @@ pub(super) fn look(ctx: &Arc<Ctx>) {
     let mut suspects = Vec::new();
     for slot in &running {
         let home = home_of(homes, slot);
-        let in_home = bytes_in(&home);
+        let in_home = ctx.launcher.weigh(&home, HOME_ENTRIES_MAX);
         let uid = fs::symlink_metadata(&home).map_or(own, |meta| meta.uid());
         // Where isolates have our own uid, its processes are everybody's.
         let trace = by_uid.get(&uid).filter(|_| uid != own);
@@ -265,28 +265,6 @@ fn end(ctx: &Arc<Ctx>, slot: &Arc<Slot>, suspect: &Suspect) {
     if let Some(actor) = slot.actor() {
         let _ = actor.cast(IsolateMsg::Leave(verdict));
     }
-}
-
-/// Bytes on the disk beneath a directory, as far as [`HOME_ENTRIES_MAX`] entries tell.
-fn bytes_in(dir: &Path) -> u64 {
-    let mut sum = 0;
-    let mut left = HOME_ENTRIES_MAX;
-    let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if left == 0 {
-                return sum;
-            }
-            left -= 1;
-            // Of a link itself, not of where it leads.
-            let Ok(meta) = entry.metadata() else { continue };
-            sum += meta.blocks() * 512 + ENTRY_BYTES;
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    sum
 }
 
 /// What the living processes of one uid left on disks besides their homes.
@@ -416,16 +394,5 @@ mod tests {
         // Others of our uid come and go meanwhile; not by so much.
         assert!(held() >= before + (2 << 20), "{before}");
         drop(file);
-    }
-
-    #[test]
-    fn a_home_is_counted_without_following_links() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::write(dir.path().join("sub/file"), vec![7; 1 << 20]).unwrap();
-        std::os::unix::fs::symlink("/", dir.path().join("all")).unwrap();
-        let bytes = bytes_in(dir.path());
-        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
-        assert_eq!(bytes_in(Path::new("/nowhere")), 0);
     }
 }

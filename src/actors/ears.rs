@@ -1,6 +1,6 @@
 //! What servers tell of themselves, without being asked: that the list of their resources or prompts has changed, or
 //! a resource that somebody subscribed to. Who has a stream open hears it; of tools nothing is passed on, since
-//! what is offered of them is what the operator discovered.
+//! what is offered of them is what the operator discovered ([`super::announced`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use crate::domain::ids::{ID_BYTES, McpId, UserId};
+use crate::domain::ids::{ID_BYTES, McpId, TaskId, UserId};
 use crate::domain::limits::{EARS_UNHEARD_MAX, WATCHED_MAX, WATCHERS_MAX};
 
 use super::session::SessionHandle;
@@ -30,6 +30,10 @@ pub enum Told {
     Updated(Bytes),
     /// What a user was sent to is done there; the line as the server wrote it.
     Elicited(Bytes),
+    /// A message about a task of a client with a session.
+    OfTask(Bytes),
+    /// A task of a client without one stands differently.
+    Task(TaskId),
 }
 
 #[derive(Debug)]
@@ -37,8 +41,9 @@ struct Ear {
     subscriber: Subscriber,
     session: Subscriber,
     user: UserId,
-    mcp: McpId,
-    tell: mpsc::Sender<Told>,
+    /// Of which mcp; `None`: of all.
+    mcp: Option<McpId>,
+    tell: mpsc::Sender<(McpId, Told)>,
 }
 
 /// All that listen.
@@ -69,7 +74,7 @@ impl Changes {
 impl Ear {
     /// Whether an isolate speaks for it.
     fn is_served_by(&self, of: &SlotKey) -> bool {
-        self.mcp == of.mcp
+        self.is_of(of)
             && match &of.principal {
                 Principal::User(user) => *user == self.user,
                 Principal::Session(_, session) => session.bits() == self.session,
@@ -78,21 +83,22 @@ impl Ear {
     }
 }
 
-/// One that listens to the servers of an mcp.
+/// One that listens to the servers of an mcp, or of all.
 #[derive(Debug)]
 pub struct Hearing {
     ears: Arc<Ears>,
     number: u64,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<(McpId, Told)>,
 }
 
 impl Ears {
-    /// Listens to the servers of an mcp that are of concern to a session.
+    /// Listens to the servers of an mcp, or of all, that are of concern to a session. Which of all its key sees is for
+    /// the listener to look.
     pub fn open(
         self: &Arc<Self>,
         session: &SessionHandle,
         subscriber: Subscriber,
-        mcp: McpId,
+        mcp: Option<McpId>,
     ) -> Hearing {
         let (tell, told) = mpsc::channel(EARS_UNHEARD_MAX);
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
@@ -112,29 +118,40 @@ impl Ears {
         }
     }
 
-    /// Tells all whom this isolate serves. Who is behind misses it.
+    /// Tells all whom this isolate serves.
     pub(super) fn tell(&self, of: &SlotKey, told: &Told) {
-        // Nobody is asked by a server of all, so nobody waits for that.
-        if of.principal == Principal::Shared && matches!(told, Told::Elicited(_)) {
+        // What only looks what a server offers serves nobody; nobody is asked by a server of all, so nobody waits for
+        // that.
+        let of_all = of.principal == Principal::Shared;
+        if of.is_probe() || (of_all && matches!(told, Told::Elicited(_))) {
             return;
         }
         let serves = |ear: &&Ear| ear.is_served_by(of);
         for ear in self.open.lock().values().filter(serves) {
-            let _ = ear.tell.try_send(told.clone());
+            ear.tell(of, told);
         }
     }
 
     /// Tells these.
     pub(super) fn tell_some(&self, of: &SlotKey, who: &HashSet<Subscriber>, told: &Told) {
-        let meant = |ear: &&Ear| ear.mcp == of.mcp && who.contains(&ear.subscriber);
+        let meant = |ear: &&Ear| ear.is_of(of) && who.contains(&ear.subscriber);
         for ear in self.open.lock().values().filter(meant) {
-            let _ = ear.tell.try_send(told.clone());
+            ear.tell(of, told);
+        }
+    }
+
+    /// Tells those of a session something of a server, whatever servers they hear.
+    pub(super) fn tell_session(&self, session: &SessionHandle, of: &McpId, told: &Told) {
+        let session = session.id().bits();
+        let open = self.open.lock();
+        for ear in open.values().filter(|ear| ear.session == session) {
+            let _ = ear.tell.try_send((of.clone(), told.clone()));
         }
     }
 
     /// Whether anybody listens whom this isolate serves.
     pub(super) fn listen(&self, of: &SlotKey) -> bool {
-        self.open.lock().values().any(|ear| ear.is_served_by(of))
+        !of.is_probe() && self.open.lock().values().any(|ear| ear.is_served_by(of))
     }
 
     /// Changes with who listens.
@@ -159,9 +176,20 @@ impl Ears {
     }
 }
 
+impl Ear {
+    fn is_of(&self, of: &SlotKey) -> bool {
+        self.mcp.as_ref().is_none_or(|mcp| *mcp == of.mcp)
+    }
+
+    fn tell(&self, of: &SlotKey, told: &Told) {
+        // Who is behind misses it.
+        let _ = self.tell.try_send((of.mcp.clone(), told.clone()));
+    }
+}
+
 impl Hearing {
-    /// What is told next.
-    pub async fn next(&mut self) -> Option<Told> {
+    /// What is told next, and by the servers of which mcp.
+    pub async fn next(&mut self) -> Option<(McpId, Told)> {
         self.told.recv().await
     }
 }
@@ -264,6 +292,10 @@ mod tests {
             assert_eq!(watched.add(&format!("a:{n}"), [1; ID_BYTES]), Ok(true));
         }
         assert_eq!(watched.add("a:x", [1; ID_BYTES]), Err(()));
+        for n in 0..1_000_000 {
+            assert_eq!(watched.add(&format!("b:{n}"), [1; ID_BYTES]), Err(()));
+        }
+        assert_eq!(watched.uris().len(), WATCHED_MAX);
         assert_eq!(watched.add("a:1", [2; ID_BYTES]), Ok(false));
         watched.keep(|who| *who == [2; ID_BYTES]);
         assert_eq!(watched.uris(), [Box::from("a:1")]);

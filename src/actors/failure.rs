@@ -242,6 +242,56 @@ pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
     Reason::new(Code::CallTimeout, text)
 }
 
+/// A task did not end for as long as it is kept.
+pub(super) fn task_timed_out(mcp: &Mcp, tool: &str) -> Reason {
+    let text = format!(
+        "tool `{tool}` of mcp `{}` works as a task, which did not end in the time that it is kept; it was told to stop. \
+         Ask for less at once, or for a longer `ttl`.",
+        mcp.name
+    );
+    Reason::new(Code::CallTimeout, text)
+}
+
+/// The server ended a task without a result.
+pub(super) fn task_cancelled(mcp: &Mcp, why: Option<&str>) -> Reason {
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let text = format!("mcp `{}` cancelled this task{why}", mcp.name);
+    Reason::new(Code::Cancelled, text)
+}
+
+/// The run of a task takes no more questions.
+pub(super) fn task_lost(mcp: &Mcp) -> Reason {
+    let text = format!(
+        "mcp `{}` was being stopped when this task began. Whether it had an effect is unknown, so it was not repeated.",
+        mcp.name
+    );
+    Reason::new(Code::RunEnded, text).retry(Duration::from_secs(1))
+}
+
+/// The user has enough tasks.
+pub(super) fn too_many_tasks(most: usize, all: bool) -> Reason {
+    let whose = if all {
+        "this gateway keeps"
+    } else {
+        "you have"
+    };
+    let text = format!(
+        "{whose} {most} tasks, which is the most. Wait until some have ended, or cancel them (tasks/cancel)."
+    );
+    Reason::new(Code::TasksMax, text).retry(Duration::from_secs(5))
+}
+
+/// A tool that works as no task was asked for one.
+pub(super) fn no_task(tool: &str) -> Reason {
+    let text = format!("tool `{tool}` does not work as a task: call it without `task`");
+    let message = serde_json::to_string(&text).unwrap_or_default();
+    let error = format!("{{\"code\":-32601,\"message\":{message}}}");
+    Reason {
+        error: Some(error.into()),
+        ..Reason::new(Code::InvalidRequest, text)
+    }
+}
+
 /// Another call of a tool that asks did not end in time.
 pub(super) fn out_of_turn(mcp: &Mcp, tool: &str) -> Reason {
     let text = format!(

@@ -5,10 +5,14 @@ mod admit;
 mod arguments;
 mod ask;
 mod bearer;
+mod gather;
 mod lists;
+mod owner;
+mod prompts;
 mod record;
 mod register;
 mod rounds;
+mod tasks;
 mod watch;
 
 use std::borrow::Cow;
@@ -41,13 +45,18 @@ use super::failure::Reason;
 use super::router::{Ask, Errand};
 pub use ask::Method;
 pub use bearer::Bearers;
+pub use gather::{Gathered, Gathering, Listing, Missing};
 pub use lists::{ListChange, Lists};
+pub use owner::Owner;
+pub use prompts::PromptNames;
+pub use tasks::{Begun, Page, Read};
 
 pub use super::calls::{News, Progress};
 pub use super::ears::{Subscriber, Told};
 pub use super::handle::Asked;
 pub use super::router::Aside;
 use super::session::SessionHandle;
+pub use super::tasks::{End, Maker, Task, TaskQuestion};
 use admit::{admit, server_error};
 use record::Ending;
 
@@ -293,9 +302,7 @@ impl Front {
             let mcp = route.published.mcp.name.clone();
             return self.failed(call, Some(mcp), reason, admitted, &meter);
         }
-        let ask = Ask::Tool {
-            arguments: arguments.get().as_bytes(),
-        };
+        let ask = self.ask_of(route, arguments.get().as_bytes(), aside);
         self.carried(session, route, arguments, (ask, aside), call, admitted)
             .await
     }
@@ -314,6 +321,10 @@ impl Front {
         let mcp = &route.published.mcp;
         let meter = CallMeter::begin(Arc::clone(&route.published.meter), asked.get().len());
         let start = record::start(ctx, session, route, &call, asked).await;
+        let start = match &aside.task {
+            Some(task) => start.field("task", task.id.as_str()),
+            None => start,
+        };
         let not_made = |error: AuditError| {
             let text = format!("the call was not made: {error}. Tell your operator.");
             Reason::new(Code::AuditUnavailable, text)

@@ -9,12 +9,14 @@
 
 mod asked;
 mod askers;
+mod entry;
 mod era;
 mod found;
 mod ping;
 mod posed;
 mod questions;
 mod roots;
+mod tasks;
 mod tells;
 mod turn;
 
@@ -35,8 +37,10 @@ pub(super) use asked::Answered;
 pub use asked::Asked;
 pub use askers::Askers;
 pub(super) use askers::asker;
+use entry::{Entry, EntryState};
 pub(super) use posed::Posed;
 pub(super) use questions::Asking;
+pub(super) use tasks::TaskEar;
 pub(super) use tells::Voice;
 pub use turn::{InTurn, Turn};
 
@@ -386,7 +390,9 @@ impl Handle {
             Role::Call(tag) => tag.news.clone(),
             Role::Ours | Role::Watch => None,
         };
-        if let Some(listener) = self.pending.look(id, wants).flatten() {
+        // A call that became a task has its answer, and goes on.
+        let listener = self.pending.look(id, wants).flatten();
+        if let Some(listener) = listener.or_else(|| self.asking.tasks.of_token(id)) {
             questions::tell(&listener, news);
         }
     }
@@ -462,33 +468,6 @@ fn answer(told: Result<Told, oneshot::error::RecvError>) -> Result<Reply, CallEr
         Ok(Err(Cut::Cancelled(why))) => Err(CallError::Cancelled(why)),
         Ok(Err(Cut::Refused)) => Err(CallError::Refused),
         Err(_) => Err(CallError::NotSent),
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryState {
-    Registered,
-    Queued,
-    Answered,
-}
-
-/// One registered call. However its caller goes, the entry goes, and the server hears of it.
-struct Entry<'a> {
-    handle: &'a Handle,
-    id: u64,
-    state: EntryState,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        if self.state == EntryState::Answered {
-            return;
-        }
-        let waited = self.handle.pending.take(self.id).is_some();
-        if waited && self.state == EntryState::Queued {
-            self.handle
-                .post(envelope::cancelled(self.id, "the caller no longer waits"));
-        }
     }
 }
 

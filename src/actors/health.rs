@@ -55,6 +55,7 @@ impl Actor for Health {
         (ctx, sampler): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         sampler.tick(ctx);
+        ctx.tasks.sweep(Instant::now());
         for slot in ctx.slots.pin().values() {
             let Some(handle) = slot.ready() else { continue };
             if is_idle(slot, &handle) && !ctx.ears.hear(&slot.watched) {

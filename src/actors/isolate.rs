@@ -13,6 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::domain::restart::Permit;
@@ -238,6 +239,7 @@ impl IsolateState {
                 ears: Arc::clone(&self.ctx.ears),
                 key: self.slot.key.clone(),
                 watched: Arc::clone(&self.slot.watched),
+                tools: Notify::new(),
             });
             let (handle, frames) = Handle::new(epoch, in_flight_max, asking);
             pipe = Some(frames);

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use sandbox::cgroup::CgroupError;
 use sandbox::homes::Homes;
 use sandbox::host::Door;
+use sandbox::uids::Claim;
 use sandbox::{Host, HostConfig, HostError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -96,6 +97,12 @@ impl Jail {
     /// [`LaunchError::Refused`] if a facility is missing that may not be; names cause and fix.
     pub fn start(config: JailConfig) -> Result<Self, LaunchError> {
         let claim = config.walls.claim()?;
+        let is_root = claim.is_some();
+        let given = if is_root {
+            Err(String::new())
+        } else {
+            config.walls.subordinate()
+        };
         let mut host = HostConfig::new(&config.installation_id);
         if let Some(executable) = config.executable {
             host.executable = executable;
@@ -106,13 +113,18 @@ impl Jail {
         };
         host.cgroup_root = config.cgroup_root;
         host.memory_budget = config.memory_budget;
+        host.io = config.walls.io;
         host.profile = walls::profile(config.walls.profile);
         host.probe_identity = claim.as_ref().map(|claim| claim.range().probe());
+        host.subordinate = given.as_ref().map(Claim::range).map_err(String::clone);
         let host = Host::start(host).map_err(|e| refusal(&e))?;
-        let homes = Homes::open(&config.homes, claim).map_err(|error| LaunchError::Refused {
-            step: "homes".to_owned(),
-            detail: format!("cannot open {}: {error}", config.homes.display()),
-        })?;
+        let claim = claim.or_else(|| given.ok().filter(|_| host.gives_ids()));
+        let hands = (!is_root).then(|| host.clone());
+        let homes =
+            Homes::open(&config.homes, claim, hands).map_err(|error| LaunchError::Refused {
+                step: "homes".to_owned(),
+                detail: format!("cannot open {}: {error}", config.homes.display()),
+            })?;
         Ok(Self {
             host,
             secrets: walls::secrets_beside(homes.root())?,
@@ -292,6 +304,18 @@ impl Launcher for Jail {
         self.walls.allow_network_private
     }
 
+    fn refuses(&self, walls: &Confinement) -> Option<String> {
+        self.walls.outside(walls)
+    }
+
+    fn weigh(&self, home: &Path, entries: u32) -> u64 {
+        self.host.weigh(home, entries)
+    }
+
+    fn reclaim(&self, home: &Path) -> std::io::Result<()> {
+        self.host.reclaim(home)
+    }
+
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>> {
         let host = self.host.clone();
         Box::pin(blocking(move || host.heal()))
@@ -370,7 +394,9 @@ fn is_passing(errno: i32) -> bool {
 /// Sorts the host's errors into those that pass and those that do not.
 fn refusal(error: &HostError) -> LaunchError {
     let (step, errno) = match error {
-        HostError::SpawnerLost(_) | HostError::Cgroup(CgroupError::Occupied { .. }) => {
+        HostError::SpawnerLost(_)
+        | HostError::Ids(_)
+        | HostError::Cgroup(CgroupError::Occupied { .. }) => {
             return LaunchError::Busy(error.to_string());
         }
         HostError::Unavailable(refused) => (refused.facility().name(), None),

@@ -243,6 +243,23 @@ pub trait Launcher: Send + Sync {
     fn allows_private(&self) -> bool {
         false
     }
+    /// Bytes on the disk beneath a home, as far as so many entries tell. Blocks.
+    fn weigh(&self, home: &Path, entries: u32) -> u64 {
+        sandbox::homes::weigh(home, entries)
+    }
+    /// Makes what was an isolate's, whose processes are gone, the gateway's own where it is not root. Blocks.
+    ///
+    /// # Errors
+    /// The disk, or a tree that is too deep.
+    fn reclaim(&self, home: &Path) -> std::io::Result<()> {
+        let _ = home;
+        Ok(())
+    }
+    /// Why paths of these walls are refused, whatever will be there when they are used. Reads links: blocks.
+    fn refuses(&self, walls: &Confinement) -> Option<String> {
+        let _ = walls;
+        None
+    }
     /// Restarts the link to the spawner if it is gone.
     fn heal(&self) -> BoxFuture<'_, Result<(), LaunchError>>;
     /// Resolves when the link to the spawner is gone.

@@ -340,9 +340,10 @@ impl Packages {
         let (packages, id) = (root(ctx), mcp.clone());
         let tree = packages.join(mcp.as_str());
         let home = ctx.settings.homes.join(home_owner(mcp));
+        let launcher = Arc::clone(&ctx.launcher);
         let removed = tokio::task::spawn_blocking(move || {
             lock::forget(&packages, &id)
-                .and_then(|()| shelf::remove(&home))
+                .and_then(|()| clear::remove_home(&*launcher, &home))
                 .and_then(|()| shelf::remove(&tree))
         });
         let removed = removed.await.map_err(|error| error.to_string())?;

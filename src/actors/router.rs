@@ -3,125 +3,36 @@
 //! It reads snapshots and waits on the slot's watch; it never goes up the tree. A call is carried
 //! to at most one run, unless it provably never reached the first one's stdin.
 
+mod errand;
 mod line;
+mod task;
 mod turn;
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::era::Era;
-use crate::domain::ids::CallId;
 use crate::domain::limits::{
     BACKOFF_WAIT_MAX, HOST_FULL_RETRY, ROOM_IDLE, ROOM_RETRY, START_QUEUE_MAX, millis,
 };
 use crate::domain::mcp::{Mcp, Sharing};
-use crate::domain::talk::{Level, Questions};
+use crate::domain::talk::Questions;
 use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::Meta;
 
-use super::calls::{News, Seat, Tag, Why};
+use super::calls::{Seat, Why};
 use super::catalog::{Published, Route};
 use super::ctx::Ctx;
 use super::failure::{self, Reason};
-use super::handle::{CallError, InTurn, Reply, RunEnd, Turn, asker};
+use super::handle::{CallError, InTurn, Reply, RunEnd};
 use super::isolate::IsolateMsg;
 use super::packages::{Failed, State as Package};
 use super::session::SessionHandle;
 use super::slot::{Principal, Slot, SlotState};
-
-/// One call, on its way.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Errand<'a> {
-    /// The call.
-    pub(super) call: &'a CallId,
-    /// Whose it is.
-    pub(super) session: &'a Arc<SessionHandle>,
-    /// Where it goes.
-    pub(super) route: &'a Route,
-    /// What is asked.
-    pub(super) ask: Ask<'a>,
-    /// And what the client says beside that.
-    pub(super) aside: &'a Aside<'a>,
-    /// Since when.
-    pub(super) admitted: Instant,
-}
-
-/// What is asked of a server.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Ask<'a> {
-    /// To call the route's tool.
-    Tool {
-        /// With what.
-        arguments: &'a [u8],
-    },
-    /// Another method of the protocol.
-    Method {
-        /// Its name; one of ours.
-        name: &'static str,
-        /// Its parameters.
-        params: &'a [u8],
-    },
-}
-
-/// What a client says beside a call's arguments.
-#[derive(Debug, Clone, Default)]
-pub struct Aside<'a> {
-    /// Members of `_meta`, raw and without braces, but for the token of progress.
-    pub meta: &'a [u8],
-    /// Whether it wants to hear of progress.
-    pub progress: bool,
-    /// Where goes what the server says meanwhile.
-    pub news: Option<mpsc::Sender<News>>,
-    /// What the client can answer when the server asks.
-    pub questions: Questions,
-    /// Whether it can also answer when the call is over.
-    pub late: bool,
-    /// From which level on it hears what the server logs.
-    pub level: Option<Level>,
-    /// Whether it said so itself, so that the server is told as well.
-    pub level_said: bool,
-    /// Whether it takes results of 2026-07-28 as they are.
-    pub modern: bool,
-    /// Members of its request's parameters that answer what a server of that version asked before; raw.
-    pub brought: &'a [u8],
-}
-
-impl Aside<'_> {
-    fn meta(&self) -> Meta<'_> {
-        Meta {
-            members: self.meta,
-            progress: self.progress && self.news.is_some(),
-        }
-    }
-}
-
-impl Errand<'_> {
-    fn what(&self) -> u64 {
-        let params = match self.ask {
-            Ask::Tool { .. } => None,
-            Ask::Method { params, .. } => Some(params),
-        };
-        asker(&self.route.tool, params)
-    }
-
-    pub(super) fn tag(&self, turn: Option<Arc<Turn>>) -> Tag {
-        Tag {
-            call: self.call.clone(),
-            session: Arc::clone(self.session),
-            tool: self.route.tool.clone(),
-            what: self.what(),
-            since: self.admitted,
-            until: self.admitted + self.route.published.mcp.call_deadline(),
-            news: self.aside.news.clone(),
-            turn,
-            late: self.aside.late,
-            level: self.aside.level,
-        }
-    }
-}
+pub use errand::Aside;
+pub(super) use errand::{Ask, Errand};
 
 /// Carries one call and its answer.
 pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, Reason> {
@@ -152,7 +63,14 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
-            let line = |id| errand.line(id, handle.is_modern());
+            let expected = task::Expected::default();
+            let modern = handle.is_modern();
+            let line = |id| {
+                if !modern {
+                    expected.begin(&errand, &handle, id);
+                }
+                errand.line(id, modern)
+            };
             let tag = errand.tag(turn.as_ref().map(InTurn::turn));
             let called = handle.call(tag, line, deadline, allowed).await;
             if turn.is_some() && called.is_ok() {
@@ -163,7 +81,16 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 meter.carried(sent - errand.admitted, sent.elapsed());
             }
             match called {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    drop(turn);
+                    if reply.modern || !matches!(errand.ask, Ask::Task { .. }) {
+                        return Ok(reply);
+                    }
+                    return Box::pin(task::go_on(
+                        ctx, &errand, &handle, expected, reply, deadline,
+                    ))
+                    .await;
+                }
                 // Also if it was denied after it was registered: then the next round says so.
                 Err(CallError::NotSent) => {}
                 // Who refuses it in a session just begun as well may have taken it both times.

@@ -8,6 +8,9 @@
 mod greet;
 mod listen;
 mod pumps;
+mod retold;
+#[cfg(test)]
+mod sharing_tests;
 mod start;
 mod warden;
 

@@ -39,6 +39,8 @@ pub struct Options {
     pub response_bytes_max: usize,
     /// Proxies whose forwarded address is believed (`trusted_proxies`).
     pub trusted_proxies: Vec<Cidr>,
+    /// Whether the transport of 2024-11-05 is served (`client.http_sse`).
+    pub http_sse: bool,
 }
 
 /// What the handlers share.
@@ -79,6 +81,7 @@ impl Default for Options {
             body_bytes_max: BODY_BYTES_MAX,
             response_bytes_max: STANDARD_CLIENT_RESPONSE_BYTES_MAX,
             trusted_proxies: Vec::new(),
+            http_sse: false,
         }
     }
 }

@@ -74,9 +74,11 @@ impl IntoResponse for Error {
 #[must_use]
 pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::InvalidRequest | Code::Usage | Code::ConfigInvalid | Code::ArgumentsInvalid => {
-            StatusCode::BAD_REQUEST
-        }
+        Code::InvalidRequest
+        | Code::Usage
+        | Code::ConfigInvalid
+        | Code::ArgumentsInvalid
+        | Code::ResourceUnclear => StatusCode::BAD_REQUEST,
         Code::Unauthorized
         | Code::OpsUnauthorized
         | Code::SessionExpired
@@ -103,7 +105,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::CommandNotFound | Code::SandboxRefused | Code::CredentialMissing => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        Code::RateLimited | Code::SessionsMax | Code::IsolatesMax => StatusCode::TOO_MANY_REQUESTS,
+        Code::RateLimited | Code::SessionsMax | Code::IsolatesMax | Code::TasksMax => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Code::HostFull => StatusCode::SERVICE_UNAVAILABLE,
         // `partly_done` names what failed; a 2xx would hide it from scripts.
         Code::Internal
@@ -127,6 +131,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::DiscoverFailed
         | Code::HandshakeFailed
         | Code::InstallFailed
+        | Code::ListCut
         | Code::AnswerUnreadable => StatusCode::BAD_GATEWAY,
         Code::Starting
         | Code::BackingOff
@@ -139,7 +144,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::VaultUnavailable
         | Code::ScrapeBusy
         | Code::DaemonUnreachable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::CallTimeout | Code::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+        Code::CallTimeout | Code::NoAnswer | Code::ListLate => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 

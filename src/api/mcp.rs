@@ -5,6 +5,8 @@
 //! session's token) is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
 //! audit and isolates do not know which client asks.
 //!
+//! The transport of 2024-11-05 (HTTP+SSE) is in [`sse`], if the operator wants it.
+//!
 //! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
 
 mod answer;
@@ -12,6 +14,7 @@ mod batch;
 mod call;
 mod comeback;
 mod events;
+mod everywhere;
 mod exchange;
 mod flights;
 mod headers;
@@ -23,7 +26,10 @@ mod methods;
 mod modern;
 mod passing;
 mod rounds;
+mod sse;
+mod streams;
 mod subscribe;
+mod tasks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -54,6 +60,8 @@ use held::Held;
 use inquiries::Inquiries;
 use job::Says;
 use listen::{Listeners, Listening};
+use sse::Lines;
+use streams::Streams;
 
 /// The header that names a session.
 const SESSION: &str = "mcp-session-id";
@@ -71,26 +79,44 @@ struct Inner {
     inquiries: Inquiries,
     held: Held,
     listeners: Listeners,
+    streams: Streams,
+    lines: Lines,
     listening: Listening,
     body_bytes_max: usize,
 }
 
+/// Whether clients of the transport of 2024-11-05 are served as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldTransport {
+    /// They find nothing.
+    Off,
+    /// At `/sse`.
+    On,
+}
+
 /// The face's routes, for a router that has a fallback.
-pub fn router(front: Front, body_bytes_max: usize) -> Router {
+pub fn router(front: Front, body_bytes_max: usize, old_transport: OldTransport) -> Router {
     let methods = || post(take).delete(leave).get(listen);
-    Router::new()
+    let shared = Shared(Arc::new(Inner {
+        front,
+        numbers: AtomicU64::new(0),
+        flights: Flights::default(),
+        inquiries: Inquiries::default(),
+        held: Held::default(),
+        listeners: Listeners::default(),
+        streams: Streams::default(),
+        lines: Lines::default(),
+        listening: Listening::default(),
+        body_bytes_max,
+    }));
+    let router = Router::new()
         .route("/mcp", methods())
         .route("/mcp/{name}", methods())
-        .with_state(Shared(Arc::new(Inner {
-            front,
-            numbers: AtomicU64::new(0),
-            flights: Flights::default(),
-            inquiries: Inquiries::default(),
-            held: Held::default(),
-            listeners: Listeners::default(),
-            listening: Listening::default(),
-            body_bytes_max,
-        })))
+        .with_state(shared.clone());
+    match old_transport {
+        OldTransport::Off => router,
+        OldTransport::On => router.merge(sse::router(shared)),
+    }
 }
 
 /// The mcp a request's path names; `None` for all of a user's.
@@ -160,7 +186,7 @@ async fn one(
     bytes: &Bytes,
     message: Message<'_>,
 ) -> Response {
-    let method = counted(&message, view.is_some());
+    let method = counted(&message);
     let response = answer(shared, head, session, view, bytes, message).await;
     if let Some(method) = method {
         let known = response.extensions().get::<RpcOutcome>().copied();
@@ -174,10 +200,11 @@ async fn one(
 }
 
 /// As what a message is counted; what goes to a server is counted where that ends.
-fn counted(message: &Message<'_>, of_one: bool) -> Option<RpcMethod> {
+fn counted(message: &Message<'_>) -> Option<RpcMethod> {
     match message {
         Message::Request { method, .. } if method == "tools/call" => None,
-        Message::Request { method, .. } if of_one && Method::of(method).is_some() => None,
+        Message::Request { method, .. } if method == "tasks/result" => None,
+        Message::Request { method, .. } if Method::of(method).is_some() => None,
         Message::Request { method, .. } => Some(rpc_method(method)),
         Message::Notification { .. } => Some(RpcMethod::Notification),
         Message::Response { .. } => None,
@@ -245,11 +272,15 @@ async fn answer(
                         level: session.level().or(Some(Level::Debug)),
                         level_said: session.level().is_some(),
                     },
+                    takes_tasks: false,
                     stateless: false,
                 };
-                match (other, view.as_deref(), Method::of(other)) {
-                    ("tools/call", ..) => call::call(asked).await,
-                    (_, Some(mcp), Some(method)) => call::pass(asked, mcp, method).await,
+                match (other, Method::of(other)) {
+                    ("tools/call", _) => call::call(asked).await,
+                    _ if tasks::is_one(other) => tasks::core::respond(asked, other).await,
+                    (_, Some(method)) if asked.is_offered(method) => {
+                        call::pass(asked, method).await
+                    }
                     _ => not_offered(id, other),
                 }
             }
@@ -319,6 +350,7 @@ async fn leave(State(shared): State<Shared>, request: Request) -> Response {
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
             shared.0.flights.cancel_all(&session);
+            shared.0.streams.forget(&session);
             front.leave(&head.bearer, &session).await;
             StatusCode::NO_CONTENT.into_response()
         }
@@ -336,8 +368,7 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
             let view = view_of(request.uri().path()).map(str::to_owned);
-            let lists = front.follow(Arc::clone(&session), view, session.id().bits());
-            shared.0.listeners.listen(&session, lists)
+            streams::listen(&shared, &head, &session, view)
         }
         Err(refusal) => refused(refusal.into()),
     }

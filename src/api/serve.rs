@@ -22,7 +22,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -86,10 +86,7 @@ pub struct Drained {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(
-        UnixListener,
-        #[expect(dead_code, reason = "removes the file when dropped")] bind::Place,
-    ),
+    Unix(UnixListener, bind::Place),
 }
 
 #[derive(Debug)]
@@ -240,10 +237,27 @@ impl Socket {
                 .map(|(stream, _)| Stream::Unix(stream)),
         }
     }
+
+    /// Returns when nobody can connect any more: its file was removed, or replaced.
+    async fn lost(&self) {
+        match self {
+            Self::Tcp(_) => pending().await,
+            Self::Unix(_, place) => place.lost().await,
+        }
+    }
+
+    /// Makes the file again, unless something else is in its place.
+    fn renew(&mut self) -> Result<(), BindError> {
+        if let Self::Unix(_, place) = self {
+            let (listener, place) = place.again()?;
+            *self = Self::Unix(listener, place);
+        }
+        Ok(())
+    }
 }
 
 async fn accept_loop(
-    socket: Socket,
+    mut socket: Socket,
     router: Router,
     tls: Option<Arc<Tls>>,
     shared: Shared,
@@ -252,12 +266,30 @@ async fn accept_loop(
     let slots = Arc::new(Semaphore::new(shared.bounds.connections));
     let shared = Arc::new(shared);
     let mut connections = JoinSet::new();
-    let mut full = false;
+    let (mut full, mut shut) = (false, false);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => { note(ended); continue }
+            () = socket.lost() => {
+                let renewed = socket.renew();
+                let failed = renewed.is_err();
+                match renewed {
+                    Ok(()) => tracing::warn!("the socket was removed, and made again"),
+                    // Said once.
+                    Err(error) if !shut => tracing::error!(%error, "the socket was removed, and cannot be made again"),
+                    Err(_) => {}
+                }
+                shut = failed;
+                if failed {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = sleep(limits::SOCKET_LOOK) => {}
+                    }
+                }
+                continue;
+            }
             accepted = socket.accept() => accepted,
         };
         let stream = match accepted {
@@ -394,16 +426,29 @@ async fn serve_tls(
 ) -> Ended {
     let handshake = TlsAcceptor::from(tls.server_config()).accept(stream);
     let done = tokio::select! {
-        done = timeout(shared.bounds.tls_handshake, handshake) => done,
+        done = handshake => done,
+        () = overdue(&shared) => return Ended::Overdue,
         () = shared.drained() => return Ended::Closed,
     };
     match done {
-        Ok(Ok(stream)) => drive(stream, who, shared, router).await,
-        Ok(Err(error)) => {
+        Ok(stream) => drive(stream, who, shared, router).await,
+        Err(error) => {
             tracing::debug!(%error, "TLS handshake failed");
             Ended::Closed
         }
-        Err(_) => Ended::Overdue,
+    }
+}
+
+/// Returns when a handshake has taken too long: sooner where few connections are left, so that who never begins
+/// keeps nobody out.
+async fn overdue(shared: &Shared) {
+    let longest = shared.bounds.tls_handshake;
+    let shortest = longest.min(limits::CROWDED_HANDSHAKE_MAX);
+    let since = Instant::now();
+    sleep(shortest).await;
+    while !shared.is_crowded() && since.elapsed() < longest {
+        let left = longest.saturating_sub(since.elapsed());
+        sleep(left.min(shortest / 4)).await;
     }
 }
 

@@ -48,7 +48,9 @@ pub(super) async fn run(command: CallCommand, mut desk: Desk) -> Done {
             recycle,
             no_recycle,
         } => {
-            desk.confirm(&format!("cancel call {id}"))?;
+            if may_be_there(&desk.client.get("/v1/calls").await?, &id) {
+                desk.confirm(&format!("cancel call {id}"))?;
+            }
             let how = Cancel {
                 reason,
                 recycle: (recycle || no_recycle).then_some(recycle),
@@ -61,6 +63,17 @@ pub(super) async fn run(command: CallCommand, mut desk: Desk) -> Done {
             Ok(left_over(&left, &desk.out))
         }
     }
+}
+
+/// Whether a call of this id, or one that begins so, may be there: of one that is not, nothing is asked, and the server
+/// says so.
+fn may_be_there(list: &CallList, id: &str) -> bool {
+    fn short(id: &str) -> &str {
+        id.strip_prefix("call_").unwrap_or(id)
+    }
+    let is_whole = list.total <= list.calls.len() as u64;
+    let mut calls = list.calls.iter();
+    !is_whole || calls.any(|call| short(&call.id).starts_with(short(id)))
 }
 
 /// What happened, in one line.
@@ -115,6 +128,29 @@ fn table(calls: &[CallView], wide: bool) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_of_a_call_that_may_be_there_is_asked() {
+        let call = CallView {
+            id: "call_abc".to_owned(),
+            ..CallView::default()
+        };
+        let mut list = CallList {
+            calls: vec![call],
+            total: 1,
+        };
+        for (id, asked) in [
+            ("call_abc", true),
+            ("call_a", true),
+            ("ab", true),
+            ("call_abcd", false),
+            ("NOPE", false),
+        ] {
+            assert_eq!(may_be_there(&list, id), asked, "{id}");
+        }
+        list.total = 2;
+        assert!(may_be_there(&list, "NOPE"), "the list is not whole");
+    }
 
     #[test]
     fn every_outcome_is_said() {

@@ -12,6 +12,7 @@ use crate::api::admin::groups::{self, add_member, grant};
 use crate::api::admin::keys::{self, CreatedKey, NewKey};
 use crate::api::admin::mcps::{self, AddMcp, ProgramChange, UpdateMcp};
 use crate::api::admin::{ApiError, Defaults, users};
+use crate::demo::SUBCOMMAND;
 use crate::domain::code::Code;
 use crate::domain::mcp::{McpState, Program, Sharing};
 use crate::domain::name::{Name, NameError};
@@ -22,8 +23,6 @@ pub(super) const USER: &str = "demo";
 const GROUP: &str = "everyone";
 /// The demo mcp's name.
 const MCP: &str = "demo";
-/// The subcommand that is the demo mcp.
-const SUBCOMMAND: &str = "demo-mcp";
 
 /// What is in the house now.
 #[derive(Debug)]

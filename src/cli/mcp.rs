@@ -22,7 +22,7 @@ use crate::domain::era::Era;
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 use crate::domain::remote::{Reach, Remote};
-use crate::domain::talk::Check;
+use crate::domain::talk::{Check, ToolChanges};
 
 use definition::{AddArgs, UpdateArgs};
 
@@ -448,6 +448,9 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
             "arguments",
             "checked, and what does not fit is refused".into(),
         ),
+    }
+    if mcp.talk.tool_changes == ToolChanges::Adopt {
+        fact("tool changes", "discovered and offered at once".into());
     }
     if let Some(package) = &detail.package {
         fact("package", package_state(package));

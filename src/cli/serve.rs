@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use rustix::process::{getpriority_process, setpriority_process};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getpriority_process, set_dumpable_behavior,
+    setpriority_process, setrlimit,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{self, Facts, KeyShown};
@@ -65,6 +68,7 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
     let data_dir = DataDir::take(&config.server.data_dir)?;
     let jail = jail(&config, data_dir.installation_id()?)?;
     go_first();
+    keep_to_ourselves();
     let clock: Arc<dyn Clock> = Arc::new(HostClock);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -187,6 +191,24 @@ fn go_first() {
         && let Err(error) = setpriority_process(None, NICE)
     {
         tracing::info!("the gateway has the same priority as its isolates: {error}");
+    }
+    if let Err(error) = sandbox::answer_soon() {
+        tracing::info!("the gateway has the usual slice of the CPU: {error}");
+    }
+}
+
+/// Credentials are in our memory: no crash writes it to a disk, and nobody but root looks into it. After the spawner, which is
+/// to be looked at by us.
+fn keep_to_ourselves() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // A kernel that hands crashes to a program asks the second one only.
+    let closed = setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = closed {
+        tracing::warn!("a crash of the gateway may leave its memory on a disk: {error}");
     }
 }
 

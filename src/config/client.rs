@@ -35,6 +35,8 @@ section! {
         key_file: Option<PathBuf> = None, any();
         /// Networks whose `X-Forwarded-For` is believed: `["10.0.0.0/8"]`.
         trusted_proxies: Vec<Cidr> = Vec::new(), any();
+        /// Whether MCP clients of the transport of 2024-11-05 (HTTP+SSE) are served as well, at `/sse`.
+        http_sse: bool = false, any();
         /// Bytes of one request body.
         body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1 << 10, 64 << 20);
     }

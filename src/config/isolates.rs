@@ -31,6 +31,9 @@ section! {
         /// No isolate is started while the disk of the homes has less left than this, and one that goes on
         /// filling it is ended. Unset: a twentieth of the disk, 2 GiB at most.
         disk_free_bytes: Option<u64> = None, within(0, 1 << 50);
+        /// Bytes that each isolate may read from the disk of the homes in a second, and as many that it may write
+        /// (cgroup v2; v1 counts reads and direct writes only). Unset: as many as there are.
+        disk_bytes_per_second: Option<u64> = None, within(64 << 10, 1 << 40);
         /// No isolate is started while everything on the host that has work waited for memory for this share of the
         /// last ten seconds (PSI `full`), until it is a quarter less; while the host has a quarter of its memory
         /// left, it does not count. Idle isolates are stopped meanwhile. 0: not looked at.

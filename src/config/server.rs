@@ -120,7 +120,8 @@ section! {
         allow_network_private: bool = false, any();
         /// Mcps may declare paths beneath these for their isolates to see.
         path_roots: Vec<String> = vec!["/srv".into(), "/opt".into()], any();
-        /// The first of the uids (and gids) isolates run as under root; each user has one of them.
+        /// The first of the uids (and gids) isolates run as; each user has one of them. Where the server is not root:
+        /// a part of what `/etc/subuid` and `/etc/subgid` give its account; else all of that is taken.
         uid_base: u32 = limits::UID_BASE, within(10_000, 4_000_000_000);
         /// How many there are.
         uid_count: u32 = limits::UID_COUNT, within(2, 1 << 24);

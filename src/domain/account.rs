@@ -82,6 +82,17 @@ pub struct ExposedTool {
     pub exposed: String,
 }
 
+/// The name under which a key sees one prompt where all its servers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExposedPrompt {
+    /// The prompt's mcp.
+    pub mcp: McpId,
+    /// The prompt's own name.
+    pub prompt: String,
+    /// The name the client sees.
+    pub exposed: String,
+}
+
 /// One registered client, as storage keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {

@@ -237,6 +237,18 @@ codes! {
     "E0431" ArgumentsInvalid "arguments_invalid" Usage Never
         "The call's arguments do not fit the schema of its tool, and the mcp says that they must.";
         "Correct what the message names; the tool's inputSchema says what it takes.";
+    "E0432" ListLate "list_late" Failed Later
+        "The mcp's server had not answered when a list of all servers was given.";
+        "List again in a while; it may still be starting. legation isolate show tells how it is.";
+    "E0433" ListCut "list_cut" Failed Never
+        "The mcp's server lists more than is taken into a list of all servers, or items without a usable name.";
+        "Ask at the mcp's own address, /mcp/NAME: there its list is passed on page by page.";
+    "E0434" ResourceUnclear "resource_unclear" Usage Never
+        "A server's own URI was named where all servers are, and it may be several servers'.";
+        "Name it with its mcp, legation://NAME/URI, as lists there do.";
+    "E0435" TasksMax "tasks_max" Failed Later
+        "The user has as many tasks under way as one may have, or the gateway has.";
+        "Wait for some to end, or cancel them (tasks/cancel).";
     "E0440" Unanswered "unanswered" Failed Never
         "The server needs an answer from its client before it can go on, and got none.";
         "Answer what the client asks, or use a client that can; then call again.";

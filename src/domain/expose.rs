@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest as _, Sha256};
 
-use super::account::ExposedTool;
+use super::account::{ExposedPrompt, ExposedTool};
 use super::ids::McpId;
 use super::limits::EXPOSED_NAME_CHARS_MAX;
 use super::name::{Name, ToolName};
@@ -40,22 +40,57 @@ pub fn newcomers(
     tools: &[ToolName],
     prefix: Prefix,
 ) -> Vec<(ToolName, String)> {
-    let mut taken: HashSet<String> = view.iter().map(|one| one.exposed.clone()).collect();
+    let taken = view.iter().map(|one| one.exposed.clone()).collect();
     let named: HashSet<&ToolName> = view
         .iter()
         .filter(|one| one.mcp == *mcp)
         .map(|one| &one.tool)
         .collect();
-    let mut waiting: Vec<&ToolName> = tools.iter().filter(|one| !named.contains(one)).collect();
+    let waiting = tools.iter().filter(|one| !named.contains(one));
+    named_around(taken, mcp, mcp_name, waiting, ToolName::as_str, prefix)
+}
+
+/// The same for prompts, whose own names may be any text.
+#[must_use]
+pub fn prompts(
+    view: &[ExposedPrompt],
+    mcp: &McpId,
+    mcp_name: &Name,
+    prompts: &[&str],
+    prefix: Prefix,
+) -> Vec<(String, String)> {
+    let taken = view.iter().map(|one| one.exposed.clone()).collect();
+    let named: HashSet<&str> = view
+        .iter()
+        .filter(|one| one.mcp == *mcp)
+        .map(|one| one.prompt.as_str())
+        .collect();
+    let prompts: Vec<String> = prompts
+        .iter()
+        .filter(|one| !named.contains(*one))
+        .map(|one| (*one).to_owned())
+        .collect();
+    named_around(taken, mcp, mcp_name, &prompts, String::as_str, prefix)
+}
+
+fn named_around<'a, T: Ord + Clone + 'a>(
+    mut taken: HashSet<String>,
+    mcp: &McpId,
+    mcp_name: &Name,
+    waiting: impl IntoIterator<Item = &'a T>,
+    text: fn(&T) -> &str,
+    prefix: Prefix,
+) -> Vec<(T, String)> {
+    let mut waiting: Vec<&T> = waiting.into_iter().collect();
     // Who can keep their own name as it is goes first: `a_b` before `a.b`, which also ends there.
-    waiting.sort_by_key(|tool| (bare(tool) != tool.as_str(), *tool));
+    waiting.sort_by_key(|one| (bare(text(one)) != text(one), *one));
     waiting.dedup();
 
-    let mut names: Vec<(ToolName, String)> = Vec::with_capacity(waiting.len());
-    for tool in waiting {
-        let exposed = choose(&taken, mcp, mcp_name, tool, prefix);
+    let mut names: Vec<(T, String)> = Vec::with_capacity(waiting.len());
+    for one in waiting {
+        let exposed = choose(&taken, mcp, mcp_name, text(one), prefix);
         taken.insert(exposed.clone());
-        names.push((tool.clone(), exposed));
+        names.push((one.clone(), exposed));
     }
     names.sort();
     names
@@ -65,15 +100,15 @@ fn choose(
     taken: &HashSet<String>,
     mcp: &McpId,
     mcp_name: &Name,
-    tool: &ToolName,
+    tool: &str,
     prefix: Prefix,
 ) -> String {
     let bare = bare(tool);
     if prefix == Prefix::IfTaken && !taken.contains(&bare) {
         return bare;
     }
-    let long = format!("{}_{}", clean(mcp_name.as_str()), clean(tool.as_str()));
-    let seed = (mcp.as_str(), tool.as_str());
+    let long = format!("{}_{}", clean(mcp_name.as_str()), clean(tool));
+    let seed = (mcp.as_str(), tool);
     let mut name = cut(long.clone(), seed);
     let mut round = 0u32;
     // Each round is another hash, so this ends as soon as one is free of at most some thousands.
@@ -85,8 +120,8 @@ fn choose(
 }
 
 /// A tool's own name in the characters and length clients accept.
-fn bare(tool: &ToolName) -> String {
-    cut(clean(tool.as_str()), ("", tool.as_str()))
+fn bare(tool: &str) -> String {
+    cut(clean(tool), ("", tool))
 }
 
 fn clean(text: &str) -> String {

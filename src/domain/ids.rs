@@ -146,6 +146,8 @@ ids! {
     CallId = "call_";
     /// One kill switch or suspension.
     DenyId = "deny_";
+    /// A tool call whose client does not wait for it.
+    TaskId = "tsk_";
 }
 
 #[cfg(test)]

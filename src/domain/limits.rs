@@ -5,11 +5,13 @@ mod arguments;
 mod audit;
 mod bridge;
 mod era;
+mod gather;
 mod mcp;
 mod packages;
 mod remote;
 mod room;
 mod table;
+mod tasks;
 
 use std::time::Duration;
 
@@ -17,11 +19,13 @@ pub use arguments::*;
 pub use audit::*;
 pub use bridge::*;
 pub use era::*;
+pub use gather::*;
 pub use mcp::*;
 pub use packages::*;
 pub use remote::*;
 pub use room::*;
 pub use table::table;
+pub use tasks::*;
 
 /// A duration in whole milliseconds, as configuration and storage count.
 #[must_use]
@@ -138,6 +142,10 @@ pub const EGRESS_IDLE: Duration = Duration::from_secs(15 * 60);
 pub const EGRESS_NAMES_MAX: usize = 1024;
 /// Denied attempts of one run that are told one by one; the rest is counted.
 pub const EGRESS_DENIALS_TOLD: u64 = 20;
+/// Name queries, and connections over one port, that the gateway takes from one run in a second.
+pub const EGRESS_PER_SECOND: u32 = 500;
+/// Of either, at once.
+pub const EGRESS_BURST: u32 = 500;
 /// Variables an mcp adds to the environment.
 pub const PROGRAM_ENV_MAX: usize = 256;
 /// Bytes of an mcp's program, its arguments and environment together.
@@ -326,6 +334,10 @@ pub const CONFIG_FILES_MAX: usize = 256;
 pub const KEEP_ALIVE_IDLE_MAX: Duration = Duration::from_secs(75);
 /// The same when a listener has few connections left.
 pub const CROWDED_IDLE_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may take to come through its TLS handshake then.
+pub const CROWDED_HANDSHAKE_MAX: Duration = Duration::from_secs(2);
+/// How often the admin socket's place is looked at: one that was removed is made again.
+pub const SOCKET_LOOK: Duration = Duration::from_secs(1);
 /// Bytes of an oversized body that are read and thrown away, so that the client gets to read the
 /// refusal instead of a connection reset.
 pub const BODY_DISCARD_BYTES_MAX: usize = 16 << 20;

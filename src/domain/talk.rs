@@ -184,6 +184,28 @@ pub enum Check {
     Enforce,
 }
 
+/// What comes of it when a server says that its tools have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChanges {
+    /// It is recorded; what was discovered stays until somebody discovers again (the default).
+    #[default]
+    Keep,
+    /// They are discovered again, and offered as they are then.
+    Adopt,
+}
+
+impl ToolChanges {
+    /// Its word in records.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Adopt => "adopt",
+        }
+    }
+}
+
 /// What passes between a server and its clients beside answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -192,6 +214,8 @@ pub struct Talk {
     pub questions: Questions,
     /// Whether arguments are held against the tool's schema.
     pub arguments: Check,
+    /// What comes of it when the server says that its tools have changed.
+    pub tool_changes: ToolChanges,
 }
 
 /// How grave a log message of a server is.

@@ -4,7 +4,7 @@
 //! Source: MCP specification, lifecycle and tools pages of 2024-11-05 to 2025-11-25.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::limits::{
@@ -14,7 +14,7 @@ use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
 use crate::domain::talk::Questions;
 
-use super::questions;
+use super::{questions, tasks};
 
 /// The newest protocol version of the initialize era, which we ask for.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";
@@ -35,7 +35,8 @@ pub struct ServerInfo {
 }
 
 /// What a server has, as it declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Abilities {
     /// Tools.
     pub tools: bool,
@@ -53,6 +54,29 @@ pub struct Abilities {
     pub resources_change: bool,
     /// The same of prompts.
     pub prompts_change: bool,
+    /// Calls of tools that are tasks.
+    pub tasks: bool,
+    /// It can be told to stop working on one.
+    pub tasks_cancel: bool,
+}
+
+impl Abilities {
+    /// What this one or another has.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            tools: self.tools || other.tools,
+            resources: self.resources || other.resources,
+            prompts: self.prompts || other.prompts,
+            completions: self.completions || other.completions,
+            logging: self.logging || other.logging,
+            subscribe: self.subscribe || other.subscribe,
+            resources_change: self.resources_change || other.resources_change,
+            prompts_change: self.prompts_change || other.prompts_change,
+            tasks: self.tasks || other.tasks,
+            tasks_cancel: self.tasks_cancel || other.tasks_cancel,
+        }
+    }
 }
 
 /// The parameters of `initialize`; the client that is declared can answer these questions.
@@ -88,6 +112,8 @@ struct Capabilities<'a> {
     completions: Option<&'a RawValue>,
     #[serde(borrow, default)]
     logging: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tasks: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -153,6 +179,8 @@ impl Capabilities<'_> {
             subscribe: tells(self.resources).subscribe,
             resources_change: tells(self.resources).list_changed,
             prompts_change: tells(self.prompts).list_changed,
+            tasks: tasks::declared(self.tasks).0,
+            tasks_cancel: tasks::declared(self.tasks).1,
         }
     }
 }

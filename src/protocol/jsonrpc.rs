@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::domain::limits::{RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX};
+use super::depth;
+use crate::domain::limits::{RPC_DEPTH_MAX, RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX};
 
 /// The request cannot be parsed as JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -90,6 +91,9 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
         code: INVALID_REQUEST,
         why: why.to_owned(),
     };
+    if depth::is_deeper(bytes, RPC_DEPTH_MAX) {
+        return Err(invalid("it is nested too deeply"));
+    }
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         let is_json = serde_json::from_slice::<&RawValue>(bytes).is_ok();
         return Err(Malformed {
@@ -266,7 +270,64 @@ mod tests {
         assert_eq!(code(&of(RPC_ID_BYTES_MAX - 1)), INVALID_REQUEST);
     }
 
+    #[test]
+    fn what_is_nested_too_deeply_for_some_readers_is_refused() {
+        let of = |depth: usize| {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":{deep}}}}}"#)
+        };
+        assert!(read(of(RPC_DEPTH_MAX - 2).as_bytes()).is_ok());
+        assert_eq!(code(&of(RPC_DEPTH_MAX - 1)), INVALID_REQUEST);
+        assert_eq!(code(&of(1_000_000)), INVALID_REQUEST);
+        assert_eq!(code(&"{\"a\":".repeat(1_000_000)), INVALID_REQUEST);
+    }
+
+    /// A member of a message, and whether it is one that may be there.
+    fn member() -> impl Strategy<Value = (&'static str, &'static str, bool)> {
+        let all = [
+            ("jsonrpc", "\"2.0\"", true),
+            ("jsonrpc", "\"1.0\"", false),
+            ("jsonrpc", "2.0", false),
+            ("id", "1", true),
+            ("id", "\"1\"", true),
+            ("id", "null", false),
+            ("id", "1.0", false),
+            ("id", "[1]", false),
+            ("method", "\"x\"", true),
+            ("method", "null", true),
+            ("method", "7", false),
+            ("params", "{}", true),
+            ("result", "{}", true),
+            ("error", "{}", true),
+            ("other", "{}", true),
+        ];
+        prop::sample::select(all.to_vec())
+    }
+
     proptest! {
+        /// Whatever members a message has, in whatever order and however often: it is taken only if everybody reads
+        /// the same in it.
+        #[test]
+        fn what_is_taken_can_be_read_in_one_way_only(
+            members in prop::collection::vec(member(), 0..7),
+            space in "[ \t\n]{0,2}",
+        ) {
+            let text: Vec<_> = members
+                .iter()
+                .map(|(name, value, _)| format!("{space}\"{name}\"{space}:{value}"))
+                .collect();
+            let text = format!("{{{}{space}}}", text.join(","));
+            let count = |name: &str| members.iter().filter(|(other, ..)| *other == name).count();
+            let known = ["jsonrpc", "id", "method", "params", "result", "error"];
+            let once = known.iter().all(|name| count(name) <= 1);
+            let good = members.iter().all(|(_, _, good)| *good) && count("jsonrpc") == 1;
+            let named = members.iter().any(|(name, value, _)| *name == "method" && *value != "null");
+            let ends = count("result") + count("error");
+            let shape = if named { ends == 0 } else { ends == 1 && count("id") == 1 };
+            let taken = read(text.as_bytes());
+            prop_assert_eq!(taken.is_ok(), once && good && shape, "{}: {:?}", text, taken);
+        }
+
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&bytes);

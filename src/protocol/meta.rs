@@ -115,6 +115,8 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(text: &str) -> Result<Split, serde_json::Error> {
@@ -181,5 +183,44 @@ mod tests {
             .map(|n| format!("\"k{n}\":1"))
             .collect();
         assert!(of(&format!("{{{}}}", many.join(","))).is_err());
+    }
+
+    proptest! {
+        /// What is split is what was there: the token out of it, everything else as it was written, in its order.
+        #[test]
+        fn nothing_is_lost_but_the_token(
+            names in proptest::collection::vec("[a-z\"\\\\]{1,6}", 0..6),
+            token in proptest::option::of(any::<i32>()),
+            at in 0usize..6,
+        ) {
+            let mut members: Vec<(String, String)> = Vec::new();
+            for (n, name) in names.into_iter().enumerate() {
+                if members.iter().all(|(other, _)| *other != name) {
+                    members.push((name, format!("{{\"n\":{n}.0e0}}")));
+                }
+            }
+            let told = |members: &[(String, String)]| {
+                let all = members.iter().map(|(name, value)| {
+                    format!("{}:{value}", serde_json::to_string(name).unwrap())
+                });
+                all.collect::<Vec<_>>().join(",")
+            };
+            let rest = told(&members);
+            if let Some(token) = token {
+                let at = at.min(members.len());
+                members.insert(at, ("progressToken".to_owned(), token.to_string()));
+            }
+            let split = of(&format!("{{{}}}", told(&members))).unwrap();
+            prop_assert_eq!(String::from_utf8(split.members).unwrap(), rest);
+            prop_assert_eq!(split.token, token.map(|token| token.to_string()));
+        }
+
+        #[test]
+        fn any_text_is_taken(text in ".{0,80}") {
+            if let Ok(raw) = RawValue::from_string(text.clone()) {
+                let _ = split(Some(&raw));
+            }
+            let _ = without_token(&text);
+        }
     }
 }

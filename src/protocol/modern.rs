@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Level, Questions};
 
-use super::{jsonrpc, questions};
+use super::{jsonrpc, questions, tasks};
 
 /// The version.
 pub const VERSION: &str = "2026-07-28";
@@ -102,6 +102,8 @@ struct Params<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     uri: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "taskId")]
+    task: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +123,8 @@ pub struct Declared {
     pub questions: Questions,
     /// From which level on it wants to hear what servers log.
     pub level: Option<Level>,
+    /// Whether it takes tasks for results.
+    pub tasks: bool,
 }
 
 /// Whether the message itself says that it is of a client without sessions.
@@ -207,6 +211,7 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
     let wanted = match method {
         "tools/call" | "prompts/get" => Some(params.name),
         "resources/read" => Some(params.uri),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some(params.task),
         _ => None,
     };
     match (&says.name, wanted) {
@@ -224,6 +229,7 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
     Ok(Declared {
         questions: questions::declared(capabilities),
         level: level(meta.level)?,
+        tasks: tasks::taken(capabilities),
     })
 }
 

@@ -191,9 +191,14 @@ pub fn read_discover(result: &[u8]) -> Result<Found, String> {
         protocol_version: modern::VERSION.to_owned(),
         name: named.name.chars().take(128).collect(),
         version: named.version.chars().take(64).collect(),
-        abilities: said
-            .capabilities
-            .map_or_else(Abilities::default, |said| handshake::abilities(said.get())),
+        abilities: Abilities {
+            // Those of the older era are none of this one's.
+            tasks: false,
+            tasks_cancel: false,
+            ..said
+                .capabilities
+                .map_or_else(Abilities::default, |said| handshake::abilities(said.get()))
+        },
     }))
 }
 

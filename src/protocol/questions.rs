@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Question, Questions};
 
+use super::tasks;
+
 #[derive(Deserialize, Default)]
 struct Capabilities<'a> {
     #[serde(borrow, default)]
@@ -158,7 +160,7 @@ pub fn read(method: &str, line: &[u8]) -> Option<Posed> {
     Some(Posed {
         question,
         method,
-        params: given.to_owned(),
+        params: tasks::without_task(given).into_owned(),
     })
 }
 

@@ -65,6 +65,8 @@ on_every_store! {
     catalog::a_taken_exposed_name_is_a_conflict,
     catalog::newcomers_are_exposed_and_nobody_renamed,
     catalog::unsubscribing_forgets_the_names,
+    catalog::prompts_keep_the_names_they_got_first,
+    catalog::what_servers_can_do_is_the_last_that_was_said,
     lifetimes::sessions_live_until_they_expire,
     lifetimes::sessions_are_extended_in_a_batch,
     lifetimes::sessions_end_by_key_and_by_user,

@@ -1,5 +1,5 @@
 // A real MCP client that does what it is told: a JSON line in, a JSON line out, until its stdin ends.
-// Arguments: directory of its packages, version of the TypeScript SDK (1, 2), mode (legacy, auto), url, key.
+// Arguments: directory of its packages, version of the TypeScript SDK (1, 2), mode (legacy, auto, sse), url, key.
 //
 // What it hears of changed lists is counted; what it is asked it answers: yes to what can be yes, `Ada` to the rest.
 
@@ -14,6 +14,7 @@ const sdk = v1
   ? {
       ...require("@modelcontextprotocol/sdk/client/index.js"),
       ...require("@modelcontextprotocol/sdk/client/streamableHttp.js"),
+      ...require("@modelcontextprotocol/sdk/client/sse.js"),
       ...require("@modelcontextprotocol/sdk/types.js"),
     }
   : require("@modelcontextprotocol/client");
@@ -24,7 +25,8 @@ const filled = (schema) =>
   );
 
 let changes = 0;
-const transport = new sdk.StreamableHTTPClientTransport(new URL(url), {
+const Transport = mode === "sse" ? sdk.SSEClientTransport : sdk.StreamableHTTPClientTransport;
+const transport = new Transport(new URL(url), {
   requestInit: { headers: { Authorization: `Bearer ${key}` } },
 });
 const client = new sdk.Client(
@@ -62,7 +64,7 @@ const deeds = {
 };
 
 await client.connect(transport);
-const spoken = v1 ? transport.protocolVersion : client.getNegotiatedProtocolVersion();
+const spoken = v1 ? (transport.protocolVersion ?? transport._protocolVersion) : client.getNegotiatedProtocolVersion();
 console.log(JSON.stringify({ version: spoken }));
 for await (const line of createInterface({ input: process.stdin })) {
   const told = JSON.parse(line);

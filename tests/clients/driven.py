@@ -1,5 +1,5 @@
 """A real MCP client that does what it is told: a JSON line in, a JSON line out, until its stdin ends.
-Arguments: whose client (sdk, fastmcp), mode (legacy, auto), url, key.
+Arguments: whose client (sdk, fastmcp), mode (legacy, auto, sse), url, key.
 
 What it hears of changed lists is counted; what it is asked it answers: yes to what can be yes, `Ada` to the rest."""
 
@@ -88,8 +88,13 @@ class Sdk(Driven):
         from mcp.client.streamable_http import streamable_http_client
         from mcp.shared._httpx_utils import create_mcp_http_client
 
-        http = create_mcp_http_client(headers={"Authorization": f"Bearer {key}"})
-        transport = streamable_http_client(url, http_client=http)
+        headers = {"Authorization": f"Bearer {key}"}
+        if mode == "sse":
+            from mcp.client.sse import sse_client
+
+            transport, mode = sse_client(url, headers=headers), "legacy"
+        else:
+            transport = streamable_http_client(url, http_client=create_mcp_http_client(headers=headers))
         asks = {"elicitation_callback": self.elicit, "message_handler": self.hear}
         async with Client(transport, mode=mode, **asks) as self.client:
             await self.run(self.client.session)

@@ -95,6 +95,9 @@ def tool(name, arguments, meta):
         notify("notifications/prompts/list_changed", {})
         notify("notifications/elicitation/complete", {"elicitationId": "e-1"})
         return "changed"
+    if name == "large":
+        threading.Event().wait(0.3)
+        return "y" * (8 << 20)
     if name == "declared":
         return state["capabilities"]
     if name == "visit":
@@ -134,7 +137,7 @@ def prompt(message):
 
 
 TOOLS = ["ask", "two", "progress", "withdraw", "forgets", "needs", "log", "roots", "declared",
-         "touch", "change", "impatient", "last", "visit"]
+         "touch", "change", "impatient", "last", "large", "visit"]
 
 for line in sys.stdin:
     message = json.loads(line)

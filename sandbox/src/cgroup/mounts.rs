@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::text::{self, Mount};
-use super::{CgroupError, Limits, v1, v2};
+use super::{CgroupError, IoLimit, Limits, v1, v2};
 use crate::facility::{Facility, Missing};
 
 /// How a hierarchy is spoken to.
@@ -38,6 +38,8 @@ pub(super) struct Site<'a> {
     pub(super) root: Option<&'a Path>,
     /// Facilities not even tried.
     pub(super) without: &'a [Facility],
+    /// What an isolate may have of a disk; the facility is tried if it is given.
+    pub(super) io: Option<IoLimit>,
 }
 
 /// A limit no isolate meets while it is probed.
@@ -81,7 +83,8 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn wanted(&self, facility: Facility) -> bool {
-        !self.site.without.contains(&facility)
+        let asked = facility != Facility::CgroupIo || self.site.io.is_some();
+        asked && !self.site.without.contains(&facility)
     }
 
     fn has(&self, facility: Facility) -> bool {
@@ -118,7 +121,12 @@ impl Finder<'_> {
                 .and_then(|()| make(&base.join("isolates")))
                 .and_then(|()| v2::enable(&base, controller))
                 .and_then(|()| v2::enable(&base.join("isolates"), controller))
-                .and_then(|()| probe(&base, |leaf| v2::limit(leaf, facility, &PROBE_LIMITS)));
+                .and_then(|()| {
+                    probe(&base, |leaf| match facility {
+                        Facility::CgroupIo => self.try_io(leaf, Kind::V2),
+                        _ => v2::limit(leaf, facility, &PROBE_LIMITS),
+                    })
+                });
             match enabled {
                 Ok(()) => facilities.push(facility),
                 Err(error) => self.lack(facility, error.to_string()),
@@ -151,6 +159,10 @@ impl Finder<'_> {
         if !self.wanted(facility) || self.has(facility) || self.told(facility) {
             return;
         }
+        let controller = match facility {
+            Facility::CgroupIo => "blkio",
+            _ => controller,
+        };
         let Some(mount) = mount_of(mounts, controller) else {
             return;
         };
@@ -158,6 +170,7 @@ impl Finder<'_> {
         let tried = probe(&base, |leaf| match facility {
             Facility::CgroupMemory => v1::limit_memory(leaf, PROBE_LIMITS.memory_bytes),
             Facility::CgroupPids => v1::limit_pids(leaf, PROBE_LIMITS.pids),
+            Facility::CgroupIo => self.try_io(leaf, Kind::V1),
             _ => v1::limit_cpu(leaf, PROBE_LIMITS.cpu_millis),
         });
         match tried {
@@ -174,6 +187,11 @@ impl Finder<'_> {
         }
     }
 
+    fn try_io(&self, leaf: &Path, kind: Kind) -> Result<(), CgroupError> {
+        let limit = self.site.io.map(|limit| limit.probe().put(leaf, kind));
+        limit.unwrap_or(Ok(()))
+    }
+
     fn told(&self, facility: Facility) -> bool {
         self.missing.iter().any(|m| m.facility == facility)
     }
@@ -181,7 +199,8 @@ impl Finder<'_> {
     fn finish(mut self, v1: &[&Mount]) -> (Vec<Hierarchy>, Vec<Missing>) {
         let limits = v2::CONTROLLERS.map(|(_, facility)| facility);
         for facility in limits.into_iter().chain([Facility::CgroupKill]) {
-            if self.has(facility) || self.told(facility) {
+            let unasked = facility == Facility::CgroupIo && self.site.io.is_none();
+            if unasked || self.has(facility) || self.told(facility) {
                 continue;
             }
             let why = if self.wanted(facility) {

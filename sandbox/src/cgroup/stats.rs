@@ -190,7 +190,10 @@ fn memory(bytes: u64, cache_bytes: Option<u64>) -> Memory {
 
 /// `some avg10=… avg60=… avg300=… total=…`, and the same with `full`.
 fn stall(group: &mut Group<'_>, file: &str) -> Option<Stall> {
-    let text = group.text(file)?;
+    stall_of(group.text(file)?)
+}
+
+pub(super) fn stall_of(text: &str) -> Option<Stall> {
     let total = |kind: &str| {
         let line = text.lines().find(|line| line.starts_with(kind))?;
         line.rsplit_once("total=")?.1.parse().ok()

@@ -63,6 +63,7 @@ fn unescape(field: &str) -> PathBuf {
     field
         .replace("\\040", " ")
         .replace("\\011", "\t")
+        .replace("\\012", "\n")
         .replace("\\134", "\\")
         .into()
 }

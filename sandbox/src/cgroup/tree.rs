@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::mounts::{self, Hierarchy, Kind, Site};
-use super::{CgroupError, Leaf, Limits, text, v1, v2, write};
+use super::{CgroupError, IoLimit, Leaf, Limits, text, v1, v2, write};
 use crate::facility::{Facility, Missing};
 
 /// First and longest pause between looks at a group that is dying.
@@ -36,6 +36,8 @@ pub struct LeafName {
 #[derive(Debug)]
 pub struct Tree {
     pub(super) hierarchies: Vec<Hierarchy>,
+    /// What each leaf may have of a disk, where that is enforced.
+    io: Option<IoLimit>,
     state: Mutex<State>,
 }
 
@@ -54,14 +56,17 @@ impl Tree {
         installation: &str,
         root: Option<&Path>,
         without: &[Facility],
+        io: Option<IoLimit>,
     ) -> (Self, Vec<Missing>) {
         let (hierarchies, missing) = mounts::find(&Site {
             name: &format!("legation-{installation}"),
             root,
             without,
+            io,
         });
         let tree = Self {
             hierarchies,
+            io,
             state: Mutex::default(),
         };
         (tree, missing)
@@ -144,7 +149,8 @@ impl Tree {
         self.make_group(&group, name.user.as_deref(), user_limits, &mut state)?;
         let made = self
             .make_leaf(&rel)
-            .and_then(|()| self.limit(&rel, limits, &[Facility::CgroupCpu]));
+            .and_then(|()| self.limit(&rel, limits, &[Facility::CgroupCpu]))
+            .and_then(|()| self.limit_io(&rel));
         if let Err(error) = made {
             self.remove(&rel).ok();
             return Err(error);
@@ -234,6 +240,13 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    fn limit_io(&self, rel: &str) -> Result<(), CgroupError> {
+        match (self.io, self.with(Facility::CgroupIo)) {
+            (Some(limit), Some(h)) => limit.put(&h.base.join(rel), h.kind),
+            _ => Ok(()),
+        }
     }
 
     fn occupied(&self, rel: &str) -> CgroupError {
@@ -485,6 +498,7 @@ mod tests {
                 base: base.to_owned(),
                 facilities: Vec::new(),
             }],
+            io: None,
             state: Mutex::default(),
         })
     }

@@ -7,10 +7,11 @@ use super::{CgroupError, Counters, Limits, text, write};
 use crate::facility::Facility;
 
 /// The controllers we want and what they stand for.
-pub(super) const CONTROLLERS: [(&str, Facility); 3] = [
+pub(super) const CONTROLLERS: [(&str, Facility); 4] = [
     ("memory", Facility::CgroupMemory),
     ("pids", Facility::CgroupPids),
     ("cpu", Facility::CgroupCpu),
+    ("io", Facility::CgroupIo),
 ];
 /// Where the gateway moves itself, so that its own group may have children with controllers.
 const SUPERVISOR: &str = "supervisor";

@@ -13,11 +13,12 @@ use nix::sys::time::TimeVal;
 
 use super::process::{Known, Process};
 use super::{HostError, OPENING_BYTES_MAX};
-use crate::SPAWND_ARGUMENT;
 use crate::plan::Step;
 use crate::plan::build::Built;
 use crate::sys;
+use crate::uids::{Range, subordinate};
 use crate::wire::{self, Ask, Request};
+use crate::{MAPPED_ARGUMENT, SPAWND_ARGUMENT};
 
 /// The gateway's ends of a run's pipes.
 pub(super) struct Ends {
@@ -152,8 +153,9 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts a spawnd: by `posix_spawn` (std's `Command` without `pre_exec`), so that a big
-    /// gateway does not pay for a fork; with an empty environment, because init inherits it.
-    pub(super) fn start(executable: &Path) -> Result<Self, HostError> {
+    /// gateway does not pay for a fork; with an empty environment, because init inherits it. With a
+    /// range, it has those ids in a user namespace of its own.
+    pub(super) fn start(executable: &Path, range: Option<Range>) -> Result<Self, HostError> {
         let (socket, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -165,8 +167,9 @@ impl Link {
         setsockopt(&socket, sockopt::ReceiveTimeout, &wait)
             .and_then(|()| setsockopt(&socket, sockopt::SendTimeout, &wait))
             .map_err(|e| HostError::io("bound the wait for the spawner", e))?;
+        let argument = range.map_or(SPAWND_ARGUMENT, |_| MAPPED_ARGUMENT);
         let mut child = Command::new(executable)
-            .arg(SPAWND_ARGUMENT)
+            .arg(argument)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -183,13 +186,31 @@ impl Link {
                 return Err(HostError::io("open a pidfd", error));
             }
         };
-        Ok(Self {
+        let link = Self {
             socket,
             child,
             pidfd,
             _known: Known::new(pid),
             broken: AtomicBool::new(false),
-        })
+        };
+        if let Some(range) = range {
+            link.map(pid, range).map_err(HostError::Ids)?;
+        }
+        Ok(link)
+    }
+
+    /// Puts ids into the namespace that the spawner has made for itself.
+    fn map(&self, pid: i32, range: Range) -> Result<(), String> {
+        let lost = |error: io::Error| format!("the spawner was lost: {}", describe(&error));
+        match wire::receive_word(self.socket.as_fd()).map_err(lost)? {
+            0 => {}
+            errno => {
+                let error = io::Error::from_raw_os_error(errno);
+                return Err(format!("unshare(CLONE_NEWUSER) failed: {error}"));
+            }
+        }
+        subordinate::map(pid, range)?;
+        wire::send_word(self.socket.as_fd(), 0).map_err(lost)
     }
 
     /// One round trip, and what is done while the spawner is at work: to wait for its answer at once

@@ -17,6 +17,7 @@ use crate::plan::{Identity, Plan, Step};
 use crate::profile::{Network, Profile};
 use crate::status::{Decoder, Failure, Record};
 use crate::sys;
+use crate::uids::Range;
 use crate::wire::{Ask, Request};
 
 /// What is told of a facility the configuration leaves out.
@@ -107,6 +108,7 @@ pub(super) fn walls(
     link: &Link,
     config: &HostConfig,
     ground: &Ground,
+    range: Option<Range>,
 ) -> Result<Vec<Missing>, HostError> {
     let mut missing = Vec::new();
     let is_root = ground.own.uid == 0;
@@ -141,15 +143,18 @@ pub(super) fn walls(
             );
         }
     }
-    let becomes = config.probe_identity.filter(|_| is_root);
+    let becomes = match range {
+        Some(range) => Some(range.probe()),
+        None => config.probe_identity.filter(|_| is_root),
+    };
     if becomes.is_none() {
         tried.retain(|facility| *facility != Facility::UserRange);
         if !without(Facility::UserRange) {
             lacks(
                 Facility::UserRange,
-                match ground.own.uid {
-                    0 => "no range of uids is claimed",
-                    _ => "we are not root, so every isolate has our own uid",
+                match (&config.subordinate, is_root) {
+                    (Err(why), false) => why,
+                    _ => "no range of uids is claimed",
                 },
             );
         }
@@ -204,6 +209,7 @@ fn wall(facility: Facility, becomes: Option<Identity>) -> Wall {
         Facility::CgroupMemory
         | Facility::CgroupPids
         | Facility::CgroupCpu
+        | Facility::CgroupIo
         | Facility::CgroupKill
         | Facility::PidNamespace
         | Facility::NetworkGuard => (0, Vec::new()),
@@ -272,7 +278,7 @@ fn rehearse(link: &Link, ground: &Ground, wall: &Wall) -> Result<Option<String>,
 }
 
 /// What init tells to its end; then it is reaped.
-fn read(process: &Process, mut status: File) -> Result<Vec<Record>, HostError> {
+pub(super) fn read(process: &Process, mut status: File) -> Result<Vec<Record>, HostError> {
     use std::os::fd::AsFd;
     let mut bytes = Vec::new();
     let read = status.read_to_end(&mut bytes);

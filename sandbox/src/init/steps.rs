@@ -8,6 +8,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{doors, failed, landlock, secrets, view};
+use crate::homes;
 use crate::plan::{Identity, Rlimits, Step};
 use crate::seccomp;
 use crate::status::Failure;
@@ -20,6 +21,15 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::UserMap { uid, gid } => {
             map_ids(*uid, *gid).map_err(|e| failed(place, "map our own uid and gid", &e))
         }
+        Step::Errand(errand) => homes::run(errand)
+            .and_then(|number| {
+                Ok(nix::unistd::write(
+                    io::stdout(),
+                    number.to_string().as_bytes(),
+                )?)
+            })
+            .map(drop)
+            .map_err(|e| failed(place, "do an errand among the homes", &e)),
         Step::CgroupNamespace => unshare(CloneFlags::CLONE_NEWCGROUP)
             .map_err(|e| failed(place, "make a cgroup namespace", &e.into())),
         Step::Loopback => {

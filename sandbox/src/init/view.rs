@@ -142,6 +142,7 @@ fn put(mount: &Mount, source: Source, place: &Path) -> io::Result<()> {
             fs::set_permissions(place, fs::Permissions::from_mode(0o444))
         }
         (Kind::Link(to), Source::Own) => std::os::unix::fs::symlink(to, place),
+        (Kind::Cover, Source::Own) => hide(place),
         (Kind::Bind(..), Source::Own) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }
@@ -175,6 +176,20 @@ fn proc(place: &Path) -> io::Result<()> {
         cover(Path::new("/dev/null"), &place.join(name))?;
     }
     Ok(())
+}
+
+/// Nothing over what is there, if anything is.
+fn hide(what: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(what) {
+        Ok(meta) if meta.is_dir() => {
+            tmpfs(what, "mode=555,size=4k,nr_inodes=1")?;
+            let own = fs::File::open(what)?;
+            set_attributes(own.as_fd(), Attributes::READ_ONLY, Reach::One)
+        }
+        // A link shows no more than where it leads, which is in the view by itself or not at all.
+        Ok(meta) if meta.is_file() => cover(Path::new("/dev/null"), what),
+        _ => Ok(()),
+    }
 }
 
 /// A read-only `with` over `what`, if it is there.

@@ -55,6 +55,8 @@ pub struct Ground {
     pub missing: Vec<Missing>,
     /// What may be missing.
     pub allowed: Vec<Facility>,
+    /// A limit on disks was asked for.
+    pub limits_io: bool,
 }
 
 /// Our own ids.
@@ -160,6 +162,9 @@ impl Ground {
         if self.own.uid == 0 && !all.contains(&Facility::UserRange) {
             all.push(Facility::UserRange);
         }
+        if self.limits_io {
+            all.push(Facility::CgroupIo);
+        }
         all
     }
 
@@ -205,8 +210,9 @@ impl Order<'_> {
             degraded.push(Facility::NetworkGuard);
         }
         let uses = |facility| self.uses(ground, facility);
-        let identity = self.identity.filter(|_| ground.own.uid == 0);
-        if identity.is_none() && ground.own.uid == 0 {
+        let chooses = ground.has(Facility::UserRange);
+        let identity = self.identity.filter(|_| chooses);
+        if identity.is_none() && chooses {
             return Err(Refused::Profile {
                 profile: self.profile,
                 missing: Missing {
@@ -248,7 +254,7 @@ impl Order<'_> {
             });
         }
         let in_user_namespace = namespaces & sys::CLONE_NEWUSER != 0;
-        let privileged = ground.own.uid == 0 || in_user_namespace;
+        let privileged = chooses || in_user_namespace;
         let landlock = view
             .as_ref()
             .filter(|_| uses(Facility::Landlock))
@@ -316,7 +322,9 @@ impl Order<'_> {
     fn uses(&self, ground: &Ground, facility: Facility) -> bool {
         let asked = match facility {
             // Shows the home through a closed directory: of use only where we change the uid.
-            Facility::MountNamespace if self.profile == Profile::None => ground.own.uid == 0,
+            Facility::MountNamespace if self.profile == Profile::None => {
+                ground.has(Facility::UserRange)
+            }
             Facility::NetworkNamespace if self.network == Network::Host => false,
             other => {
                 self.profile.wanted().contains(&other)
@@ -401,6 +409,7 @@ mod tests {
                 })
                 .collect(),
             allowed: allowed.to_vec(),
+            limits_io: true,
         }
     }
 
@@ -426,6 +435,11 @@ mod tests {
         let root = lacking(&[], &[], 0);
         let ordinary = lacking(&[F::UserRange], &[F::UserRange], 1000);
         let old = lacking(&[F::Landlock], &[F::Landlock], 0);
+        // An ordinary user whose spawner has a range of ids in a user namespace of its own.
+        let ranged = Ground {
+            user_namespace: false,
+            ..lacking(&[], &[], 1000)
+        };
         for (profile, network, ground, expected) in [
             (
                 Profile::Strict,
@@ -454,6 +468,13 @@ mod tests {
                 &ordinary,
                 "user_map cgroup_namespace session host_name oom_score mounts rlimits \
                  capabilities no_new_privs landlock workdir seccomp",
+            ),
+            (
+                Profile::Strict,
+                Network::None,
+                &ranged,
+                "cgroup_namespace session host_name oom_score mounts rlimits capabilities user \
+                 no_new_privs landlock workdir seccomp",
             ),
             (
                 Profile::None,

@@ -132,6 +132,8 @@ pub enum Kind {
     Text(String),
     /// A symbolic link.
     Link(PathBuf),
+    /// Nothing, in the place of what is there: an empty file or directory that cannot be written to.
+    Cover,
 }
 
 /// One thing and its place.
@@ -165,6 +167,8 @@ pub struct Needs {
     pub write: Vec<PathBuf>,
     /// Where what is read led when it was found or checked.
     pub ends: BTreeMap<PathBuf, PathBuf>,
+    /// What of that is nobody's to see: a project's history and secrets.
+    pub covered: Vec<PathBuf>,
     /// Directories of the host nobody but their owner may pass, above what is needed.
     pub closed: Vec<PathBuf>,
 }
@@ -373,9 +377,14 @@ fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
     };
     let read = needs.read.iter().map(|at| bind(at, Access::Read));
     let write = needs.write.iter().map(|at| bind(at, Access::Write));
+    let cover = |at: &PathBuf| Mount {
+        at: at.clone(),
+        kind: Kind::Cover,
+    };
     std::iter::once(bind(home, Access::Write))
         .chain(write)
         .chain(read)
+        .chain(needs.covered.iter().map(cover))
         .collect()
 }
 
@@ -469,6 +478,7 @@ mod tests {
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
         Needs {
             ends: BTreeMap::new(),
+            covered: Vec::new(),
             read: paths(read),
             write: paths(write),
             closed: paths(closed),

@@ -173,16 +173,7 @@ impl Control {
         slot: &Slot,
         tools: Vec<Tool>,
     ) -> Result<Discovery, ControlError> {
-        let mut before = self.ctx.store.tools_of(id).await?;
-        let mut after = tools.clone();
-        before.sort_by(|a, b| a.name.cmp(&b.name));
-        after.sort_by(|a, b| a.name.cmp(&b.name));
-        let changed = before != after;
-        if changed {
-            self.ctx.store.replace_tools(id, &tools).await?;
-            self.expose_newcomers(id).await?;
-            self.refresh().await?;
-        }
+        let changed = self.keep_tools(id, &tools).await?;
         let run = slot.history().into_iter().next();
         let unfit = self.unfit(&slot.mcp, &tools).await;
         let facts = run.as_ref().map(|run| run.facts()).unwrap_or_default();
@@ -206,6 +197,31 @@ impl Control {
     #[must_use]
     pub fn spoken(&self, mcp: &Mcp) -> Option<Spoken> {
         self.ctx.eras.spoken(&mcp.id, &mcp.config_hash())
+    }
+
+    /// Stores the tools of an mcp and publishes them; gives whether they are others than before.
+    ///
+    /// # Errors
+    /// The store says no, or they are stored and not yet published.
+    pub async fn keep_tools(&self, id: &McpId, tools: &[Tool]) -> Result<bool, ControlError> {
+        let mut before = self.ctx.store.tools_of(id).await?;
+        let mut after = tools.to_vec();
+        before.sort_by(|a, b| a.name.cmp(&b.name));
+        after.sort_by(|a, b| a.name.cmp(&b.name));
+        let changed = before != after;
+        if changed {
+            self.ctx.store.replace_tools(id, tools).await?;
+            self.expose_newcomers(id).await?;
+            self.refresh().await?;
+        }
+        Ok(changed)
+    }
+
+    /// Whether the server of an mcp has resources or prompts, as it said when it was started from this definition.
+    #[must_use]
+    pub fn offers_other(&self, mcp: &Mcp) -> bool {
+        let known = self.ctx.abilities.known(&mcp.id, &mcp.config_hash());
+        known.is_some_and(|able| able.resources || able.prompts)
     }
 
     /// The tools that go on unchecked, though the definition says that their arguments are checked.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
 use crate::domain::limits::ABILITIES_WAIT;
-use crate::domain::name::ToolName;
+use crate::domain::name::{NameError, ToolName};
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::telemetry::metrics::mcp::CallMeter;
@@ -98,11 +98,7 @@ impl Front {
         mcp: &str,
     ) -> Option<Abilities> {
         let published = self.published(session, mcp)?;
-        let known = || {
-            let known = self.ctx.abilities.pin();
-            let (config, able) = known.get(&published.mcp.id)?;
-            (*config == published.config).then_some(*able)
-        };
+        let known = || self.ctx.abilities.of(&published);
         if let Some(able) = known() {
             return Some(able);
         }
@@ -145,9 +141,7 @@ impl Front {
 
     pub(super) fn published(&self, session: &SessionHandle, mcp: &str) -> Option<Published> {
         let routes = self.ctx.routes.load();
-        let mut own = routes.view(&session.key)?.routes().iter();
-        let route = own.find(|route| route.published.mcp.name.as_str() == mcp)?;
-        Some(route.published.clone())
+        routes.view(&session.key)?.mcp(mcp).cloned()
     }
 
     pub(super) async fn asked(
@@ -158,12 +152,25 @@ impl Front {
         params: &RawValue,
         aside: &Aside<'_>,
     ) -> Outcome {
+        // Looking what a server can do as well: it may start one.
+        match within_rate(&self.ctx, session) {
+            Ok(()) => self.passed(session, published, method, params, aside).await,
+            Err(reason) => self.not_passed(session, published, method, reason).await,
+        }
+    }
+
+    /// The same when the key's rate has been looked at.
+    pub(super) async fn passed(
+        &self,
+        session: &Arc<SessionHandle>,
+        published: &Published,
+        method: &'static str,
+        params: &RawValue,
+        aside: &Aside<'_>,
+    ) -> Outcome {
         let admitted = Instant::now();
         let ctx = &self.ctx;
-        let call = CallId::from_random(id_bits());
-        ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
-        // A tool's name has no slash, so none is taken for a method.
-        let refusal = match ToolName::parse(&method.replace('/', ".")) {
+        let refusal = match tool_of(method) {
             Ok(tool) => {
                 let route = Route {
                     exposed: method.into(),
@@ -172,10 +179,10 @@ impl Front {
                     definition: RawValue::NULL.to_owned().into(),
                     schema: None,
                 };
-                // Looking what a server can do as well: it may start one.
-                let within = within_rate(ctx, session);
-                match within.and_then(|()| admissible(ctx, session, &route)) {
+                match admissible(ctx, session, &route) {
                     Ok(()) => {
+                        let call = CallId::from_random(id_bits());
+                        ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
                         let params_bytes = params.get().as_bytes();
                         let ask = Ask::Method {
                             name: method,
@@ -190,6 +197,19 @@ impl Front {
             }
             Err(error) => Reason::new(Code::Internal, error.to_string()),
         };
+        self.not_passed(session, published, method, refusal).await
+    }
+
+    async fn not_passed(
+        &self,
+        session: &SessionHandle,
+        published: &Published,
+        method: &str,
+        refusal: Reason,
+    ) -> Outcome {
+        let admitted = Instant::now();
+        let call = CallId::from_random(id_bits());
+        self.ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
         let meter = CallMeter::refused(Arc::clone(&published.meter));
         self.refused(session, &call, method, &refusal).await;
         self.failed(
@@ -200,4 +220,9 @@ impl Front {
             &meter,
         )
     }
+}
+
+/// A method as the log, limits and switches have it. A tool's name has no slash, so none is taken for a method.
+pub(super) fn tool_of(method: &str) -> Result<ToolName, NameError> {
+    ToolName::parse(&method.replace('/', "."))
 }

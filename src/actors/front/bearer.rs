@@ -127,6 +127,18 @@ impl Front {
         decided
     }
 
+    /// Whose key a bearer is of.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is not good.
+    pub async fn key_of(&self, bearer: &str) -> Result<KeyId, Refusal> {
+        if PresharedKey::parse(bearer).is_err() {
+            return self.by_token(bearer).map(|session| session.key.clone());
+        }
+        let known = known_key(&self.ctx, bearer).await;
+        known.inspect_err(|refusal| record_refused(&self.ctx, None, refusal))
+    }
+
     async fn stood(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
         let ctx = &self.ctx;
         let key = known_key(ctx, bearer).await.inspect_err(|refusal| {
@@ -227,7 +239,7 @@ impl Front {
             all.flat_map(|view| view.routes())
                 .filter(|route| route.published.mcp.name.as_str() == mcp)
         };
-        own().next()?;
+        routes.view(&session.key)?.mcp(mcp)?;
         let allowed = own().filter(|route| {
             let id = &route.published.mcp.id;
             self.ctx.denies_call(session, id, &route.tool).is_none()

@@ -1,5 +1,5 @@
-//! Whether the list of tools that a session sees has changed: by what is published, subscribed and granted,
-//! and by what is denied.
+//! Whether the lists that a session sees have changed: by what is published, subscribed and granted, by what is
+//! denied, and by what servers tell of themselves.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -7,7 +7,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::domain::ids::McpId;
 use crate::domain::limits::{LIST_SETTLE, MCP_KEEP_ALIVE};
+use crate::domain::name::ToolName;
+use crate::domain::uri;
+use crate::protocol::handshake::Abilities;
+use crate::protocol::splice;
 
 use super::super::ctx::Ctx;
 use super::super::ears::{Hearing, Subscriber, Told};
@@ -19,7 +24,7 @@ use super::Front;
 pub enum ListChange {
     /// A server tells of itself.
     Told(Told),
-    /// It is another one now.
+    /// The list of tools is another one now.
     Changed,
     /// Nothing, for a while.
     Same,
@@ -27,7 +32,7 @@ pub enum ListChange {
     Over,
 }
 
-/// Follows the tools of a session at one address.
+/// Follows the lists of a session at one address.
 pub struct Lists {
     front: Front,
     session: Arc<SessionHandle>,
@@ -36,7 +41,7 @@ pub struct Lists {
     denies: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     hearing: Option<Hearing>,
-    seen: u64,
+    seen: Seen,
 }
 
 impl std::fmt::Debug for Lists {
@@ -45,8 +50,16 @@ impl std::fmt::Debug for Lists {
     }
 }
 
+/// What lists were like, in short: tools as they are, and of resources and prompts whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Seen {
+    tools: u64,
+    resources: u64,
+    prompts: u64,
+}
+
 impl Front {
-    /// Follows the tools that a session sees: of one mcp, or all.
+    /// Follows what a session sees: of one mcp, or all.
     #[must_use]
     pub fn follow(
         &self,
@@ -55,10 +68,13 @@ impl Front {
         who: Subscriber,
     ) -> Lists {
         let ctx = &self.ctx;
-        let published = view
-            .as_deref()
-            .and_then(|mcp| self.published(&session, mcp));
-        let hearing = published.map(|found| ctx.ears.open(&session, who, found.mcp.id.clone()));
+        let hearing = match view.as_deref() {
+            None => Some(ctx.ears.open(&session, who, None)),
+            Some(mcp) => {
+                let found = self.published(&session, mcp);
+                found.map(|found| ctx.ears.open(&session, who, Some(found.mcp.id.clone())))
+            }
+        };
         let mut lists = Lists {
             front: self.clone(),
             session,
@@ -67,10 +83,18 @@ impl Front {
             denies: ctx.kill.changes(),
             stopping: ctx.stopping.subscribe(),
             hearing,
-            seen: 0,
+            seen: Seen::default(),
         };
-        lists.seen = lists.digest();
+        lists.seen = lists.now();
         lists
+    }
+}
+
+impl Front {
+    /// Whether a session may still be told anything.
+    #[must_use]
+    pub fn is_live(&self, session: &SessionHandle) -> bool {
+        is_live(&self.ctx, session)
     }
 }
 
@@ -82,13 +106,14 @@ impl Lists {
             if *self.stopping.borrow() || !is_live(&self.front.ctx, &self.session) {
                 return ListChange::Over;
             }
-            let seen = self.digest();
-            if seen != self.seen {
-                self.seen = seen;
-                return ListChange::Changed;
+            if let Some(change) = self.change() {
+                return change;
             }
             tokio::select! {
-                told = hear(&mut self.hearing) => return ListChange::Told(told),
+                (mcp, told) = hear(&mut self.hearing) => match self.told(&mcp, told) {
+                    Some(told) => return ListChange::Told(told),
+                    None => continue,
+                },
                 told = self.routes.changed() => if told.is_err() { return ListChange::Over },
                 told = self.denies.changed() => if told.is_err() { return ListChange::Over },
                 told = self.stopping.changed() => if told.is_err() { return ListChange::Over },
@@ -99,7 +124,25 @@ impl Lists {
         }
     }
 
-    fn digest(&self) -> u64 {
+    /// A list that is another one than when it was looked at, which it counts as from now on.
+    fn change(&mut self) -> Option<ListChange> {
+        let now = self.now();
+        if now.tools != self.seen.tools {
+            self.seen.tools = now.tools;
+            return Some(ListChange::Changed);
+        }
+        if now.resources != self.seen.resources {
+            self.seen.resources = now.resources;
+            return Some(ListChange::Told(Told::Resources));
+        }
+        if now.prompts != self.seen.prompts {
+            self.seen.prompts = now.prompts;
+            return Some(ListChange::Told(Told::Prompts));
+        }
+        None
+    }
+
+    fn now(&self) -> Seen {
         let tools = match &self.view {
             None => self.front.tools(&self.session),
             Some(mcp) => self.front.tools_of(&self.session, mcp).unwrap_or_default(),
@@ -108,12 +151,52 @@ impl Lists {
         for tool in &tools {
             (&tool.name, tool.definition.get()).hash(&mut hasher);
         }
+        Seen {
+            tools: hasher.finish(),
+            resources: self.owners("resources.list", |able| able.resources),
+            prompts: self.owners("prompts.list", |able| able.prompts),
+        }
+    }
+
+    /// Who has such a list, in short. What is in it only servers know, and tell.
+    fn owners(&self, method: &str, has: impl Fn(Abilities) -> bool) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let tool = ToolName::parse(method).ok();
+        for published in self.front.mcps_that(&self.session, has) {
+            let (mcp, view) = (&published.mcp, self.view.as_deref());
+            let denied = |tool| {
+                let ctx = &self.front.ctx;
+                ctx.denies_call(&self.session, &mcp.id, tool).is_some()
+            };
+            if view.is_none_or(|name| name == mcp.name.as_str())
+                && !tool.as_ref().is_some_and(denied)
+            {
+                (mcp.id.as_str(), &*published.config).hash(&mut hasher);
+            }
+        }
         hasher.finish()
+    }
+
+    /// What a server tells, as it is told here; nothing, if its mcp is not in the view.
+    fn told(&self, mcp: &McpId, told: Told) -> Option<Told> {
+        if self.view.is_some() {
+            return Some(told);
+        }
+        let routes = self.front.ctx.routes.load();
+        let mut own = routes.view(&self.session.key)?.mcps().iter();
+        let published = own.find(|published| published.mcp.id == *mcp)?;
+        let Told::Updated(line) = told else {
+            return Some(told);
+        };
+        let line = std::str::from_utf8(&line).ok()?;
+        let place = splice::find(line, &["params", "uri"])?;
+        let exposed = |own: &str| uri::exposed(&published.mcp.name, own);
+        Some(Told::Updated(splice::put(line, &[place], exposed).into()))
     }
 }
 
 /// What a server tells; never, if none is listened to.
-async fn hear(hearing: &mut Option<Hearing>) -> Told {
+async fn hear(hearing: &mut Option<Hearing>) -> (McpId, Told) {
     match hearing {
         Some(open) => match open.next().await {
             Some(told) => told,

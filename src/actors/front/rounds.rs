@@ -97,7 +97,7 @@ fn wrong(errand: &Errand<'_>, what: &str) -> Reason {
 
 fn method<'a>(errand: &Errand<'a>) -> &'a str {
     match errand.ask {
-        Ask::Tool { .. } => "tools/call",
+        Ask::Tool { .. } | Ask::Task { .. } => "tools/call",
         Ask::Method { name, .. } => name,
     }
 }

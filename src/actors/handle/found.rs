@@ -11,6 +11,13 @@ use super::{Cut, Handle, Role, Told, Waiter};
 /// What a server hears when a call is cut off.
 const BY_ADMIN: &str = "cancelled by an administrator";
 
+impl Waiter {
+    /// Whether its server is told by cancelling the request: who waited for a task cancels that, and is answered.
+    fn is_call(&self) -> bool {
+        !matches!(&self.role, Role::Call(tag) if tag.task)
+    }
+}
+
 impl Handle {
     /// A request provably was not taken by the server: whoever waits may try the next run.
     pub(in crate::actors) fn unsend(&self, id: u64) {
@@ -33,9 +40,12 @@ impl Handle {
         let hit = self.pending.take_where(of_call);
         let count = hit.len();
         for (id, waiter) in hit {
+            let is_call = waiter.is_call();
             let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
             // The reason is for people; the server is told no more than it must know.
-            self.post(envelope::cancelled(id, BY_ADMIN));
+            if is_call {
+                self.post(envelope::cancelled(id, BY_ADMIN));
+            }
         }
         count
     }
@@ -55,8 +65,11 @@ impl Handle {
             role: Role::Watch,
         };
         let (id, waiter) = self.pending.swap(of_call, watch)?;
+        let is_call = waiter.is_call();
         let _ = waiter.tell.send(Err(Cut::Cancelled(why.clone())));
-        self.post(envelope::cancelled(id, BY_ADMIN));
+        if is_call {
+            self.post(envelope::cancelled(id, BY_ADMIN));
+        }
         Some(answered)
     }
 

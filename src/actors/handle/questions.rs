@@ -18,12 +18,13 @@ use crate::domain::limits::{
 use crate::domain::talk::{Level, Question, Questions};
 use crate::protocol::envelope;
 use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
-use crate::protocol::questions;
+use crate::protocol::{questions, tasks};
 
 use super::super::calls::{News, Tag};
 use super::super::sync::Mutex;
 use super::era::Speaks;
 use super::roots::Roots;
+use super::tasks::Known;
 use super::tells::Voice;
 use super::{Asked, Askers, Handle, Role, Turn};
 
@@ -40,6 +41,7 @@ pub(in crate::actors) struct Asking {
     pub(super) roots: Roots,
     /// What its server speaks.
     pub(super) speaks: Speaks,
+    pub(super) tasks: Known,
     /// For whom the server speaks, if anybody may listen.
     pub(super) voice: Option<Voice>,
     /// Whether its server logs to clients, and from which level on it was told to.
@@ -75,6 +77,7 @@ impl Asking {
             open: Mutex::default(),
             roots: Roots::default(),
             speaks: Speaks::default(),
+            tasks: Known::default(),
             voice: None,
             logs: AtomicBool::new(false),
             level: AtomicU8::new(NO_LEVEL),
@@ -146,11 +149,15 @@ impl Handle {
             }
             open.insert(id.into(), withdrawn.clone());
         }
+        let task = tasks::related(&posed.params).filter(|_| question != Question::Roots);
+        let mut asked = Asked::of_server(Arc::clone(self), id, withdrawn, posed);
+        if let Some(task) = task {
+            return self.ask_for_task(&task, asked);
+        }
         let who = match question {
             Question::Roots => self.anybody(),
             _ => self.caller(),
         };
-        let mut asked = Asked::of_server(Arc::clone(self), id, withdrawn, posed);
         match who {
             Who::Caller(caller) => {
                 if let Some(what) = caller.what {
@@ -181,6 +188,10 @@ impl Handle {
 
     fn caller(&self) -> Who {
         let mut calls = self.listening();
+        // What is asked for a task says so: it is meant only where nobody else can be.
+        if calls.iter().any(|tag| !tag.task) {
+            calls.retain(|tag| !tag.task);
+        }
         let in_turn = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_held());
         let overtaken = |tag: &Tag| tag.turn.as_ref().is_some_and(|turn| turn.is_overtaken());
         let is_overtaken = calls.len() > 1 && calls.iter().any(overtaken);
@@ -248,7 +259,13 @@ impl Handle {
         let Some(level) = envelope::log_level(&line) else {
             return;
         };
-        let tags = self.tags();
+        if self.logged_for_task(&line, level) {
+            return;
+        }
+        let mut tags = self.tags();
+        if tags.iter().any(|tag| !tag.task) {
+            tags.retain(|tag| !tag.task);
+        }
         let mut sessions = tags.iter().map(|tag| tag.session.id());
         let first = sessions.next();
         if sessions.any(|other| Some(other) != first) {

@@ -45,7 +45,7 @@ impl Roots {
 impl Handle {
     /// The caller of this call, if it can say more of roots than is known.
     pub(super) fn hears_roots(&self, tag: &Tag) -> Option<(Caller, bool)> {
-        let news = tag.news.clone()?;
+        let news = tag.news.clone().filter(|_| !tag.task)?;
         let asking = &self.asking;
         let caller = Caller {
             news,

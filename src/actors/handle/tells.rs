@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::domain::limits::WATCH_AGAIN_WAIT;
@@ -18,6 +19,8 @@ pub(in crate::actors) struct Voice {
     pub(in crate::actors) ears: Arc<Ears>,
     pub(in crate::actors) key: SlotKey,
     pub(in crate::actors) watched: Arc<Watched>,
+    /// Its list of tools is another one, as it says.
+    pub(in crate::actors) tools: Notify,
 }
 
 impl Handle {
@@ -25,6 +28,21 @@ impl Handle {
     pub(in crate::actors) fn tells(&self, told: &Told) {
         if let Some(voice) = &self.asking.voice {
             voice.ears.tell(&voice.key, told);
+        }
+    }
+
+    /// The server says that its tools have changed.
+    pub(in crate::actors) fn tells_of_tools(&self) {
+        if let Some(voice) = &self.asking.voice {
+            voice.tools.notify_one();
+        }
+    }
+
+    /// Waits until it says so; whatever was said since the last time is one.
+    pub(in crate::actors) async fn tools_told(&self) {
+        match &self.asking.voice {
+            Some(voice) => voice.tools.notified().await,
+            None => std::future::pending().await,
         }
     }
 

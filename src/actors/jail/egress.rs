@@ -9,6 +9,7 @@
 
 mod connection;
 mod names;
+mod pace;
 mod places;
 mod reach;
 
@@ -30,6 +31,7 @@ use crate::domain::limits::{ACCEPT_RETRY, EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MA
 use crate::domain::login::Login;
 
 use names::Names;
+use pace::Pace;
 use places::Places;
 
 pub(super) use places::Users;
@@ -154,7 +156,9 @@ impl Shared {
 
 async fn listen(listener: TcpListener, way: Way, shared: Arc<Shared>) {
     let mut open = JoinSet::new();
+    let mut pace = Pace::new();
     loop {
+        pace.next().await;
         let Ok((client, _)) = listener.accept().await else {
             // Out of descriptors, most likely.
             tokio::time::sleep(ACCEPT_RETRY).await;

@@ -47,15 +47,20 @@ pub fn examine(operator: &Walls, allowed: &[Facility]) -> Result<Vec<Finding>, L
     config.allow_degraded = Facility::ALL.to_vec();
     let range = operator.range()?;
     config.probe_identity = range.map(Range::probe);
+    config.subordinate = operator.given();
+    config.io = operator.io;
     let host = Host::start(config).map_err(|e| refusal(&e))?;
     let profile = walls::profile(operator.profile);
     let is_root = range.is_some();
+    let asked = |facility: &Facility| *facility != Facility::CgroupIo || operator.io.is_some();
     let mut found: Vec<Finding> = Facility::ALL
         .into_iter()
+        .filter(asked)
         .map(|facility| {
             let missing = &host.capabilities().missing;
             let lack = missing.iter().find(|lack| lack.facility == facility);
             let needed = Facility::GROUND.contains(&facility)
+                || facility == Facility::CgroupIo
                 || profile.required().contains(&facility)
                 || (is_root && facility == Facility::UserRange);
             let forgiven =

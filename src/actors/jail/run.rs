@@ -1,17 +1,18 @@
-//! One run: its stages, its warden, and the [`Scope`] the slot holds.
+//! One run: its stages, and the [`Scope`] the slot holds.
 //!
-//! The invariant: from birth on a warden task waits for the init's end and reaps it, whoever else
+//! The invariant: from birth on a [`warden`] task waits for the init's end and reaps it, whoever else
 //! has been dropped. A scope that is dropped without [`Scope::reap`] leaves the removal of the
 //! cgroup to the warden.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+mod warden;
+
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sandbox::cgroup::{Leaf, OomScope as KernelOom, Usage as KernelUsage};
 use sandbox::host::{Door, Process, Spawned};
-use sandbox::status::Decoder;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::warden::{Pidfd, Warden};
 use super::dying::Dying;
 use super::egress::Egress;
 use super::stage::Stage;
@@ -31,14 +33,6 @@ use crate::domain::verdict::OomScope;
 
 /// First and longest pause between looks at a cgroup that is dying.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
-/// On v1 the word that memory ran out comes before the kill is counted: when to look.
-const OOM_LOOKS: [Duration; 4] = [
-    Duration::from_millis(1),
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-];
-
 /// Reading last counters and removing cgroups is as much work for the kernel as the dying itself: where
 /// hundreds die at once, whoever still has to die comes first.
 static BURIALS: Semaphore = Semaphore::const_new(BURIALS_MAX);
@@ -64,6 +58,7 @@ impl Run {
         if !self.dying.strike() {
             return;
         }
+        self.process.hold();
         if let Some(leaf) = self.leaf().as_ref() {
             leaf.kill();
         }
@@ -122,6 +117,7 @@ impl Run {
 
     /// Blocks for milliseconds.
     fn bury_now(&self) -> Remains {
+        self.process.let_go();
         // Out of its place first: nobody shall wait for this lock while we wait for the kernel.
         let leaf = self.leaf().take();
         let Some(leaf) = leaf else {
@@ -240,140 +236,6 @@ fn reap_blocking(run: &Run) {
 )]
 pub(super) fn in_reactor<T: AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(inner, Interest::READABLE)
-}
-
-/// The init's pidfd in the reactor; the run stays alive as long as it is there.
-#[derive(Debug)]
-struct Pidfd(Arc<Run>);
-
-impl AsRawFd for Pidfd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.process.as_fd().as_raw_fd()
-    }
-}
-
-/// Reads what init tells, ends the isolate when a part of it was killed for memory, and reaps.
-struct Warden {
-    run: Arc<Run>,
-    pidfd: AsyncFd<Pidfd>,
-    /// Until its end was read.
-    status: Option<pipe::Receiver>,
-    events: Option<AsyncFd<OwnedFd>>,
-    /// Which of [`OOM_LOOKS`] comes next.
-    look: Option<usize>,
-    decoder: Decoder,
-}
-
-impl Warden {
-    fn new(
-        run: Arc<Run>,
-        pidfd: AsyncFd<Pidfd>,
-        status: pipe::Receiver,
-        events: Option<AsyncFd<OwnedFd>>,
-    ) -> Self {
-        Self {
-            run,
-            pidfd,
-            status: Some(status),
-            events,
-            look: None,
-            decoder: Decoder::default(),
-        }
-    }
-
-    async fn watch(mut self) {
-        let end = loop {
-            tokio::select! {
-                biased;
-                () = readable(self.status.as_ref()) => self.read_status(),
-                ready = self.pidfd.readable() => {
-                    if let Ok(mut ready) = ready {
-                        ready.clear_ready();
-                    }
-                    match self.run.process.try_reap() {
-                        Ok(None) => {}
-                        Ok(end) => break end,
-                        // Nobody else reaps; but if it is not our child any more, it is over.
-                        Err(_) => break None,
-                    }
-                }
-                () = due(self.look) => self.look_for_oom(),
-                () = happened(self.events.as_ref()) => self.look = Some(0),
-            }
-        };
-        self.read_status();
-        self.run.dying.over();
-        self.run.stage.send_modify(|stage| stage.reaped(end));
-        let run = Arc::clone(&self.run);
-        // The descriptors are of no more use, even if the scope is kept for long.
-        drop(self);
-        if run.abandoned.load(Ordering::SeqCst) {
-            run.end_abandoned().await;
-        }
-    }
-
-    fn read_status(&mut self) {
-        let Some(status) = &self.status else { return };
-        let mut bytes = [0; 1024];
-        loop {
-            match status.try_read(&mut bytes) {
-                Ok(0) => break,
-                Ok(n) => {
-                    for record in self.decoder.feed(bytes.get(..n).unwrap_or_default()) {
-                        self.run.stage.send_modify(|stage| stage.told(record));
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(_) => break,
-            }
-        }
-        self.status = None;
-    }
-
-    /// v1 has no `memory.oom.group`: a server that lost a child would limp on. The event may as well
-    /// have been another isolate's, at the user's limit: then there is nothing to see here.
-    fn look_for_oom(&mut self) {
-        let killed = self.run.leaf().as_ref().is_some_and(|l| l.oom().is_some());
-        if killed {
-            self.run.kill();
-            self.events = None;
-        }
-        self.look = self
-            .look
-            .map(|look| look + 1)
-            .filter(|look| !killed && *look < OOM_LOOKS.len());
-    }
-}
-
-/// Waits until the next look for a kill is due; for ever if none is.
-async fn due(look: Option<usize>) {
-    match look.and_then(|look| OOM_LOOKS.get(look)) {
-        Some(pause) => sleep(*pause).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the status pipe; for ever once it has ended.
-async fn readable(status: Option<&pipe::Receiver>) {
-    match status {
-        Some(status) => {
-            let _ = status.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for an event of the memory controller; for ever where there are none.
-async fn happened(events: Option<&AsyncFd<OwnedFd>>) {
-    match events {
-        Some(events) => {
-            if let Ok(mut ready) = events.readable().await {
-                // An eventfd is edge-triggered here: its count need not be read.
-                ready.clear_ready();
-            }
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// The process tree of a run.

@@ -7,12 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sandbox::SpawnSpec;
-use sandbox::cgroup::{LeafName, Limits as KernelLimits};
+use sandbox::cgroup::{Disk, IoLimit, LeafName, Limits as KernelLimits};
 use sandbox::homes::{Home, Homes, no_link};
 use sandbox::plan::Program;
 use sandbox::plan::secret::{Secret, SecretFiles};
-use sandbox::reach::Declared;
-use sandbox::uids::{CLAIMS, Claim, Range, RangeError};
+use sandbox::reach::{Declared, foreign_link};
+use sandbox::uids::{CLAIMS, Claim, Range, RangeError, subordinate};
 use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::actors::launcher::{Launch, LaunchError};
@@ -36,6 +36,8 @@ pub struct Walls {
     pub uid_base: u32,
     /// How many there are.
     pub uid_count: u32,
+    /// What each isolate may have of the disk of the homes.
+    pub io: Option<IoLimit>,
     /// If the range is in use, the next ones are tried (`serve --dev`).
     pub any_range: bool,
 }
@@ -45,7 +47,13 @@ impl Walls {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let sandbox = &config.sandbox;
+        let homes = config.server.data_dir.join("homes");
+        let limit = |bytes_per_second| IoLimit {
+            disk: Disk::of(&homes),
+            bytes_per_second,
+        };
         Self {
+            io: config.isolates.disk_bytes_per_second.map(limit),
             profile: sandbox.profile,
             allow_network_host: sandbox.allow_network_host,
             allow_network_private: sandbox.allow_network_private,
@@ -80,6 +88,21 @@ impl Walls {
             }
         }
         range.claim(Path::new(CLAIMS)).map(Some).map_err(refused)
+    }
+
+    /// Who is not root: the ids that the host gives its account, or the part of them that was set, and claimed among
+    /// the account's servers; why there are none.
+    pub(super) fn subordinate(&self) -> Result<Claim, String> {
+        let range = self.given()?;
+        let folder = subordinate::claims().map_err(|error| error.to_string())?;
+        range
+            .claim_given(&folder)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The same, not claimed.
+    pub(super) fn given(&self) -> Result<Range, String> {
+        subordinate::of_account(Range::new(self.uid_base, self.uid_count).ok())
     }
 
     /// What the sandbox is asked for. Makes the home; touches the disk.
@@ -162,6 +185,18 @@ impl Walls {
         }
     }
 
+    /// Why these walls' paths are refused whatever is there: one leads, or would lead, to none of the roots. What is not there
+    /// yet is seen at the start.
+    pub(super) fn outside(&self, walls: &Confinement) -> Option<String> {
+        let roots: Vec<PathBuf> = self.path_roots.iter().map(|root| nearest(root)).collect();
+        let mut paths = walls.read.iter().chain(&walls.write);
+        let outside = |path: &&PathBuf| {
+            let end = nearest(path);
+            !roots.iter().any(|root| end.starts_with(root))
+        };
+        paths.find(outside).map(|path| leads_nowhere(path))
+    }
+
     /// The paths and where they lead, if each leads beneath one of the roots.
     fn allowed(&self, paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, PathBuf>, LaunchError> {
         let roots: Vec<PathBuf> = self
@@ -179,17 +214,49 @@ impl Walls {
                 let end = path
                     .canonicalize()
                     .map_err(|error| refused(path, format!("which cannot be opened: {error}")))?;
+                if let Some(link) = foreign_link(path) {
+                    let why = format!(
+                        "and `{}` on the way is a link that neither root nor the gateway's account \
+                         made; declare where it leads",
+                        link.display()
+                    );
+                    return Err(refused(path, why));
+                }
                 if roots.iter().any(|root| end.starts_with(root)) {
                     // The view holds it at its own path; a link on the way is followed only to read, and
                     // must lead there still when it is.
                     return Ok((path.clone(), end));
                 }
-                let why = "which leads to none of sandbox.path_roots; add its root there, or change \
-                           it with `legation mcp update`";
-                Err(refused(path, why.to_owned()))
+                Err(LaunchError::Refused {
+                    step: "paths".to_owned(),
+                    detail: leads_nowhere(path),
+                })
             })
             .collect()
     }
+}
+
+fn leads_nowhere(path: &Path) -> String {
+    format!(
+        "the definition declares `{}`, which leads to none of sandbox.path_roots; add its root there, \
+         or change it with `legation mcp update`",
+        path.display()
+    )
+}
+
+/// Where a path leads, as far as it is there.
+fn nearest(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let Ok(end) = above.canonicalize() {
+            let rest = path.strip_prefix(above).unwrap_or(Path::new(""));
+            // An empty rest would add a slash.
+            return match rest.as_os_str().is_empty() {
+                true => end,
+                false => end.join(rest),
+            };
+        }
+    }
+    path.to_owned()
 }
 
 /// Makes the directory that profile `none` mounts secret files on, beside the homes: everybody may
@@ -294,6 +361,7 @@ mod tests {
             path_roots: vec![root.to_owned()],
             uid_base: 1_800_000_000,
             uid_count: 2,
+            io: None,
             any_range: false,
         }
     }
@@ -355,7 +423,7 @@ mod tests {
             std::os::unix::fs::symlink(&private, data.join(name)).unwrap();
         }
         let homes = data.join("homes");
-        let error = Homes::open(&homes, None).unwrap_err();
+        let error = Homes::open(&homes, None, None).unwrap_err();
         assert!(error.to_string().contains("symbolic link"), "{error}");
         let text = refusal(secrets_beside(&homes));
         assert!(
@@ -379,6 +447,48 @@ mod tests {
         for bad in [root.join("link"), "/etc".into(), root.join("../root-2")] {
             let text = refusal(walls.allowed(&[bad]));
             assert!(text.starts_with("paths: the definition declares"), "{text}");
+        }
+        // At once, as far as it can be known without anything being there.
+        let declares = |path: PathBuf| Confinement {
+            read: vec![path],
+            ..Confinement::default()
+        };
+        for good in ["docs", "later", "later/and/deeper"] {
+            assert_eq!(walls.outside(&declares(root.join(good))), None, "{good}");
+        }
+        for bad in [
+            root.join("link/passwd"),
+            "/etc/x".into(),
+            tree.path().join("root-2"),
+        ] {
+            assert!(walls.outside(&declares(bad.clone())).is_some(), "{bad:?}");
+        }
+    }
+
+    /// One mcp's server put a link to another's files where a third one reads.
+    #[test]
+    fn a_link_that_an_isolate_made_is_not_followed() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path().join("root");
+        std::fs::create_dir_all(root.join("secret")).unwrap();
+        std::fs::create_dir_all(root.join("written")).unwrap();
+        let link = root.join("written/docs");
+        std::os::unix::fs::symlink(root.join("secret"), &link).unwrap();
+        std::os::unix::fs::symlink(&link, root.join("by-way-of")).unwrap();
+        let walls = walls(&root, false);
+        for path in [link.clone(), root.join("by-way-of")] {
+            assert!(walls.allowed(&[path]).is_ok(), "the operator's own");
+        }
+        std::os::unix::fs::lchown(&link, Some(1_800_000_000), None).unwrap();
+        for path in [link, root.join("by-way-of")] {
+            let text = refusal(walls.allowed(&[path]));
+            assert!(
+                text.contains("written/docs` on the way is a link"),
+                "{text}"
+            );
         }
     }
 }

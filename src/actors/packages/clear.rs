@@ -1,10 +1,12 @@
 //! What is ended and removed: installers nobody wants any more, and what they left.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::{root, shelf};
 use crate::actors::ctx::Ctx;
 use crate::actors::isolate::IsolateMsg;
+use crate::actors::launcher::Launcher;
 use crate::domain::ids::McpId;
 use crate::domain::verdict::Verdict;
 
@@ -43,6 +45,14 @@ pub(super) fn stop(ctx: &Ctx, mcp: &McpId, why: &str) {
     }
 }
 
+/// Removes what is an installer's, when its processes are gone. Blocks.
+pub(super) fn remove_home(launcher: &dyn Launcher, owner: &Path) -> io::Result<()> {
+    for home in std::fs::read_dir(owner).into_iter().flatten().flatten() {
+        launcher.reclaim(&home.path())?;
+    }
+    shelf::remove(owner)
+}
+
 /// Clears away what a life of the gateway that was cut off has left of installs. Blocks; only before anything is
 /// started.
 pub(in crate::actors) fn sweep(ctx: &Ctx) {
@@ -53,7 +63,7 @@ pub(in crate::actors) fn sweep(ctx: &Ctx) {
     {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| name.starts_with(HOME))
-            && let Err(error) = shelf::remove(&entry.path())
+            && let Err(error) = remove_home(&*ctx.launcher, &entry.path())
         {
             tracing::warn!("{} stays: {error}", entry.path().display());
         }

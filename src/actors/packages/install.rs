@@ -57,7 +57,7 @@ pub(super) async fn install(
     let slot = slot(ctx, mcp, &job);
     let home = plan::home_of(&ctx.settings.homes, &slot);
     // What an earlier try left.
-    clear(&home).await.map_err(failed)?;
+    clear(ctx, &home).await.map_err(failed)?;
     ctx.packages.begin(&slot.key, job);
     ctx.slots.pin().insert(slot.key.clone(), Arc::clone(&slot));
     told(&slot);
@@ -115,7 +115,7 @@ pub(super) async fn install(
             mcp.name
         );
     }
-    if let Err(error) = clear(&home).await {
+    if let Err(error) = clear(ctx, &home).await {
         tracing::warn!(mcp.name = %mcp.name, "what the installer left stays: {error}");
     }
     record
@@ -136,9 +136,10 @@ fn slot(ctx: &Ctx, mcp: &Mcp, job: &Job) -> Arc<Slot> {
 }
 
 /// Removes the installer's home.
-async fn clear(home: &Path) -> Result<(), String> {
+async fn clear(ctx: &Ctx, home: &Path) -> Result<(), String> {
     let owner = home.parent().unwrap_or(home).to_owned();
-    let removed = spawn_blocking(move || shelf::remove(&owner)).await;
+    let launcher = Arc::clone(&ctx.launcher);
+    let removed = spawn_blocking(move || super::clear::remove_home(&*launcher, &owner)).await;
     let removed = removed.map_err(|error| error.to_string())?;
     removed.map_err(|error| format!("what an earlier install left cannot be removed: {error}"))
 }
@@ -159,7 +160,9 @@ async fn keep(
         let key = delivery.key.clone();
         let stop = || unwanted(&asked, &slot, &key, until);
         let used = || super::clear::used(&asked);
-        let put = shelf::put(&root, &id, &tree, delivery, &stop, &used);
+        // Where we are not root it is its own until then.
+        let put = asked.launcher.reclaim(&home);
+        let put = put.and_then(|()| shelf::put(&root, &id, &tree, delivery, &stop, &used));
         if let Ok(record) = &put {
             keep_lock(&root, &id, record);
         }

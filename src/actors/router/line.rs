@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::domain::limits::millis;
 use crate::domain::talk::Questions;
-use crate::protocol::{envelope, outbound};
+use crate::protocol::{envelope, outbound, tasks};
 
 use super::{Ask, Errand};
 
@@ -22,7 +23,8 @@ impl Errand<'_> {
         let level = self.aside.level.filter(|_| self.aside.news.is_some());
         let about = outbound::about(self.declared(), level);
         match self.ask {
-            Ask::Tool { arguments } => {
+            // It knows no tasks of this kind: it is called, and that is waited for.
+            Ask::Tool { arguments } | Ask::Task { arguments, .. } => {
                 let (tool, brought) = (self.route.tool.as_str(), self.aside.brought);
                 outbound::tool_call(id, tool, arguments, self.aside.meta(), (&about, brought))
             }
@@ -45,6 +47,14 @@ impl Errand<'_> {
             Ask::Tool { arguments } => {
                 let tool = self.route.tool.as_str();
                 envelope::tool_call(id, tool, arguments, self.aside.meta())
+            }
+            Ask::Task { arguments, keep } => {
+                let tool = self.route.tool.as_str();
+                let ttl = match keep {
+                    Some(task) => task.wished_ms(),
+                    None => Some(millis(self.route.published.mcp.call_deadline())),
+                };
+                tasks::tool_call(id, tool, arguments, self.aside.meta(), ttl)
             }
             Ask::Method { name, params } => envelope::request(id, name, params),
         }

@@ -142,6 +142,9 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { method }) if method == "notifications/message" => {
             handle.logged(line);
         }
+        Some(Incoming::Notification { method }) if method == "notifications/tools/list_changed" => {
+            handle.tells_of_tools();
+        }
         Some(Incoming::Notification { method })
             if method == "notifications/resources/list_changed" =>
         {
@@ -159,6 +162,9 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         }
         Some(Incoming::Notification { method }) if method == "notifications/resources/updated" => {
             handle.updated(line);
+        }
+        Some(Incoming::Notification { method }) if method == "notifications/tasks/status" => {
+            handle.task_stands(&line);
         }
         Some(Incoming::Notification { method }) if method == "notifications/cancelled" => {
             handle.withdraw(&line);

@@ -32,7 +32,7 @@ use super::super::record::RunRecord;
 use super::super::relimit;
 use super::super::remote;
 use super::super::slot::Order;
-use super::{RunArgs, RunMsg, Tasks, greet, listen, pumps, warden};
+use super::{RunArgs, RunMsg, Tasks, greet, listen, pumps, retold, warden};
 
 pub(super) async fn start(
     mut args: RunArgs,
@@ -70,6 +70,9 @@ pub(super) async fn start(
     }
     let record = &args.occupant.record;
     record.learn(|facts| facts.ready_after = Some(record.started.elapsed()));
+    if !args.slot.key.is_probe() {
+        tasks.spawn(retold::follow(args, handle));
+    }
     Ok(())
 }
 
@@ -227,8 +230,8 @@ async fn shake_hands(
     // What an installer can do says nothing of the server.
     if !args.slot.key.is_install() {
         let mcp = &args.slot.mcp;
-        let learned = (mcp.config_hash().into(), able);
-        args.ctx.abilities.pin().insert(mcp.id.clone(), learned);
+        let (known, config) = (&args.ctx.abilities, mcp.config_hash().into());
+        known.learn(&args.ctx.store, &args.slot.key, config, able);
         Eras::learn(&args.ctx, mcp, era, &server.protocol_version);
     }
     record.learn(|facts| facts.server = Some(server));
@@ -247,7 +250,7 @@ async fn shake_hands(
     Ok(())
 }
 
-async fn list_tools(
+pub(super) async fn list_tools(
     args: &RunArgs,
     handle: &Arc<Handle>,
     deadline: Instant,

@@ -114,6 +114,7 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
 pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<McpView, ApiError> {
     let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
     control.check_program(&mcp.program).await?;
+    control.check_walls(&mcp.confinement).await?;
     control.store().create_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
     view(control, mcp).await
@@ -129,6 +130,9 @@ pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<
     let mcp = wanted.apply(old.clone())?;
     if mcp.program != old.program {
         control.check_program(&mcp.program).await?;
+    }
+    if mcp.confinement != old.confinement {
+        control.check_walls(&mcp.confinement).await?;
     }
     control.store().update_mcp(&mcp, control.now_ms()).await?;
     control.refresh().await?;
@@ -183,8 +187,10 @@ async fn discovered(control: &Control, mcp: &Mcp) -> Result<Discovery, ApiError>
         });
         ApiError::new(failed.code, text).next(next)
     })?;
-    if found.tools.is_empty() {
-        let text = format!("mcp `{name}` was not published: its server declares no tools");
+    if found.tools.is_empty() && !control.offers_other(mcp) {
+        let text = format!(
+            "mcp `{name}` was not published: its server declares no tools, resources or prompts"
+        );
         return Err(ApiError::new(Code::Conflict, text).next(format!(
             "check its arguments and environment: legation mcp show {name}"
         )));

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use super::comeback::Back;
 use super::exchange::{Exchange, Side, Work};
 use super::flights::{Flight, NoPlace};
-use super::headers::Head;
+use super::headers::{Head, Keeps};
 use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
 use super::passing::Passing;
 use super::rounds::Rounds;
-use super::{Shared, answer};
+use super::{Shared, answer, tasks};
 use crate::actors::clock::random;
-use crate::actors::front::Method;
+use crate::actors::front::{Method, Task};
 use crate::actors::session::SessionHandle;
 use crate::domain::limits::{CALLED_NAME_BYTES_MAX, MCP_NEWS_MAX};
 use crate::protocol::jsonrpc;
@@ -41,6 +41,8 @@ struct Params<'a> {
     arguments: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
 }
 
 /// A request of a session.
@@ -57,6 +59,8 @@ pub(super) struct Asked<'a> {
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
     pub(super) says: Says,
+    /// Whether its client takes a task for a result, without having asked for one.
+    pub(super) takes_tasks: bool,
     /// Whether its client knows of no sessions: then who lets go of a request cancels it.
     pub(super) stateless: bool,
 }
@@ -88,17 +92,22 @@ pub(super) async fn call(asked: Asked<'_>) -> Response {
              number",
         );
     };
+    let task = match tasks::wanted(asked, params.task, token.as_deref()) {
+        Ok(task) => task,
+        Err(why) => return invalid(why),
+    };
     let what = What::Tool {
         name: params.name.into_owned(),
         of: asked.view.map(str::to_owned),
         meta: members,
         progress: token.is_some(),
+        task,
     };
     asked.answered("tools/call", what, arguments, token).await
 }
 
-/// Passes a method on to the mcp whose address it came to.
-pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Response {
+/// Passes a method on to the mcp whose address it came to, or to those that it is about.
+pub(super) async fn pass(asked: Asked<'_>, method: Method) -> Response {
     let given = asked.params.map_or("", RawValue::get);
     let params = match given {
         "" | "null" => Bytes::from_static(b"{}"),
@@ -115,7 +124,7 @@ pub(super) async fn pass(asked: Asked<'_>, mcp: &str, method: Method) -> Respons
             return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
         }
     };
-    let what = What::Method(method, mcp.to_owned());
+    let what = What::Method(method, asked.view.map(str::to_owned));
     asked.answered(method.name(), what, params, None).await
 }
 
@@ -127,6 +136,17 @@ fn passed_on<'a>(asked: Asked<'_>, given: &'a str) -> Result<Cow<'a, str>, serde
             Cow::Owned(other) => Ok(Cow::Owned(meta::without_token(&other)?.into_owned())),
         },
         false => meta::without_token(given),
+    }
+}
+
+/// Waits for the end of a task.
+pub(super) async fn attend(asked: Asked<'_>, task: Arc<Task>) -> Response {
+    let what = What::TaskEnd(task);
+    let hears = asked.head.takes_events;
+    let given = (Bytes::from_static(b"{}"), Bytes::new());
+    match asked.begin(None, hears, what, given, None) {
+        Ok(exchange) => exchange.answered(asked.shared).await,
+        Err(why) => asked.no_place(&why),
     }
 }
 
@@ -154,7 +174,9 @@ impl Asked<'_> {
                 Err(why) => return answer::error(self.id, jsonrpc::INVALID_PARAMS, &why),
             }
         }
-        match self.begin(asks, what, (given, brought), token) {
+        // Who takes no events hears nothing but the answer, and what stands in its place.
+        let hears = asks.is_some() && (self.head.takes_events || self.stateless);
+        match self.begin(asks, hears, what, (given, brought), token) {
             Ok(exchange) => exchange.answered(self.shared).await,
             Err(why) => self.no_place(&why),
         }
@@ -165,6 +187,7 @@ impl Asked<'_> {
     fn begin(
         self,
         asks: Option<&'static str>,
+        hears: bool,
         what: What,
         (given, brought): (Bytes, Bytes),
         token: Option<String>,
@@ -172,8 +195,6 @@ impl Asked<'_> {
         let shared = &self.shared.0;
         let place = self.place()?;
         let name = place.id().to_owned();
-        // Who takes no events hears nothing but the answer, and what stands in its place.
-        let hears = asks.is_some() && (self.head.takes_events || self.stateless);
         let (tell, news) = match hears {
             true => {
                 let (tell, news) = mpsc::channel(MCP_NEWS_MAX);
@@ -224,6 +245,10 @@ impl Asked<'_> {
             id: self.id.to_owned(),
             token,
             takes_events: self.head.takes_events,
+            keeps: match self.stateless {
+                true => Keeps::Nothing,
+                false => self.head.keeps,
+            },
             side,
         })
     }

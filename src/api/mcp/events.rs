@@ -12,16 +12,19 @@ use super::answer::unread;
 use super::call::streamed;
 use super::exchange::{Exchange, Said};
 use super::listen::Told;
-use crate::actors::front::Progress;
 use crate::api::shares::Pieces;
 use crate::domain::limits::{MCP_KEEP_ALIVE, MCP_UNREAD_MAX};
 
 /// What is said where there is nothing to say.
 pub(super) const ALIVE: Bytes = Bytes::from_static(b": still at work\n\n");
+/// What stands before a message that is an event.
+pub(super) const BEGINS: &[u8] = b"event: message\ndata: ";
+/// What stands behind it.
+pub(super) const ENDS: &[u8] = b"\n\n";
 /// Events between the one who tells and the connection.
 const UNREAD_MAX: usize = 4;
 
-/// Answers with a stream; `first` is on it at once.
+/// Answers with a stream that cannot be taken up again; `first` is on it at once.
 pub(super) fn stream(shared: Shared, exchange: Exchange, first: Bytes) -> Response {
     let (tell, told) = mpsc::channel(UNREAD_MAX);
     let task = tokio::spawn(drive(shared, exchange, first, tell));
@@ -40,7 +43,7 @@ async fn drive(
     loop {
         match timeout(MCP_KEEP_ALIVE, exchange.next()).await {
             Err(_) => say(ALIVE).await?,
-            Ok(Said::Event(event)) => say(event).await?,
+            Ok(Said::Event(message)) => say(event(&message)).await?,
             Ok(Said::Asks) => match exchange.hold(&shared) {
                 Ok(body) => return say(event(&body)).await,
                 Err(goes_on) => exchange = *goes_on,
@@ -61,37 +64,40 @@ async fn drive(
     }
 }
 
-/// The server's line, with the client's token in place of ours.
-pub(super) fn told(progress: &Progress, token: &str) -> Bytes {
-    let (line, place) = (&progress.line, &progress.token);
-    let mut out = BytesMut::with_capacity(line.len() + token.len());
-    out.put_slice(line.get(..place.start).unwrap_or_default());
-    out.put_slice(token.as_bytes());
-    out.put_slice(line.get(place.end..).unwrap_or_default());
-    out.freeze()
-}
-
 /// One message on one line, as everybody's reader takes it.
 pub(super) fn event(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + 24);
-    out.put_slice(b"event: message\ndata: ");
+    put_data(&mut out, message);
+    out.freeze()
+}
+
+/// The same behind what stands there already.
+pub(super) fn put_data(out: &mut BytesMut, message: &[u8]) {
+    out.put_slice(BEGINS);
     // A server may put a raw carriage return between two tokens, where it means nothing; here it would
     // end the line.
     let message = message.trim_ascii_end();
     if memchr::memchr2(b'\r', b'\n', message).is_none() {
         out.put_slice(message);
     } else {
-        let plain = |byte: &u8| {
-            if matches!(byte, b'\r' | b'\n') {
-                b' '
-            } else {
-                *byte
-            }
-        };
         out.extend(message.iter().map(plain));
     }
-    out.put_slice(b"\n\n");
-    out.freeze()
+    out.put_slice(ENDS);
+}
+
+/// A part of a message on one line.
+pub(super) fn on_one_line(part: Bytes) -> Bytes {
+    match memchr::memchr2(b'\r', b'\n', &part) {
+        None => part,
+        Some(_) => part.iter().map(plain).collect(),
+    }
+}
+
+fn plain(byte: &u8) -> u8 {
+    match byte {
+        b'\r' | b'\n' => b' ',
+        other => *other,
+    }
 }
 
 #[cfg(test)]
@@ -108,16 +114,5 @@ mod tests {
             event(b"{\r\"a\":\r1}"),
             "event: message\ndata: { \"a\": 1}\n\n"
         );
-    }
-
-    #[test]
-    fn progress_is_told_with_the_client_s_token() {
-        let line = Bytes::from_static(br#"{"params":{"progressToken":7,"progress":1}}"#);
-        let progress = Progress {
-            line,
-            token: 27..28,
-        };
-        let told = told(&progress, "\"mine\"");
-        assert_eq!(told, r#"{"params":{"progressToken":"mine","progress":1}}"#);
     }
 }

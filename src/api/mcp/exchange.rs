@@ -14,17 +14,18 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::events::{self, event, told};
+use super::events::{self, event};
+use super::headers::Keeps;
 use super::inquiries::{Inquiries, Inquiry};
 use super::job::Ended;
 use super::rounds::Rounds;
-use super::{Shared, answer};
+use super::{Shared, answer, streams};
 use crate::actors::front::News;
 use crate::actors::session::SessionHandle;
 use crate::api::error::json;
 use crate::api::shares;
 use crate::domain::ids::KeyId;
-use crate::domain::limits::MCP_KEEP_ALIVE;
+use crate::domain::limits::{MCP_KEEP_ALIVE, MCP_PRIME_AFTER};
 
 /// A request on its way.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Exchange {
     /// What it calls its progress; raw.
     pub(super) token: Option<String>,
     pub(super) takes_events: bool,
+    /// Whether the stream of its answer can be taken up again.
+    pub(super) keeps: Keeps,
     pub(super) side: Side,
 }
 
@@ -79,7 +82,7 @@ impl Drop for Work {
 /// What a client hears.
 #[derive(Debug)]
 pub(super) enum Said {
-    /// This, if it takes events.
+    /// This message, if it takes events.
     Event(Bytes),
     /// Questions wait for [`Exchange::hold`].
     Asks,
@@ -135,14 +138,19 @@ impl Exchange {
         match (news, &mut self.side) {
             (News::Progress(progress), _) => {
                 let token = self.token.as_ref()?;
-                Some(event(&told(&progress, token)))
+                Some(progress.with(token))
             }
-            (News::Log(line), _) => Some(event(&line)),
+            (News::Log(line), _) => Some(line),
             (News::Asked(asked), Side::Sessions(inquiries, open)) => {
                 let (inquiry, request) = inquiries.put(&self.session, asked)?;
                 open.retain(Inquiry::is_open);
                 open.push(inquiry);
-                Some(event(&request))
+                Some(request)
+            }
+            (News::AskedForTask(question), Side::Sessions(inquiries, open)) => {
+                let (inquiry, request) = inquiries.put_of_task(&self.session, question)?;
+                open.push(inquiry);
+                Some(request)
             }
             (News::Asked(asked), Side::Stateless(rounds)) => {
                 rounds.gather(asked);
@@ -152,7 +160,9 @@ impl Exchange {
                 rounds.lacks.get_or_insert(question);
                 None
             }
-            (News::Lacks(_), Side::Sessions(..)) => None,
+            (News::Lacks(_), Side::Sessions(..))
+            | (News::AskedForTask(_), Side::Stateless(_))
+            | (News::Stands(_), _) => None,
         }
     }
 
@@ -203,12 +213,15 @@ impl Exchange {
     /// The answer: JSON if it comes soon and alone, a stream of events if there is more to tell.
     pub(super) async fn answered(mut self, shared: &Shared) -> Response {
         loop {
-            match timeout(MCP_KEEP_ALIVE, self.next()).await {
-                Err(_) if self.takes_events => {
-                    return events::stream(shared.clone(), self, events::ALIVE);
-                }
+            // Who is to come back for its answer is told early how.
+            let patience = match self.keeps {
+                Keeps::Primed if self.takes_events => MCP_PRIME_AFTER,
+                _ => MCP_KEEP_ALIVE,
+            };
+            match timeout(patience, self.next()).await {
+                Err(_) if self.takes_events => return self.streamed(shared, None),
                 Err(_) => {}
-                Ok(Said::Event(first)) => return events::stream(shared.clone(), self, first),
+                Ok(Said::Event(first)) => return self.streamed(shared, Some(first)),
                 Ok(Said::Asks) => match self.hold(shared) {
                     Ok(body) => return json(StatusCode::OK, body),
                     Err(goes_on) => self = *goes_on,
@@ -223,6 +236,30 @@ impl Exchange {
                 // Cancelled: nobody waits for an answer.
                 Ok(Said::Over) => return StatusCode::ACCEPTED.into_response(),
             }
+        }
+    }
+
+    /// The answer as a stream, which begins with this if there is something to tell already.
+    fn streamed(self, shared: &Shared, first: Option<Bytes>) -> Response {
+        if self.keeps == Keeps::Nothing {
+            let first = first.map_or(events::ALIVE, |message| event(&message));
+            return events::stream(shared.clone(), self, first);
+        }
+        streams::answer(shared, self, first)
+    }
+
+    /// Whether its client was asked something.
+    pub(super) fn asks(&self) -> bool {
+        match &self.side {
+            Side::Sessions(_, open) => open.iter().any(Inquiry::is_open),
+            Side::Stateless(_) => false,
+        }
+    }
+
+    /// Nobody is there to answer: the servers that asked hear so.
+    pub(super) fn give_up_questions(&mut self) {
+        if let Side::Sessions(_, open) = &mut self.side {
+            open.clear();
         }
     }
 }
@@ -250,9 +287,7 @@ impl Side {
 
     fn take_back(&mut self, at: usize) -> Option<Bytes> {
         match self {
-            Self::Sessions(_, open) if at < open.len() => {
-                Some(event(&open.swap_remove(at).taken_back()))
-            }
+            Self::Sessions(_, open) if at < open.len() => Some(open.swap_remove(at).taken_back()),
             _ => None,
         }
     }

@@ -17,6 +17,20 @@ const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 
+const LAST_EVENT: &str = "last-event-id";
+
+/// Whether a client's streams can be taken up again where they were cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// They cannot.
+    Nothing,
+    /// From any message on.
+    Messages,
+    /// From the beginning on: it is told how before there is a message, in an event without one, which older
+    /// clients would take for a broken message.
+    Primed,
+}
+
 /// The headers we look at.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -28,6 +42,12 @@ pub(super) struct Head {
     pub(super) takes_events: bool,
     /// What it repeats of its message.
     pub(super) says: Says,
+    /// Whether its streams can be taken up again.
+    pub(super) keeps: Keeps,
+    /// The versions that are spoken where it came to, the newest first.
+    pub(super) speaks: &'static [&'static str],
+    /// The last event it had of a stream that it wants to take up again.
+    pub(super) last_event: Option<String>,
 }
 
 impl Head {
@@ -74,12 +94,19 @@ impl Head {
     /// Another origin, no bearer.
     pub(super) fn without_body(headers: &HeaderMap) -> Result<Self, Error> {
         check_origin(headers)?;
+        let version = text(headers, VERSION);
         Ok(Self {
             bearer: bearer(headers)?,
+            keeps: match version.as_deref() == Some(version::PRIMES) {
+                true => Keeps::Primed,
+                false => Keeps::Messages,
+            },
+            speaks: &version::LEGACY,
+            last_event: text(headers, LAST_EVENT),
             session: text(headers, SESSION),
             takes_events: false,
             says: Says {
-                version: text(headers, VERSION),
+                version,
                 method: text(headers, METHOD),
                 name: text(headers, NAME),
                 unclear: [VERSION, METHOD, NAME]
@@ -97,12 +124,12 @@ impl Head {
     /// Refuses a version we do not speak. Without one it is an old client's.
     pub(super) fn check_version(&self) -> Result<(), Error> {
         match &self.says.version {
-            Some(asked) if !version::LEGACY.contains(&asked.as_str()) => {
+            Some(asked) if !self.speaks.contains(&asked.as_str()) => {
                 let shown: String = asked.chars().take(32).collect();
                 Err(Error::invalid(format!(
                     "MCP-Protocol-Version `{}` is not spoken here; we speak {}",
                     shown.escape_debug(),
-                    version::LEGACY.join(", "),
+                    self.speaks.join(", "),
                 )))
             }
             _ => Ok(()),
@@ -196,8 +223,10 @@ fn is_own_machine(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use http::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
@@ -303,5 +332,37 @@ mod tests {
                 .check_version()
                 .is_ok()
         );
+    }
+
+    proptest! {
+        /// Whatever stands in the headers: nobody is let in without a bearer, or from another origin.
+        #[test]
+        fn any_headers_are_taken(
+            values in proptest::collection::vec(proptest::collection::vec(32u8..=255, 0..40), 9),
+            twice in 0usize..9,
+        ) {
+            let names = [
+                "authorization", "accept", "content-type", "origin", "host", SESSION, VERSION, NAME, LAST_EVENT,
+            ];
+            let mut given = HeaderMap::new();
+            for (at, (name, value)) in names.iter().zip(&values).enumerate() {
+                let name: HeaderName = name.parse().unwrap();
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    given.append(name.clone(), value.clone());
+                    if at == twice {
+                        given.append(name, value);
+                    }
+                }
+            }
+            prop_assert!(Head::of(&given).is_err(), "no origin of this machine is random");
+            given.remove(ORIGIN);
+            given.remove(AUTHORIZATION);
+            prop_assert!(Head::without_body(&given).is_err());
+            given.insert(AUTHORIZATION, HeaderValue::from_static("Bearer k"));
+            let head = Head::without_body(&given).unwrap();
+            for said in [&head.session, &head.last_event, &head.says.version, &head.says.name] {
+                prop_assert!(said.as_ref().is_none_or(|said| !said.is_empty()));
+            }
+        }
     }
 }

@@ -8,13 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::actors::front::Asked;
+use crate::actors::front::{Asked, TaskQuestion};
 use crate::actors::session::SessionHandle;
 use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::{MCP_LATE_ANSWER, MCP_QUESTIONS_MAX};
 use crate::domain::talk::Question;
 
-type Open = HashMap<[u8; ID_BYTES], HashMap<String, Box<Asked>>>;
+type Open = HashMap<[u8; ID_BYTES], HashMap<String, Put>>;
+
+/// What was put to a client.
+#[derive(Debug)]
+enum Put {
+    /// For a call: over with its stream.
+    OfCall(Box<Asked>),
+    /// For a task: its client may let go of a stream and answer all the same.
+    OfTask(Arc<TaskQuestion>),
+}
 
 /// All of them.
 #[derive(Debug, Default, Clone)]
@@ -29,8 +38,9 @@ pub(super) struct Inquiry {
     session: [u8; ID_BYTES],
     /// Our id; raw.
     id: String,
-    /// Whether it is of no concern to the request on whose stream it was told.
-    beside: bool,
+    /// Whether it is of no concern to the request on whose stream it was told; `None` if it is its task's, which
+    /// knows when it is over.
+    beside: Option<bool>,
     /// Its server takes it back.
     pub(super) withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -47,15 +57,16 @@ impl Inquiries {
             "\"legation-{}\"",
             self.asked.fetch_add(1, Ordering::Relaxed)
         );
-        let request = request(&id, &asked);
+        let request = request(&id, asked.method, &asked.params);
         let withdrawn = Box::pin(asked.withdrawn());
-        let beside = asked.question == Question::Roots;
+        let beside = Some(asked.question == Question::Roots);
         let mut open = lock(&self.open);
         let own = open.entry(session).or_default();
+        own.retain(|_, put| put.is_open());
         if own.len() >= MCP_QUESTIONS_MAX {
             return None;
         }
-        own.insert(id.clone(), asked);
+        own.insert(id.clone(), Put::OfCall(asked));
         let inquiry = Inquiry {
             open: Arc::clone(&self.open),
             session,
@@ -66,9 +77,45 @@ impl Inquiries {
         Some((inquiry, request))
     }
 
+    /// Puts a question of a task to a session's client, or puts it again under the same id.
+    pub(super) fn put_of_task(
+        &self,
+        session: &SessionHandle,
+        question: Arc<TaskQuestion>,
+    ) -> Option<(Inquiry, Bytes)> {
+        let session = session.id().bits();
+        let withdrawn = Box::pin(question.withdrawn());
+        let mut open = lock(&self.open);
+        let own = open.entry(session).or_default();
+        own.retain(|_, put| put.is_open());
+        let same = |put: &Put| matches!(put, Put::OfTask(other) if Arc::ptr_eq(other, &question));
+        let known = own.iter().find(|(_, put)| same(put));
+        let id = match known.map(|(id, _)| id.clone()) {
+            Some(id) => id,
+            None if own.len() >= MCP_QUESTIONS_MAX => return None,
+            None => format!(
+                "\"legation-{}\"",
+                self.asked.fetch_add(1, Ordering::Relaxed)
+            ),
+        };
+        let request = request(&id, question.method, &question.params);
+        own.insert(id.clone(), Put::OfTask(question));
+        let inquiry = Inquiry {
+            open: Arc::clone(&self.open),
+            session,
+            id,
+            beside: None,
+            withdrawn,
+        };
+        Some((inquiry, request))
+    }
+
     /// The question that a session's client answers.
     pub(super) fn answered(&self, session: &SessionHandle, id: &str) -> Option<Box<Asked>> {
-        take(&self.open, session.id().bits(), id)
+        match take(&self.open, session.id().bits(), id)? {
+            Put::OfCall(asked) => Some(asked),
+            Put::OfTask(question) => question.take(),
+        }
     }
 }
 
@@ -94,7 +141,8 @@ impl Inquiry {
 impl Drop for Inquiry {
     fn drop(&mut self) {
         let (open, session, id) = (Arc::clone(&self.open), self.session, self.id.clone());
-        if !self.beside {
+        let Some(beside) = self.beside else { return };
+        if !beside {
             // Outside of the lock: what goes tells its server.
             drop(take(&open, session, &id));
         } else if lock(&open)
@@ -110,19 +158,28 @@ impl Drop for Inquiry {
     }
 }
 
-fn request(id: &str, asked: &Asked) -> Bytes {
-    let mut out = BytesMut::with_capacity(96 + id.len() + asked.params.len());
+impl Put {
+    fn is_open(&self) -> bool {
+        match self {
+            Self::OfCall(_) => true,
+            Self::OfTask(question) => question.is_open(),
+        }
+    }
+}
+
+fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(96 + id.len() + params.len());
     out.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
     out.put_slice(id.as_bytes());
     out.put_slice(b",\"method\":\"");
-    out.put_slice(asked.method.as_bytes());
+    out.put_slice(method.as_bytes());
     out.put_slice(b"\",\"params\":");
-    out.put_slice(&asked.params);
+    out.put_slice(params);
     out.put_u8(b'}');
     out.freeze()
 }
 
-fn take(open: &Mutex<Open>, session: [u8; ID_BYTES], id: &str) -> Option<Box<Asked>> {
+fn take(open: &Mutex<Open>, session: [u8; ID_BYTES], id: &str) -> Option<Put> {
     let mut open = lock(open);
     let own = open.get_mut(&session)?;
     let asked = own.remove(id);

@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
 use super::answer::{self, Era};
+use super::everywhere;
 use super::flights::Flight;
 use super::rounds::Rounds;
+use super::tasks::{self, Awaited};
 use super::{methods, rpc_method};
-use crate::actors::front::{Aside, Called, Front, Method, News, Outcome};
+use crate::actors::front::{Aside, Begun, Called, Front, Maker, Method, News, Outcome, Task};
 use crate::actors::session::SessionHandle;
 use crate::domain::talk::{Level, Questions};
 use crate::protocol::jsonrpc;
@@ -32,9 +34,13 @@ pub(super) enum What {
         meta: Vec<u8>,
         /// Whether the client wants to hear of progress.
         progress: bool,
+        /// The task that it is to be, and whether it must.
+        task: Option<(Maker, bool)>,
     },
-    /// Another method, of this mcp.
-    Method(Method, String),
+    /// To wait for the end of a task.
+    TaskEnd(Arc<Task>),
+    /// Another method, of this mcp, or of all.
+    Method(Method, Option<String>),
 }
 
 /// What a client says of itself with its request.
@@ -77,6 +83,7 @@ impl Drop for Job {
         let method = match &self.what {
             What::Tool { .. } => RpcMethod::ToolsCall,
             What::Method(method, _) => rpc_method(method.name()),
+            What::TaskEnd(_) => RpcMethod::TasksResult,
         };
         self.front.answered(method, self.outcome);
     }
@@ -87,8 +94,18 @@ impl Drop for Job {
 pub(super) enum Ended {
     /// A tool was called.
     Tool(Outcome),
+    /// One was to be called as a task, and was not.
+    NoTask(Outcome),
+    /// It is a task.
+    Task(Arc<Task>),
+    /// What a task ended with, if it has.
+    TaskEnd(Box<Awaited>),
     /// Another method was passed on.
     Method(Method, Outcome),
+    /// What all servers list.
+    Listed(Method, Bytes),
+    /// What is asked for is no server's.
+    Wrong(everywhere::Wrong),
     /// Its client sees nothing at this address.
     Nowhere(String),
     /// What was read as JSON before is none.
@@ -99,8 +116,12 @@ impl Job {
     pub(super) async fn done(mut self) -> Ended {
         let ended = self.work().await;
         self.outcome = match &ended {
-            Ended::Tool(outcome) | Ended::Method(_, outcome) => answer::counts_as(outcome),
-            Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
+            Ended::Tool(outcome) | Ended::NoTask(outcome) | Ended::Method(_, outcome) => {
+                answer::counts_as(outcome)
+            }
+            Ended::Task(_) | Ended::Listed(..) => RpcOutcome::Ok,
+            Ended::TaskEnd(end) => end.counts_as(),
+            Ended::Wrong(_) | Ended::Nowhere(_) | Ended::NoJson => RpcOutcome::Error,
         };
         ended
     }
@@ -125,6 +146,7 @@ impl Job {
                 of,
                 meta,
                 progress,
+                task,
             } => {
                 let called = match of {
                     Some(mcp) => Called::Of { mcp, tool: name },
@@ -132,9 +154,34 @@ impl Job {
                 };
                 aside.meta = meta;
                 aside.progress = *progress;
-                Ended::Tool(self.front.call(&self.session, called, given, &aside).await)
+                let front = &self.front;
+                let Some((maker, must)) = task else {
+                    let outcome = front.call(&self.session, called, given, &aside).await;
+                    return Ended::Tool(match (outcome, of) {
+                        (Outcome::Answered(answer), None) => {
+                            Outcome::Answered(answer.seen_everywhere())
+                        }
+                        (outcome, _) => outcome,
+                    });
+                };
+                let made = (maker.clone(), *must);
+                let begun = front.begin_task(&self.session, called, given, &aside, made);
+                match Box::pin(begun).await {
+                    Begun::Task(task) => Ended::Task(task),
+                    Begun::Ended(outcome) if *must => Ended::NoTask(outcome),
+                    Begun::Ended(outcome) => Ended::Tool(outcome),
+                }
             }
-            What::Method(method, mcp) => {
+            What::TaskEnd(task) => {
+                let front = &self.front;
+                Ended::TaskEnd(Box::new(
+                    tasks::result(front, &self.session, task, aside.news).await,
+                ))
+            }
+            What::Method(method, None) => {
+                everywhere::ask(&self.front, &self.session, *method, given, &aside).await
+            }
+            What::Method(method, Some(mcp)) => {
                 let asked = self.front.ask(&self.session, mcp, *method, given, &aside);
                 match asked.await {
                     Some(outcome) => Ended::Method(*method, outcome),
@@ -158,9 +205,15 @@ impl Ended {
         };
         match self {
             Self::Tool(outcome) => answer::of_tool(id, outcome, era(Kept::Unsaid)),
+            // A result in the shape of a call's would be none of a task's.
+            Self::NoTask(outcome) => answer::of_method(id, outcome, era(Kept::Unsaid)),
+            Self::Task(task) => tasks::created(id, task, rounds.map(|rounds| &*rounds.server)),
+            Self::TaskEnd(end) => end.body(id),
             Self::Method(method, outcome) => {
                 answer::of_method(id, outcome, era(Kept::of(method.name())))
             }
+            Self::Listed(method, result) => era(Kept::of(method.name())).result(id, result),
+            Self::Wrong(wrong) => wrong.body(id, era(Kept::Unsaid)),
             Self::Nowhere(mcp) => {
                 let why = methods::no_view(mcp).to_string();
                 answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &why, None)
@@ -187,8 +240,15 @@ impl Ended {
     /// Whether the server says that it failed.
     pub(super) fn is_failure(&self) -> bool {
         match self {
-            Self::Tool(outcome) | Self::Method(_, outcome) => answer::is_failure(outcome),
-            Self::Nowhere(_) | Self::NoJson => false,
+            Self::Tool(outcome) | Self::NoTask(outcome) | Self::Method(_, outcome) => {
+                answer::is_failure(outcome)
+            }
+            Self::Task(_)
+            | Self::TaskEnd(_)
+            | Self::Listed(..)
+            | Self::Wrong(_)
+            | Self::Nowhere(_)
+            | Self::NoJson => false,
         }
     }
 }

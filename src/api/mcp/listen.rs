@@ -15,13 +15,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::call::streamed;
-use super::events::event;
 use crate::actors::front::{ListChange, Lists, Told as OfServer};
 use crate::actors::session::SessionHandle;
 use crate::domain::ids::{ID_BYTES, KeyId};
 use crate::domain::limits::{MCP_LISTENS_MAX, MCP_UNREAD_MAX};
 
-const CHANGED: &[u8] = b"event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+/// What a client with a session hears when the list of tools has changed.
+pub(super) const CHANGED: &[u8] =
+    b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}";
 const ALIVE: &[u8] = b": nothing new\n\n";
 /// Messages between the one who tells and the connection.
 const UNREAD_MAX: usize = 4;
@@ -33,27 +34,16 @@ type Open = HashMap<[u8; ID_BYTES], CancellationToken>;
 pub(super) struct Listeners(Arc<Mutex<Open>>);
 
 /// A place among them.
-struct Place {
+pub(super) struct Place {
     open: Listeners,
     session: [u8; ID_BYTES],
-    over: CancellationToken,
+    /// A newer one has it.
+    pub(super) over: CancellationToken,
 }
 
 impl Listeners {
-    /// Answers with a stream that ends with the session, the server, or its successor.
-    pub(super) fn listen(&self, session: &SessionHandle, lists: Lists) -> Response {
-        let place = self.enter(session);
-        let over = place.over.clone();
-        let words = Words {
-            first: None,
-            changed: Some(Bytes::from_static(CHANGED)),
-            told: Box::new(|told| Some(of_server(told))),
-            last: None,
-        };
-        words.told(lists, over, place)
-    }
-
-    fn enter(&self, session: &SessionHandle) -> Place {
+    /// A place; whoever has the session's is told that it is over.
+    pub(super) fn enter(&self, session: &SessionHandle) -> Place {
         let over = CancellationToken::new();
         let session = session.id().bits();
         if let Some(before) = lock(&self.0).insert(session, over.clone()) {
@@ -97,16 +87,17 @@ impl Drop for Seat {
 }
 
 /// As a client with a session hears it.
-fn of_server(told: &OfServer) -> Bytes {
+pub(super) fn of_server(told: &OfServer) -> Option<Bytes> {
     let changed = |what: &str| {
         let method = format!("notifications/{what}/list_changed");
-        format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}")
+        Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}"))
     };
-    match told {
-        OfServer::Resources => event(changed("resources").as_bytes()),
-        OfServer::Prompts => event(changed("prompts").as_bytes()),
-        OfServer::Updated(line) | OfServer::Elicited(line) => event(line),
-    }
+    Some(match told {
+        OfServer::Resources => changed("resources"),
+        OfServer::Prompts => changed("prompts"),
+        OfServer::Updated(line) | OfServer::Elicited(line) | OfServer::OfTask(line) => line.clone(),
+        OfServer::Task(_) => return None,
+    })
 }
 
 /// What is said of what a server tells, if anything is.
@@ -126,16 +117,7 @@ pub(super) struct Words {
 
 impl Words {
     /// A stream that ends with the session or the server, and gives back its place then.
-    pub(super) fn tell(self, lists: Lists, place: impl Send + 'static) -> Response {
-        self.told(lists, CancellationToken::new(), place)
-    }
-
-    fn told(
-        self,
-        mut lists: Lists,
-        over: CancellationToken,
-        place: impl Send + 'static,
-    ) -> Response {
+    pub(super) fn tell(self, mut lists: Lists, place: impl Send + 'static) -> Response {
         let (tell, told) = mpsc::channel(UNREAD_MAX);
         let task = tokio::spawn(async move {
             // Unread for long, or gone.
@@ -157,10 +139,7 @@ impl Words {
                     };
                 }
             };
-            tokio::select! {
-                () = telling => {}
-                () = over.cancelled() => {}
-            }
+            telling.await;
             drop(place);
         });
         streamed(Body::new(Told::new(told, task)))

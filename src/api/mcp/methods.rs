@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::headers::Head;
-use super::{SESSION, Shared, answer, refused};
+use super::{SESSION, Shared, answer, refused, tasks};
 use crate::actors::front::{Front, ToolView};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, put_string};
@@ -17,7 +17,7 @@ use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
 use crate::domain::talk::Level;
 use crate::protocol::handshake::Abilities;
-use crate::protocol::{envelope, jsonrpc, questions, version};
+use crate::protocol::{envelope, jsonrpc, questions, tasks as offered, version};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,18 +29,6 @@ struct Initialize<'a> {
     #[serde(borrow, default)]
     capabilities: Option<&'a RawValue>,
 }
-
-/// What can be asked where all servers are.
-pub(super) const OF_ALL: Abilities = Abilities {
-    tools: true,
-    resources: false,
-    prompts: false,
-    completions: false,
-    logging: true,
-    subscribe: false,
-    resources_change: false,
-    prompts_change: false,
-};
 
 #[derive(Deserialize, Default)]
 struct ClientInfo<'a> {
@@ -74,7 +62,7 @@ pub(super) async fn initialize(
         Err(refusal) => return refused(refusal.into()),
     };
     let able = match view {
-        None => OF_ALL,
+        None => front.abilities_of_all(&session),
         Some(name) => match front.abilities(&session, questions, name).await {
             Some(able) => able,
             None => {
@@ -85,9 +73,11 @@ pub(super) async fn initialize(
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"protocolVersion\":");
-    put_string(&mut result, version::negotiate(&wanted.protocol_version));
+    let version = version::negotiate(&wanted.protocol_version, head.speaks);
+    put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
-    put_capabilities(&mut result, able);
+    let tasks = tasks::core::capability(front, &session, view, version);
+    put_capabilities(&mut result, able, tasks);
     result.put_slice(b",\"serverInfo\":{\"name\":");
     put_string(&mut result, view.unwrap_or("legation"));
     result.put_slice(b",\"version\":");
@@ -100,8 +90,8 @@ pub(super) async fn initialize(
     response
 }
 
-/// What can be asked here, and what is told unasked.
-pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
+/// What can be asked here, and what is told unasked; `more` are members of what else there is.
+pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     let told = |is_told: bool, name: &'static str| is_told.then_some(name);
     let all = [
@@ -126,6 +116,7 @@ pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities) {
         let told: Vec<_> = told.iter().map(|name| format!("\"{name}\":true")).collect();
         out.put_slice(format!(",\"{name}\":{{{}}}", told.join(",")).as_bytes());
     }
+    out.put_slice(more.as_bytes());
     out.put_u8(b'}');
 }
 
@@ -220,7 +211,7 @@ fn put_tool(out: &mut BytesMut, tool: &ToolView) {
         #[serde(borrow)]
         name: &'a RawValue,
     }
-    let raw = tool.definition.get();
+    let raw = &*offered::as_offered(tool.definition.get());
     let place = serde_json::from_str::<Named<'_>>(raw)
         .ok()
         .and_then(|named| {

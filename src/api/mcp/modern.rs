@@ -6,7 +6,7 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,7 +16,7 @@ use super::call::{self, Asked};
 use super::headers::Head;
 use super::job::Says;
 use super::{
-    Shared, answer, headers, methods, refused, rpc_method, subscribe, unreadable, view_of,
+    Shared, answer, headers, methods, refused, rpc_method, subscribe, tasks, unreadable, view_of,
 };
 use crate::actors::front::{Called, Method};
 use crate::api::client::body;
@@ -80,21 +80,22 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
             level: declared.level,
             level_said: declared.level.is_some(),
         },
+        takes_tasks: declared.tasks,
         stateless: true,
     };
     // What goes to a server is counted where that ends.
-    match (&*method, view, Method::of(&method)) {
-        ("tools/call", ..) => {
+    match (&*method, Method::of(&method)) {
+        ("tools/call", _) => {
             if let Err(wrong) = repeats(asked, request.headers()) {
                 front.answered(RpcMethod::ToolsCall, RpcOutcome::Error);
                 return not_taken(id, &wrong);
             }
             return call::call(asked).await;
         }
-        (_, Some(mcp), Some(passed)) => match asked.abilities(mcp).await {
-            Some(able) if offers(able, passed) => return call::pass(asked, mcp, passed).await,
+        (_, Some(passed)) => match asked.able().await {
+            Some(able) if offers(able, passed) => return call::pass(asked, passed).await,
             Some(_) => {}
-            None => return asked.nothing_here(mcp),
+            None => return asked.nothing_here(view.unwrap_or_default()),
         },
         _ => {}
     }
@@ -134,6 +135,9 @@ async fn own(asked: Asked<'_>, method: &str) -> Response {
         "server/discover" => discover(asked).await,
         "tools/list" => list_tools(asked),
         "subscriptions/listen" => subscribe::listen(asked).await,
+        _ if tasks::is_one(method) && asked.offers_tasks() => {
+            tasks::extension::respond(asked, method).await
+        }
         other => {
             let text = format!("`{}` is not offered here", other.escape_debug());
             let body = answer::body_of_error(asked.id, jsonrpc::METHOD_NOT_FOUND, &text, None);
@@ -154,10 +158,13 @@ pub(super) fn not_taken(id: &str, wrong: &Wrong) -> Response {
 fn offers(able: Abilities, method: Method) -> bool {
     let name = method.name();
     // Here it is `subscriptions/listen` that subscribes.
-    if name.ends_with("subscribe") {
-        return false;
-    }
+    !name.ends_with("subscribe") && has(able, method)
+}
+
+fn has(able: Abilities, method: Method) -> bool {
+    let name = method.name();
     match name.split('/').next() {
+        Some("resources") if name.ends_with("subscribe") => able.subscribe,
         Some("resources") => able.resources,
         Some("prompts") => able.prompts,
         _ => able.completions,
@@ -165,18 +172,14 @@ fn offers(able: Abilities, method: Method) -> bool {
 }
 
 async fn discover(asked: Asked<'_>) -> Response {
-    let able = match asked.view {
-        None => methods::OF_ALL,
-        Some(name) => match asked.abilities(name).await {
-            Some(able) => able,
-            None => return asked.nothing_here(name),
-        },
+    let Some(able) = asked.able().await else {
+        return asked.nothing_here(asked.view.unwrap_or_default());
     };
     let mut result = BytesMut::with_capacity(256);
     result.put_slice(b"{\"supportedVersions\":[\"");
     result.put_slice(modern::VERSION.as_bytes());
     result.put_slice(b"\"],\"capabilities\":");
-    methods::put_capabilities(&mut result, able);
+    methods::put_capabilities(&mut result, able, tasks::extension::capability(asked));
     result.put_u8(b'}');
     asked.result(&result, Kept::For(MCP_DISCOVERED_MS))
 }
@@ -199,21 +202,40 @@ fn list_tools(asked: Asked<'_>) -> Response {
 }
 
 impl Asked<'_> {
-    pub(super) async fn abilities(self, mcp: &str) -> Option<Abilities> {
+    /// What can be asked at its address; `None` if its key sees nothing there.
+    pub(super) async fn able(self) -> Option<Abilities> {
         let front = &self.shared.0.front;
-        let questions = self.says.questions;
-        front.abilities(self.session, questions, mcp).await
+        match self.view {
+            None => Some(front.abilities_of_all(self.session)),
+            Some(mcp) => {
+                let questions = self.says.questions;
+                front.abilities(self.session, questions, mcp).await
+            }
+        }
+    }
+
+    /// Whether a client with a session may ask for it at its address. At an mcp's own its server says so itself.
+    pub(super) fn is_offered(self, method: Method) -> bool {
+        let able = self
+            .view
+            .is_none()
+            .then(|| self.shared.0.front.abilities_of_all(self.session));
+        able.is_none_or(|able| has(able, method))
     }
 
     /// A result of ours.
-    fn result(self, result: &[u8], kept: Kept) -> Response {
+    pub(super) fn result(self, result: &[u8], kept: Kept) -> Response {
+        json(StatusCode::OK, self.written(result, kept))
+    }
+
+    pub(super) fn written(self, result: &[u8], kept: Kept) -> Bytes {
         let server = self.view.unwrap_or(GATEWAY);
         let era = Era::Stateless {
             server,
             kept,
             rounds: None,
         };
-        json(StatusCode::OK, era.result(self.id, result))
+        era.result(self.id, result)
     }
 
     /// Nothing is at its address for this key.

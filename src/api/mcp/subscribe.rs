@@ -11,16 +11,21 @@ use serde_json::value::RawValue;
 
 use super::call::Asked;
 use super::listen::Words;
+use super::tasks::{self, extension};
 use super::{answer, refused};
 use crate::actors::clock::id_bits;
-use crate::actors::front::{Front, Subscriber, Told};
+use crate::actors::front::{Aside, Front, Owner, Subscriber, Told};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, json};
 use crate::domain::code::Code;
-use crate::domain::limits::{MCP_LISTEN_URIS_MAX, MCP_LISTENS_MAX};
+use crate::domain::ids::TaskId;
+use crate::domain::limits::{MCP_LISTEN_TASKS_MAX, MCP_LISTEN_URIS_MAX, MCP_LISTENS_MAX};
 use crate::domain::talk::Questions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, modern};
+
+/// As what the log has it that a resource is named that is nobody's.
+const SUBSCRIBE: &str = "resources/subscribe";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -29,6 +34,7 @@ struct Wanted {
     resources_list_changed: bool,
     prompts_list_changed: bool,
     resource_subscriptions: Vec<String>,
+    task_ids: Option<Vec<String>>,
 }
 
 pub(super) async fn listen(asked: Asked<'_>) -> Response {
@@ -43,6 +49,14 @@ pub(super) async fn listen(asked: Asked<'_>) -> Response {
     };
     if notifications.resource_subscriptions.len() > MCP_LISTEN_URIS_MAX {
         let text = format!("a subscription names at most {MCP_LISTEN_URIS_MAX} resources");
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &text);
+    }
+    let task_ids = notifications.task_ids.clone().unwrap_or_default();
+    if notifications.task_ids.is_some() && !asked.takes_tasks {
+        return tasks::extension::not_declared(asked.id);
+    }
+    if task_ids.len() > MCP_LISTEN_TASKS_MAX {
+        let text = format!("a subscription names at most {MCP_LISTEN_TASKS_MAX} tasks");
         return answer::error(asked.id, jsonrpc::INVALID_PARAMS, &text);
     }
     if !asked.head.takes_events {
@@ -67,8 +81,9 @@ pub(super) async fn listen(asked: Asked<'_>) -> Response {
     let front = &asked.shared.0.front;
     // It listens before anything is subscribed to, so that nothing told in between is missed.
     let lists = front.follow(session, view, who);
-    let (honoured, watching) = asked.honoured(notifications, who).await;
-    let words = honoured.words(asked.id);
+    let (mut honoured, watching) = asked.honoured(notifications, who).await;
+    honoured.tasks = asked.own_tasks(&task_ids);
+    let words = honoured.words(asked);
     words.tell(lists, (place, watching))
 }
 
@@ -79,16 +94,17 @@ struct Honoured {
     resources: bool,
     prompts: bool,
     uris: Vec<String>,
+    tasks: Vec<TaskId>,
 }
 
 /// Resources that are subscribed to for a stream, until it ends.
 struct Watching {
     front: Front,
     session: Arc<SessionHandle>,
-    mcp: String,
     questions: Questions,
     who: Subscriber,
-    uris: Vec<String>,
+    /// With their mcps.
+    uris: Vec<(String, String)>,
 }
 
 impl Drop for Watching {
@@ -98,9 +114,9 @@ impl Drop for Watching {
             return;
         }
         let (front, session) = (self.front.clone(), Arc::clone(&self.session));
-        let (mcp, questions, who) = (self.mcp.clone(), self.questions, self.who);
+        let (questions, who) = (self.questions, self.who);
         tokio::spawn(async move {
-            for uri in uris {
+            for (mcp, uri) in uris {
                 let what = (mcp.as_str(), uri.as_str());
                 front.watch_for(&session, what, questions, who, false).await;
             }
@@ -109,6 +125,16 @@ impl Drop for Watching {
 }
 
 impl Asked<'_> {
+    /// Those of these tasks that its client's changes are told of here.
+    fn own_tasks(self, ids: &[String]) -> Vec<TaskId> {
+        let front = &self.shared.0.front;
+        let found = ids
+            .iter()
+            .filter_map(|id| front.task(self.session, self.view, id));
+        let own = found.filter(|task| task.is_stateless());
+        own.map(|task| task.id.clone()).collect()
+    }
+
     async fn honoured(self, wanted: Wanted, who: Subscriber) -> (Honoured, Option<Watching>) {
         let mut honoured = Honoured {
             tools: wanted.tools_list_changed,
@@ -117,10 +143,10 @@ impl Asked<'_> {
         let more = wanted.resources_list_changed
             || wanted.prompts_list_changed
             || !wanted.resource_subscriptions.is_empty();
-        let Some(mcp) = self.view.filter(|_| more) else {
+        if !more {
             return (honoured, None);
-        };
-        let able: Abilities = self.abilities(mcp).await.unwrap_or_default();
+        }
+        let able: Abilities = self.able().await.unwrap_or_default();
         honoured.resources = wanted.resources_list_changed && able.resources_change;
         honoured.prompts = wanted.prompts_list_changed && able.prompts_change;
         if !able.subscribe {
@@ -130,29 +156,51 @@ impl Asked<'_> {
         let mut watching = Watching {
             front: front.clone(),
             session: Arc::clone(self.session),
-            mcp: mcp.to_owned(),
             questions: self.says.questions,
             who,
             uris: Vec::new(),
         };
         let uris: HashSet<String> = wanted.resource_subscriptions.into_iter().collect();
         for uri in uris {
-            let (what, questions) = ((mcp, uri.as_str()), self.says.questions);
+            let questions = self.says.questions;
+            let Some((mcp, own)) = self.whose(&uri).await else {
+                continue;
+            };
+            let what = (mcp.as_str(), own.as_str());
             if front
                 .watch_for(self.session, what, questions, who, true)
                 .await
             {
-                watching.uris.push(uri);
+                honoured.uris.push(uri);
+                watching.uris.push((mcp, own));
             }
         }
-        honoured.uris.clone_from(&watching.uris);
         (honoured, Some(watching))
+    }
+}
+
+impl Asked<'_> {
+    /// The mcp whose resource this is, and the URI that its server knows.
+    async fn whose(self, uri: &str) -> Option<(String, String)> {
+        if let Some(mcp) = self.view {
+            return Some((mcp.to_owned(), uri.to_owned()));
+        }
+        let aside = Aside {
+            questions: self.says.questions,
+            ..Aside::default()
+        };
+        let front = &self.shared.0.front;
+        match front.owner(self.session, SUBSCRIBE, uri, &aside).await {
+            Owner::One(mcp, own) => Some((mcp.to_string(), own)),
+            Owner::None(_) => None,
+        }
     }
 }
 
 impl Honoured {
     /// In the words of its stream.
-    fn words(&self, id: &str) -> Words {
+    fn words(self, asked: Asked<'_>) -> Words {
+        let id = asked.id;
         let meta = modern::of_subscription(id);
         let message = move |method: &str, more: &str| -> Bytes {
             let params = format!("{{{meta}{more}}}");
@@ -172,6 +220,11 @@ impl Honoured {
             let uris = serde_json::to_string(&self.uris).unwrap_or_default();
             kinds.push(format!("\"resourceSubscriptions\":{uris}"));
         }
+        if !self.tasks.is_empty() {
+            let ids: Vec<_> = self.tasks.iter().map(TaskId::as_str).collect();
+            let ids = serde_json::to_string(&ids).unwrap_or_default();
+            kinds.push(format!("\"taskIds\":{ids}"));
+        }
         let end = format!(
             "{{\"resultType\":\"complete\",{}}}",
             modern::of_subscription(id)
@@ -181,7 +234,9 @@ impl Honoured {
         last.put_slice(&end);
         last.put_slice(b"\n\n");
         let first = format!(",\"notifications\":{{{}}}", kinds.join(","));
-        let (resources, prompts) = (self.resources, self.prompts);
+        let (resources, prompts, tasks) = (self.resources, self.prompts, self.tasks);
+        let (front, session) = (asked.shared.0.front.clone(), Arc::clone(asked.session));
+        let view = asked.view.map(str::to_owned);
         Words {
             first: Some(message("subscriptions/acknowledged", &first)),
             changed: self.tools.then(|| message("tools/list_changed", "")),
@@ -190,7 +245,14 @@ impl Honoured {
                 Told::Resources => resources.then(|| message("resources/list_changed", "")),
                 Told::Prompts => prompts.then(|| message("prompts/list_changed", "")),
                 // This version has no word for it.
-                Told::Elicited(_) => None,
+                Told::Elicited(_) | Told::OfTask(_) => None,
+                Told::Task(id) => {
+                    let id = tasks.iter().find(|own| *own == id)?;
+                    let task = front.task(&session, view.as_deref(), id.as_str())?;
+                    let whole = extension::whole(&front, &session, &task);
+                    let members = std::str::from_utf8(whole.get(1..whole.len() - 1)?).ok()?;
+                    Some(message("tasks", &format!(",{members}")))
+                }
                 Told::Updated(line) => {
                     let uri = serde_json::to_string(&envelope::updated_uri(line)?).ok()?;
                     Some(message("resources/updated", &format!(",\"uri\":{uri}")))

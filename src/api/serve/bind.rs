@@ -7,6 +7,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
+
+use crate::domain::limits::SOCKET_LOOK;
 
 /// The longest path a Unix socket may have: `sun_path` is 108 bytes with its terminator, and the
 /// socket is made beside its place first.
@@ -91,7 +94,24 @@ pub enum BindError {
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    inode: u64,
+    mode: SocketMode,
+    is: Inode,
+}
+
+/// Which file: a number is given again once its file is gone, but not with the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inode {
+    number: u64,
+    made: (i64, i64),
+}
+
+impl Inode {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            number: meta.ino(),
+            made: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
 }
 
 /// Binds a TCP port.
@@ -156,15 +176,15 @@ pub(super) fn unix(path: &Path, mode: SocketMode) -> Result<(UnixListener, Place
     };
     fs::set_permissions(&beside, Permissions::from_mode(bits))
         .map_err(failed("setting its mode"))?;
-    let inode = fs::metadata(&beside)
-        .map_err(failed("reading its inode"))?
-        .ino();
+    let is = fs::metadata(&beside).map_err(failed("reading its inode"))?;
+    let is = Inode::of(&is);
     fs::rename(&beside, path).map_err(failed("moving it into place"))?;
     Ok((
         listener,
         Place {
             path: owned(),
-            inode,
+            mode,
+            is,
         },
     ))
 }
@@ -207,10 +227,33 @@ fn refuse_if_alive(path: &Path) -> Result<(), BindError> {
 
 // === impl Place ===
 
+impl Place {
+    /// Whether it is still there, and still this one.
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| Inode::of(&found) == self.is)
+    }
+
+    /// A new socket in this place.
+    ///
+    /// # Errors
+    /// As [`unix`].
+    pub(super) fn again(&self) -> Result<(UnixListener, Self), BindError> {
+        unix(&self.path, self.mode)
+    }
+
+    /// Returns when it is not there any more: removed, or another one is in its place.
+    pub(super) async fn lost(&self) {
+        while self.is_there() {
+            sleep(SOCKET_LOOK).await;
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.is_there()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "the socket could not be removed");
         }
     }

@@ -79,6 +79,11 @@ impl Shared {
         self.crowded.store(crowded, Ordering::Relaxed);
     }
 
+    /// Whether idle connections are to make room.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
     /// Tells all connections to finish what they have and to take nothing more.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -133,7 +138,7 @@ where
         }
         while tick.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let crowded = shared.crowded.load(Ordering::Relaxed);
+            let crowded = shared.is_crowded();
             if guard.is_overdue(&pulse, now, crowded) {
                 return Poll::Ready(Ended::Overdue);
             }

@@ -120,6 +120,8 @@ impl Guard {
             return false;
         }
         let bound = match waiting {
+            // Nor must who never begins.
+            Waiting::Headers if crowded => self.headers.min(CROWDED_IDLE_MAX),
             Waiting::Headers => self.headers,
             // Who only holds a connection must not keep others out.
             Waiting::Idle if crowded => self.idle.min(CROWDED_IDLE_MAX),
@@ -238,6 +240,17 @@ mod tests {
         // One that is served is not idle, however long it takes.
         let _serving = Serving::begin(&pulse);
         assert!(!guard.is_overdue(&pulse, now + Duration::from_secs(1000), true));
+    }
+
+    /// The same by connections that asked for nothing.
+    #[test]
+    fn who_never_begins_makes_room_too() {
+        let now = Instant::now();
+        let pulse = Pulse::default();
+        let mut guard = guard(now);
+        assert!(!guard.is_overdue(&pulse, now, true));
+        assert!(!guard.is_overdue(&pulse, now + Duration::from_secs(5), false));
+        assert!(guard.is_overdue(&pulse, now + Duration::from_secs(5), true));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Real sockets on loopback, short bounds.
 
+mod doors;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Extension;
 use axum::extract::Request;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use super::super::tls::Source;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -422,76 +423,4 @@ async fn a_panic_takes_only_its_own_connection() {
     send(&mut unlucky, "GET /panic HTTP/1.1\r\nhost: x\r\n\r\n").await;
     until_closed(&mut unlucky).await;
     assert!(get_on(&mut steady, "/hello").await.ends_with("hello"));
-}
-
-#[tokio::test]
-async fn a_unix_socket_tells_who_asks() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("admin.sock");
-    let stop = CancellationToken::new();
-    let bound = bind_unix(&path, SocketMode::Owner).unwrap();
-    let mut listener = bound.serve(router(&Seen::default()), None, quick(), stop.clone());
-    assert_eq!(listener.address(), &Address::Unix(path.clone()));
-    let mut stream = UnixStream::connect(&path).await.unwrap();
-    let expected = format!(
-        "{} Some({})",
-        stream.peer_cred().unwrap().uid(),
-        std::process::id()
-    );
-    let text = get_on(&mut stream, "/cred").await;
-    assert!(text.ends_with(&expected), "{text}");
-    stop.cancel();
-    timeout(PATIENCE, listener.stopped())
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(!path.exists());
-}
-
-#[tokio::test]
-async fn tls_serves_and_a_silent_handshake_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = Source::Own {
-        dir: dir.path().join("tls"),
-        names: vec!["localhost".to_owned()],
-    };
-    let tls = Tls::load(source, Arc::new(|| 1_795_000_000_000)).unwrap();
-    let server = start(quick(), Some(Arc::clone(&tls))).await;
-
-    // The same trust as NODE_EXTRA_CA_CERTS gives: the file alone.
-    let pem = std::fs::read(tls.cert_path()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    let cert = rustls_pki_types::pem::PemObject::from_pem_slice(&pem).unwrap();
-    roots.add(cert).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let time = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1_795_000_000));
-    let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::new(Fixed(time)))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = connector
-        .connect(name, server.connect().await)
-        .await
-        .unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    assert!(get_on(&mut stream, "/hello").await.ends_with("hello"));
-
-    let (_, took) = until_closed(&mut server.connect().await).await;
-    assert!(
-        took >= Duration::from_millis(250) && took < PATIENCE / 2,
-        "{took:?}"
-    );
-}
-
-#[derive(Debug)]
-struct Fixed(rustls::pki_types::UnixTime);
-
-impl rustls::time_provider::TimeProvider for Fixed {
-    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        Some(self.0)
-    }
 }

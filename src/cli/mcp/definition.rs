@@ -22,7 +22,7 @@ use crate::domain::mcp::{Capture, Program, Sharing};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
 use crate::domain::remote::Field;
-use crate::domain::talk::{Check, Questions};
+use crate::domain::talk::{Check, Questions, ToolChanges};
 
 use away::Away;
 
@@ -138,6 +138,23 @@ impl From<CheckArg> for Check {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum ChangesArg {
+    /// It is recorded; what was discovered stays
+    Keep,
+    /// They are discovered again, and offered at once
+    Adopt,
+}
+
+impl From<ChangesArg> for ToolChanges {
+    fn from(arg: ChangesArg) -> Self {
+        match arg {
+            ChangesArg::Keep => Self::Keep,
+            ChangesArg::Adopt => Self::Adopt,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum StepArg {
     /// Once for all, apart from the run, where the command is npx or uvx
     Auto,
@@ -219,6 +236,9 @@ struct Traits {
     /// Whether a call's arguments are held against its tool's schema [default: off]
     #[arg(long, value_enum, value_name = "HOW")]
     check_arguments: Option<CheckArg>,
+    /// What comes of it when the server says that its tools have changed [default: keep]
+    #[arg(long, value_enum, value_name = "HOW")]
+    tool_changes: Option<ChangesArg>,
     /// One line for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -324,6 +344,7 @@ impl Traits {
         TalkChange {
             questions: all.reduce(|all, more| all | more),
             arguments: self.check_arguments.map(Check::from),
+            tool_changes: self.tool_changes.map(ToolChanges::from),
         }
     }
 

@@ -80,6 +80,7 @@ impl HouseDoors {
                 body_bytes_max: config.client.body_bytes_max,
                 response_bytes_max: config.calls.response_bytes_max,
                 trusted_proxies: config.client.trusted_proxies.clone(),
+                http_sse: config.client.http_sse,
             },
             about,
             ops: OpsDoor::new(config, any_ops_port, clock)?.map(Arc::new),
@@ -142,9 +143,16 @@ impl HouseDoors {
             Bounds::default(),
             stop.clone(),
         );
+        let old_transport = match self.options.http_sse {
+            true => mcp::OldTransport::On,
+            false => mcp::OldTransport::Off,
+        };
         let clients = clients.serve(
-            client::router(front.clone(), self.options.clone())
-                .merge(mcp::router(front, self.options.body_bytes_max)),
+            client::router(front.clone(), self.options.clone()).merge(mcp::router(
+                front,
+                self.options.body_bytes_max,
+                old_transport,
+            )),
             self.tls.clone(),
             Bounds::default(),
             stop.clone(),

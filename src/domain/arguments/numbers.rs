@@ -1,5 +1,8 @@
 //! Numbers that are checked as what is passed on: `5.00000000000000000001` is read as 5, and is not.
 
+/// Digits that matter of the longest value there is.
+const DIGITS_MAX: usize = 767;
+
 /// Whether what is read of each number in a text that is JSON, written again, has the same digits.
 pub(super) fn are_exact(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -43,7 +46,15 @@ fn is_exact(number: &str) -> bool {
     let Ok(read) = number.parse::<f64>() else {
         return false;
     };
-    digits(number) == digits(&format!("{read:e}"))
+    let wanted = digits(number);
+    if wanted.len() > DIGITS_MAX {
+        return false;
+    }
+    // Two shortest forms are as near where the value lies between them: writers differ then. And some
+    // write more digits than the shortest form has.
+    let shortest = [format!("{read:e}"), serde_json::json!(read).to_string()];
+    let as_long = || format!("{read:.*e}", wanted.len().saturating_sub(1));
+    shortest.iter().any(|one| digits(one) == wanted) || digits(&as_long()) == wanted
 }
 
 /// The digits that matter, without sign, point and exponent.
@@ -76,6 +87,11 @@ mod tests {
             "18446744073709551615",
             "-9223372036854775808",
             "2.2250738585072014e-308",
+            "5e-324",
+            "2188857666239429.2",
+            "2188857666239429.3",
+            "0.10000000000000001",
+            "0.1000000000000000055511151231257827",
             r#"{"5.00000000000000000001":"5.00000000000000000001\\","\"1e-999":[1,2.5]}"#,
         ] {
             assert!(are_exact(exact), "{exact}");
@@ -87,6 +103,7 @@ mod tests {
             "500000000000000000001e-20",
             "1e-400",
             "9007199254740993.0",
+            "0.100000000000000012",
             "18446744073709551616",
             "-9223372036854775809",
             r#"{"a":"\\","b":[1,{"c":1.00000000000000000001}]}"#,

@@ -30,6 +30,8 @@ pub const MCP_BEGIN_BYTES_MAX: usize = 64 << 10;
 pub const META_MEMBERS_MAX: usize = 256;
 /// Bytes of a client's id of a request.
 pub const RPC_ID_BYTES_MAX: usize = 1024;
+/// Objects and arrays within each other in one message of a client.
+pub const RPC_DEPTH_MAX: usize = 128;
 /// Bytes of the name of a method.
 pub const RPC_METHOD_BYTES_MAX: usize = 256;
 /// Questions of one run that wait for a client's answer.
@@ -78,3 +80,31 @@ pub const MCP_HELD_KEY_MAX: usize = 32;
 pub const MCP_HELD_MAX: usize = 4096;
 /// How often one call asks its client at the most.
 pub const MCP_ROUNDS_MAX: u16 = 64;
+/// After how long an answer that is not there begins as a stream that can be taken up again.
+pub const MCP_PRIME_AFTER: Duration = Duration::from_millis(50);
+/// How long a client is told to wait before it takes a stream up again.
+pub const MCP_RETRY: Duration = Duration::from_secs(1);
+/// How long what a client has not read is kept for it to come back.
+pub const MCP_KEPT: Duration = Duration::from_secs(300);
+/// The same of what is about no request, for which servers are kept from resting.
+pub const MCP_LISTEN_KEPT: Duration = Duration::from_secs(30);
+/// How often what is kept is looked through for what is old, or of a session that has ended.
+pub const MCP_KEPT_SWEEP: Duration = Duration::from_secs(1);
+/// Events that are kept of one stream.
+pub const MCP_KEPT_EVENTS_MAX: usize = 256;
+/// Bytes of them; a larger answer is kept until it is sent.
+pub const MCP_KEPT_BYTES_MAX: usize = 256 << 10;
+/// Bytes that are kept of all streams of a session.
+pub const MCP_KEPT_SESSION_BYTES_MAX: usize = 4 << 20;
+/// The same of all sessions of a key.
+pub const MCP_KEPT_KEY_BYTES_MAX: usize = 16 << 20;
+/// Streams of a session that are kept while nobody reads them.
+pub const MCP_KEPT_STREAMS_MAX: usize = 64;
+/// The same of all sessions of a key.
+pub const MCP_KEPT_STREAMS_KEY_MAX: usize = 512;
+/// How long a question waits on a stream that nobody reads.
+pub const MCP_ASKED_AWAY_MAX: Duration = Duration::from_secs(15);
+/// Streams of the transport of 2024-11-05 that one key's clients have open.
+pub const MCP_SSE_KEY_MAX: usize = 32;
+/// How long such a client has to begin.
+pub const MCP_SSE_BEGIN_MAX: Duration = Duration::from_secs(30);

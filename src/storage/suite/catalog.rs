@@ -1,9 +1,10 @@
 //! Mcps, tools, subscriptions.
 
 use super::samples::{key, keyed, mcp, name, tool, tool_name};
-use crate::domain::account::{ExposedTool, Key, Subscription};
+use crate::domain::account::{ExposedPrompt, ExposedTool, Key, Subscription};
 use crate::domain::era::{Era, Spoken};
 use crate::domain::mcp::{Mcp, McpState, Sharing};
+use crate::protocol::handshake::Abilities;
 use crate::storage::{Store, StoreError};
 
 fn exposed(key: &Key, mcp: &Mcp, tool: &str, exposed: &str) -> ExposedTool {
@@ -308,4 +309,53 @@ pub(super) async fn unsubscribing_forgets_the_names(store: Store) {
     assert_eq!(views.subscriptions.len(), 1);
     assert_eq!(views.exposed, [exposed(&other, &demo, "echo", "echo")]);
     assert!(store.subscriptions(Some(&key.id)).await.unwrap().is_empty());
+}
+
+pub(super) async fn prompts_keep_the_names_they_got_first(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let (one, two) = (mcp(1, "one"), mcp(2, "two"));
+    for each in [&one, &two] {
+        store.create_mcp(each, 1).await.unwrap();
+        store.subscribe(&key.id, &each.id, 1, &[]).await.unwrap();
+    }
+    let prompt = |mcp: &Mcp, prompt: &str, exposed: &str| ExposedPrompt {
+        mcp: mcp.id.clone(),
+        prompt: prompt.to_owned(),
+        exposed: exposed.to_owned(),
+    };
+    store.expose_prompts(&key.id, &[]).await.unwrap();
+    let first = [prompt(&one, "who am \"I\"?", "who"), prompt(&two, "b", "b")];
+    store.expose_prompts(&key.id, &first).await.unwrap();
+    let other = [prompt(&one, "who am \"I\"?", "other")];
+    store.expose_prompts(&key.id, &other).await.unwrap();
+    let names = async || store.prompts_exposed_to(&key.id).await.unwrap();
+    assert_eq!(names().await, [first[1].clone(), first[0].clone()]);
+    let taken = [prompt(&two, "c", "c"), prompt(&two, "d", "who")];
+    let error = store.expose_prompts(&key.id, &taken).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert_eq!(names().await.len(), 2, "all or nothing");
+    assert!(store.unsubscribe(&key.id, &one.id).await.unwrap());
+    assert_eq!(names().await, [first[1].clone()]);
+    let error = store.expose_prompts(&key.id, &other).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+}
+
+pub(super) async fn what_servers_can_do_is_the_last_that_was_said(store: Store) {
+    let demo = mcp(1, "demo");
+    let able = |resources| Abilities {
+        resources,
+        ..Abilities::default()
+    };
+    let none = store.set_abilities(&demo.id, "a", able(true)).await;
+    assert!(matches!(none, Err(StoreError::NotFound { .. })), "{none:?}");
+    store.create_mcp(&demo, 1).await.unwrap();
+    for (config, resources) in [("a", true), ("b", false)] {
+        let set = store.set_abilities(&demo.id, config, able(resources)).await;
+        set.unwrap();
+        let known = store.abilities().await.unwrap();
+        assert_eq!(
+            known,
+            [(demo.id.clone(), config.to_owned(), able(resources))]
+        );
+    }
 }

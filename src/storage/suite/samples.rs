@@ -8,7 +8,7 @@ use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionI
 use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::package::{Install, Step};
-use crate::domain::talk::{Check, Question, Questions, Talk};
+use crate::domain::talk::{Check, Question, Questions, Talk, ToolChanges};
 use crate::storage::Store;
 
 pub(super) async fn sqlite() -> (tempfile::TempDir, Store) {
@@ -95,6 +95,7 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
         talk: Talk {
             questions: Questions::NONE.with(Question::Roots),
             arguments: Check::Warn,
+            tool_changes: ToolChanges::Adopt,
         },
         credentials: serde_json::from_str(r#"{"TOKEN":{"to":{"env":"TOKEN_VARIABLE"}}}"#).unwrap(),
     }

@@ -267,6 +267,16 @@ labels! {
         PromptsGet "prompts/get",
         /// A completion.
         Complete "completion/complete",
+        /// How a task stands.
+        TasksGet "tasks/get",
+        /// What it ended with.
+        TasksResult "tasks/result",
+        /// The list of tasks.
+        TasksList "tasks/list",
+        /// The end of one.
+        TasksCancel "tasks/cancel",
+        /// Answers to what one asks.
+        TasksUpdate "tasks/update",
         /// What can be asked here.
         Discover "server/discover",
         /// A stream of what changes.
@@ -413,9 +423,11 @@ impl Outcome {
                 Stage::Admission => Self::Denied,
                 Stage::UnderWay => Self::Killed,
             },
-            Code::Busy | Code::RateLimited | Code::IsolatesMax | Code::HostFull => {
-                Self::RateLimited
-            }
+            Code::Busy
+            | Code::RateLimited
+            | Code::IsolatesMax
+            | Code::HostFull
+            | Code::TasksMax => Self::RateLimited,
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
             | Code::NotSubscribed

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::net::UdpSocket;
 
 use super::Shared;
+use super::pace::Pace;
 use crate::actors::sync::Mutex;
 use crate::domain::egress::Wanted;
 use crate::domain::limits::{ACCEPT_RETRY, EGRESS_NAMES_MAX};
@@ -57,7 +58,9 @@ impl Names {
 /// Answers name queries.
 pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>) {
     let mut bytes = [0; QUERY_BYTES_MAX + 1];
+    let mut pace = Pace::new();
     loop {
+        pace.next().await;
         let Ok((length, from)) = socket.recv_from(&mut bytes).await else {
             tokio::time::sleep(ACCEPT_RETRY).await;
             continue;
@@ -119,5 +122,62 @@ mod tests {
         assert_eq!(names.name(Ipv4Addr::new(198, 18, 0, 0)), None);
         assert_eq!(names.name(Ipv4Addr::new(198, 19, 255, 255)), None);
         assert_eq!(names.name(Ipv4Addr::LOCALHOST), None);
+    }
+
+    /// A server asked without end, and the gateway's cores were busy with answers.
+    #[tokio::test]
+    async fn a_flood_of_queries_is_answered_at_its_pace() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        use std::time::Duration;
+
+        use super::super::places::Users;
+        use super::super::{Leave, Shared};
+        use crate::domain::limits::{EGRESS_BURST, EGRESS_PER_SECOND};
+
+        let shared = Arc::new(Shared {
+            leave: Leave {
+                rules: vec!["a.example".parse().unwrap()],
+                proxy: None,
+                proxy_login: None,
+            },
+            names: Names::default(),
+            places: Users::default().places(None),
+            lookups: Arc::new(tokio::sync::Semaphore::new(1)),
+            on_denied: Arc::new(|_, _| {}),
+            connections: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+        });
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = socket.local_addr().unwrap();
+        let serving = tokio::spawn(serve(socket, shared));
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(server).await.unwrap();
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend(b"\x01a\x07example\x00\x00\x01\x00\x01");
+        let answers = AtomicU64::new(0);
+        let count = async {
+            let mut bytes = [0; 512];
+            while client.recv(&mut bytes).await.is_ok() {
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let flood = async {
+            loop {
+                let _ = client.send(&query).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let over = tokio::time::sleep(Duration::from_secs(1));
+        tokio::select! {
+            () = count => {}
+            () = flood => {}
+            () = over => {}
+        }
+        serving.abort();
+        let answers = answers.load(Ordering::Relaxed);
+        let most = u64::from(EGRESS_BURST + 2 * EGRESS_PER_SECOND);
+        assert!((1..most).contains(&answers), "{answers}");
     }
 }

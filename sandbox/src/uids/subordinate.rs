@@ -1,0 +1,167 @@
+//! Ids for isolates of a gateway that is not root: the range of `/etc/subuid` and `/etc/subgid` that the host gives its
+//! account, put into a user namespace of the spawner's by `newuidmap` and `newgidmap`, which the host trusts with that.
+//!
+//! Each id is the same number inside and outside. Only the spawner and what it clones are in that namespace: the
+//! gateway stays who it is.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Uid, User, getegid, geteuid};
+
+use super::{CLAIMS, Range};
+
+/// Uids of one account that are used, at most.
+const COUNT_MAX: u64 = 1 << 24;
+/// Where the programs are looked for.
+const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin";
+
+/// The range this account was given, or what of it was asked for; why there is none.
+///
+/// # Errors
+/// In words.
+pub fn of_account(wanted: Option<Range>) -> Result<Range, String> {
+    let own = geteuid();
+    let name = User::from_uid(own).ok().flatten().map(|user| user.name);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let (uids, gids) = (read("/etc/subuid"), read("/etc/subgid"));
+    let whole = common(name.as_deref(), own, &uids, &gids).ok_or_else(|| {
+        let who = name.as_deref().unwrap_or("our account");
+        format!(
+            "we are not root, and /etc/subuid and /etc/subgid give {who} (uid {own}) no range of ids in both"
+        )
+    })?;
+    Ok(wanted
+        .filter(|part| whole.contains(part.base) && whole.contains(part.last()))
+        .unwrap_or(whole))
+}
+
+/// The largest range that both texts give this account.
+fn common(name: Option<&str>, uid: Uid, subuid: &str, subgid: &str) -> Option<Range> {
+    let (uids, gids) = (given(name, uid, subuid), given(name, uid, subgid));
+    let pairs = uids
+        .iter()
+        .flat_map(|one| gids.iter().map(move |other| (one, other)));
+    let ranges = pairs.filter_map(|(one, other)| {
+        let first = one.0.max(other.0);
+        let count = one.1.min(other.1).checked_sub(first)?.min(COUNT_MAX);
+        Range::new(u32::try_from(first).ok()?, u32::try_from(count).ok()?).ok()
+    });
+    // Of one id, the probe's, nothing is left.
+    ranges
+        .filter(|range| range.count > 1)
+        .max_by_key(|range| range.count)
+}
+
+/// First and end of each range of an account: `NAME:FIRST:COUNT`, or its uid in the name's place.
+fn given(name: Option<&str>, uid: Uid, text: &str) -> Vec<(u64, u64)> {
+    let uid = uid.to_string();
+    let line = |line: &str| {
+        let mut fields = line.split(':');
+        let whose = fields.next()?;
+        let first: u64 = fields.next()?.trim().parse().ok()?;
+        let count: u64 = fields.next()?.trim().parse().ok()?;
+        let ours = name == Some(whose) || whose == uid;
+        ours.then(|| (first, first.saturating_add(count)))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Puts our own ids and the range into the user namespace of a process of ours.
+///
+/// # Errors
+/// In words: a program is missing, or refused.
+pub(crate) fn map(pid: i32, range: Range) -> Result<(), String> {
+    let ids = [
+        ("newuidmap", geteuid().to_string()),
+        ("newgidmap", getegid().to_string()),
+    ];
+    for (program, own) in ids {
+        let (first, count) = (range.base.to_string(), range.count.to_string());
+        let found = find(program)
+            .ok_or_else(|| format!("`{program}` is not installed (package uidmap)"))?;
+        let ran = Command::new(found)
+            .arg(pid.to_string())
+            .args([&own, &own, "1"])
+            .args([&first, &first, &count])
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{program} was not started: {error}"))?;
+        if !ran.status.success() {
+            let said = String::from_utf8_lossy(&ran.stderr);
+            let said: String = said.trim().chars().take(200).collect();
+            return Err(format!("{program} refused {range}: {said}"));
+        }
+    }
+    Ok(())
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let mut files = PATH.split(':').map(|dir| Path::new(dir).join(program));
+    files.find(|file| file.is_file())
+}
+
+/// Where servers of one account meet, to claim parts of its range: the host's place, where it is ours (systemd's
+/// `RuntimeDirectory=legation`), else a directory that only this account can write to.
+///
+/// # Errors
+/// Somebody else's directory is in its place.
+pub fn claims() -> io::Result<PathBuf> {
+    let own = geteuid().as_raw();
+    let is_ours = |dir: &Path| {
+        let meta = dir.symlink_metadata();
+        meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == own && meta.mode() & 0o022 == 0)
+    };
+    if is_ours(Path::new(CLAIMS)) {
+        return Ok(CLAIMS.into());
+    }
+    let dir = std::env::temp_dir().join(format!("legation-{own}"));
+    match DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => std::fs::set_permissions(&dir, Permissions::from_mode(0o700))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    if is_ours(&dir) {
+        return Ok(dir);
+    }
+    let text = format!("{} is somebody else's", dir.display());
+    Err(io::Error::other(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_what_both_files_give_it_by_name_or_uid() {
+        let common = |uids: &str, gids: &str| {
+            let range = common(Some("ada"), Uid::from_raw(1000), uids, gids);
+            range.map(|range| range.to_string())
+        };
+        let both = "bob:100000:65536\nada:165536:65536\n";
+        assert_eq!(common(both, both).as_deref(), Some("165536-231071"));
+        assert_eq!(common("1000:300000:10", both), None);
+        let by_uid = common("1000:165540:10", both);
+        assert_eq!(by_uid.as_deref(), Some("165540-165549"));
+        // The larger of two.
+        let two = "ada:200000:10\nada:300000:20\n";
+        assert_eq!(common(two, two).as_deref(), Some("300000-300019"));
+        for bad in [
+            "",
+            "ada",
+            "ada:x:5",
+            "ada:1000:65536",
+            "ada:200000:1",
+            "ada:0:0",
+        ] {
+            assert_eq!(common(bad, bad), None, "{bad}");
+        }
+        let huge = format!("ada:100000:{}", u64::MAX);
+        let most = common(&huge, &huge);
+        assert_eq!(most.as_deref(), Some("100000-16877215"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Whose a resource is, where all servers of a key are: its URI says so ([`crate::domain::uri`]). One that does not is a
+//! server's own, from a text, or from what only a server and its clients know: it is that server's which alone
+//! has resources, or which alone lists it, and else nobody's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::code::Code;
+use crate::domain::name::Name;
+use crate::domain::uri;
+use crate::protocol::handshake::Abilities;
+use crate::protocol::splice;
+
+use super::super::failure::Reason;
+use super::super::session::SessionHandle;
+use super::gather::Listing;
+use super::{Answer, Aside, Front, Outcome};
+
+/// Whose a URI is.
+#[derive(Debug)]
+pub enum Owner {
+    /// An mcp's, and the URI that its server knows.
+    One(Name, String),
+    /// Nobody's that the session sees, or nobody knows whose: why.
+    None(Outcome),
+}
+
+impl Front {
+    /// Whose the resource, or template, is that the session's client names.
+    pub async fn owner(
+        &self,
+        session: &Arc<SessionHandle>,
+        method: &str,
+        named: &str,
+        aside: &Aside<'_>,
+    ) -> Owner {
+        let with = self.mcps_that(session, |able| able.resources);
+        let shown: String = named.chars().take(256).collect();
+        if let Some((mcp, own)) = uri::split(named) {
+            if with.iter().any(|published| published.mcp.name == mcp) {
+                return Owner::One(mcp, own.to_owned());
+            }
+            let text = format!("there is no resource `{shown}`: no mcp of this name has any here");
+            return self.nobody(session, method, Code::NotFound, text).await;
+        }
+        let names: Vec<Name> = with.iter().map(|one| one.mcp.name.clone()).collect();
+        match names.as_slice() {
+            [] => {
+                let text = format!("there is no resource `{shown}`: no mcp has any here");
+                return self.nobody(session, method, Code::NotFound, text).await;
+            }
+            [only] => return Owner::One(only.clone(), named.to_owned()),
+            _ => {}
+        }
+        let gathered = match self.gather(session, Listing::Resources, aside).await {
+            Ok(gathered) => gathered,
+            Err(refused) => return Owner::None(refused),
+        };
+        let mut listing: Vec<Name> = Vec::new();
+        for item in &gathered.items {
+            if let Some(place) = splice::find(item, &["uri"])
+                && let Some((mcp, own)) = uri::split(&place.text)
+                && own == named
+                && !listing.contains(&mcp)
+            {
+                listing.push(mcp);
+            }
+        }
+        if let ([only], []) = (listing.as_slice(), gathered.missing.as_slice()) {
+            return Owner::One(only.clone(), named.to_owned());
+        }
+        let meant = if listing.is_empty() { names } else { listing };
+        let meant: Vec<String> = meant
+            .iter()
+            .take(16)
+            .map(|mcp| uri::exposed(mcp, &shown))
+            .collect();
+        let text = format!(
+            "`{shown}` may be a resource of several mcps: say which, by one of {}",
+            meant.join(", ")
+        );
+        self.nobody(session, method, Code::ResourceUnclear, text)
+            .await
+    }
+
+    async fn nobody(
+        &self,
+        session: &SessionHandle,
+        method: &str,
+        code: Code,
+        text: String,
+    ) -> Owner {
+        Owner::None(self.no_such(session, method, code, text).await)
+    }
+
+    /// Refuses what names nothing that is here, and records that. It counts as a call.
+    pub async fn no_such(
+        &self,
+        session: &SessionHandle,
+        method: &str,
+        code: Code,
+        text: String,
+    ) -> Outcome {
+        let reason = Reason::new(code, text);
+        self.unknown(session, method, reason).await
+    }
+
+    /// What all servers of a session's key together can do. Lists change whenever an mcp comes or goes.
+    #[must_use]
+    pub fn abilities_of_all(&self, session: &SessionHandle) -> Abilities {
+        let any = |can: fn(Abilities) -> bool| !self.mcps_that(session, can).is_empty();
+        let (resources, prompts) = (any(|able| able.resources), any(|able| able.prompts));
+        Abilities {
+            tools: true,
+            resources,
+            prompts,
+            completions: any(|able| able.completions),
+            logging: true,
+            subscribe: any(|able| able.resources && able.subscribe),
+            resources_change: resources,
+            prompts_change: prompts,
+            // The gateway's own, which says so itself.
+            tasks: false,
+            tasks_cancel: false,
+        }
+    }
+}
+
+impl Answer {
+    /// With the URIs of resources as clients see them where all servers are.
+    #[must_use]
+    pub fn seen_everywhere(mut self) -> Self {
+        let result = self.line.get(self.result.clone()).unwrap_or_default();
+        let Ok(result) = std::str::from_utf8(result) else {
+            return self;
+        };
+        let places = splice::uris(result);
+        if places.is_empty() {
+            return self;
+        }
+        let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
+        self.result = 0..other.len();
+        self.line = Bytes::from(other);
+        self
+    }
+}
