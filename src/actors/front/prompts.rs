@@ -25,10 +25,13 @@ const NAME_TRIES: usize = 4;
 
 /// Names of keys' prompts, as of a snapshot of routes.
 #[derive(Debug, Default)]
-pub struct PromptNames(Mutex<HashMap<KeyId, (u64, Arc<[ExposedPrompt]>)>>);
+pub struct PromptNames(Mutex<HashMap<KeyId, Names>>);
+
+/// Of which snapshot, and which.
+type Names = (u64, Arc<[ExposedPrompt]>);
 
 impl PromptNames {
-    fn get(&self, key: &KeyId) -> Option<(u64, Arc<[ExposedPrompt]>)> {
+    fn get(&self, key: &KeyId) -> Option<Names> {
         self.0.lock().get(key).cloned()
     }
 

@@ -151,10 +151,11 @@ impl Front {
         tokio::select! {
             biased;
             () = task.begun() => {}
-            outcome = told => match outcome {
-                Ok(outcome) => return Begun::Ended(outcome),
-                // It is a task, and has ended.
-                Err(_) => {}
+            outcome = told => {
+                // Nobody tells: it is a task, and has ended.
+                if let Ok(outcome) = outcome {
+                    return Begun::Ended(outcome);
+                }
             }
         }
         if !task.has_begun() {
@@ -226,13 +227,13 @@ impl Front {
     ///
     /// # Errors
     /// Why not.
-    pub fn read_task(&self, session: &SessionHandle, task: &Task) -> Result<Read, Failure> {
+    pub fn read_task(&self, session: &SessionHandle, task: &Task) -> Result<Read, Box<Failure>> {
         if let Some(deny) = self.ctx.denies_call(session, &task.mcp, &task.tool) {
             let reason = failure::denied(&deny);
-            return Err(Failure {
+            return Err(Box::new(Failure {
                 deny: reason.deny,
                 ..lost(reason.code, reason.text)
-            });
+            }));
         }
         Ok(match task.look() {
             (_, Some(end)) => Read::Ended(end),

@@ -107,7 +107,7 @@ pub(super) fn created(id: &str, task: &Task, server: Option<&str>) -> Bytes {
         ..shown
     };
     let said = task.meta();
-    let own = said.as_deref().and_then(|meta| members(meta));
+    let own = said.as_deref().and_then(members);
     let own = own.as_deref().unwrap_or_default();
     match server {
         None => {
@@ -161,7 +161,7 @@ pub(super) async fn result(
 ) -> Awaited {
     loop {
         match front.read_task(session, task) {
-            Err(denied) => return Awaited::Denied(denied),
+            Err(denied) => return Awaited::Denied(*denied),
             Ok(Read::Ended(end)) => return Awaited::Ended(Arc::clone(task), end),
             Ok(Read::Open) => {}
         }

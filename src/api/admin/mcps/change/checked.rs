@@ -5,7 +5,7 @@ use crate::api::admin::ApiError;
 use crate::domain::credential;
 use crate::domain::limits;
 use crate::domain::mcp::{Limits, Mcp, Program, Times};
-use crate::domain::package::{Install, Step};
+use crate::domain::package::Install;
 
 pub(super) fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
     let broken = [
