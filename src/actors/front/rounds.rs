@@ -133,25 +133,24 @@ fn older_error(errand: &Errand<'_>, reply: Reply) -> Reply {
 /// Asks who called; gives what the next round brings.
 async fn answered(ctx: &Arc<Ctx>, errand: &Errand<'_>, needed: Needed) -> Result<Bytes, Reason> {
     let until = errand.admitted + errand.route.published.mcp.call_deadline();
-    let withdrawn = CancellationToken::new();
-    // Whatever ends this call takes back what is open.
-    let _guard = withdrawn.clone().drop_guard();
     let mut open = Vec::new();
     for (name, posed) in needed.questions {
         let question = posed.question;
         let visit = CallId::from_random(id_bits());
         let posed = needed::as_older(posed, visit.as_str());
+        let withdrawn = CancellationToken::new();
         let (asked, told) = Asked::of_round(posed, until, withdrawn.clone());
+        let waiting = Waiting { told, withdrawn };
         if let Some(news) = &errand.aside.news {
             // One who does not read answers nothing.
             let _ = news.try_send(News::Asked(Box::new(asked)));
         }
-        open.push((name, question, told));
+        open.push((name, question, waiting));
     }
     let mut answers = Vec::with_capacity(open.len());
     let all = async {
-        for (name, question, told) in open {
-            answers.push((name, one(errand, question, told).await?));
+        for (name, question, waiting) in open {
+            answers.push((name, one(errand, question, waiting).await?));
         }
         Ok(())
     };
@@ -159,13 +158,30 @@ async fn answered(ctx: &Arc<Ctx>, errand: &Errand<'_>, needed: Needed) -> Result
     Ok(needed::brought(&answers, needed.state.as_deref()))
 }
 
+/// A question that its client has. Whatever ends the call takes back what was not answered.
+struct Waiting {
+    told: oneshot::Receiver<Answered>,
+    withdrawn: CancellationToken,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if matches!(
+            self.told.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty)
+        ) {
+            self.withdrawn.cancel();
+        }
+    }
+}
+
 /// One answer. Who does not want to fill in a form has said so; without other answers there is nothing to go on with.
 async fn one(
     errand: &Errand<'_>,
     question: Question,
-    told: oneshot::Receiver<Answered>,
+    mut waiting: Waiting,
 ) -> Result<Bytes, Reason> {
-    match (told.await, question) {
+    match ((&mut waiting.told).await, question) {
         (Ok(Ok(answer)), _) => Ok(answer),
         (_, Question::Elicitation | Question::ElicitationUrl) => {
             Ok(Bytes::from_static(b"{\"action\":\"cancel\"}"))
