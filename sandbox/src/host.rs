@@ -239,7 +239,8 @@ impl Host {
         {
             // Whoever is born with ids that cannot be given would keep the rights to give them.
             config.subordinate = Err(lack.why.clone());
-            drop(link);
+            // And the tree, which takes its groups away when it goes.
+            drop((link, tree));
             return Self::start(config);
         }
         ground.missing.extend(lacks);
