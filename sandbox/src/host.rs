@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use process::{End, Process};
 
 use crate::cgroup::{CgroupError, IoLimit, Leaf, LeafName, Limits, Tree};
-use crate::facility::{Capabilities, Facility};
+use crate::facility::{Capabilities, Facility, Missing};
 use crate::plan::build::{Built, Ground, Order, Own, Refused};
 use crate::plan::secret::{Secret, SecretFiles};
 use crate::plan::{Identity, PlanError, Program};
@@ -233,6 +233,16 @@ impl Host {
             limits_io: config.io.is_some(),
         };
         let lacks = probe::walls(&link, &config, &ground, range)?;
+        let ungiven = |lack: &&Missing| lack.facility == Facility::UserRange;
+        if range.is_some()
+            && let Some(lack) = lacks.iter().find(ungiven)
+        {
+            // Whoever is born with ids that cannot be given would keep the rights to give them.
+            config.subordinate = Err(lack.why.clone());
+            // And the tree, which takes its groups away when it goes.
+            drop((link, tree));
+            return Self::start(config);
+        }
         ground.missing.extend(lacks);
         ground.missing.extend(probe::guard(&tree, &config));
         ground.check(config.profile)?;

@@ -113,8 +113,11 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
             }
         }
     }
-    // What is declared is shown as it is.
+    // What is declared is shown as it is, and so is what the program itself needs: a virtualenv may be called `.env`.
     covered.retain(|path| {
+        if read.iter().any(|root| root.starts_with(path)) {
+            return false;
+        }
         let declared = declared.read.keys().chain(&declared.write);
         let mut declared = declared.map(PathBuf::as_path).chain([home]);
         !declared.any(|shown| path.starts_with(shown) || shown.starts_with(path))
@@ -128,10 +131,21 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
     Needs {
         read: read.into_iter().collect(),
         write: declared.write.clone(),
-        covered: covered.into_iter().take(COVERED_MAX).collect(),
+        covered: shortest_first(covered),
         ends,
         closed: closed.into_iter().collect(),
     }
+}
+
+/// Of more than can be hidden, those with the shortest names: `.git` and `.env` before the hundredth `.env.backup-…`.
+fn shortest_first(covered: BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = covered.into_iter().collect();
+    if all.len() > COVERED_MAX {
+        all.sort_by_key(|path| path.file_name().map_or(0, |name| name.len()));
+        all.truncate(COVERED_MAX);
+        all.sort();
+    }
+    all
 }
 
 /// A path, followed link by link.
@@ -186,9 +200,21 @@ impl Way {
     }
 }
 
-/// The first link on the way to a path that neither root nor we made: who writes there may put a link to anything.
-#[must_use]
-pub fn foreign_link(path: &Path) -> Option<PathBuf> {
+/// Why nobody can say where a path leads.
+#[derive(Debug)]
+pub enum Astray {
+    /// This link on the way is neither root's nor ours: who writes there may put one to anything.
+    Foreign(PathBuf),
+    /// Something on the way cannot be opened.
+    Unopened(io::Error),
+}
+
+/// Where a path leads by links that root or we made. Owner and end of each link are of one look: in two,
+/// another could lie there.
+///
+/// # Errors
+/// [`Astray`].
+pub fn trusted_end(path: &Path) -> Result<PathBuf, Astray> {
     let own = nix::unistd::geteuid().as_raw();
     let mut followed = 0;
     let mut at = PathBuf::from("/");
@@ -199,21 +225,27 @@ pub fn foreign_link(path: &Path) -> Option<PathBuf> {
             continue;
         }
         let next = at.join(part);
-        let Ok(to) = next.read_link() else {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        options.custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
+        let opened = options.open(&next).map_err(Astray::Unopened)?;
+        let meta = opened.metadata().map_err(Astray::Unopened)?;
+        if !meta.is_symlink() {
             at = next;
             continue;
-        };
-        let owner = next.symlink_metadata().ok().map(|meta| meta.uid());
-        followed += 1;
-        if followed > LINKS_MAX || !owner.is_some_and(|uid| uid == 0 || uid == own) {
-            return Some(next);
         }
+        followed += 1;
+        if followed > LINKS_MAX || (meta.uid() != 0 && meta.uid() != own) {
+            return Err(Astray::Foreign(next));
+        }
+        let to = nix::fcntl::readlinkat(&opened, c"").map_err(|e| Astray::Unopened(e.into()))?;
+        let to = PathBuf::from(to);
         if to.is_absolute() {
             at = PathBuf::from("/");
         }
         rest.extend(parts(&to));
     }
-    None
+    Ok(at)
 }
 
 /// The names in a path, the last first.

@@ -16,6 +16,8 @@ use super::{CLAIMS, Range};
 
 /// Uids of one account that are used, at most.
 const COUNT_MAX: u64 = 1 << 24;
+/// Ids for as many users that no other range is looked for.
+const COUNT_GOOD: u32 = 4096;
 /// Where the programs are looked for.
 const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin";
 
@@ -39,7 +41,8 @@ pub fn of_account(wanted: Option<Range>) -> Result<Range, String> {
         .unwrap_or(whole))
 }
 
-/// The largest range that both texts give this account.
+/// The first range of a good size that both texts give this account, else the largest: one that is added later
+/// must not take the place of that which homes belong to.
 fn common(name: Option<&str>, uid: Uid, subuid: &str, subgid: &str) -> Option<Range> {
     let (uids, gids) = (given(name, uid, subuid), given(name, uid, subgid));
     let pairs = uids
@@ -51,9 +54,12 @@ fn common(name: Option<&str>, uid: Uid, subuid: &str, subgid: &str) -> Option<Ra
         Range::new(u32::try_from(first).ok()?, u32::try_from(count).ok()?).ok()
     });
     // Of one id, the probe's, nothing is left.
-    ranges
-        .filter(|range| range.count > 1)
-        .max_by_key(|range| range.count)
+    ranges.filter(|range| range.count > 1).reduce(|best, next| {
+        match best.count < COUNT_GOOD && next.count > best.count {
+            true => next,
+            false => best,
+        }
+    })
 }
 
 /// First and end of each range of an account: `NAME:FIRST:COUNT`, or its uid in the name's place.
@@ -150,6 +156,9 @@ mod tests {
         // The larger of two.
         let two = "ada:200000:10\nada:300000:20\n";
         assert_eq!(common(two, two).as_deref(), Some("300000-300019"));
+        // One that is added is not taken for that which homes belong to.
+        let added = "ada:200000:65536\nada:300000:65536\nada:400000:131072\n";
+        assert_eq!(common(added, added).as_deref(), Some("200000-265535"));
         for bad in [
             "",
             "ada",

@@ -11,7 +11,7 @@ use sandbox::cgroup::{Disk, IoLimit, LeafName, Limits as KernelLimits};
 use sandbox::homes::{Home, Homes, no_link};
 use sandbox::plan::Program;
 use sandbox::plan::secret::{Secret, SecretFiles};
-use sandbox::reach::{Declared, foreign_link};
+use sandbox::reach::{Astray, Declared, trusted_end};
 use sandbox::uids::{CLAIMS, Claim, Range, RangeError, subordinate};
 use secrecy::{ExposeSecret, SecretSlice};
 
@@ -211,17 +211,17 @@ impl Walls {
         paths
             .iter()
             .map(|path| {
-                let end = path
-                    .canonicalize()
-                    .map_err(|error| refused(path, format!("which cannot be opened: {error}")))?;
-                if let Some(link) = foreign_link(path) {
-                    let why = format!(
-                        "and `{}` on the way is a link that neither root nor the gateway's account \
-                         made; declare where it leads",
-                        link.display()
-                    );
-                    return Err(refused(path, why));
-                }
+                let end = trusted_end(path).map_err(|astray| {
+                    let why = match astray {
+                        Astray::Unopened(error) => format!("which cannot be opened: {error}"),
+                        Astray::Foreign(link) => format!(
+                            "and `{}` on the way is a link that neither root nor the gateway's \
+                             account made; declare where it leads",
+                            link.display()
+                        ),
+                    };
+                    refused(path, why)
+                })?;
                 if roots.iter().any(|root| end.starts_with(root)) {
                     // The view holds it at its own path; a link on the way is followed only to read, and
                     // must lead there still when it is.

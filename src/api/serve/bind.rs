@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
@@ -102,14 +103,15 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Inode {
     number: u64,
-    made: (i64, i64),
+    made: Option<SystemTime>,
 }
 
 impl Inode {
     fn of(meta: &fs::Metadata) -> Self {
         Self {
             number: meta.ino(),
-            made: (meta.mtime(), meta.mtime_nsec()),
+            // Not when it was changed: a touched socket is still ours.
+            made: meta.created().ok(),
         }
     }
 }

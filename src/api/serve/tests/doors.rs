@@ -39,6 +39,12 @@ async fn a_socket_that_was_removed_is_made_again() {
     let mut listener = bound.serve(router(&Seen::default()), None, quick(), stop.clone());
     let mut before = UnixStream::connect(&path).await.unwrap();
     assert!(get_on(&mut before, "/hello").await.ends_with("hello"));
+    // One that is only touched is ours still.
+    let touched = std::process::Command::new("touch").arg(&path).status();
+    assert!(touched.unwrap().success());
+    sleep(2 * limits::SOCKET_LOOK).await;
+    let mut touched = UnixStream::connect(&path).await.unwrap();
+    assert!(get_on(&mut touched, "/hello").await.ends_with("hello"));
     std::fs::remove_file(&path).unwrap();
     let again = async {
         loop {
