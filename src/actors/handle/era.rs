@@ -16,7 +16,7 @@ struct Open {
 }
 
 impl Open {
-    fn is_over(mut self) {
+    fn ended(mut self) {
         self.id = 0;
     }
 }
@@ -61,7 +61,7 @@ impl Handle {
         self.tell(line).await;
         let answered = posed.answer(until).await;
         if !matches!(answered, Err(CallError::TimedOut)) {
-            open.is_over();
+            open.ended();
         }
         answered
     }
