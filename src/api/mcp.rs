@@ -5,7 +5,7 @@
 //! session's token) is its bearer. Calls go the same way as those of the standard client: admission, kill switches,
 //! audit and isolates do not know which client asks.
 //!
-//! The transport of 2024-11-05 (HTTP+SSE) is in [`sse`], if the operator wants it.
+//! The transport of 2024-11-05 (HTTP+SSE) is in `sse`, if the operator wants it.
 //!
 //! Not here: OAuth. Nobody answers its discovery documents on this port, so clients ask for no login.
 
