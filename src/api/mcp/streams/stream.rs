@@ -194,6 +194,12 @@ impl Stream {
         self.away.borrow().is_some()
     }
 
+    /// Whether it has ended, and its last reader was given all of it.
+    pub(super) fn is_told(&self) -> bool {
+        let state = self.state();
+        state.log.is_ended() && state.next >= state.log.next()
+    }
+
     /// A reader of what comes after the event of this number takes the place of the one before.
     pub(super) fn read_after(&self, number: u64) -> Result<u64, After> {
         let reader = self.changed(|state| match state.log.after(number) {
@@ -203,11 +209,12 @@ impl Stream {
                 state.next = from;
                 state.offset = 0;
                 state.readers += 1;
+                // Under the lock: who leaves says so before, or is not the one.
+                self.away.send_replace(None);
                 Ok(state.readers)
             }
             other => Err(other),
         })?;
-        self.away.send_replace(None);
         self.room.notify_one();
         Ok(reader)
     }
@@ -254,8 +261,8 @@ impl Stream {
         state.readers += 1;
         state.offset = 0;
         state.waker = None;
-        drop(state);
         self.away.send_replace(Some(Instant::now()));
+        drop(state);
         true
     }
 
