@@ -15,7 +15,7 @@ use crate::protocol::splice;
 use super::super::failure::Reason;
 use super::super::session::SessionHandle;
 use super::gather::Listing;
-use super::{Answer, Aside, Front, Outcome};
+use super::{Answer, Aside, Failure, Front, Outcome};
 
 /// Whose a URI is.
 #[derive(Debug)]
@@ -128,20 +128,40 @@ impl Front {
 }
 
 impl Answer {
-    /// With the URIs of resources as clients see them where all servers are.
+    /// With the URIs of resources as clients see them where all servers are. Where it is not certain what a result
+    /// names it could name what is another server's: it is not passed on.
     #[must_use]
-    pub fn seen_everywhere(mut self) -> Self {
+    pub fn seen_everywhere(mut self) -> Outcome {
         let result = self.line.get(self.result.clone()).unwrap_or_default();
-        let Ok(result) = std::str::from_utf8(result) else {
-            return self;
+        let found = std::str::from_utf8(result)
+            .ok()
+            .and_then(|result| Some((result, splice::uris(result).ok()?)));
+        let Some((result, places)) = found else {
+            return Outcome::Failed(self.unclear());
         };
-        let places = splice::uris(result);
-        if places.is_empty() {
-            return self;
+        if !places.is_empty() {
+            let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
+            self.result = 0..other.len();
+            self.line = Bytes::from(other);
         }
-        let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
-        self.result = 0..other.len();
-        self.line = Bytes::from(other);
-        self
+        Outcome::Answered(self)
+    }
+
+    fn unclear(self) -> Failure {
+        let text = format!(
+            "mcp `{}` answered with what can be read in several ways: a member stands there twice, or too many do",
+            self.mcp
+        );
+        Failure {
+            call: self.call,
+            code: Code::ServerError,
+            text,
+            mcp: Some(self.mcp),
+            retry_after: None,
+            verdict: None,
+            deny: None,
+            error: None,
+            took: self.took,
+        }
     }
 }

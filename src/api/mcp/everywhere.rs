@@ -60,9 +60,7 @@ pub(super) async fn ask(
     };
     let asked = front.ask(session, mcp.as_str(), method, &params, aside);
     match asked.await {
-        Some(Outcome::Answered(answer)) => {
-            Ended::Method(method, Outcome::Answered(answer.seen_everywhere()))
-        }
+        Some(Outcome::Answered(answer)) => Ended::Method(method, answer.seen_everywhere()),
         Some(failed) => Ended::Method(method, failed),
         None => Ended::Nowhere(mcp.to_string()),
     }
