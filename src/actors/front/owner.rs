@@ -2,6 +2,7 @@
 //! server's own, from a text, or from what only a server and its clients know: it is that server's which alone
 //! has resources, or which alone lists it, and else nobody's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crate::protocol::splice;
 
 use super::super::failure::Reason;
 use super::super::session::SessionHandle;
-use super::gather::Listing;
+use super::gather::{Gathered, Listing};
 use super::{Answer, Aside, Failure, Front, Outcome};
 
 /// Whose a URI is.
@@ -26,14 +27,42 @@ pub enum Owner {
     None(Outcome),
 }
 
+/// Which mcps list which resources, by the URIs that their servers know, as it was when they were asked.
+#[derive(Debug, Default)]
+pub struct Listed {
+    by: HashMap<String, Vec<Name>>,
+    /// Whether all of them said all.
+    is_whole: bool,
+}
+
+impl Listed {
+    fn of(gathered: &Gathered) -> Self {
+        let mut by: HashMap<String, Vec<Name>> = HashMap::new();
+        for item in &gathered.items {
+            if let Some(place) = splice::find(item, &["uri"])
+                && let Some((mcp, own)) = uri::split(&place.text)
+            {
+                let listing = by.entry(own.to_owned()).or_default();
+                if !listing.contains(&mcp) {
+                    listing.push(mcp);
+                }
+            }
+        }
+        let is_whole = gathered.missing.is_empty();
+        Self { by, is_whole }
+    }
+}
+
 impl Front {
-    /// Whose the resource, or template, is that the session's client names.
+    /// Whose the resource, or template, is that the session's client names. Who names several gathers what is listed
+    /// once for all of them, into `listed`.
     pub async fn owner(
         &self,
         session: &Arc<SessionHandle>,
         method: &str,
         named: &str,
         aside: &Aside<'_>,
+        listed: &mut Option<Listed>,
     ) -> Owner {
         let with = self.mcps_that(session, |able| able.resources);
         let shown: String = named.chars().take(256).collect();
@@ -53,21 +82,19 @@ impl Front {
             [only] => return Owner::One(only.clone(), named.to_owned()),
             _ => {}
         }
-        let gathered = match self.gather(session, Listing::Resources, aside).await {
-            Ok(gathered) => gathered,
-            Err(refused) => return Owner::None(refused),
+        let listed = match listed {
+            Some(listed) => listed,
+            None => match self.gather(session, Listing::Resources, aside).await {
+                Ok(gathered) => listed.insert(Listed::of(&gathered)),
+                Err(refused) => {
+                    // Nobody knows of the next one either.
+                    *listed = Some(Listed::default());
+                    return Owner::None(refused);
+                }
+            },
         };
-        let mut listing: Vec<Name> = Vec::new();
-        for item in &gathered.items {
-            if let Some(place) = splice::find(item, &["uri"])
-                && let Some((mcp, own)) = uri::split(&place.text)
-                && own == named
-                && !listing.contains(&mcp)
-            {
-                listing.push(mcp);
-            }
-        }
-        if let ([only], []) = (listing.as_slice(), gathered.missing.as_slice()) {
+        let listing = listed.by.get(named).cloned().unwrap_or_default();
+        if let ([only], true) = (listing.as_slice(), listed.is_whole) {
             return Owner::One(only.clone(), named.to_owned());
         }
         let meant = if listing.is_empty() { names } else { listing };

@@ -109,7 +109,10 @@ async fn whose(
         .ok_or_else(|| missing(if is_prompt { "name" } else { "uri" }))?;
     let (mcp, own) = match is_prompt {
         true => prompt(front, session, method, &place).await?,
-        false => match front.owner(session, method, &place.text, aside).await {
+        false => match front
+            .owner(session, method, &place.text, aside, &mut None)
+            .await
+        {
             Owner::One(mcp, own) => (mcp, own),
             Owner::None(outcome) => return Err(Wrong::Resource(outcome, place.text)),
         },

@@ -102,13 +102,14 @@ impl Stream {
         (key.load(Ordering::Relaxed) >= MCP_KEPT_KEY_BYTES_MAX).then_some(Crowd::Key)
     }
 
-    /// One more event, if there is room for it; `text` is given its id.
-    pub(super) fn push(&self, text: impl FnOnce(&str) -> Bytes) -> bool {
+    /// One more event, if there is room for it; `text` is given its id. A large one has a share of its key, which is
+    /// taken with it.
+    pub(super) fn push(&self, text: impl FnOnce(&str) -> Bytes, share: &mut Option<Share>) -> bool {
         self.changed(|state| {
             let next = state.next;
             if state.log.has_room(next) && self.crowd().is_none() {
                 let id = id_of(self.kind, &self.token, state.log.next());
-                state.log.push(text(&id), None);
+                state.log.push(text(&id), share.take());
                 return true;
             }
             // What was read is of less use than what was not; and one event there is always room for.
@@ -117,7 +118,7 @@ impl Stream {
                 return false;
             }
             let id = id_of(self.kind, &self.token, state.log.next());
-            state.log.push(text(&id), None);
+            state.log.push(text(&id), share.take());
             true
         })
     }

@@ -378,13 +378,16 @@ mod tests {
         let full: Vec<_> = (0..fill)
             .map(|_| {
                 let stream = lost(&streams, Kind::Answer, &ada);
-                assert!(stream.push(event));
+                assert!(stream.push(event, &mut None));
                 stream
             })
             .collect();
         let (next, _) = streams.add(Kind::Answer, &ada);
-        assert!(next.push(event), "one event there is always room for");
-        assert!(!next.push(event));
+        assert!(
+            next.push(event, &mut None),
+            "one event there is always room for"
+        );
+        assert!(!next.push(event, &mut None));
         assert!(streams.make_room(&next) && streams.make_room(&next));
         assert!(!is_kept(&streams, &full[0]) && !is_kept(&streams, &full[1]));
         assert!(!streams.make_room(&next), "there is room");
