@@ -232,7 +232,10 @@ fn a_client_of_the_same_era_is_asked_in_the_answer_and_nothing_is_held() {
         changed["arguments"] = json!({"x": 1});
         refused(&client, changed);
         let mut changed = good.clone();
-        changed["requestState"] = json!(format!("{}A", &state[..state.len() - 1]));
+        // Not its last letter, of which some bits may mean nothing.
+        let other = if state.starts_with('A') { "B" } else { "A" };
+        let rest: String = state.chars().skip(1).collect();
+        changed["requestState"] = json!(format!("{other}{rest}"));
         refused(&client, changed);
         let done = client.ask("tools/call", good);
         assert_eq!(said(&done), json!([accepts("bob"), {"role": "y"}]));

@@ -47,7 +47,7 @@ pub use ask::Method;
 pub use bearer::Bearers;
 pub use gather::{Gathered, Gathering, Listing, Missing};
 pub use lists::{ListChange, Lists};
-pub use owner::Owner;
+pub use owner::{Listed, Owner};
 pub use prompts::PromptNames;
 pub use tasks::{Begun, Page, Read};
 

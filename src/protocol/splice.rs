@@ -58,58 +58,119 @@ pub fn put(json: &str, places: &[Place], other: impl Fn(&str) -> String) -> Stri
     out
 }
 
+/// It is not certain which resources a result names: a member stands there twice, too many values do, or a text is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unclear;
+
 /// Where a result names resources that can be read: the contents of `resources/read`, links and resources in the
 /// content of a tool's result and in the messages of a prompt. In texts, and in what only a server and its clients
 /// know, nobody looks.
-#[must_use]
-pub fn uris(result: &str) -> Vec<Place> {
+///
+/// # Errors
+/// A client could read the result in another way than this does.
+pub fn uris(result: &str) -> Result<Vec<Place>, Unclear> {
     let mut places = Vec::new();
     // Most results have none.
-    if memmem::find(result.as_bytes(), b"\"uri\"").is_none() {
-        return places;
+    if !may_name(result) {
+        return Ok(places);
     }
-    let Ok(Members(members)) = serde_json::from_str(result) else {
-        return places;
-    };
-    for (key, value) in &members {
-        match &**key {
-            "contents" => each(value, |one| places.extend(within(result, one, &["uri"]))),
-            "content" => each(value, |one| places.extend(of_block(result, one))),
-            "messages" => each(value, |message| {
-                if let Some((_, content)) = member(message, "content") {
-                    each(content, |one| places.extend(of_block(result, one)));
+    for (key, value) in members(result)? {
+        match &*key {
+            "contents" => {
+                for one in each(value)? {
+                    places.extend(within(result, one, &["uri"])?);
                 }
-            }),
+            }
+            "content" => of_blocks(result, value, &mut places)?,
+            "messages" => {
+                for message in each(value)? {
+                    if let Some(content) = of(message, "content")? {
+                        of_blocks(result, content, &mut places)?;
+                    }
+                }
+            }
             _ => {}
         }
     }
     places.sort_by_key(|place| place.at.start);
-    places
+    Ok(places)
+}
+
+/// Whether a member may be called `uri`, however that is written.
+fn may_name(json: &str) -> bool {
+    let has = |what: &[u8]| memmem::find(json.as_bytes(), what).is_some();
+    has(b"\"uri\"") || has(b"\\u")
+}
+
+/// The members of an object; what is none has none.
+fn members(value: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Unclear> {
+    if !value.trim_ascii_start().starts_with('{') {
+        return Ok(Vec::new());
+    }
+    let Members(members) = serde_json::from_str(value).map_err(|_| Unclear)?;
+    Ok(members)
+}
+
+fn of<'a>(object: &'a str, key: &str) -> Result<Option<&'a RawValue>, Unclear> {
+    let mut all = members(object)?.into_iter();
+    Ok(all.find(|(name, _)| name == key).map(|(_, value)| value))
 }
 
 /// Each value of an array; one that is no array is alone.
-fn each<'a>(value: &'a RawValue, mut look: impl FnMut(&'a str)) {
-    match serde_json::from_str::<Vec<&'a RawValue>>(value.get()) {
-        Ok(all) => all.iter().take(BLOCKS_MAX).for_each(|one| look(one.get())),
-        Err(_) => look(value.get()),
+fn each(value: &RawValue) -> Result<Vec<&str>, Unclear> {
+    let value = value.get();
+    if !value.trim_ascii_start().starts_with('[') {
+        return Ok(vec![value]);
+    }
+    let all: Vec<&RawValue> = serde_json::from_str(value).map_err(|_| Unclear)?;
+    match all.len() > BLOCKS_MAX {
+        true => Err(Unclear),
+        false => Ok(all.into_iter().map(RawValue::get).collect()),
     }
 }
 
-fn of_block(whole: &str, block: &str) -> Option<Place> {
-    // Texts and images are long, and have none.
-    memmem::find(block.as_bytes(), b"\"uri\"")?;
-    match &*find(block, &["type"])?.text {
-        "resource_link" => within(whole, block, &["uri"]),
-        "resource" => within(whole, block, &["resource", "uri"]),
-        _ => None,
+fn of_blocks(whole: &str, blocks: &RawValue, places: &mut Vec<Place>) -> Result<(), Unclear> {
+    for block in each(blocks)? {
+        // Texts and images are long, and most have none.
+        if !may_name(block) {
+            continue;
+        }
+        let Some(kind) = within(whole, block, &["type"])? else {
+            continue;
+        };
+        places.extend(match &*kind.text {
+            "resource_link" => within(whole, block, &["uri"])?,
+            "resource" => within(whole, block, &["resource", "uri"])?,
+            _ => None,
+        });
     }
+    Ok(())
 }
 
-fn within(whole: &str, part: &str, path: &[&str]) -> Option<Place> {
-    let Place { text, at } = find(part, path)?;
-    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
-    let at = start.checked_add(at.start)?..start.checked_add(at.end)?;
-    (at.end <= whole.len()).then_some(Place { text, at })
+/// The text under these keys of a part of `whole`, if one stands there.
+fn within(whole: &str, part: &str, path: &[&str]) -> Result<Option<Place>, Unclear> {
+    let mut value = part;
+    for key in path {
+        match of(value, key)? {
+            Some(inner) => value = inner.get(),
+            None => return Ok(None),
+        }
+    }
+    if !value.starts_with('"') {
+        return Ok(None);
+    }
+    // Half of a surrogate pair is a text to some.
+    let text = serde_json::from_str(value).map_err(|_| Unclear)?;
+    let start = (value.as_ptr() as usize).checked_sub(whole.as_ptr() as usize);
+    let start = start.ok_or(Unclear)?;
+    let end = start.checked_add(value.len()).ok_or(Unclear)?;
+    match end <= whole.len() {
+        true => Ok(Some(Place {
+            text,
+            at: start..end,
+        })),
+        false => Err(Unclear),
+    }
 }
 
 #[cfg(test)]
@@ -150,9 +211,13 @@ mod tests {
             {"type":"resource","resource":{"uri":"a:2","text":"{\"uri\":\"a:3\"}"}},
             {"type":"other","uri":"a:4"}, {"uri":"a:5"}, 7 ],
             "structuredContent":{"uri":"a:6"}, "uri":"a:7", "_meta":{"uri":"a:8"}}"#;
-        let found: Vec<_> = uris(raw).into_iter().map(|place| place.text).collect();
+        let found: Vec<_> = uris(raw)
+            .unwrap()
+            .into_iter()
+            .map(|place| place.text)
+            .collect();
         assert_eq!(found, ["a:1", "a:2"]);
-        let there = marked(raw, &uris(raw));
+        let there = marked(raw, &uris(raw).unwrap());
         assert_eq!(there.replace("<a:1>", "a:1").replace("<a:2>", "a:2"), raw);
         for (raw, wanted) in [
             (r#"{"contents":[{"uri":"a:1"},{"uri":"a:2"}]}"#, 2),
@@ -166,17 +231,38 @@ mod tests {
             ),
             (r#"{"content":{"type":"resource_link","uri":"a:1"}}"#, 1),
             (
-                r#"{"content":[{"type":"resource_link","uri":"a","uri":"b"}]}"#,
-                0,
+                r#"{"content":[{"type":"resource_link","\u0075ri":"a"}]}"#,
+                1,
             ),
-            (
-                r#"{"content":[],"content":[{"type":"resource_link","uri":"a"}]}"#,
-                0,
-            ),
+            (r#"{"content":[{"type":"resource_link","uri":7}]}"#, 0),
             (r#"{"uri":"x"}"#, 0),
             (r#"["uri"]"#, 0),
         ] {
-            assert_eq!(uris(raw).len(), wanted, "{raw}");
+            assert_eq!(uris(raw).unwrap().len(), wanted, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_another_way_is_unclear() {
+        let link = r#"{"type":"resource_link","uri":"a"}"#;
+        let many = format!(
+            r#"{{"content":[{}{link}]}}"#,
+            format!("{link},").repeat(BLOCKS_MAX)
+        );
+        let wide: String = (0..100).map(|n| format!("\"m{n}\":0,")).collect();
+        let wide = format!(r#"{{"content":[{{{wide}"type":"resource_link","uri":"a"}}]}}"#);
+        for raw in [
+            r#"{"content":[{"type":"resource_link","uri":"a","uri":"b"}]}"#,
+            r#"{"content":[{"type":"resource_link","uri":"a","\u0075ri":"b"}]}"#,
+            r#"{"content":[{"type":"text","type":"resource_link","uri":"a"}]}"#,
+            r#"{"content":[],"content":[{"type":"resource_link","uri":"a"}]}"#,
+            r#"{"content":[{"type":"resource","resource":{"uri":"a","uri":"b"}}]}"#,
+            r#"{"messages":[{"content":[],"content":{"type":"resource_link","uri":"a"}}]}"#,
+            r#"{"contents":[{"uri":"a\ud800"}]}"#,
+            &many,
+            &wide,
+        ] {
+            assert_eq!(uris(raw), Err(Unclear), "{}", &raw[..raw.len().min(100)]);
         }
     }
 
@@ -208,7 +294,7 @@ mod tests {
             } else {
                 value.to_string()
             };
-            let places = uris(&raw);
+            let places = uris(&raw).unwrap();
             let same = put(&raw, &places, str::to_owned);
             prop_assert_eq!(&same, &raw);
             let other: Value = serde_json::from_str(&marked(&raw, &places)).unwrap();

@@ -6,12 +6,13 @@ mod listing;
 mod turns;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
@@ -49,34 +50,33 @@ impl Front {
     /// which it is known that they have no such list are left alone.
     ///
     /// # Errors
-    /// The key asks too often: nobody was asked.
+    /// The key asks too often, or its other lists take too long: nobody was asked.
     pub async fn gather(
         &self,
         session: &Arc<SessionHandle>,
         listing: Listing,
         aside: &Aside<'_>,
     ) -> Result<Gathered, Outcome> {
-        let parts = self.parts(session, listing, aside).await?;
+        if let Err(reason) = within_rate(&self.ctx, session) {
+            return Err(self.not_asked(session, listing.method(), reason).await);
+        }
+        let turns = self.ctx.gathering.turns(&session.key);
+        let turn = timeout(GATHER_ALL_WAIT, turns.2.lists.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            let text =
+                "other lists of this key are being gathered, and take long; try again in a moment";
+            let reason = Reason::new(Code::Busy, text).retry(GATHER_WAIT);
+            return Err(self.not_asked(session, listing.method(), reason).await);
+        };
+        let parts = self.parts(session, listing, aside, &turns.2.asks).await;
         let mut gathered = Gathered::default();
         let mut taken: Vec<(Published, Items)> = Vec::new();
-        let mut bytes = 0;
         for (published, part) in parts {
             let mcp = published.mcp.name.clone();
-            let (mut items, missing) = match part {
+            let (items, missing) = match part {
                 Ok((items, false)) => (items, None),
                 Ok((items, true)) => (items, Some((Code::ListCut, None))),
                 Err(failure) => (Items::new(), Some((failure.code, failure.retry_after))),
-            };
-            let whole = items.len();
-            let mut fits = |(item, _): &(String, Place)| {
-                bytes += item.len();
-                bytes <= GATHER_BYTES_MAX
-            };
-            let fitting = items.iter().take_while(|item| fits(item)).count();
-            items.truncate(fitting);
-            let missing = match fitting < whole {
-                true => missing.or(Some((Code::ListCut, None))),
-                false => missing,
             };
             gathered
                 .missing
@@ -103,25 +103,26 @@ impl Front {
         Ok(gathered)
     }
 
-    /// What each server says, in the order of the subscriptions.
+    /// What each server says, in the order of the subscriptions, as far as there is room for it. Once there is none,
+    /// nobody is asked any more.
     async fn parts(
         &self,
         session: &Arc<SessionHandle>,
         listing: Listing,
         aside: &Aside<'_>,
-    ) -> Result<Vec<(Published, Part)>, Outcome> {
-        if let Err(reason) = within_rate(&self.ctx, session) {
-            return Err(self.not_asked(session, listing.method(), reason).await);
-        }
+        asks: &Semaphore,
+    ) -> Vec<(Published, Part)> {
         let whole = Instant::now() + GATHER_ALL_WAIT;
-        let turns = self.ctx.gathering.turns(&session.key);
         let able = self.mcps_that(session, |able| listing.is_of(able));
-        let turns = &turns;
+        let full = &AtomicBool::new(false);
         let parts = able.into_iter().map(|published| async move {
             let part = async {
-                let Ok(_turn) = turns.2.acquire().await else {
+                let Ok(_turn) = asks.acquire().await else {
                     return Err(late(&published));
                 };
+                if full.load(Ordering::Relaxed) {
+                    return Ok((Items::new(), true));
+                }
                 let until = whole.min(Instant::now() + GATHER_WAIT);
                 let asked = self.items(session, &published, listing, aside);
                 match timeout_at(until, asked).await {
@@ -138,8 +139,14 @@ impl Front {
             }
             (published, part)
         });
-        let parts = stream::iter(parts).buffered(GATHER_SERVERS_MAX);
-        Ok(parts.collect().await)
+        let mut parts = std::pin::pin!(stream::iter(parts).buffered(GATHER_SERVERS_MAX));
+        let (mut all, mut bytes) = (Vec::new(), 0);
+        while let Some((published, part)) = parts.next().await {
+            let part = part.map(|(items, more)| fitting(items, more, &mut bytes));
+            full.store(bytes > GATHER_BYTES_MAX, Ordering::Relaxed);
+            all.push((published, part));
+        }
+        all
     }
 
     /// The items of one server, and whether there are more.
@@ -237,6 +244,18 @@ impl Front {
     }
 }
 
+/// Items that there is room for beside these bytes, and whether there are more.
+fn fitting(mut items: Items, more: bool, bytes: &mut usize) -> (Items, bool) {
+    let whole = items.len();
+    let fits = |(item, _): &&(String, Place)| {
+        *bytes += item.len();
+        *bytes <= GATHER_BYTES_MAX
+    };
+    let fitting = items.iter().take_while(fits).count();
+    items.truncate(fitting);
+    (items, more || fitting < whole)
+}
+
 fn late(published: &Published) -> Failure {
     let text = format!(
         "mcp `{}` had not answered when the list was given",
@@ -270,4 +289,27 @@ fn has_no_such(failure: &Failure) -> bool {
     }
     let error = failure.error.as_deref().unwrap_or_default();
     serde_json::from_slice::<Error>(error).is_ok_and(|error| error.code == METHOD_NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_servers_so_many_bytes_are_taken() {
+        let items = |count: usize| -> Items {
+            let item = format!("{{\"uri\":\"{}\"}}", "a".repeat((1 << 20) - 10));
+            assert_eq!(item.len(), 1 << 20);
+            let place = || splice::find(&item, &["uri"]).unwrap();
+            (0..count).map(|_| (item.clone(), place())).collect()
+        };
+        let most = GATHER_BYTES_MAX >> 20;
+        let mut bytes = 0;
+        let (kept, more) = fitting(items(most), false, &mut bytes);
+        assert_eq!((kept.len(), more), (most, false));
+        let (kept, more) = fitting(items(2), false, &mut bytes);
+        assert_eq!((kept.len(), more), (0, true));
+        let (kept, more) = fitting(items(0), false, &mut bytes);
+        assert_eq!((kept.len(), more), (0, false));
+    }
 }

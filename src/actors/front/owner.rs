@@ -2,6 +2,7 @@
 //! server's own, from a text, or from what only a server and its clients know: it is that server's which alone
 //! has resources, or which alone lists it, and else nobody's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use crate::protocol::splice;
 
 use super::super::failure::Reason;
 use super::super::session::SessionHandle;
-use super::gather::Listing;
-use super::{Answer, Aside, Front, Outcome};
+use super::gather::{Gathered, Listing};
+use super::{Answer, Aside, Failure, Front, Outcome};
 
 /// Whose a URI is.
 #[derive(Debug)]
@@ -26,14 +27,42 @@ pub enum Owner {
     None(Outcome),
 }
 
+/// Which mcps list which resources, by the URIs that their servers know, as it was when they were asked.
+#[derive(Debug, Default)]
+pub struct Listed {
+    by: HashMap<String, Vec<Name>>,
+    /// Whether all of them said all.
+    is_whole: bool,
+}
+
+impl Listed {
+    fn of(gathered: &Gathered) -> Self {
+        let mut by: HashMap<String, Vec<Name>> = HashMap::new();
+        for item in &gathered.items {
+            if let Some(place) = splice::find(item, &["uri"])
+                && let Some((mcp, own)) = uri::split(&place.text)
+            {
+                let listing = by.entry(own.to_owned()).or_default();
+                if !listing.contains(&mcp) {
+                    listing.push(mcp);
+                }
+            }
+        }
+        let is_whole = gathered.missing.is_empty();
+        Self { by, is_whole }
+    }
+}
+
 impl Front {
-    /// Whose the resource, or template, is that the session's client names.
+    /// Whose the resource, or template, is that the session's client names. Who names several gathers what is listed
+    /// once for all of them, into `listed`.
     pub async fn owner(
         &self,
         session: &Arc<SessionHandle>,
         method: &str,
         named: &str,
         aside: &Aside<'_>,
+        listed: &mut Option<Listed>,
     ) -> Owner {
         let with = self.mcps_that(session, |able| able.resources);
         let shown: String = named.chars().take(256).collect();
@@ -53,21 +82,19 @@ impl Front {
             [only] => return Owner::One(only.clone(), named.to_owned()),
             _ => {}
         }
-        let gathered = match self.gather(session, Listing::Resources, aside).await {
-            Ok(gathered) => gathered,
-            Err(refused) => return Owner::None(refused),
+        let listed = match listed {
+            Some(listed) => listed,
+            None => match self.gather(session, Listing::Resources, aside).await {
+                Ok(gathered) => listed.insert(Listed::of(&gathered)),
+                Err(refused) => {
+                    // Nobody knows of the next one either.
+                    *listed = Some(Listed::default());
+                    return Owner::None(refused);
+                }
+            },
         };
-        let mut listing: Vec<Name> = Vec::new();
-        for item in &gathered.items {
-            if let Some(place) = splice::find(item, &["uri"])
-                && let Some((mcp, own)) = uri::split(&place.text)
-                && own == named
-                && !listing.contains(&mcp)
-            {
-                listing.push(mcp);
-            }
-        }
-        if let ([only], []) = (listing.as_slice(), gathered.missing.as_slice()) {
+        let listing = listed.by.get(named).cloned().unwrap_or_default();
+        if let ([only], true) = (listing.as_slice(), listed.is_whole) {
             return Owner::One(only.clone(), named.to_owned());
         }
         let meant = if listing.is_empty() { names } else { listing };
@@ -128,20 +155,40 @@ impl Front {
 }
 
 impl Answer {
-    /// With the URIs of resources as clients see them where all servers are.
+    /// With the URIs of resources as clients see them where all servers are. Where it is not certain what a result
+    /// names it could name what is another server's: it is not passed on.
     #[must_use]
-    pub fn seen_everywhere(mut self) -> Self {
+    pub fn seen_everywhere(mut self) -> Outcome {
         let result = self.line.get(self.result.clone()).unwrap_or_default();
-        let Ok(result) = std::str::from_utf8(result) else {
-            return self;
+        let found = std::str::from_utf8(result)
+            .ok()
+            .and_then(|result| Some((result, splice::uris(result).ok()?)));
+        let Some((result, places)) = found else {
+            return Outcome::Failed(self.unclear());
         };
-        let places = splice::uris(result);
-        if places.is_empty() {
-            return self;
+        if !places.is_empty() {
+            let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
+            self.result = 0..other.len();
+            self.line = Bytes::from(other);
         }
-        let other = splice::put(result, &places, |own| uri::exposed(&self.mcp, own));
-        self.result = 0..other.len();
-        self.line = Bytes::from(other);
-        self
+        Outcome::Answered(self)
+    }
+
+    fn unclear(self) -> Failure {
+        let text = format!(
+            "mcp `{}` answered with what can be read in several ways: a member stands there twice, or too many do",
+            self.mcp
+        );
+        Failure {
+            call: self.call,
+            code: Code::ServerError,
+            text,
+            mcp: Some(self.mcp),
+            retry_after: None,
+            verdict: None,
+            deny: None,
+            error: None,
+            took: self.took,
+        }
     }
 }

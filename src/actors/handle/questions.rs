@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::limits::{
-    LOG_LEVEL_WAIT, MCP_QUESTIONS_MAX, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX,
+    LOG_LEVEL_WAIT, MCP_QUESTIONS_MAX, NEWS_BYTES_MAX, QUESTION_BYTES_MAX, QUESTIONS_OPEN_MAX,
 };
 use crate::domain::talk::{Level, Question, Questions};
 use crate::protocol::envelope;
@@ -85,9 +85,14 @@ impl Asking {
     }
 }
 
-/// Tells what may be missed, if there is more room than questions need.
+/// Tells what may be missed, if it is not too large and there is more room than questions need.
 pub(super) fn tell(listener: &mpsc::Sender<News>, news: News) {
-    if listener.capacity() > MCP_QUESTIONS_MAX {
+    let bytes = match &news {
+        News::Progress(progress) => progress.line.len(),
+        News::Log(line) => line.len(),
+        _ => 0,
+    };
+    if bytes <= NEWS_BYTES_MAX && listener.capacity() > MCP_QUESTIONS_MAX {
         let _ = listener.try_send(news);
     }
 }
@@ -288,6 +293,16 @@ mod tests {
     use super::super::turn::InTurn;
     use super::*;
     use crate::domain::ids::ID_BYTES;
+
+    #[test]
+    fn what_is_too_large_to_be_news_is_not_told() {
+        let (listener, mut news) = mpsc::channel(MCP_QUESTIONS_MAX * 2);
+        let log = |bytes| News::Log(Bytes::from(vec![b'x'; bytes]));
+        tell(&listener, log(NEWS_BYTES_MAX + 1));
+        assert!(news.try_recv().is_err());
+        tell(&listener, log(NEWS_BYTES_MAX));
+        assert!(news.try_recv().is_ok());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_was_overtaken_is_asked_again_once_it_is_alone() {

@@ -60,9 +60,7 @@ pub(super) async fn ask(
     };
     let asked = front.ask(session, mcp.as_str(), method, &params, aside);
     match asked.await {
-        Some(Outcome::Answered(answer)) => {
-            Ended::Method(method, Outcome::Answered(answer.seen_everywhere()))
-        }
+        Some(Outcome::Answered(answer)) => Ended::Method(method, answer.seen_everywhere()),
         Some(failed) => Ended::Method(method, failed),
         None => Ended::Nowhere(mcp.to_string()),
     }
@@ -111,7 +109,10 @@ async fn whose(
         .ok_or_else(|| missing(if is_prompt { "name" } else { "uri" }))?;
     let (mcp, own) = match is_prompt {
         true => prompt(front, session, method, &place).await?,
-        false => match front.owner(session, method, &place.text, aside).await {
+        false => match front
+            .owner(session, method, &place.text, aside, &mut None)
+            .await
+        {
             Owner::One(mcp, own) => (mcp, own),
             Owner::None(outcome) => return Err(Wrong::Resource(outcome, place.text)),
         },

@@ -158,9 +158,7 @@ impl Job {
                 let Some((maker, must)) = task else {
                     let outcome = front.call(&self.session, called, given, &aside).await;
                     return Ended::Tool(match (outcome, of) {
-                        (Outcome::Answered(answer), None) => {
-                            Outcome::Answered(answer.seen_everywhere())
-                        }
+                        (Outcome::Answered(answer), None) => answer.seen_everywhere(),
                         (outcome, _) => outcome,
                     });
                 };

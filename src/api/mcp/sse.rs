@@ -214,24 +214,28 @@ async fn work(
     let Ok(Message::Request { id, method, params }) = jsonrpc::read(&bytes) else {
         return;
     };
-    let answered = async {
-        // What we answer by ourselves is not made before somebody takes it.
-        let turn = match goes_on(&method) {
-            true => None,
-            false => Some(line.turn().await),
-        };
-        let response = match session {
-            None => begin(&shared, &head, &line, (id, &method), params).await,
-            session => {
-                let view = line.view.clone();
-                let message = Message::Request { id, method, params };
-                one(&shared, &head, session, view, &bytes, message).await
+    // What we answer by ourselves is not made before somebody takes it.
+    let turn = match goes_on(&method) {
+        true => None,
+        false => tokio::select! {
+            turn = line.turn() => Some(turn),
+            () = line.over.cancelled() => return,
+        },
+    };
+    let response = match session {
+        // Not given up halfway: the session that it begins would be nobody's.
+        None => begin(&shared, &head, &line, (id, &method), params).await,
+        session => {
+            let view = line.view.clone();
+            let message = Message::Request { id, method, params };
+            tokio::select! {
+                response = one(&shared, &head, session, view, &bytes, message) => response,
+                () = line.over.cancelled() => return,
             }
-        };
-        line.pass_on(response, turn).await
+        }
     };
     tokio::select! {
-        passed = answered => if passed.is_none() { line.over.cancel() },
+        passed = line.pass_on(response, turn) => if passed.is_none() { line.over.cancel() },
         () = line.over.cancelled() => {}
     }
 }
@@ -272,7 +276,7 @@ async fn begin(
         && let Ok(session) = front.resume(&head.bearer, Some(named)).await
         && let Some(second) = line.begins(session)
     {
-        // Two that began at once: the second is nobody's.
+        // Two that began at once, or one whose client is gone: it is nobody's.
         front.leave(&head.bearer, &second).await;
         return answer::error(
             id,

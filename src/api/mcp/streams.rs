@@ -30,7 +30,7 @@ use crate::domain::limits::MCP_ASKED_AWAY_MAX;
 use log::After;
 use name::Kind;
 pub(super) use table::Streams;
-use writer::Writer;
+use writer::{Writer, Written};
 
 /// Answers a request with a stream; `first` is on it at once.
 pub(super) fn answer(shared: &Shared, exchange: Exchange, first: Option<Bytes>) -> Response {
@@ -50,7 +50,7 @@ async fn drive(writer: Writer, mut exchange: Exchange, first: Option<Bytes>) -> 
         writer.prime().await?;
     }
     if let Some(first) = first {
-        writer.say(&first).await?;
+        leave_out(&mut exchange, &writer.say(&first).await?);
     }
     loop {
         let said = tokio::select! {
@@ -63,7 +63,7 @@ async fn drive(writer: Writer, mut exchange: Exchange, first: Option<Bytes>) -> 
             }
         };
         match said {
-            Said::Event(message) => writer.say(&message).await?,
+            Said::Event(message) => leave_out(&mut exchange, &writer.say(&message).await?),
             // Clients with sessions are asked on the stream.
             Said::Asks => {}
             Said::Last(body, _) => {
@@ -72,6 +72,13 @@ async fn drive(writer: Writer, mut exchange: Exchange, first: Option<Bytes>) -> 
             }
             Said::Over => return None,
         }
+    }
+}
+
+/// What there was no room for may have been a question: its server does not wait for an answer to it.
+fn leave_out(exchange: &mut Exchange, written: &Written) {
+    if *written == Written::Not {
+        exchange.give_up_questions();
     }
 }
 
@@ -116,7 +123,9 @@ async fn tell(writer: Writer, mut lists: Lists, place: Place, primes: bool) {
                         writer.say(&message).await?;
                     }
                 }
-                ListChange::Changed => writer.say(CHANGED).await?,
+                ListChange::Changed => {
+                    writer.say(CHANGED).await?;
+                }
                 ListChange::Same => {}
                 ListChange::Over => return Some(()),
             }

@@ -14,7 +14,7 @@ use super::listen::Words;
 use super::tasks::{self, extension};
 use super::{answer, refused};
 use crate::actors::clock::id_bits;
-use crate::actors::front::{Aside, Front, Owner, Subscriber, Told};
+use crate::actors::front::{Aside, Front, Listed, Owner, Subscriber, Told};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, json};
 use crate::domain::code::Code;
@@ -161,9 +161,10 @@ impl Asked<'_> {
             uris: Vec::new(),
         };
         let uris: HashSet<String> = wanted.resource_subscriptions.into_iter().collect();
+        let mut listed = None;
         for uri in uris {
             let questions = self.says.questions;
-            let Some((mcp, own)) = self.whose(&uri).await else {
+            let Some((mcp, own)) = self.whose(&uri, &mut listed).await else {
                 continue;
             };
             let what = (mcp.as_str(), own.as_str());
@@ -181,7 +182,7 @@ impl Asked<'_> {
 
 impl Asked<'_> {
     /// The mcp whose resource this is, and the URI that its server knows.
-    async fn whose(self, uri: &str) -> Option<(String, String)> {
+    async fn whose(self, uri: &str, listed: &mut Option<Listed>) -> Option<(String, String)> {
         if let Some(mcp) = self.view {
             return Some((mcp.to_owned(), uri.to_owned()));
         }
@@ -190,7 +191,8 @@ impl Asked<'_> {
             ..Aside::default()
         };
         let front = &self.shared.0.front;
-        match front.owner(self.session, SUBSCRIBE, uri, &aside).await {
+        let owner = front.owner(self.session, SUBSCRIBE, uri, &aside, listed);
+        match owner.await {
             Owner::One(mcp, own) => Some((mcp.to_string(), own)),
             Owner::None(_) => None,
         }

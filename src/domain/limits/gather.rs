@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Lists of a key that are gathered at a time; others wait.
+pub const GATHERS_KEY_MAX: usize = 2;
 /// Servers that are asked for a key's lists at a time.
 pub const GATHER_SERVERS_MAX: usize = 4;
 /// How long one of them may take, its start included.

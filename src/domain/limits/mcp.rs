@@ -38,6 +38,8 @@ pub const RPC_METHOD_BYTES_MAX: usize = 256;
 pub const QUESTIONS_OPEN_MAX: usize = 64;
 /// Bytes of one of them.
 pub const QUESTION_BYTES_MAX: usize = 4 << 20;
+/// Bytes of what a server tells of a call's progress, or logs; what is larger is not passed on.
+pub const NEWS_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a client's roots that are kept for when nobody can be asked.
 pub const ROOTS_BYTES_MAX: usize = 64 << 10;
 /// How long a server that asks for them waits for somebody who can say.

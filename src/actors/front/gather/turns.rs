@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::domain::ids::KeyId;
-use crate::domain::limits::GATHER_SERVERS_MAX;
+use crate::domain::limits::{GATHER_SERVERS_MAX, GATHERS_KEY_MAX};
 
 use super::super::super::catalog::Published;
 use super::super::super::ears::Told;
@@ -21,17 +21,31 @@ use super::Listing;
 /// Keys whose lists are being gathered, with what they may ask at a time; and slots whose servers were late.
 #[derive(Debug, Default)]
 pub struct Gathering(
-    Mutex<HashMap<KeyId, Arc<Semaphore>>>,
+    Mutex<HashMap<KeyId, Arc<Own>>>,
     Mutex<HashSet<(SlotKey, Listing)>>,
 );
 
+/// What a key may do at a time.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Gather lists.
+    pub(super) lists: Semaphore,
+    /// Ask servers for them.
+    pub(super) asks: Semaphore,
+}
+
 /// A key's turns while a list of it is gathered.
-pub(super) struct Turns<'a>(&'a Gathering, KeyId, pub(super) Arc<Semaphore>);
+pub(super) struct Turns<'a>(&'a Gathering, KeyId, pub(super) Arc<Own>);
 
 impl Gathering {
     pub(super) fn turns(&self, key: &KeyId) -> Turns<'_> {
         let mut open = self.0.lock();
-        let new = || Arc::new(Semaphore::new(GATHER_SERVERS_MAX));
+        let new = || {
+            Arc::new(Own {
+                lists: Semaphore::new(GATHERS_KEY_MAX),
+                asks: Semaphore::new(GATHER_SERVERS_MAX),
+            })
+        };
         let own = Arc::clone(open.entry(key.clone()).or_insert_with(new));
         Turns(self, key.clone(), own)
     }

@@ -83,8 +83,11 @@ impl Kept {
         if task.has_ended() {
             return;
         }
+        let outcome = match outcome {
+            Outcome::Answered(answer) if task.is_everywhere() => answer.seen_everywhere(),
+            outcome => outcome,
+        };
         let mut end = match outcome {
-            Outcome::Answered(answer) if task.is_everywhere() => ended(&answer.seen_everywhere()),
             Outcome::Answered(answer) => ended(&answer),
             Outcome::Failed(failure) => End::Failed(failure),
         };

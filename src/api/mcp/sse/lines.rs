@@ -105,9 +105,13 @@ impl Line {
         self.session.get().cloned()
     }
 
-    /// Its client has begun; gives the session back if another one has.
+    /// Its client has begun; gives the session back if another one has, or the client is gone already.
     pub(super) fn begins(&self, session: Arc<SessionHandle>) -> Option<Arc<SessionHandle>> {
-        let second = self.session.set(session).err();
+        let second = self.session.set(Arc::clone(&session)).err();
+        // Who ends it looks for a session after that: one of both sees the other, and a session may end twice.
+        if self.over.is_cancelled() {
+            return Some(session);
+        }
         self.begun.notify_one();
         second
     }
@@ -145,4 +149,27 @@ pub(super) async fn put(tell: &mpsc::Sender<Bytes>, part: Bytes) -> Option<()> {
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::calls::Tag;
+    use crate::domain::ids::ID_BYTES;
+
+    #[test]
+    fn a_connection_has_one_session_and_none_once_it_is_over() {
+        let session = |n| Tag::for_tests([n; ID_BYTES]).session;
+        let line = || {
+            let key = session(1).key.clone();
+            let (tell, _) = mpsc::channel(1);
+            Line::new(key, None, SecretString::from("x"), tell)
+        };
+        let open = line();
+        assert!(open.begins(session(1)).is_none());
+        assert_eq!(open.begins(session(2)).unwrap().id(), session(2).id());
+        let over = line();
+        over.over.cancel();
+        assert_eq!(over.begins(session(3)).unwrap().id(), session(3).id());
+    }
 }

@@ -102,13 +102,14 @@ impl Stream {
         (key.load(Ordering::Relaxed) >= MCP_KEPT_KEY_BYTES_MAX).then_some(Crowd::Key)
     }
 
-    /// One more event, if there is room for it; `text` is given its id.
-    pub(super) fn push(&self, text: impl FnOnce(&str) -> Bytes) -> bool {
+    /// One more event, if there is room for it; `text` is given its id. A large one has a share of its key, which is
+    /// taken with it.
+    pub(super) fn push(&self, text: impl FnOnce(&str) -> Bytes, share: &mut Option<Share>) -> bool {
         self.changed(|state| {
             let next = state.next;
             if state.log.has_room(next) && self.crowd().is_none() {
                 let id = id_of(self.kind, &self.token, state.log.next());
-                state.log.push(text(&id), None);
+                state.log.push(text(&id), share.take());
                 return true;
             }
             // What was read is of less use than what was not; and one event there is always room for.
@@ -117,7 +118,7 @@ impl Stream {
                 return false;
             }
             let id = id_of(self.kind, &self.token, state.log.next());
-            state.log.push(text(&id), None);
+            state.log.push(text(&id), share.take());
             true
         })
     }
@@ -194,6 +195,12 @@ impl Stream {
         self.away.borrow().is_some()
     }
 
+    /// Whether it has ended, and its last reader was given all of it.
+    pub(super) fn is_told(&self) -> bool {
+        let state = self.state();
+        state.log.is_ended() && state.next >= state.log.next()
+    }
+
     /// A reader of what comes after the event of this number takes the place of the one before.
     pub(super) fn read_after(&self, number: u64) -> Result<u64, After> {
         let reader = self.changed(|state| match state.log.after(number) {
@@ -203,11 +210,12 @@ impl Stream {
                 state.next = from;
                 state.offset = 0;
                 state.readers += 1;
+                // Under the lock: who leaves says so before, or is not the one.
+                self.away.send_replace(None);
                 Ok(state.readers)
             }
             other => Err(other),
         })?;
-        self.away.send_replace(None);
         self.room.notify_one();
         Ok(reader)
     }
@@ -254,8 +262,8 @@ impl Stream {
         state.readers += 1;
         state.offset = 0;
         state.waker = None;
-        drop(state);
         self.away.send_replace(Some(Instant::now()));
+        drop(state);
         true
     }
 

@@ -94,7 +94,8 @@ impl Streams {
     /// Nobody reads it: it is kept for a while.
     pub(super) fn away(&self, stream: &Stream) {
         let mut table = lock(&self.0);
-        if !table.by.contains_key(&stream.token) {
+        // Somebody may have taken it up since it was left.
+        if !table.by.contains_key(&stream.token) || !stream.is_away() {
             return;
         }
         let session = stream.session.id().bits();
@@ -109,32 +110,27 @@ impl Streams {
             session,
         });
         let of_session = own.away.iter().filter(|away| away.session == session);
-        let oldest = if of_session.count() > MCP_KEPT_STREAMS_MAX {
-            own.away.iter().position(|away| away.session == session)
+        let gone = if of_session.count() > MCP_KEPT_STREAMS_MAX {
+            table.drop_one(key, |away| away.session == session)
         } else if own.away.len() > MCP_KEPT_STREAMS_KEY_MAX {
-            Some(0)
+            table.drop_one(key, |_| true)
         } else {
             None
         };
-        let gone = oldest.and_then(|oldest| table.drop_of(key, oldest));
         drop(table);
         wipe(gone);
     }
 
-    /// Makes room for a stream's next event, if there is none: the longest unread one of its session or key is thrown
-    /// away, but not it. Gives whether there was one.
+    /// Makes room for a stream's next event, if there is none: another one of its session or key is thrown away. Gives whether there was one.
     pub(super) fn make_room(&self, stream: &Stream) -> bool {
         let Some(crowd) = stream.crowd() else {
             return false;
         };
         let mut table = lock(&self.0);
         let (key, session) = (&stream.session.key, stream.session.id().bits());
-        let oldest = table.keys.get(key).and_then(|own| {
-            own.away.iter().position(|away| {
-                away.token != stream.token && (crowd == Crowd::Key || away.session == session)
-            })
+        let gone = table.drop_one(key, |away| {
+            away.token != stream.token && (crowd == Crowd::Key || away.session == session)
         });
-        let gone = oldest.and_then(|oldest| table.drop_of(key, oldest));
         drop(table);
         wipe(gone)
     }
@@ -168,10 +164,21 @@ impl Streams {
 }
 
 impl Table {
-    /// Takes out one that nobody reads.
-    fn drop_of(&mut self, key: &KeyId, at: usize) -> Option<Arc<Stream>> {
-        let away = self.keys.get_mut(key)?.away.remove(at)?;
-        self.by.remove(&away.token)
+    /// Takes out one of these that nobody reads: one that has ended and was told whole, else the longest unread.
+    fn drop_one(&mut self, key: &KeyId, is_meant: impl Fn(&Away) -> bool) -> Option<Arc<Stream>> {
+        let Self { by, keys, .. } = self;
+        let own = keys.get_mut(key)?;
+        // Who has taken one up again tells the table in a moment.
+        let is_unread = |away: &Away| by.get(&away.token).is_none_or(|stream| stream.is_away());
+        let is_told = |away: &Away| by.get(&away.token).is_none_or(|stream| stream.is_told());
+        let meant = |away: &Away| is_meant(away) && is_unread(away);
+        let at = own
+            .away
+            .iter()
+            .position(|away| meant(away) && is_told(away))
+            .or_else(|| own.away.iter().position(meant))?;
+        let away = own.away.remove(at)?;
+        by.remove(&away.token)
     }
 
     /// Takes out what was kept for long enough, and what is of no session any more.
@@ -183,6 +190,9 @@ impl Table {
                 let Some(stream) = by.get(&away.token) else {
                     return false;
                 };
+                if !stream.is_away() {
+                    return false;
+                }
                 let keep = now < away.since + kept_for(stream.kind) && is_live(&stream.session);
                 if !keep {
                     gone.extend(by.remove(&away.token));
@@ -241,8 +251,11 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use bytes::Bytes;
 
+    use super::super::stream::Given;
     use super::*;
     use crate::actors::calls::Tag;
     use crate::domain::limits::{MCP_KEPT_BYTES_MAX, MCP_KEPT_SESSION_BYTES_MAX};
@@ -286,6 +299,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_told_whole_makes_room_before_what_was_not() {
+        let streams = Streams::default();
+        let ada = session(1);
+        let event = |_: &str| Bytes::from_static(b"x");
+        let waits = lost(&streams, Kind::Answer, &ada);
+        waits.push_last(event, event);
+        let told: Vec<_> = (0..=MCP_KEPT_STREAMS_MAX)
+            .map(|_| {
+                let (stream, _) = streams.add(Kind::Answer, &ada);
+                stream.push_last(event, event);
+                let reader = stream.read_after(0).unwrap();
+                while let Given::Piece(_) = stream.take(reader, Waker::noop()) {}
+                assert!(stream.leave(reader));
+                streams.away(&stream);
+                stream
+            })
+            .collect();
+        assert!(is_kept(&streams, &waits));
+        assert!(!is_kept(&streams, &told[0]) && !is_kept(&streams, &told[1]));
+        assert!(told[2..].iter().all(|stream| is_kept(&streams, stream)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_was_taken_up_again_is_not_looked_at_as_left() {
+        let streams = Streams::default();
+        let ada = session(1);
+        let (stream, _) = streams.add(Kind::Answer, &ada);
+        let first = stream.read_after(0).unwrap();
+        assert!(stream.leave(first));
+        // Somebody else comes before who left has said so.
+        stream.read_after(0).unwrap();
+        streams.here(&stream);
+        streams.away(&stream);
+        let mut table = lock(&streams.0);
+        assert!(table.keys.values().all(|own| own.away.is_empty()));
+        assert!(table.old(Instant::now() + MCP_KEPT, |_| true).is_empty());
+        drop(table);
+        assert!(is_kept(&streams, &stream));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_old_or_of_no_session_any_more_goes() {
         let streams = Streams::default();
         let (ada, bob) = (session(1), session(2));
@@ -324,13 +378,16 @@ mod tests {
         let full: Vec<_> = (0..fill)
             .map(|_| {
                 let stream = lost(&streams, Kind::Answer, &ada);
-                assert!(stream.push(event));
+                assert!(stream.push(event, &mut None));
                 stream
             })
             .collect();
         let (next, _) = streams.add(Kind::Answer, &ada);
-        assert!(next.push(event), "one event there is always room for");
-        assert!(!next.push(event));
+        assert!(
+            next.push(event, &mut None),
+            "one event there is always room for"
+        );
+        assert!(!next.push(event, &mut None));
         assert!(streams.make_room(&next) && streams.make_room(&next));
         assert!(!is_kept(&streams, &full[0]) && !is_kept(&streams, &full[1]));
         assert!(!streams.make_room(&next), "there is room");

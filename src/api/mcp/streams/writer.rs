@@ -1,14 +1,27 @@
 //! Whoever writes a stream. It waits for room, but not for ever for who does not read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::stream::Stream;
 use super::table::Streams;
 use crate::api::mcp::events::put_data;
+use crate::api::shares::Share;
 use crate::domain::limits::{MCP_RETRY, MCP_UNREAD_MAX, millis};
+
+/// How often a large event looks for a share of its key.
+const SHARE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What became of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    Whole,
+    /// Its key has no share left for one as large, and had none for long: it is left out.
+    Not,
+}
 
 /// The one who writes a stream.
 pub(super) struct Writer {
@@ -18,22 +31,36 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes one event; `None` if the stream is of no use any more.
-    pub(super) async fn say(&self, message: &[u8]) -> Option<()> {
-        self.put(|id| event(id, message)).await
+    pub(super) async fn say(&self, message: &[u8]) -> Option<Written> {
+        let mut share = Share::of(&self.stream.session.key);
+        let held = async {
+            while !share.grow(message.len()) {
+                sleep(SHARE_AGAIN).await;
+            }
+        };
+        let held = tokio::select! {
+            held = timeout(MCP_UNREAD_MAX, held) => held,
+            () = self.stream.gone.cancelled() => return None,
+        };
+        if held.is_err() {
+            return Some(Written::Not);
+        }
+        self.put(|id| event(id, message), Some(share)).await?;
+        Some(Written::Whole)
     }
 
     /// What tells a client how to come back before there is anything to tell.
     pub(super) async fn prime(&self) -> Option<()> {
-        self.put(|id| {
+        let text = |id: &str| {
             let retry = millis(MCP_RETRY);
             Bytes::from(format!("id: {id}\nretry: {retry}\ndata: \n\n"))
-        })
-        .await
+        };
+        self.put(text, None).await
     }
 
-    async fn put(&self, text: impl Fn(&str) -> Bytes) -> Option<()> {
+    async fn put(&self, text: impl Fn(&str) -> Bytes, mut share: Option<Share>) -> Option<()> {
         let stream = &self.stream;
-        while !stream.push(&text) {
+        while !stream.push(&text, &mut share) {
             if stream.gone.is_cancelled() {
                 return None;
             }
@@ -119,6 +146,26 @@ mod tests {
         assert!(text.contains("-2\nevent: message\ndata: {}\n\n"));
         assert!(text.ends_with("-3\nevent: message\ndata: []\n\n"));
         assert!(stream.is_away(), "its reader is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_event_has_a_share_of_its_key_until_it_is_read() {
+        use crate::domain::limits::{LARGE_BYTES_KEY_MAX, LARGE_BYTES_MIN};
+        let session = Tag::for_tests([9; ID_BYTES]).session;
+        let stream = Stream::new(Kind::Answer, [2; 16], session, Default::default());
+        let writer = Writer {
+            streams: Streams::default(),
+            stream: Arc::new(stream),
+        };
+        let large = vec![b'x'; LARGE_BYTES_MIN + 1];
+        let mut others = Share::of(&writer.stream.session.key);
+        assert!(others.grow(LARGE_BYTES_KEY_MAX - large.len()));
+        assert_eq!(writer.say(&large).await, Some(Written::Whole));
+        assert_eq!(writer.say(&large).await, Some(Written::Not));
+        let reader = writer.stream.read_after(0).unwrap();
+        let waker = std::task::Waker::noop();
+        while let super::super::stream::Given::Piece(_) = writer.stream.take(reader, waker) {}
+        assert_eq!(writer.say(&large).await, Some(Written::Whole));
     }
 
     #[tokio::test(start_paused = true)]
