@@ -39,8 +39,9 @@ impl Front {
             task: Some(Arc::clone(&task)),
             ..aside.owned()
         };
+        // Made here: who goes before the first step is taken leaves no task behind that lives for ever.
+        let kept = Kept(Arc::clone(&front.ctx), Arc::clone(&task));
         async move {
-            let kept = Kept(Arc::clone(&front.ctx), Arc::clone(&task));
             let aside = Aside {
                 meta: &meta,
                 ..aside
@@ -81,6 +82,7 @@ impl Kept {
         if task.has_ended() {
             return;
         }
+        ctx.tasks.make_room(task);
         let mut end = match outcome {
             Outcome::Answered(answer) if task.is_everywhere() => ended(&answer.seen_everywhere()),
             Outcome::Answered(answer) => ended(&answer),
