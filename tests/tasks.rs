@@ -375,6 +375,68 @@ fn a_run_that_ends_fails_its_tasks_and_what_is_taken_away_is_not_read() {
     });
 }
 
+/// A server that answers at once and wants to be asked again in a minute was out of everybody's reach meanwhile.
+#[test]
+fn a_task_that_is_not_asked_about_in_this_minute_is_a_call_all_the_same() {
+    let (world, key) = tasker(&[], &["--eager", "--rare"]);
+    let client = Client::new(&world, "/mcp/tasker", &key);
+    let one = begin(&client, "slow", json!({"ms": 60000}));
+    std::thread::sleep(Duration::from_secs(1));
+    let calls = world.cli(&["call", "list"]);
+    assert_eq!(calls.as_array().map(Vec::len), Some(1), "{calls}");
+    let call = calls[0]["id"].as_str().unwrap();
+    let report = world.cli(&["call", "cancel", call, "--reason", "enough of it"]);
+    assert_eq!(report["recycled"], false, "{report}");
+    let since = Instant::now();
+    let task = ended(&client, &one);
+    assert!(
+        task["status"] == "cancelled" && task.to_string().contains("enough of it"),
+        "{task}"
+    );
+    let two = begin(&client, "slow", json!({"ms": 60000}));
+    std::thread::sleep(Duration::from_secs(1));
+    let on = [
+        "kill-switch",
+        "on",
+        "--scope",
+        "tool",
+        "--target",
+        "tasker/slow",
+    ];
+    let why = ["--reason", "token leak", "--yes"];
+    world.cli(&[on.as_slice(), why.as_slice()].concat());
+    let task = ended(&client, &two);
+    assert!(
+        task["status"] == "cancelled" && task.to_string().contains("token leak"),
+        "{task}"
+    );
+    assert!(since.elapsed() < Duration::from_secs(20));
+    assert_eq!(world.cli(&["call", "list"]), json!([]));
+}
+
+/// A task goes on for hours; its key may be gone by then.
+#[test]
+fn a_task_ends_with_what_its_key_may() {
+    let (world, key) = tasker(&[], &[]);
+    let client = Client::new(&world, "/mcp/tasker", &key);
+    let keys = world.cli(&["key", "list"]);
+    let id = keys[0]["id"].as_str().unwrap_or_else(|| panic!("{keys}"));
+    let is_over = |what: &str| {
+        world.until(what, |world| {
+            (world.cli(&["call", "list"]) == json!([])).then_some(())
+        });
+    };
+    let one = begin(&client, "slow", json!({"ms": 60000}));
+    world.cli(&["subscription", "remove", id, "tasker"]);
+    is_over("a task whose tool its key does not have any more is over");
+    world.cli(&["subscription", "add", id, "tasker"]);
+    let task = get(&client, &one);
+    assert_eq!(task["status"], "cancelled", "{task}");
+    begin(&client, "slow", json!({"ms": 60000}));
+    world.cli(&["key", "revoke", id]);
+    is_over("a task whose key was revoked is over");
+}
+
 fn asked(messages: &mut impl Iterator<Item = Value>) -> Value {
     let asked = messages.find(|one| one["method"] == "elicitation/create");
     asked.unwrap()

@@ -49,6 +49,7 @@ pub use gather::{Gathered, Gathering, Listing, Missing};
 pub use lists::{ListChange, Lists};
 pub use owner::{Listed, Owner};
 pub use prompts::PromptNames;
+pub(in crate::actors) use tasks::end_withdrawn;
 pub use tasks::{Begun, Page, Read};
 
 pub use super::calls::{News, Progress};

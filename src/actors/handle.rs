@@ -7,6 +7,7 @@
 //! deadline or by its caller leaving); a request is written at most once; ids are ours, so two
 //! clients' equal ids never meet.
 
+mod among;
 mod asked;
 mod askers;
 mod entry;

@@ -11,6 +11,7 @@ use crate::domain::limits::{PING_DEADLINE, PING_EVERY, PINGS_MISSED_MAX};
 use crate::domain::verdict::Verdict;
 
 use super::ctx::Ctx;
+use super::front::end_withdrawn;
 use super::handle::{CallError, Handle};
 use super::isolate::IsolateMsg;
 use super::sampler::Sampler;
@@ -56,6 +57,7 @@ impl Actor for Health {
     ) -> Result<(), ActorProcessingErr> {
         sampler.tick(ctx);
         ctx.tasks.sweep(Instant::now());
+        end_withdrawn(ctx);
         for slot in ctx.slots.pin().values() {
             let Some(handle) = slot.ready() else { continue };
             if is_idle(slot, &handle) && !ctx.ears.hear(&slot.watched) {

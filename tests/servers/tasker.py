@@ -1,6 +1,7 @@
 """An MCP server of 2025-11-25 whose tools work as tasks: plain Python, one thread for each task.
 
 --eager  answers `tasks/result` at once, with an error, while the task goes on
+--rare   wants to be asked once in a minute
 --odd    names its tasks with what has to be escaped
 --same   gives all of them one name
 --bare   cannot be told to stop
@@ -43,7 +44,7 @@ class Task:
 
     def shown(self):
         return {"taskId": self.ident, "status": self.status, "statusMessage": self.message, "ttl": self.ttl,
-                "createdAt": "2025-11-25T10:30:00Z", "lastUpdatedAt": "2025-11-25T10:30:00Z", "pollInterval": 100}
+                "createdAt": "2025-11-25T10:30:00Z", "lastUpdatedAt": "2025-11-25T10:30:00Z", "pollInterval": 60000 if "--rare" in OPTIONS else 100}
 
     def stands(self, status, message):
         if not self.done.is_set():

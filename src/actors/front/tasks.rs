@@ -2,6 +2,7 @@
 //! made them.
 
 mod keeper;
+mod withdrawn;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use super::super::router::Ask;
 use super::super::session::SessionHandle;
 use super::super::tasks::{End, Full, Maker, Task};
 use super::{Aside, Called, Failure, Front, Outcome};
+pub(in crate::actors) use withdrawn::end_withdrawn;
 
 /// What became of a call that was to be a task.
 #[derive(Debug)]

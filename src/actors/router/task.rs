@@ -102,6 +102,7 @@ pub(super) async fn go_on(
         is_needed: able.is_none_or(|able| able.tasks_cancel),
     };
     if let Some(task) = keep {
+        ctx.tasks.make_room(task);
         task.begins(handle, &seen, meta);
     }
     let outcome = outcome(ctx, errand, handle, &seen, until).await;
@@ -136,7 +137,7 @@ async fn outcome(
     let named = tasks::named(&task.id);
     let mut had_ended = false;
     loop {
-        let tag = Tag {
+        let tag = || Tag {
             until,
             news: listener(errand, keep),
             task: true,
@@ -144,11 +145,12 @@ async fn outcome(
         };
         let line = |id| envelope::request(id, "tasks/result", &named);
         let allowed = || ctx.denies_call(session, &mcp.id, &route.tool).is_none();
-        let poll = match handle.call(tag, line, until, allowed).await {
+        let poll = match handle.call(tag(), line, until, allowed).await {
             Ok(reply) if reply.kind == ReplyKind::Result => return Ok(reply),
             Ok(reply) => {
                 let looked = handle.look_at_task(&task.id, Instant::now() + TASK_ASK_WAIT);
-                match looked.await {
+                let looked = handle.among_calls(tag(), looked, allowed).await;
+                match looked.map_err(|error| cut(ctx, errand, handle, error))? {
                     Some(seen) if !seen.status.is_last() => seen.poll,
                     Some(seen) if seen.status == Status::Cancelled => {
                         return Err(failure::task_cancelled(mcp, seen.message.as_deref()));
@@ -162,27 +164,35 @@ async fn outcome(
                 }
             }
             Err(CallError::Busy { .. }) => TASK_POLL,
-            Err(CallError::NotSent | CallError::Refused) => {
-                still_allowed(ctx, session, route)?;
-                return Err(match handle.ended() {
-                    Some(end) => ended(ctx, session, route, &end),
-                    None => failure::task_lost(mcp),
-                });
-            }
-            Err(CallError::Ended(end)) => return Err(ended(ctx, session, route, &end)),
-            Err(CallError::Cancelled(Why::Denied(deny))) => return Err(failure::denied(&deny)),
-            Err(CallError::Cancelled(Why::Asked(why))) => {
-                return Err(failure::cancelled(mcp, &why));
-            }
-            Err(CallError::TimedOut) => {
-                return Err(failure::task_timed_out(mcp, route.tool.as_str()));
-            }
+            Err(error) => return Err(cut(ctx, errand, handle, error)),
         };
         let next = Instant::now() + poll;
+        let pause = sleep_until(next.min(until));
+        let paused = handle.among_calls(tag(), pause, allowed).await;
+        paused.map_err(|error| cut(ctx, errand, handle, error))?;
         if next >= until {
-            sleep_until(until).await;
             return Err(failure::task_timed_out(mcp, route.tool.as_str()));
         }
-        sleep_until(next).await;
+    }
+}
+
+/// Why a task that is waited for is waited for no longer.
+fn cut(ctx: &Ctx, errand: &Errand<'_>, handle: &Handle, error: CallError) -> Reason {
+    let (session, route) = (errand.session, errand.route);
+    let mcp = &route.published.mcp;
+    match error {
+        CallError::NotSent | CallError::Refused | CallError::Busy { .. } => {
+            if let Err(taken_away) = still_allowed(ctx, session, route) {
+                return taken_away;
+            }
+            match handle.ended() {
+                Some(end) => ended(ctx, session, route, &end),
+                None => failure::task_lost(mcp),
+            }
+        }
+        CallError::Ended(end) => ended(ctx, session, route, &end),
+        CallError::Cancelled(Why::Denied(deny)) => failure::denied(&deny),
+        CallError::Cancelled(Why::Asked(why)) => failure::cancelled(mcp, &why),
+        CallError::TimedOut => failure::task_timed_out(mcp, route.tool.as_str()),
     }
 }

@@ -88,7 +88,7 @@ pub struct Task {
 
 #[derive(Debug)]
 pub(super) struct State {
-    begun: bool,
+    pub(super) begun: bool,
     pub(super) message: Option<Box<str>>,
     pub(super) updated_at: Millis,
     /// The status that was told last.
@@ -251,6 +251,16 @@ impl Task {
         self.maker.everywhere
     }
 
+    /// Whether the key that made it has expired.
+    pub(in crate::actors) fn is_key_expired(&self, now: Millis) -> bool {
+        self.session.is_key_expired(now)
+    }
+
+    /// Whether the session that made it is no more.
+    pub(in crate::actors) fn is_session_revoked(&self) -> bool {
+        self.session.is_revoked()
+    }
+
     /// Whether its client knows of no sessions.
     #[must_use]
     pub fn is_stateless(&self) -> bool {
@@ -378,6 +388,7 @@ fn status_of(end: &End) -> Status {
             Code::Cancelled
             | Code::KillSwitchActive
             | Code::UserDisabled
+            | Code::NotSubscribed
             | Code::SessionSuspended => Status::Cancelled,
             _ => Status::Failed,
         },

@@ -114,23 +114,32 @@ impl Task {
                 }
                 return true;
             }
+            let mut is_behind = false;
             if let Some(tell) = tell {
                 for question in self.questions() {
-                    if !told.contains(&question.key) {
-                        told.push(question.key.clone());
-                        let _ = tell.try_send(News::AskedForTask(question));
+                    if told.contains(&question.key) {
+                        continue;
+                    }
+                    let key = question.key.clone();
+                    match tell.try_send(News::AskedForTask(question)) {
+                        Ok(()) => told.push(key),
+                        Err(_) => is_behind = true,
                     }
                 }
             }
             tokio::select! {
                 biased;
-                line = next(&mut lines) => if let (Ok(line), Some(tell)) = (line, tell) {
-                    let _ = tell.try_send(News::Log(line));
-                },
-                _ = changes.changed() => {}
                 // Who let go of its stream hears nothing any more, and keeps nothing from others.
                 () = gone(tell) => return false,
                 () = sleep_until(until) => return false,
+                line = next(&mut lines) => if let (Ok(line), Some(tell)) = (line, tell) {
+                    // Whatever is logged, there is room for what is asked.
+                    if tell.capacity() > MCP_QUESTIONS_MAX {
+                        let _ = tell.try_send(News::Log(line));
+                    }
+                },
+                _ = changes.changed() => {}
+                () = room(tell), if is_behind => {}
             }
         }
     }
@@ -178,11 +187,45 @@ async fn gone(tell: Option<&mpsc::Sender<News>>) {
     }
 }
 
+/// There is room for one more.
+async fn room(tell: Option<&mpsc::Sender<News>>) {
+    if let Some(tell) = tell {
+        drop(tell.reserve().await);
+    }
+}
+
 async fn next(
     lines: &mut Option<broadcast::Receiver<Bytes>>,
 ) -> Result<Bytes, broadcast::error::RecvError> {
     match lines {
         Some(lines) => lines.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::task;
+    use super::*;
+    use crate::domain::limits::MCP_NEWS_MAX;
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_is_logged_there_is_room_for_what_is_asked() {
+        let task = task(1, 1);
+        let (tell, _told) = mpsc::channel(MCP_NEWS_MAX);
+        let attending = {
+            let (task, tell) = (Arc::clone(&task), tell.clone());
+            let until = Instant::now() + Duration::from_secs(60);
+            tokio::spawn(async move { task.attend(Some(&tell), until).await })
+        };
+        while task.lines.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..2 * MCP_NEWS_MAX {
+            task.lines.send(Bytes::from_static(b"{}")).unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tell.capacity(), MCP_QUESTIONS_MAX);
+        assert!(!attending.await.unwrap(), "nor is its time forgotten");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,6 +14,9 @@ use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::{MCP_LATE_ANSWER, MCP_QUESTIONS_MAX};
 use crate::domain::talk::Question;
 
+/// So often those are let go of whose clients do not come back.
+const SWEEP_EVERY: u64 = 256;
+
 type Open = HashMap<[u8; ID_BYTES], HashMap<String, Put>>;
 
 /// What was put to a client.
@@ -22,7 +25,8 @@ enum Put {
     /// For a call: over with its stream.
     OfCall(Box<Asked>),
     /// For a task: its client may let go of a stream and answer all the same.
-    OfTask(Arc<TaskQuestion>),
+    /// It is the task that keeps it.
+    OfTask(Weak<TaskQuestion>),
 }
 
 /// All of them.
@@ -30,6 +34,8 @@ enum Put {
 pub(super) struct Inquiries {
     open: Arc<Mutex<Open>>,
     asked: Arc<AtomicU64>,
+    /// How often one of a task was put.
+    of_tasks: Arc<AtomicU64>,
 }
 
 /// A question that was put to a client. Its server is told that nobody answers when this is dropped.
@@ -53,10 +59,7 @@ impl Inquiries {
         asked: Box<Asked>,
     ) -> Option<(Inquiry, Bytes)> {
         let session = session.id().bits();
-        let id = format!(
-            "\"legation-{}\"",
-            self.asked.fetch_add(1, Ordering::Relaxed)
-        );
+        let id = self.id();
         let request = request(&id, asked.method, &asked.params);
         let withdrawn = Box::pin(asked.withdrawn());
         let beside = Some(asked.question == Question::Roots);
@@ -86,20 +89,22 @@ impl Inquiries {
         let session = session.id().bits();
         let withdrawn = Box::pin(question.withdrawn());
         let mut open = lock(&self.open);
+        let puts = self.of_tasks.fetch_add(1, Ordering::Relaxed);
+        if puts % SWEEP_EVERY == 0 {
+            sweep(&mut open);
+        }
         let own = open.entry(session).or_default();
         own.retain(|_, put| put.is_open());
-        let same = |put: &Put| matches!(put, Put::OfTask(other) if Arc::ptr_eq(other, &question));
+        let asked = Arc::downgrade(&question);
+        let same = |put: &Put| matches!(put, Put::OfTask(other) if other.ptr_eq(&asked));
         let known = own.iter().find(|(_, put)| same(put));
         let id = match known.map(|(id, _)| id.clone()) {
             Some(id) => id,
             None if own.len() >= MCP_QUESTIONS_MAX => return None,
-            None => format!(
-                "\"legation-{}\"",
-                self.asked.fetch_add(1, Ordering::Relaxed)
-            ),
+            None => self.id(),
         };
         let request = request(&id, question.method, &question.params);
-        own.insert(id.clone(), Put::OfTask(question));
+        own.insert(id.clone(), Put::OfTask(asked));
         let inquiry = Inquiry {
             open: Arc::clone(&self.open),
             session,
@@ -114,8 +119,14 @@ impl Inquiries {
     pub(super) fn answered(&self, session: &SessionHandle, id: &str) -> Option<Box<Asked>> {
         match take(&self.open, session.id().bits(), id)? {
             Put::OfCall(asked) => Some(asked),
-            Put::OfTask(question) => question.take(),
+            Put::OfTask(question) => question.upgrade()?.take(),
         }
+    }
+
+    /// An id that no other question has; raw.
+    fn id(&self) -> String {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        format!("\"legation-{number}\"")
     }
 }
 
@@ -141,7 +152,11 @@ impl Inquiry {
 impl Drop for Inquiry {
     fn drop(&mut self) {
         let (open, session, id) = (Arc::clone(&self.open), self.session, self.id.clone());
-        let Some(beside) = self.beside else { return };
+        let Some(beside) = self.beside else {
+            // What is open still may be answered without this stream.
+            forget_closed(&mut lock(&open), &session);
+            return;
+        };
         if !beside {
             // Outside of the lock: what goes tells its server.
             drop(take(&open, session, &id));
@@ -162,7 +177,7 @@ impl Put {
     fn is_open(&self) -> bool {
         match self {
             Self::OfCall(_) => true,
-            Self::OfTask(question) => question.is_open(),
+            Self::OfTask(question) => question.upgrade().is_some_and(|one| one.is_open()),
         }
     }
 }
@@ -187,6 +202,25 @@ fn take(open: &Mutex<Open>, session: [u8; ID_BYTES], id: &str) -> Option<Put> {
         open.remove(&session);
     }
     asked
+}
+
+/// Lets go of what a session's client need not answer any more.
+fn forget_closed(open: &mut Open, session: &[u8; ID_BYTES]) {
+    let Some(own) = open.get_mut(session) else {
+        return;
+    };
+    own.retain(|_, put| put.is_open());
+    if own.is_empty() {
+        open.remove(session);
+    }
+}
+
+/// The same of all sessions: of one that is gone nobody else does.
+fn sweep(open: &mut Open) {
+    open.retain(|_, own| {
+        own.retain(|_, put| put.is_open());
+        !own.is_empty()
+    });
 }
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {

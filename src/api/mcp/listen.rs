@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::streamed;
 use crate::actors::front::{ListChange, Lists, Told as OfServer};
 use crate::actors::session::SessionHandle;
+use crate::api::shares::Pieces;
 use crate::domain::ids::{ID_BYTES, KeyId};
 use crate::domain::limits::{MCP_LISTENS_MAX, MCP_UNREAD_MAX};
 
@@ -105,6 +106,8 @@ type OfServers = Box<dyn Fn(&OfServer) -> Option<Bytes> + Send + Sync>;
 
 /// What is said on a stream.
 pub(super) struct Words {
+    /// Who holds what is large until it is read.
+    pub(super) key: KeyId,
     /// At once.
     pub(super) first: Option<Bytes>,
     /// When the list of tools has changed, if that is told.
@@ -129,7 +132,10 @@ impl Words {
                 let mut reads = say(self.first).await;
                 while reads {
                     reads = match lists.next().await {
-                        ListChange::Told(told) => say((self.told)(&told)).await,
+                        ListChange::Told(told) => match (self.told)(&told) {
+                            Some(event) => whole(&tell, event, &self.key).await,
+                            None => true,
+                        },
                         ListChange::Changed => say(self.changed.clone()).await,
                         ListChange::Same => say(Some(Bytes::from_static(ALIVE))).await,
                         ListChange::Over => {
@@ -144,6 +150,19 @@ impl Words {
         });
         streamed(Body::new(Told::new(told, task)))
     }
+}
+
+/// Says what may be large. Without room for it it is not said: what a task ended with is there for who asks.
+async fn whole(tell: &mpsc::Sender<Bytes>, event: Bytes, key: &KeyId) -> bool {
+    let Some(mut pieces) = Pieces::of(event, key) else {
+        return true;
+    };
+    while let Some(piece) = pieces.next() {
+        if tell.send_timeout(piece, MCP_UNREAD_MAX).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 impl Drop for Place {

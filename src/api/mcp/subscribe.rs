@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::call::Asked;
+use super::events::event;
 use super::listen::Words;
 use super::tasks::{self, extension};
 use super::{answer, refused};
@@ -205,8 +206,10 @@ impl Honoured {
         let id = asked.id;
         let meta = modern::of_subscription(id);
         let message = move |method: &str, more: &str| -> Bytes {
-            let params = format!("{{{meta}{more}}}");
-            format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{method}\",\"params\":{params}}}\n\n").into()
+            let head = format!(
+                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/{method}\",\"params\":{{"
+            );
+            event(format!("{head}{meta}{more}}}}}").as_bytes())
         };
         let mut kinds = Vec::new();
         for (is_told, name) in [
@@ -232,17 +235,15 @@ impl Honoured {
             modern::of_subscription(id)
         );
         let end = answer::body_of_result(id, end.as_bytes());
-        let mut last = BytesMut::from(&b"event: message\ndata: "[..]);
-        last.put_slice(&end);
-        last.put_slice(b"\n\n");
         let first = format!(",\"notifications\":{{{}}}", kinds.join(","));
         let (resources, prompts, tasks) = (self.resources, self.prompts, self.tasks);
         let (front, session) = (asked.shared.0.front.clone(), Arc::clone(asked.session));
         let view = asked.view.map(str::to_owned);
         Words {
+            key: asked.session.key.clone(),
             first: Some(message("subscriptions/acknowledged", &first)),
             changed: self.tools.then(|| message("tools/list_changed", "")),
-            last: Some(last.freeze()),
+            last: Some(event(&end)),
             told: Box::new(move |told| match told {
                 Told::Resources => resources.then(|| message("resources/list_changed", "")),
                 Told::Prompts => prompts.then(|| message("prompts/list_changed", "")),

@@ -41,8 +41,9 @@ impl Front {
             modern: false,
             ..aside.owned()
         };
+        // Made here: who goes before the first step is taken leaves no task behind that lives for ever.
+        let kept = Kept(Arc::clone(&front.ctx), Arc::clone(&task));
         async move {
-            let kept = Kept(Arc::clone(&front.ctx), Arc::clone(&task));
             let aside = Aside {
                 meta: &meta,
                 ..aside
@@ -87,6 +88,7 @@ impl Kept {
             Outcome::Answered(answer) if task.is_everywhere() => answer.seen_everywhere(),
             outcome => outcome,
         };
+        ctx.tasks.make_room(task);
         let mut end = match outcome {
             Outcome::Answered(answer) => ended(&answer),
             Outcome::Failed(failure) => End::Failed(failure),
