@@ -188,6 +188,7 @@ impl Answer {
             verdict: None,
             deny: None,
             error: None,
+            modern: false,
             took: self.took,
         }
     }

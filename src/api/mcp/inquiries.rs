@@ -90,7 +90,7 @@ impl Inquiries {
         let withdrawn = Box::pin(question.withdrawn());
         let mut open = lock(&self.open);
         let puts = self.of_tasks.fetch_add(1, Ordering::Relaxed);
-        if puts % SWEEP_EVERY == 0 {
+        if puts.is_multiple_of(SWEEP_EVERY) {
             sweep(&mut open);
         }
         let own = open.entry(session).or_default();
