@@ -144,8 +144,8 @@ fn runs_as_its_user(place: &Place, uid: u32) {
                   mkdir -p deep; echo mine >deep/file; cat deep/file; ls -d $PWD/../../bob 2>&1";
     let mut run = Run::start(&place.host, &place.spec("ada", script));
     let out = run.output();
-    // The last command's: it found nothing.
-    assert_eq!(run.ending(), Record::Exited(2), "{out}");
+    // The last command's, which found nothing: 2 of coreutils, 1 of busybox.
+    assert!(matches!(run.ending(), Record::Exited(1 | 2)), "{out}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[0], uid.to_string(), "{out}");
     for line in &lines[1..4] {
