@@ -29,6 +29,9 @@ fn an_ordinary_user_gives_ids_of_its_own_range() -> Outcome {
     if nix::unistd::geteuid().is_root() {
         return as_ordinary_user();
     }
+    if crate::hoards::is_emulated() {
+        return Err("not yet seen to pass in the guest of the emulator".to_owned());
+    }
     through()
 }
 
