@@ -10,15 +10,16 @@ mod landlock;
 mod secrets;
 mod server;
 mod steps;
-mod view;
+pub(crate) mod view;
 mod watch;
 
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use crate::plan::{Place, Plan, Step};
+use crate::shelf::Made;
 use crate::spawnd;
 use crate::status::{self, Failure, Record};
 use crate::sys;
@@ -46,11 +47,14 @@ impl Drop for ExitGuard {
 }
 
 /// The entry of a freshly cloned init; `given` are the descriptors of the request, the v2
-/// directory taken out; the v1 `tasks` files begin at number `tasks`.
-pub(crate) fn run(given: &[RawFd], tasks: usize) -> ! {
+/// directory taken out; the v1 `tasks` files begin at number `tasks`. Namespaces that it was not born with
+/// may have been made in advance.
+pub(crate) fn run(mut given: Vec<RawFd>, tasks: usize, made: Option<Made>) -> ! {
     let _guard = ExitGuard;
     let mut status = None;
-    let failure = match build(given, tasks, &mut status) {
+    let last = made.as_ref().map(|made| made.mounts.as_raw_fd());
+    given.extend(last);
+    let failure = match build(&given, tasks, made.as_ref(), &mut status) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -73,9 +77,22 @@ pub(crate) fn probe(namespaces: u64) -> i32 {
     }
 }
 
-fn build(given: &[RawFd], tasks: usize, status: &mut Option<File>) -> Result<Infallible, Failure> {
-    let seats = seat(given).map_err(|e| failed(Place::Descriptors, "arrange descriptors", &e))?;
+fn build(
+    given: &[RawFd],
+    tasks: usize,
+    made: Option<&Made>,
+    status: &mut Option<File>,
+) -> Result<Infallible, Failure> {
+    // Told once there is a way to tell.
+    let entered = made.map_or(Ok(()), Made::enter);
+    let mut seats =
+        seat(given).map_err(|e| failed(Place::Descriptors, "arrange descriptors", &e))?;
     *status = Some(File::from(sys::adopt(SEAT_STATUS)));
+    entered.map_err(|e| failed(Place::Descriptors, "enter namespaces made in advance", &e))?;
+    let mounts = made.map(|_| {
+        seats -= 1;
+        sys::adopt(seats)
+    });
     enter_v1(tasks, seats)?;
     let plan = Plan::unseal(sys::adopt(SEAT_PLAN))
         .map_err(|e| failed(Place::Plan, "read the plan", &e))?;
@@ -86,8 +103,9 @@ fn build(given: &[RawFd], tasks: usize, status: &mut Option<File>) -> Result<Inf
         .iter()
         .partition(|step| step.place() < Place::Fork);
     for step in before {
-        steps::apply(step)?;
+        steps::apply(step, mounts.as_ref().map(AsFd::as_fd))?;
     }
+    drop(mounts);
     wait_for_word(&lifeline)?;
     watch::block_signals().map_err(|e| failed(Place::Fork, "block signals", &e))?;
     spawnd::set_name(spawnd::INIT_NAME);

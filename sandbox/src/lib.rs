@@ -38,6 +38,7 @@ mod procfs;
 #[cfg(test)]
 mod properties;
 mod seccomp;
+mod shelf;
 mod spawnd;
 mod sys;
 mod wire;

@@ -1,7 +1,8 @@
 //! The spawner: one small single-threaded process that clones on request.
 //!
 //! It holds no state of any isolate: a request comes with every descriptor it needs, the answer is
-//! a pidfd, and both are closed before the next request is read. What it clones is a child of the
+//! a pidfd, and both are closed before the next request is read. All it keeps is a set of namespaces that
+//! nobody was in yet ([`Shelf`]). What it clones is a child of the
 //! gateway, so its own death fails starts and never runs. It ends when its socket closes.
 
 use std::ffi::CString;
@@ -14,6 +15,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use crate::init;
 use crate::seccomp;
+use crate::shelf::Shelf;
 use crate::sys::{self, Cloned};
 use crate::wire::{self, Ask, FIXED_FDS, Request};
 
@@ -56,7 +58,9 @@ pub(crate) fn run(ids: Ids) -> ! {
         sys::exit_now(1);
     }
     let mut space = wire::space();
+    let mut shelf = Shelf::new(ids);
     loop {
+        shelf.fill(&socket);
         let (request, fds) = match wire::receive_request(socket.as_fd(), &mut space) {
             Ok(Some(received)) => received,
             Ok(None) => sys::exit_now(0),
@@ -66,7 +70,7 @@ pub(crate) fn run(ids: Ids) -> ! {
             }
             Err(_) => sys::exit_now(1),
         };
-        let cloned = serve(request, fds);
+        let cloned = serve(request, fds, &mut shelf);
         answer(&socket, cloned);
     }
 }
@@ -94,7 +98,7 @@ fn answer(socket: &OwnedFd, cloned: io::Result<(i32, OwnedFd)>) {
     }
 }
 
-fn serve(request: Request, mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+fn serve(request: Request, mut fds: Vec<OwnedFd>, shelf: &mut Shelf) -> io::Result<(i32, OwnedFd)> {
     let (tasks, cgroup) = match request.ask {
         Ask::Probe => {
             return match sys::clone_sibling(request.namespaces, None)? {
@@ -111,11 +115,12 @@ fn serve(request: Request, mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> 
             (first, into_cgroup.then(|| fds.remove(first)))
         }
     };
-    match sys::clone_sibling(request.namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
+    let (made, namespaces) = shelf.take(request.namespaces);
+    match sys::clone_sibling(namespaces, cgroup.as_ref().map(AsFd::as_fd))? {
         Cloned::Caller { pid, pidfd } => Ok((pid, pidfd)),
         Cloned::Child => {
             let given: Vec<_> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
-            init::run(&given, tasks)
+            init::run(given, tasks, made)
         }
     }
 }

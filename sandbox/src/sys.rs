@@ -81,13 +81,22 @@ pub(crate) fn clone_sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> 
 /// Bytes of the stack of a process between [`spawn_sharing`] and its exec.
 const STACK_BYTES: usize = 128 << 10;
 
+/// The table of descriptors of a process that shares our memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// Its own, with what we have open.
+    Copied,
+    /// Ours: what it opens is open here.
+    Shared,
+}
+
 /// Starts a process that shares our memory, as `vfork` does, and runs `work` in it on a stack of
 /// its own; we stand still until it has executed a program or ended. Saves the copy of our memory
 /// and of its page tables, and what `work` leaves in memory is there for us to read.
 ///
 /// Only for processes with one thread. `work` must not unwind; it leaves by exec or
 /// [`exit_now`]. Standing still, we can only be killed: as pid 1 that ends the other one too.
-pub(crate) fn spawn_sharing<F: FnMut()>(work: &mut F) -> io::Result<Pid> {
+pub(crate) fn spawn_sharing<F: FnMut()>(table: Table, work: &mut F) -> io::Result<Pid> {
     extern "C" fn enter<F: FnMut()>(work: *mut libc::c_void) -> i32 {
         // SAFETY: `work` is the caller's `&mut F`, and the caller stands still until we are gone.
         let work = unsafe { &mut *work.cast::<F>() };
@@ -95,13 +104,17 @@ pub(crate) fn spawn_sharing<F: FnMut()>(work: &mut F) -> io::Result<Pid> {
         exit_now(0)
     }
     let stack = Stack::new(STACK_BYTES)?;
+    let table = match table {
+        Table::Copied => 0,
+        Table::Shared => libc::CLONE_FILES,
+    };
     // SAFETY: the stack is our own and outlives the child's use of our memory, because CLONE_VFORK
     // keeps us here until then; no other thread can see the shared memory meanwhile.
     let pid = unsafe {
         libc::clone(
             enter::<F>,
             stack.top(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | table,
             std::ptr::from_mut(work).cast(),
         )
     };

@@ -18,6 +18,7 @@ mod languages;
 mod limits;
 mod probe;
 mod secrets;
+mod shelf;
 mod spawner;
 mod subordinate;
 mod walls;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         languages::TESTS,
         limits::TESTS,
         secrets::TESTS,
+        shelf::TESTS,
         spawner::TESTS,
         subordinate::TESTS,
         walls::TESTS,

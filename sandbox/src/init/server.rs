@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::{EXIT_FAILED, ExitGuard, failed, steps};
 use crate::plan::{Place, Program, Step};
 use crate::status::Failure;
-use crate::sys;
+use crate::sys::{self, Table};
 
 /// What `execve` is given.
 struct Command<'a> {
@@ -30,7 +30,7 @@ struct Command<'a> {
 pub(super) fn start(rest: &[&Step], program: Option<&Program>) -> Result<Pid, Failure> {
     let command = program.map(Command::new).transpose()?;
     let mut failure = None;
-    let server = sys::spawn_sharing(&mut || {
+    let server = sys::spawn_sharing(Table::Copied, &mut || {
         let _guard = ExitGuard;
         failure = match become_program(rest, command.as_ref()) {
             Ok(never) => match never {},
@@ -73,7 +73,7 @@ fn become_program(rest: &[&Step], command: Option<&Command<'_>>) -> Result<Infal
     sys::close_on_exec_from(3)
         .map_err(|e| failed(Place::ServerSession, "mark our descriptors", &e))?;
     for step in rest {
-        steps::apply(step)?;
+        steps::apply(step, None)?;
     }
     let Some(command) = command else {
         // A rehearsal: all went well.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -14,8 +15,8 @@ use crate::seccomp;
 use crate::status::Failure;
 use crate::sys::rights;
 
-/// Does one step; never "continue anyway".
-pub(super) fn apply(step: &Step) -> Result<(), Failure> {
+/// Does one step; never "continue anyway". `made` are mounts that were made in advance.
+pub(super) fn apply(step: &Step, made: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let place = step.place();
     match step {
         Step::UserMap { uid, gid } => {
@@ -38,7 +39,7 @@ pub(super) fn apply(step: &Step) -> Result<(), Failure> {
         Step::Doors { ports } => doors::open(ports),
         Step::HostName(name) => nix::unistd::sethostname(name)
             .map_err(|e| failed(place, "set the host name", &e.into())),
-        Step::Mounts(wanted) => view::build(wanted),
+        Step::Mounts(wanted) => view::build(wanted, made),
         Step::Secrets(wanted) => secrets::mount(wanted),
         Step::DropBounding => rights::drop_bounding()
             .map_err(|e| failed(place, "empty the bounding set of capabilities", &e)),

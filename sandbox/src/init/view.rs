@@ -1,13 +1,16 @@
 //! Building a view: sources first, while the host's paths still mean what they did; then the new
 //! root, what stands on it, and the way into it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
 use nix::unistd::{chdir, pivot_root};
 
@@ -17,6 +20,9 @@ use crate::plan::view::{Access, Base, Kind, Mount, Presence, View};
 use crate::status::Failure;
 use crate::sys::mount::{Attributes, Links, Reach, attach, copy_tree, set_attributes};
 
+/// What every view has. Made once by the spawner, inherited by its clones.
+pub(crate) static IN_ADVANCE: LazyLock<View> = LazyLock::new(View::in_advance);
+
 /// Where the new root is put together; every host has it, and only the isolate sees it there.
 const STAGE: &str = "/tmp";
 /// Of `/proc` these cannot be written to.
@@ -24,21 +30,62 @@ const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 /// And these read as empty.
 const PROC_HIDDEN: [&str; 5] = ["kcore", "keys", "key-users", "timer_list", "sched_debug"];
 
-/// Builds the view and enters it.
-pub(super) fn build(view: &View) -> Result<(), Failure> {
-    // Others must pass the places we make, whatever the gateway's mask.
+/// Builds the view and enters it. `made` is a mount namespace where what every view has stands already.
+pub(super) fn build(view: &View, made: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    umask_for_others();
+    if let Some(made) = made {
+        if let Some(rest) = view.beyond(&IN_ADVANCE) {
+            let sources = open_all(&rest, &view.ends)?;
+            setns(made, CloneFlags::CLONE_NEWNS)
+                .map_err(|e| told("enter what was made of", Path::new("/"), &e.into()))?;
+            put_all(Path::new("/"), &rest, sources)?;
+            return seal().map_err(|e| told("seal", Path::new("/"), &e));
+        }
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|e| told("have own mounts on", Path::new("/"), &e.into()))?;
+    }
+    let root = begin(view)?;
+    match view.base {
+        Base::Host => Ok(()),
+        Base::Empty => enter(&root)
+            .and_then(|()| seal())
+            .map_err(|e| told("enter", &root, &e)),
+    }
+}
+
+/// Builds what every view has, in new namespaces, and enters it; its root stays open for what is an
+/// isolate's own. What cannot be followed to its end by [`is_fixed`] is not for making in advance.
+pub(crate) fn make_in_advance() -> Result<(), Failure> {
+    umask_for_others();
+    let moving = |mount: &&Mount| !is_fixed(mount);
+    if let Some(mount) = IN_ADVANCE.mounts.iter().find(moving) {
+        let error = io::Error::from_raw_os_error(libc::ELOOP);
+        return Err(told("make in advance", &mount.at, &error));
+    }
+    let root = begin(&IN_ADVANCE)?;
+    enter(&root).map_err(|e| told("enter", &root, &e))
+}
+
+/// Whether nothing but a change of its directory can make it another: it is no link, or one that the
+/// view keeps as a link.
+fn is_fixed(mount: &Mount) -> bool {
+    !matches!(mount.kind, Kind::Bind(..))
+        || fs::symlink_metadata(&mount.at).map_or(true, |found| !found.is_symlink())
+        || fs::canonicalize(&mount.at).map_or(true, |end| end.starts_with("/usr"))
+}
+
+/// Others must pass the places we make, whatever the gateway's mask.
+fn umask_for_others() {
     umask(Mode::from_bits_truncate(0o022));
+}
+
+/// Puts a view together in a mount namespace that is ours; gives where its root is.
+fn begin(view: &View) -> Result<PathBuf, Failure> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .map_err(|e| told("make all mounts private", Path::new("/"), &e.into()))?;
-    let sources = view
-        .mounts
-        .iter()
-        .map(|mount| {
-            let end = view.ends.get(&mount.at);
-            open(mount, end.map(PathBuf::as_path)).map_err(|e| told("open", &mount.at, &e))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let mounts: Vec<&Mount> = view.mounts.iter().collect();
+    let sources = open_all(&mounts, &view.ends)?;
     let root = match view.base {
         Base::Host => PathBuf::from("/"),
         Base::Empty => {
@@ -47,10 +94,25 @@ pub(super) fn build(view: &View) -> Result<(), Failure> {
             PathBuf::from(STAGE)
         }
     };
+    put_all(&root, &mounts, sources)?;
+    Ok(root)
+}
+
+/// The sources, while the host's paths mean what they did.
+fn open_all(mounts: &[&Mount], ends: &BTreeMap<PathBuf, PathBuf>) -> Result<Vec<Source>, Failure> {
+    let open = |mount: &&Mount| {
+        let end = ends.get(&mount.at).map(PathBuf::as_path);
+        open(mount, end).map_err(|e| told("open", &mount.at, &e))
+    };
+    mounts.iter().map(open).collect()
+}
+
+/// Puts everything into its place beneath `root`.
+fn put_all(root: &Path, mounts: &[&Mount], sources: Vec<Source>) -> Result<(), Failure> {
     // Neighbours stand beside each other: their directory is made once.
     let mut made = PathBuf::new();
-    for (mount, source) in view.mounts.iter().zip(sources) {
-        let place = inside(&root, &mount.at);
+    for (mount, source) in mounts.iter().zip(sources) {
+        let place = inside(root, &mount.at);
         let put = match place.parent() {
             Some(parent) if parent != made && !matches!(source, Source::Absent) => {
                 fs::create_dir_all(parent).map(|()| parent.clone_into(&mut made))
@@ -60,10 +122,7 @@ pub(super) fn build(view: &View) -> Result<(), Failure> {
         .and_then(|()| put(mount, source, &place));
         put.map_err(|e| told("put into the view", &mount.at, &e))?;
     }
-    match view.base {
-        Base::Host => Ok(()),
-        Base::Empty => enter(&root).map_err(|e| told("enter", &root, &e)),
-    }
+    Ok(())
 }
 
 /// What is at the source.
@@ -198,17 +257,23 @@ fn cover(with: &Path, what: &Path) -> io::Result<()> {
         return Ok(());
     }
     let tree = copy_tree(with, Links::Follow, None)?;
-    set_attributes(tree.as_fd(), Attributes::READ_ONLY, Reach::All)?;
+    let attributes = Attributes::READ_ONLY.and(Attributes::NO_SUID_NO_EXEC);
+    set_attributes(tree.as_fd(), attributes, Reach::All)?;
     attach(tree.as_fd(), what)
 }
 
-/// Makes `root` the root of everything, lets go of the old one, and forbids changes.
+/// Makes `root` the root of everything, and lets go of the old one.
 fn enter(root: &Path) -> io::Result<()> {
     chdir(root)?;
     // Both in one place: the old root comes to lie on the new one, and is taken off again.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
+    Ok(())
+}
+
+/// Nothing more is put into the root.
+fn seal() -> io::Result<()> {
     let own = fs::File::open("/")?;
     set_attributes(own.as_fd(), Attributes::READ_ONLY, Reach::One)
 }

@@ -177,47 +177,21 @@ impl View {
     /// An empty root with what every program needs, the home, and `needs`.
     #[must_use]
     pub fn own(needs: &Needs, home: &Path, network: Network, accounts: Accounts) -> Self {
-        let mut mounts = Vec::new();
+        let mut mounts = common();
         let mut put = |at: &str, kind| {
             mounts.push(Mount {
                 at: at.into(),
                 kind,
             });
         };
-        let readable = Kind::Bind(Access::Read, Presence::IfThere);
-        for at in PROGRAMS.iter().chain(&ETC) {
-            put(at, readable.clone());
-        }
         put("/etc/passwd", Kind::Text(accounts.passwd(home)));
         put("/etc/group", Kind::Text(accounts.group()));
-        put(
-            "/etc/hosts",
-            Kind::Text("127.0.0.1 localhost isolate\n::1 localhost\n".to_owned()),
-        );
-        put(
-            "/etc/nsswitch.conf",
-            Kind::Text("passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
-        );
         match network {
-            Network::Host => put("/etc/resolv.conf", readable),
+            Network::Host => put("/etc/resolv.conf", READABLE),
             Network::Allowlist => put("/etc/resolv.conf", Kind::Text(RESOLVER.to_owned())),
             Network::None | Network::Loopback => {}
         }
-        for at in DEVICES {
-            put(at, Kind::Bind(Access::Device, Presence::Required));
-        }
-        for (at, to) in LINKS {
-            put(at, Kind::Link(to.into()));
-        }
-        let tmpfs = |bytes, files| Kind::Tmpfs {
-            bytes,
-            files,
-            mode: 0o1777,
-        };
-        put("/dev/shm", tmpfs(SHM_BYTES, SHM_FILES));
-        put("/tmp", tmpfs(TMP_BYTES, TMP_FILES));
         put("/proc", Kind::Proc);
-        put(SECRETS, Kind::Dir);
         mounts.extend(binds(needs, home));
         Self {
             base: Base::Empty,
@@ -284,6 +258,36 @@ impl View {
     /// The options of the tmpfs everything stands on.
     pub(crate) fn root_options() -> String {
         format!("mode=755,size={ROOT_BYTES},nr_inodes={ROOT_FILES}")
+    }
+
+    /// What of every view can be built before it is known for whom.
+    pub(crate) fn in_advance() -> Self {
+        Self {
+            base: Base::Empty,
+            mounts: in_order(common()),
+            ends: BTreeMap::new(),
+        }
+    }
+
+    /// What is left to be built once `made` is there; `None` if that is not a part of this one, or if
+    /// something here would come to lie over it.
+    pub(crate) fn beyond(&self, made: &Self) -> Option<Vec<&Mount>> {
+        if self.base != made.base {
+            return None;
+        }
+        let mut rest = Vec::new();
+        // Both are in order.
+        let mut common = made.mounts.iter().peekable();
+        for mount in &self.mounts {
+            if common.next_if_eq(&mount).is_none() {
+                rest.push(mount);
+            }
+        }
+        let is_free = |mount: &&Mount| {
+            !self.ends.contains_key(&mount.at)
+                && rest.iter().all(|own| !is_at_or_beneath(&mount.at, &own.at))
+        };
+        (common.next().is_none() && made.mounts.iter().all(|mount| is_free(&mount))).then_some(rest)
     }
 
     /// Checks that it can be built as it stands.
@@ -368,6 +372,46 @@ impl Accounts {
         let gid = self.gid;
         format!("root:x:0:\nisolate:x:{gid}:\nnogroup:x:65534:\n")
     }
+}
+
+/// The host's, for reading, if it is there.
+const READABLE: Kind = Kind::Bind(Access::Read, Presence::IfThere);
+
+/// What stands in every view with an empty root.
+fn common() -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    let mut put = |at: &str, kind| {
+        mounts.push(Mount {
+            at: at.into(),
+            kind,
+        });
+    };
+    for at in PROGRAMS.iter().chain(&ETC) {
+        put(at, READABLE);
+    }
+    put(
+        "/etc/hosts",
+        Kind::Text("127.0.0.1 localhost isolate\n::1 localhost\n".to_owned()),
+    );
+    put(
+        "/etc/nsswitch.conf",
+        Kind::Text("passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+    );
+    for at in DEVICES {
+        put(at, Kind::Bind(Access::Device, Presence::Required));
+    }
+    for (at, to) in LINKS {
+        put(at, Kind::Link(to.into()));
+    }
+    let tmpfs = |bytes, files| Kind::Tmpfs {
+        bytes,
+        files,
+        mode: 0o1777,
+    };
+    put("/dev/shm", tmpfs(SHM_BYTES, SHM_FILES));
+    put("/tmp", tmpfs(TMP_BYTES, TMP_FILES));
+    put(SECRETS, Kind::Dir);
+    mounts
 }
 
 fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
@@ -492,6 +536,47 @@ mod tests {
     fn at<'a>(view: &'a View, path: &str) -> Option<&'a Kind> {
         let found = view.mounts.iter().find(|mount| mount.at == Path::new(path));
         found.map(|mount| &mount.kind)
+    }
+
+    #[test]
+    fn what_is_made_in_advance_and_what_is_left_are_the_whole() {
+        let made = View::in_advance();
+        made.check().unwrap();
+        for needs in [
+            needs(&[], &[], &[]),
+            needs(
+                &["/opt/app", "/usr/local/app", "/etc/ssl/x"],
+                &["/data/docs"],
+                &[],
+            ),
+            needs(
+                &[],
+                &["/usr/share/data", "/tmp/shared", "/etc/fonts/own"],
+                &[],
+            ),
+        ] {
+            let view = own(&needs);
+            let rest = view.beyond(&made).unwrap();
+            let all = made.mounts.iter().chain(rest).cloned().collect();
+            assert_eq!(in_order(all), view.mounts);
+        }
+    }
+
+    #[test]
+    fn what_lies_over_what_was_made_is_made_whole() {
+        let made = View::in_advance();
+        for path in ["/etc", "/dev", "/run", "/"] {
+            let view = own(&needs(&[path], &[], &[]));
+            assert_eq!(view.beyond(&made), None, "{path}");
+        }
+        for path in ["/usr", "/etc/ssl"] {
+            let view = own(&needs(&[], &[path], &[]));
+            assert_eq!(view.beyond(&made), None, "{path} written to");
+        }
+        let mut led = own(&needs(&[], &[], &[]));
+        led.ends.insert("/etc/ssl".into(), "/etc/ssl".into());
+        assert_eq!(led.beyond(&made), None);
+        assert_eq!(View::host().beyond(&made), None);
     }
 
     #[test]

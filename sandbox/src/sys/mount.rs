@@ -84,7 +84,7 @@ pub(crate) enum Links {
     Refuse,
 }
 
-/// Changes the attributes of a mount that was opened.
+/// Gives a mount that was opened these attributes, and makes it private.
 pub(crate) fn set_attributes(
     mount: BorrowedFd<'_>,
     attributes: Attributes,
@@ -93,7 +93,8 @@ pub(crate) fn set_attributes(
     let wanted = libc::mount_attr {
         attr_set: attributes.0,
         attr_clr: 0,
-        propagation: 0,
+        // What is mounted on the host later is no matter of an isolate's, nor the other way round.
+        propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
     let recursive = if reach == Reach::All { AT_RECURSIVE } else { 0 };
