@@ -97,6 +97,18 @@ fn build(
     let plan = Plan::unseal(sys::adopt(SEAT_PLAN))
         .map_err(|e| failed(Place::Plan, "read the plan", &e))?;
     let lifeline = sys::adopt(SEAT_LIFELINE);
+    let has_view = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Mounts(_)));
+    if mounts.is_some() && !has_view {
+        // What follows would be mounted in the spawner's own namespace.
+        return Err(Failure::new(
+            Place::Mounts.name(),
+            0,
+            "own mounts, and no view for them",
+        ));
+    }
 
     let (before, after): (Vec<_>, Vec<_>) = plan
         .steps
