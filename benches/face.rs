@@ -282,14 +282,17 @@ fn per_turn(mut turn: impl FnMut()) -> f64 {
     median(stretches)
 }
 
-async fn gateway(options: &Options) -> Result<Gateway> {
-    let settings = Settings::default();
+async fn gateway(options: &Options, more: &str) -> Result<Gateway> {
+    let settings = Settings {
+        more: more.to_owned().into(),
+        ..Settings::default()
+    };
     Gateway::start("legation".to_owned(), &options.product, settings).await
 }
 
 /// Memory of the gateway for each open `GET` stream, its connection included, its session not.
 async fn streams(options: &Options, report: &mut Report) -> Result<()> {
-    let gateway = gateway(options).await?;
+    let gateway = gateway(options, "").await?;
     gateway.publish("bench", &[], &["demo-mcp", "--echo"])?;
     let (low, high) = options.streams;
     let mut heads = Vec::new();
@@ -335,7 +338,7 @@ async fn streams(options: &Options, report: &mut Report) -> Result<()> {
 
 /// The highest memory while a large result passes, in its own lengths.
 async fn large(options: &Options, report: &mut Report) -> Result<()> {
-    let gateway = gateway(options).await?;
+    let gateway = gateway(options, "").await?;
     gateway.publish("bench", &[], &["demo-mcp"])?;
     gateway.user("ada")?;
     let key = gateway.key("ada")?;
@@ -393,7 +396,8 @@ async fn list(options: &Options, report: &mut Report) -> Result<()> {
         })
         .collect();
     std::fs::write(&file, serde_json::to_string(&tools)?)?;
-    let gateway = gateway(options).await?;
+    let roots = format!("[sandbox]\npath_roots = [{:?}]", dir.path());
+    let gateway = gateway(options, &roots).await?;
     let (place, file) = (dir.path().to_str(), file.to_str());
     let (place, file) = place.zip(file).context("a path is not UTF-8")?;
     let command = ["/bin/sh", "-c", LISTER, "sh", file];

@@ -126,7 +126,7 @@ fn options() -> Result<Options> {
 
 async fn measure(options: &Options) -> Result<(String, f64, f64)> {
     let settings = Settings {
-        more: CONFIG,
+        more: CONFIG.into(),
         ..Settings::default()
     };
     let gateway = Gateway::start("kill".to_owned(), &options.product, settings).await?;

@@ -125,7 +125,7 @@ fn options() -> Result<Options> {
 
 async fn measure(options: &Options) -> Result<(String, Vec<String>)> {
     let settings = Settings {
-        more: RESTARTS,
+        more: RESTARTS.into(),
         ..Settings::default()
     };
     let gateway = Gateway::start("noisy".to_owned(), &options.product, settings).await?;

@@ -234,7 +234,7 @@ fn sleeper(number: usize) -> SpawnSpec {
 
 async fn scrapes(options: &Options, text: &mut String, missed: &mut Vec<String>) -> Result<()> {
     let settings = Settings {
-        more: "[isolates]\nper_user_max = 100\n",
+        more: "[isolates]\nper_user_max = 100\n".into(),
         ..Settings::default()
     };
     let gateway = Gateway::start("scraped".to_owned(), &options.product, settings).await?;

@@ -12,6 +12,7 @@ pub mod dsn;
 pub mod egress;
 pub mod era;
 pub mod expose;
+pub(crate) mod hex;
 pub mod ids;
 pub mod kill;
 pub mod limits;

@@ -1,6 +1,7 @@
 //! The product: `legation serve` with a configuration file, set up by its own command line and
 //! called as the standard client calls it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,7 +32,7 @@ pub(crate) struct Settings {
     /// A self-signed certificate instead of plain HTTP.
     pub(crate) tls: bool,
     /// More lines of configuration, whole sections.
-    pub(crate) more: &'static str,
+    pub(crate) more: Cow<'static, str>,
 }
 
 impl Default for Settings {
@@ -39,7 +40,7 @@ impl Default for Settings {
         Self {
             durability: "buffered",
             tls: false,
-            more: "",
+            more: "".into(),
         }
     }
 }

@@ -19,7 +19,6 @@ mod shelf;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +31,7 @@ use super::jail::packages_beside;
 use super::launcher::Extra;
 use super::slot::{Slot, SlotKey};
 use super::sync::Mutex;
+use crate::domain::hex::hex;
 use crate::domain::ids::McpId;
 use crate::domain::limits::INSTALLS_MAX;
 use crate::domain::mcp::Mcp;
@@ -168,14 +168,6 @@ impl Progress {
 /// Where packages are.
 fn root(ctx: &Ctx) -> PathBuf {
     packages_beside(&ctx.settings.homes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A String takes all.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl Default for Packages {

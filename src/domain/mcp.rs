@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::confinement::Confinement;
 use super::credential::CredentialSlots;
+use super::hex::hex;
 use super::ids::McpId;
 use super::limits;
 use super::name::{Name, ToolName};
@@ -219,12 +220,7 @@ impl Mcp {
         if self.install != Install::default() && Package::of(&self.program) != Ok(None) {
             hasher.update(serde_json::to_vec(&self.install).unwrap_or_default());
         }
-        hasher
-            .finalize()
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(hasher.finalize().get(..6).unwrap_or_default())
     }
 
     /// The package that is installed before anybody's isolate runs it; `None` if the program runs as

@@ -26,6 +26,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::account::Millis;
+use super::hex::hex;
 use super::ids::{ID_BYTES, SessionId};
 
 /// What every session token starts with.
@@ -315,12 +316,7 @@ impl PresharedKey {
     pub fn digest(&self, pepper: &Pepper) -> String {
         let mut state = pepper.state.clone();
         state.update(self.0.expose_secret().as_bytes());
-        state
-            .finalize()
-            .into_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&state.finalize().into_bytes())
     }
 
     /// Whether it is the key whose digest is stored, compared in constant time. The caller picks

@@ -15,6 +15,7 @@ use crate::domain::audit::chain::{Line, Tip};
 use crate::domain::audit::check::{Head, head};
 use crate::domain::audit::checkpoint::Checkpoint;
 use crate::domain::audit::filter::{CALL_END, CALL_START, Columns};
+use crate::domain::hex::hex;
 use crate::domain::limits::{AUDIT_RECOVER_BYTES_MAX, AUDIT_UNFINISHED_NAMED_MAX};
 
 use super::super::clock::random;
@@ -104,10 +105,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 
 /// A name for a log whose server has none.
 fn new_name() -> String {
-    random::<6>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&random::<6>())
 }
 
 fn closed(open: &Open) -> Segment {

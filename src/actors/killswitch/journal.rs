@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::domain::code::Code;
+use crate::domain::hex::hex;
 use crate::domain::ids::DenyId;
 use crate::domain::kill::{Deny, Lifted};
 use crate::domain::limits::{
@@ -310,8 +311,7 @@ fn sync_dir(dir: &Path) -> std::io::Result<()> {
 
 fn checksum(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    let half = digest.iter().take(SUM_CHARS / 2);
-    half.map(|byte| format!("{byte:02x}")).collect()
+    hex(digest.get(..SUM_CHARS / 2).unwrap_or_default())
 }
 
 /// The records, and how many bytes of whole lines there are.

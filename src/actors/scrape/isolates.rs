@@ -6,7 +6,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -14,6 +13,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::time::Instant;
 
+use crate::domain::hex::hex;
 use crate::domain::ids::{IsolateId, UserId};
 use crate::domain::limits::{ISOLATE_SERIES_MAX, ISOLATES_TOP_STAY};
 use crate::domain::usage::Usage;
@@ -137,12 +137,7 @@ impl Shown {
             return String::new();
         };
         mac.update(user.as_str().as_bytes());
-        let mut text = String::with_capacity(16);
-        for byte in mac.finalize().into_bytes().iter().take(8) {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hex(mac.finalize().into_bytes().get(..8).unwrap_or_default())
     }
 }
 

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::endpoint::Endpoint;
 use crate::cli::error::CliError;
 use crate::domain::code::Code;
+use crate::domain::hex::hex;
 use crate::domain::limits::{BRIDGE_FILE_BYTES_MAX, PRESENTED_KEY_BYTES_MAX};
 
 /// The variable that holds the address.
@@ -248,11 +249,7 @@ fn fingerprint(endpoint: &Endpoint, key: &SecretString) -> String {
     for part in [endpoint.url(), "\0", key.expose_secret()] {
         digest.update(part.as_bytes());
     }
-    digest
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    hex(&digest.finalize())
 }
 
 /// The beginning of it, for a file's name.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::actors::clock::random;
 use crate::cli::error::CliError;
+use crate::domain::hex::hex;
 
 /// Held by the server that uses the directory; says its pid.
 const LOCK_NAME: &str = "lock";
@@ -100,7 +101,7 @@ impl DataDir {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let bytes: [u8; ID_BYTES] = random();
-                let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                let id = hex(&bytes);
                 keep(&path, &id).map_err(|error| broken("cannot write", error.to_string()))?;
                 Ok(id)
             }

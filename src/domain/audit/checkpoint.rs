@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, Tip};
 use crate::domain::account::Millis;
+use crate::domain::hex::hex;
 
 /// Bytes of a secret key's seed, and of a public key.
 pub const KEY_BYTES: usize = 32;
@@ -54,10 +55,6 @@ pub struct Checkpoint {
 fn message(installation: &str, tip: Tip, at: Millis) -> String {
     let Tip { seq, hash } = tip;
     format!("legation-audit-checkpoint-v1\n{installation}\n{seq}\n{hash}\n{at}\n")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

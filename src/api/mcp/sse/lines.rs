@@ -1,7 +1,6 @@
 //! Connections of the transport of 2024-11-05 that are open: so many of a key.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors::clock::random;
 use crate::actors::session::SessionHandle;
+use crate::domain::hex::hex;
 use crate::domain::ids::KeyId;
 use crate::domain::limits::{MCP_CALLS_MAX, MCP_SSE_KEY_MAX, MCP_UNREAD_MAX};
 
@@ -83,12 +83,8 @@ impl Line {
         bearer: SecretString,
         tell: mpsc::Sender<Bytes>,
     ) -> Self {
-        let mut id = String::with_capacity(32);
-        for byte in random::<16>() {
-            let _ = write!(id, "{byte:02x}");
-        }
         Self {
-            id,
+            id: hex(&random::<16>()),
             key,
             view,
             bearer,

@@ -1,7 +1,7 @@
 //! The ids of events: which stream, and which of its events. Nobody can guess one of another stream, and one that
 //! was found out is good for its own session only.
 
-use std::fmt::Write as _;
+use crate::domain::hex::hex;
 
 /// What a stream is found by.
 pub(super) type Token = [u8; 16];
@@ -26,13 +26,7 @@ impl Kind {
 
 /// The id of an event.
 pub(super) fn id_of(kind: Kind, token: &Token, number: u64) -> String {
-    let mut id = String::with_capacity(2 * token.len() + 12);
-    id.push(kind.letter());
-    for byte in token {
-        let _ = write!(id, "{byte:02x}");
-    }
-    let _ = write!(id, "-{number}");
-    id
+    format!("{}{}-{number}", kind.letter(), hex(token))
 }
 
 /// The event that an id is of.
