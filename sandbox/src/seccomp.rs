@@ -1,21 +1,24 @@
 //! The system call filter: what no server needs is refused, the way a kernel without it would.
 //!
-//! Three filters, because each has one answer: a hand-written guard that kills what uses another
-//! calling convention's numbers (seccompiler knows no x32), one that says "not permitted", and one
-//! that says "not implemented" for `clone3`, so that libc falls back to `clone`, whose flags can be
-//! inspected.
+//! One filter: it kills what uses another calling convention's numbers (x32 among them), says "not permitted", and
+//! "not implemented" for `clone3`, so that libc falls back to `clone`, whose flags can be inspected. It finds a call
+//! by its number ([`search`]); where that depends on arguments, rules of seccompiler's decide.
 //!
 //! Init has a filter of its own once the server runs: what its loop does, and nothing else.
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// The first x32 number.
+use search::Answer;
+
+/// The first x32 number, on machines that have them; no other call has a number like it.
 const X32: u32 = 0x4000_0000;
 /// `CLONE_NEW*`, all of them.
 const NAMESPACES: u64 = 0x7e02_0080;
@@ -110,41 +113,45 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS__sysctl,
 ];
 
-/// The filters in the order they are loaded.
-pub(crate) struct Filters([BpfProgram; 3]);
-
-/// The filters of this machine, made once: in spawnd before the first clone, so that every init
-/// has them for nothing.
-pub(crate) fn filters() -> Result<&'static Filters, String> {
-    static FILTERS: OnceLock<Result<Filters, String>> = OnceLock::new();
-    let made = FILTERS.get_or_init(|| Filters::new().map_err(|error| error.to_string()));
+/// The filter of servers, made once: in spawnd before the first clone, so that every init has it for nothing.
+pub(crate) fn of_server() -> Result<&'static BpfProgram, String> {
+    static FILTER: OnceLock<Result<BpfProgram, String>> = OnceLock::new();
+    let made = FILTER.get_or_init(server_filter);
     made.as_ref().map_err(Clone::clone)
 }
 
-impl Filters {
-    fn new() -> Result<Self, BackendError> {
-        let arch: TargetArch = std::env::consts::ARCH.try_into()?;
-        let program = |rules, errno: i32| -> Result<BpfProgram, BackendError> {
-            let refuse = SeccompAction::Errno(errno.unsigned_abs());
-            SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
-        };
-        Ok(Self([
-            guard(),
-            program(not_permitted()?, libc::EPERM)?,
-            program(
-                BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
-                libc::ENOSYS,
-            )?,
-        ]))
-    }
+/// Loads the filter of servers: from here on it holds for this process and all it becomes.
+pub(crate) fn load_of_server() -> Result<(), String> {
+    seccompiler::apply_filter(of_server()?).map_err(|error| error.to_string())
+}
 
-    /// Loads them: from here on they hold for this process and all it becomes.
-    pub(crate) fn load(&self) -> Result<(), seccompiler::Error> {
-        // The last first: none of them may be what refuses to load the next.
-        self.0
-            .iter()
-            .rev()
-            .try_for_each(|filter| seccompiler::apply_filter(filter))
+fn server_filter() -> Result<BpfProgram, String> {
+    let told = |error: BackendError| error.to_string();
+    let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(told)?;
+    let rules = by_arguments().map_err(told)?;
+    let asked = rules.keys().map(|call| (*call, Answer::Ask));
+    let refused = REFUSED
+        .iter()
+        .map(|call| (*call, Answer::Errno(libc::EPERM)));
+    let answers = refused
+        .chain(asked)
+        .chain([(libc::SYS_clone3, Answer::Errno(libc::ENOSYS))])
+        .filter_map(|(call, answer)| Some((u32::try_from(call).ok()?, answer)))
+        .collect();
+    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let rest = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(told)?;
+    search::by_number(audit_number(arch), &answers, X32, rest)
+        .ok_or_else(|| "there are too many calls for one filter".to_owned())
+}
+
+/// What the kernel's audit calls a calling convention.
+const fn audit_number(arch: TargetArch) -> u32 {
+    match arch {
+        TargetArch::x86_64 => 0xc000_003e,
+        TargetArch::aarch64 => 0xc000_00b7,
+        TargetArch::riscv64 => 0xc000_00f3,
     }
 }
 
@@ -185,28 +192,12 @@ pub(crate) fn load_of_init() -> Result<(), String> {
     seccompiler::apply_filter(filter).map_err(|error| error.to_string())
 }
 
-/// Kills what calls by x32 numbers, where the kernel has them.
-fn guard() -> BpfProgram {
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_GE: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    const NUMBER: u32 = 0;
-    const KILL_PROCESS: u32 = 0x8000_0000;
-    const ALLOW: u32 = 0x7fff_0000;
-    let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    vec![
-        op(LOAD_WORD, 0, 0, NUMBER),
-        op(JUMP_GE, 0, 1, X32),
-        op(RETURN, 0, 0, KILL_PROCESS),
-        op(RETURN, 0, 0, ALLOW),
-    ]
-}
-
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn not_permitted() -> Result<Rules, BackendError> {
+/// Calls that are refused by what they are asked for.
+fn by_arguments() -> Result<Rules, BackendError> {
     let condition = |argument, is, value| SeccompCondition::new(argument, Width::Dword, is, value);
-    let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules = Rules::new();
     // Any flag of a namespace: one rule for each bit, because a mask can only be compared whole.
     let bits = (0..32).map(|bit| 1u64 << bit);
     let clones = bits

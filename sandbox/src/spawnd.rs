@@ -50,7 +50,7 @@ pub(crate) fn run(ids: Ids) -> ! {
     set_name(SPAWND_NAME);
     setrlimit(Resource::RLIMIT_CORE, 0, 0).ok();
     // Made once here, every init inherits them; a failure is told by the step that needs them.
-    seccomp::filters().ok();
+    seccomp::of_server().ok();
     seccomp::of_init().ok();
 
     let socket = sys::adopt(libc::STDIN_FILENO);

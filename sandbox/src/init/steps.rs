@@ -48,13 +48,11 @@ pub(super) fn apply(step: &Step, made: Option<BorrowedFd<'_>>) -> Result<(), Fai
             failed(place, &format!("become uid {uid} and gid {gid}"), &e)
         }),
         Step::Landlock { writable } => landlock::restrict(writable),
-        Step::Seccomp => seccomp::filters()
-            .and_then(|filters| filters.load().map_err(|error| error.to_string()))
-            .map_err(|why| {
-                let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-                let text = format!("cannot load the system call filter: {why}");
-                Failure::new(place.name(), errno, &text)
-            }),
+        Step::Seccomp => seccomp::load_of_server().map_err(|why| {
+            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+            let text = format!("cannot load the system call filter: {why}");
+            Failure::new(place.name(), errno, &text)
+        }),
         Step::Session => match nix::unistd::setsid() {
             // Already a leader: cannot be for a fresh clone, and would do no harm.
             Ok(_) | Err(nix::Error::EPERM) => Ok(()),
