@@ -340,17 +340,34 @@ pub fn server_info(server: &str) -> String {
     )
 }
 
+/// About what this version wants in a result.
+pub const COMPLETION_BYTES: usize = 160;
+
 /// The result of a server of an older version, with what this version wants in it. Its values keep their bytes; what
 /// only this version knows is not the server's to say.
 ///
 /// # Errors
 /// It is none that could be passed on: why.
 pub fn complete(result: &[u8], server: &str, kept: Kept) -> Result<Bytes, &'static str> {
+    let mut out = BytesMut::with_capacity(result.len() + COMPLETION_BYTES);
+    put_complete(&mut out, result, server, kept)?;
+    Ok(out.freeze())
+}
+
+/// The same, behind what stands there already.
+///
+/// # Errors
+/// It is none that could be passed on: why. What is behind then is of no use.
+pub fn put_complete(
+    out: &mut BytesMut,
+    result: &[u8],
+    server: &str,
+    kept: Kept,
+) -> Result<(), &'static str> {
     const NONE: &str = "it has a member twice, or too many";
     let Ok(Members(members)) = serde_json::from_slice(result) else {
         return Err(NONE);
     };
-    let mut out = BytesMut::with_capacity(result.len() + 160);
     out.put_slice(b"{\"resultType\":\"complete\"");
     if let Kept::For(ms) = kept {
         out.put_slice(format!(",\"ttlMs\":{ms},\"cacheScope\":\"private\"").as_bytes());
@@ -394,7 +411,7 @@ pub fn complete(result: &[u8], server: &str, kept: Kept) -> Result<Bytes, &'stat
         out.put_slice(value.get().as_bytes());
     }
     out.put_u8(b'}');
-    Ok(out.freeze())
+    Ok(())
 }
 
 /// A server's error with the code that this version has for it; `None` if it is the same. Codes that are the

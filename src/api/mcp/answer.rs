@@ -1,5 +1,7 @@
 //! Answers, written around the server's own bytes.
 
+use std::ops::Range;
+
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
@@ -15,6 +17,8 @@ use crate::telemetry::metrics::labels;
 
 /// Room for everything but what is inside.
 const FRAME_BYTES: usize = 128;
+/// A result of this size is not copied if that can be helped.
+const IN_PLACE_BYTES_MIN: usize = 64 << 10;
 
 /// `result`, for the client's id.
 pub(super) fn result(id: &str, result: &[u8]) -> Response {
@@ -124,10 +128,15 @@ impl Era<'_> {
     pub(super) fn result(self, id: &str, result: &[u8]) -> Bytes {
         match self {
             Self::Sessions => body_of_result(id, result),
-            Self::Stateless { server, kept, .. } => match modern::complete(result, server, kept) {
-                Ok(result) => body_of_result(id, &result),
-                Err(why) => no_result(id, why),
-            },
+            Self::Stateless { server, kept, .. } => {
+                let mut out = begin(id, result.len() + modern::COMPLETION_BYTES);
+                out.put_slice(b"\"result\":");
+                if let Err(why) = modern::put_complete(&mut out, result, server, kept) {
+                    return no_result(id, why);
+                }
+                out.put_u8(b'}');
+                out.freeze()
+            }
         }
     }
 }
@@ -144,6 +153,35 @@ pub(super) fn of_tool(id: &str, outcome: &Outcome, era: Era<'_>) -> Bytes {
         Outcome::Answered(answer) => answered(id, answer, era),
         Outcome::Failed(failure) => failed(id, failure, era),
     }
+}
+
+/// The answer to a client with a session, written around a large result where that lies: in the line it came in. `None`
+/// if it is not large, if there is no room for the client's id, or if somebody else has the line as well.
+pub(super) fn in_place(id: &str, answer: &mut Answer) -> Option<Bytes> {
+    let Range { start, end } = answer.result.clone();
+    let result = answer.line.get(start..end)?;
+    let mut head = begin(id, 0);
+    head.put_slice(b"\"result\":");
+    let from = start.checked_sub(head.len())?;
+    if result.len() < IN_PLACE_BYTES_MIN || result.first() != Some(&b'{') {
+        return None;
+    }
+    let failed = is_tool_error(result);
+    let mut line = match std::mem::take(&mut answer.line).try_into_mut() {
+        Ok(line) => line,
+        Err(line) => {
+            answer.line = line;
+            return None;
+        }
+    };
+    if failed {
+        answer.meter.ended(labels::Outcome::ToolError);
+    }
+    // The server's own object ends behind its result, so there is room for one brace.
+    line.truncate(end);
+    line.put_u8(b'}');
+    line.get_mut(from..start)?.copy_from_slice(&head);
+    Some(line.freeze().slice(from..))
 }
 
 /// The answer to another request. There is no result that could tell of a failure.
@@ -250,9 +288,16 @@ fn begin(id: &str, inside: usize) -> BytesMut {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::domain::ids::CallId;
+    use crate::domain::name::Name;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::metrics::mcp::CallMeter;
 
     #[test]
     fn ids_and_results_keep_their_bytes() {
@@ -275,5 +320,47 @@ mod tests {
         assert!(is_tool_error(br#"{"content":[],"isError": true}"#));
         assert!(!is_tool_error(br#"{"content":[{"text":"isError true"}]}"#));
         assert!(!is_tool_error(br#"{"isError":false}"#));
+    }
+
+    fn answered(line: Bytes) -> Answer {
+        let start = memchr::memmem::find(&line, b"{\"x\"").unwrap();
+        Answer {
+            call: CallId::from_random([3; 10]),
+            mcp: Name::parse("notes").unwrap(),
+            result: start..line.len() - 1,
+            line,
+            modern: false,
+            took: Duration::ZERO,
+            meter: CallMeter::begin(Arc::clone(Metrics::new().no_mcp()), 0),
+        }
+    }
+
+    #[test]
+    fn a_large_result_is_answered_where_it_lies() {
+        let result = format!("{{\"x\":\"{}\"}}", "y".repeat(IN_PLACE_BYTES_MIN));
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":123456,\"result\":{result}}}");
+        let whole = |id: &str| body_of_result(id, result.as_bytes());
+
+        let own = BytesMut::from(&*line).freeze();
+        let lies = own.as_ptr();
+        let body = in_place("7", &mut answered(own)).unwrap();
+        assert_eq!(body, whole("7"));
+        assert!(lies <= body.as_ptr() && body.as_ptr() < lies.wrapping_add(line.len()));
+
+        // Room for the id ends where the server's own was.
+        let id = "1234567";
+        let mut answer = answered(BytesMut::from(&*line).freeze());
+        assert_eq!(in_place(id, &mut answer), None);
+        assert_eq!(answered_whole(id, &answer), whole(id));
+
+        let mut shared = answered(BytesMut::from(&*line).freeze());
+        let other = shared.line.clone();
+        assert_eq!(in_place("7", &mut shared), None);
+        assert_eq!(shared.line, other);
+        assert_eq!(answered_whole("7", &shared), whole("7"));
+    }
+
+    fn answered_whole(id: &str, answer: &Answer) -> Bytes {
+        super::answered(id, answer, Era::Sessions)
     }
 }

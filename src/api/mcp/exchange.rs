@@ -124,7 +124,7 @@ impl Exchange {
                 Step::Heard(Some(news)) => self.heard(news),
                 Step::TakenBack(at) => self.side.take_back(at),
                 Step::Due => return Said::Asks,
-                Step::Ended(Ok(ended)) => return self.last(&ended),
+                Step::Ended(Ok(ended)) => return self.last(ended),
                 Step::Ended(Err(_)) => return Said::Over,
             };
             if let Some(event) = event.filter(|_| self.takes_events) {
@@ -166,13 +166,16 @@ impl Exchange {
         }
     }
 
-    fn last(&self, ended: &Ended) -> Said {
+    fn last(&self, mut ended: Ended) -> Said {
         let Side::Stateless(rounds) = &self.side else {
             return Said::Last(ended.body(&self.id, None), StatusCode::OK);
         };
         match rounds.incapable(&self.id) {
             Some(error) if ended.is_failure() => Said::Last(error, StatusCode::BAD_REQUEST),
-            _ => Said::Last(ended.body(&self.id, Some(rounds)), ended.status(rounds)),
+            _ => {
+                let status = ended.status(rounds);
+                Said::Last(ended.body(&self.id, Some(rounds)), status)
+            }
         }
     }
 

@@ -192,7 +192,15 @@ impl Job {
 
 impl Ended {
     /// The answer to the request with this id; to a client without sessions, with what was asked on the way.
-    pub(super) fn body(&self, id: &str, rounds: Option<&Rounds>) -> Bytes {
+    /// Asked once: what is large is taken out.
+    pub(super) fn body(&mut self, id: &str, rounds: Option<&Rounds>) -> Bytes {
+        if let Self::Tool(Outcome::Answered(answer)) | Self::Method(_, Outcome::Answered(answer)) =
+            self
+            && rounds.is_none()
+            && let Some(body) = answer::in_place(id, answer)
+        {
+            return body;
+        }
         let era = |kept| match rounds {
             Some(rounds) => Era::Stateless {
                 server: &rounds.server,
