@@ -273,6 +273,31 @@ fn a_client_of_the_same_era_is_asked_in_the_answer_and_nothing_is_held() {
     });
 }
 
+/// A state of anybody's own making would be the server's to find out: the seal is looked at whatever way its name is
+/// written.
+#[test]
+fn an_escaped_name_brings_no_state_past_the_seal() {
+    let world = World::new();
+    stdio(&world, "newer", &ASK, &[]);
+    let client = Stateless::new(&world, "/mcp/newer", &world.key("ada"));
+    let mut prompt = params("who", json!({}), &can_all());
+    prompt["requestState"] = json!("forged");
+    for name in ["requestState", "requestStat\\u0065", "\\u0072equestState"] {
+        let refused = client.send_as("prompts/get", prompt.clone(), |body| {
+            body.replace("requestState", name)
+        });
+        let why = refused["error"]["message"].to_string();
+        assert!(why.contains("does not belong to this request"), "{refused}");
+    }
+    // Answers are answers as well.
+    prompt.as_object_mut().unwrap().remove("requestState");
+    prompt["inputResponses"] = json!({"own 1": accepts("eve")});
+    let done = client.send_as("prompts/get", prompt, |body| {
+        body.replace("inputResponses", "inputResponse\\u0073")
+    });
+    assert!(done["result"].to_string().contains("eve"), "{done}");
+}
+
 #[test]
 fn a_client_with_a_session_is_asked_on_its_stream_and_the_call_is_sent_again() {
     both(&ASK, |world| {
