@@ -410,6 +410,15 @@ fn what_an_older_server_wants_visited_is_asked_for_in_the_answer() {
 }
 
 #[test]
+fn a_visit_that_no_operator_permits_is_not_asked_for() {
+    let (world, key) = asker(&[]);
+    let client = Stateless::new(&world, "/mcp/asker", &key);
+    let failed = client.ask("tools/call", params("visit", json!({}), &can_all()));
+    assert_eq!(failed["error"]["code"], -32603, "{failed}");
+    assert!(failed.get("result").is_none(), "{failed}");
+}
+
+#[test]
 fn an_operator_permits_what_is_asked_in_this_era_as_well() {
     let world = World::new();
     stdio(&world, "newer", &["--ask", "elicitation"], &[]);
