@@ -388,6 +388,29 @@ fn a_client_with_a_session_is_asked_on_its_stream_and_the_call_is_sent_again() {
     });
 }
 
+/// A round of so much ended a remote server's run for everybody.
+#[test]
+fn answers_too_large_for_one_round_fail_their_call_alone() {
+    both(&ASK, |world| {
+        let key = world.key("ada");
+        let client = Client::that_can(world, "/mcp/newer", &key, can_all());
+        let calls = || said(&client.call(8, "calls", json!({}))).as_u64().unwrap();
+        let before = calls();
+        let three = json!({"kinds": ["elicitation", "elicitation", "elicitation"]});
+        let refused = answered(&client, &call("a", "ask", three), |_| {
+            accepts(&"x".repeat(3 << 20))
+        });
+        let code = &refused["result"]["_meta"]["legation/error"];
+        assert_eq!(code, "unanswered", "{refused}");
+        assert!(
+            text(&refused).contains("larger than 8388608 bytes"),
+            "{refused}"
+        );
+        // The same run goes on; it saw the first round alone.
+        assert_eq!(calls(), before + 2);
+    });
+}
+
 #[test]
 fn what_an_older_server_wants_visited_is_asked_for_in_the_answer() {
     let (world, key) = asker(&ASK);
