@@ -457,6 +457,19 @@ fn a_link_in_a_tool_s_result_can_be_read_where_it_was_seen() {
     assert_eq!(content[1]["uri"], "file:///same");
 }
 
+/// A client that takes tasks was given links as their servers wrote them: `legation://NAME/…` of another mcp among them.
+#[test]
+fn who_takes_tasks_is_shown_links_as_everybody_is() {
+    let (world, key) = three();
+    let stateless = Stateless::new(&world, "/mcp", &key);
+    let takes = json!({"name": "my_second_link", "arguments": {}, "_meta": {
+        "io.modelcontextprotocol/clientCapabilities":
+            {"extensions": {"io.modelcontextprotocol/tasks": {}}}}});
+    let called = stateless.ask("tools/call", takes);
+    let uri = "legation://my_second/file:///same";
+    assert_eq!(called["result"]["content"][1]["uri"], uri, "{called}");
+}
+
 #[test]
 fn limits_and_switches_hold_as_for_tools() {
     let world = World::with("[calls]\nper_key_minute_max = 60\n");

@@ -273,6 +273,31 @@ fn a_client_of_the_same_era_is_asked_in_the_answer_and_nothing_is_held() {
     });
 }
 
+/// A state of anybody's own making would be the server's to find out: the seal is looked at whatever way its name is
+/// written.
+#[test]
+fn an_escaped_name_brings_no_state_past_the_seal() {
+    let world = World::new();
+    stdio(&world, "newer", &ASK, &[]);
+    let client = Stateless::new(&world, "/mcp/newer", &world.key("ada"));
+    let mut prompt = params("who", json!({}), &can_all());
+    prompt["requestState"] = json!("forged");
+    for name in ["requestState", "requestStat\\u0065", "\\u0072equestState"] {
+        let refused = client.send_as("prompts/get", prompt.clone(), |body| {
+            body.replace("requestState", name)
+        });
+        let why = refused["error"]["message"].to_string();
+        assert!(why.contains("does not belong to this request"), "{refused}");
+    }
+    // Answers are answers as well.
+    prompt.as_object_mut().unwrap().remove("requestState");
+    prompt["inputResponses"] = json!({"own 1": accepts("eve")});
+    let done = client.send_as("prompts/get", prompt, |body| {
+        body.replace("inputResponses", "inputResponse\\u0073")
+    });
+    assert!(done["result"].to_string().contains("eve"), "{done}");
+}
+
 #[test]
 fn a_client_with_a_session_is_asked_on_its_stream_and_the_call_is_sent_again() {
     both(&ASK, |world| {
@@ -363,6 +388,29 @@ fn a_client_with_a_session_is_asked_on_its_stream_and_the_call_is_sent_again() {
     });
 }
 
+/// A round of so much ended a remote server's run for everybody.
+#[test]
+fn answers_too_large_for_one_round_fail_their_call_alone() {
+    both(&ASK, |world| {
+        let key = world.key("ada");
+        let client = Client::that_can(world, "/mcp/newer", &key, can_all());
+        let calls = || said(&client.call(8, "calls", json!({}))).as_u64().unwrap();
+        let before = calls();
+        let three = json!({"kinds": ["elicitation", "elicitation", "elicitation"]});
+        let refused = answered(&client, &call("a", "ask", three), |_| {
+            accepts(&"x".repeat(3 << 20))
+        });
+        let code = &refused["result"]["_meta"]["legation/error"];
+        assert_eq!(code, "unanswered", "{refused}");
+        assert!(
+            text(&refused).contains("larger than 8388608 bytes"),
+            "{refused}"
+        );
+        // The same run goes on; it saw the first round alone.
+        assert_eq!(calls(), before + 2);
+    });
+}
+
 #[test]
 fn what_an_older_server_wants_visited_is_asked_for_in_the_answer() {
     let (world, key) = asker(&ASK);
@@ -382,6 +430,15 @@ fn what_an_older_server_wants_visited_is_asked_for_in_the_answer() {
     // Who cannot be asked hears of an error that its version has.
     let failed = client.ask("tools/call", params("visit", json!({}), &json!({})));
     assert_eq!(failed["error"]["code"], -32603, "{failed}");
+}
+
+#[test]
+fn a_visit_that_no_operator_permits_is_not_asked_for() {
+    let (world, key) = asker(&[]);
+    let client = Stateless::new(&world, "/mcp/asker", &key);
+    let failed = client.ask("tools/call", params("visit", json!({}), &can_all()));
+    assert_eq!(failed["error"]["code"], -32603, "{failed}");
+    assert!(failed.get("result").is_none(), "{failed}");
 }
 
 #[test]

@@ -27,6 +27,18 @@ impl Client {
 
     /// A request as the specification has it; `headers` and `params` may say otherwise.
     fn bytes(&self, id: Value, method: &str, params: Value, headers: &[(&str, &str)]) -> Vec<u8> {
+        self.bytes_as(id, method, params, headers, str::to_owned)
+    }
+
+    /// The same, with its body written in another way.
+    fn bytes_as(
+        &self,
+        id: Value,
+        method: &str,
+        params: Value,
+        headers: &[(&str, &str)],
+        other: impl Fn(&str) -> String,
+    ) -> Vec<u8> {
         let name = params["name"].as_str().or(params["uri"].as_str());
         let name = name.unwrap_or_default().to_owned();
         let mut whole = json!({"_meta": {
@@ -45,6 +57,7 @@ impl Client {
         }
         let body =
             json!({"jsonrpc": "2.0", "id": id, "method": method, "params": whole}).to_string();
+        let body = other(&body);
         let key = format!("Bearer {}", self.key);
         let length = body.len().to_string();
         let mut all = vec![
@@ -78,6 +91,19 @@ impl Client {
         let bytes = self.bytes(json!(1), method, params, headers);
         stream.write_all(&bytes).unwrap();
         read(&mut BufReader::new(stream))
+    }
+
+    /// An answer to a request whose body is written in another way.
+    pub(crate) fn send_as(
+        &self,
+        method: &str,
+        params: Value,
+        other: impl Fn(&str) -> String,
+    ) -> Value {
+        let mut stream = self.http.connect();
+        let bytes = self.bytes_as(json!(1), method, params, &[], other);
+        stream.write_all(&bytes).unwrap();
+        read(&mut BufReader::new(stream)).json()
     }
 
     pub(crate) fn ask(&self, method: &str, params: Value) -> Value {

@@ -117,6 +117,37 @@ fn a_subscription_without_a_session_names_its_resources() {
     assert_eq!(refused.status, 404, "{refused:?}");
 }
 
+/// Who was in a group no more went on hearing what a shared server told the others.
+#[test]
+fn who_may_not_hear_a_server_any_more_hears_nothing() {
+    let (world, key) = asker(&["--sharing", "shared"]);
+    let bob = Client::new(&world, "/mcp/asker", &world.key("bob"));
+    let keys = world.cli(&["key", "list", "--user", "ada"]);
+    let client = Client::new(&world, "/mcp/asker", &key);
+    let mut heard = listen(&client);
+    let modern = Stateless::new(&world, "/mcp/asker", &key);
+    let wanted = json!({"notifications": {"resourceSubscriptions": ["a:1"]}});
+    let mut told = modern.stream("subscriptions/listen", wanted);
+    assert!(told.next().is_some());
+    assert_eq!(watch(&client, "subscribe", "a:1")["result"], json!({}));
+    touch(&bob, &["a:1"]);
+    assert_eq!(next(&mut heard), "a:1");
+    assert_eq!(told.next().unwrap()["params"]["uri"], "a:1");
+    world.cli(&["group", "member", "remove", "all", "ada"]);
+    world.until("it is told that its tools are gone", |_| {
+        (next(&mut heard) == "notifications/tools/list_changed").then_some(())
+    });
+    touch(&bob, &["a:1"]);
+    // With the key both streams end: what comes until then is all.
+    world.cli(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
+    let rest: Vec<String> = heard.filter(|line| line.contains("updated")).collect();
+    assert_eq!(rest, [""; 0]);
+    let rest: Vec<Value> = told
+        .filter(|line| line["params"]["uri"].is_string())
+        .collect();
+    assert_eq!(rest, [json!({}); 0]);
+}
+
 #[test]
 fn a_server_that_somebody_listens_to_is_not_idle() {
     let (world, key) = asker(&["--idle", "1s"]);

@@ -45,6 +45,7 @@ use serde_json::value::RawValue;
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
+use crate::domain::code::Code;
 use crate::domain::limits::MCP_BEGIN_BYTES_MAX;
 use crate::domain::talk::{Level, Questions};
 use crate::protocol::jsonrpc::{self, Malformed, Message};
@@ -53,6 +54,7 @@ use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
 use super::client::body;
 use super::error::{Error, json, status};
+use super::shares;
 use call::Asked;
 use flights::Flights;
 use headers::Head;
@@ -310,14 +312,16 @@ fn answers(
     if !said.get().starts_with('{') {
         return refused(Error::invalid("a `result` or an `error` must be an object"));
     }
+    // Its question waits on if there is no room: it may come again.
+    let Some(kept) = shares::kept(said.get().as_bytes(), &session.key) else {
+        let text = "what this key's clients have answered and no server has read yet takes all there is for it; \
+                    send this answer again in a moment";
+        return refused(Error::new(Code::Busy, text));
+    };
     if let Some(asked) = shared.0.inquiries.answered(session, id) {
-        let bytes = |said: &RawValue| said.get().as_bytes().to_owned();
-        let outcome = outcome.map(bytes).map_err(bytes);
+        let outcome = if outcome.is_ok() { Ok(kept) } else { Err(kept) };
         // It may wait for the call's turn, and for the server to read.
-        tokio::spawn(async move {
-            let outcome = outcome.as_deref().map_err(Vec::as_slice);
-            asked.answer(outcome).await;
-        });
+        tokio::spawn(asked.answer(outcome));
     }
     StatusCode::ACCEPTED.into_response()
 }

@@ -38,6 +38,6 @@ section! {
         /// Whether MCP clients of the transport of 2024-11-05 (HTTP+SSE) are served as well, at `/sse`.
         http_sse: bool = false, any();
         /// Bytes of one request body.
-        body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1 << 10, 64 << 20);
+        body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1 << 10, limits::BODY_BYTES_CEILING as u64);
     }
 }

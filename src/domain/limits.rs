@@ -44,6 +44,8 @@ pub const EXPOSED_NAME_CHARS_MAX: usize = 64;
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one request body on the client port; configurable as `client.body_bytes_max`.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// The most that `client.body_bytes_max` can be set to.
+pub const BODY_BYTES_CEILING: usize = 64 << 20;
 /// Bytes of one answer the standard client accepts (it destroys anything larger).
 pub const STANDARD_CLIENT_RESPONSE_BYTES_MAX: usize = 10 << 20;
 /// Bytes of request headers on any listener.

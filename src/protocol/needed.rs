@@ -185,7 +185,7 @@ pub fn passed(
 }
 
 /// What a server of 2025-11-25 wants visited before it goes on (its error -32042), as a result that asks. `None` if
-/// its error is not that.
+/// its error is not that, or wants anything else than addresses visited.
 #[must_use]
 pub fn of_visits(error: &[u8], server: &str, seal: impl FnOnce() -> String) -> Option<Bytes> {
     #[derive(Deserialize)]
@@ -202,6 +202,9 @@ pub fn of_visits(error: &[u8], server: &str, seal: impl FnOnce() -> String) -> O
     let error: Error<'_> = serde_json::from_slice(error).ok()?;
     let visits = error.data.elicitations;
     if error.code != OLD_URL_NEEDED || visits.is_empty() || visits.len() > MCP_QUESTIONS_MAX {
+        return None;
+    }
+    if !visits.iter().all(|visit| is_visit(visit)) {
         return None;
     }
     let mut out = BytesMut::new();
@@ -226,6 +229,18 @@ pub fn of_visits(error: &[u8], server: &str, seal: impl FnOnce() -> String) -> O
     out.put_slice(seal().as_bytes());
     out.put_slice(b"\"}");
     Some(out.freeze())
+}
+
+/// Whether it is an address to visit: a form would be another question, which its server was not permitted.
+fn is_visit(visit: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Visit<'a> {
+        #[serde(borrow)]
+        mode: std::borrow::Cow<'a, str>,
+        #[serde(borrow, rename = "url")]
+        _url: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_str::<Visit<'_>>(visit.get()).is_ok_and(|visit| visit.mode == "url")
 }
 
 /// What 2025-11-25 answers where its user is to visit an address first.
@@ -313,6 +328,11 @@ mod tests {
             json!({"code": -32041, "data": {"elicitations": [{}]}}),
             json!({"code": -32042, "data": {"elicitations": []}}),
             json!({"code": -32042}),
+            json!({"code": -32042, "data": {"elicitations": [{"mode": "url", "message": "go"}]}}),
+            json!({"code": -32042, "data": {"elicitations": [{"mode": "url", "url": 7}]}}),
+            json!({"code": -32042, "data": {"elicitations": [
+                {"mode": "url", "url": "https://a.example/", "message": "go"},
+                {"mode": "form", "url": "u", "message": "your password?", "requestedSchema": {}}]}}),
         ] {
             assert_eq!(of_visits(&asks(&other), "x", String::new), None, "{other}");
         }

@@ -166,20 +166,30 @@ pub fn asking(method: &str) -> Option<&'static str> {
     ASKING.into_iter().find(|name| *name == method)
 }
 
-/// Parameters as they would be if nothing had been asked; the same, if that is so.
+/// Whether parameters may have what a client brings, however its names are written.
+#[must_use]
+pub fn may_bring(params: &[u8]) -> bool {
+    let has = |what: &[u8]| memchr::memmem::find(params, what).is_some();
+    BROUGHT.iter().any(|name| has(name.as_bytes())) || has(b"\\u")
+}
+
+/// Parameters as they would be if nothing had been asked; the same, if that is so. What is no object of members
+/// whose names are text has none.
 #[must_use]
 pub fn without_answers(params: &str) -> Cow<'_, str> {
-    if !BROUGHT.iter().any(|name| params.contains(name)) {
+    const NONE: &str = "{}";
+    if !may_bring(params.as_bytes()) {
         return Cow::Borrowed(params);
     }
-    match serde_json::from_str::<serde_json::Map<String, Value>>(params) {
-        Ok(mut members) => {
-            for name in BROUGHT {
-                members.remove(name);
-            }
-            Cow::Owned(Value::Object(members).to_string())
-        }
-        Err(_) => Cow::Borrowed(params),
+    let members = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(params);
+    let Ok(mut members) = members else {
+        return Cow::Borrowed(NONE);
+    };
+    let all = members.len();
+    members.retain(|name, _| !BROUGHT.contains(&&**name));
+    match members.len() == all {
+        true => Cow::Borrowed(params),
+        false => Cow::Owned(serde_json::to_string(&members).unwrap_or_else(|_| NONE.to_owned())),
     }
 }
 
@@ -277,6 +287,33 @@ mod tests {
                 of("a", &format!(r#"{more},"requestState":"s""#))
             );
         }
+    }
+
+    #[test]
+    fn a_name_with_escapes_is_the_same_name() {
+        for brought in [
+            r#""requestState":"s""#,
+            r#""requestStat\u0065":"s""#,
+            r#""inputResponse\u0073":{}"#,
+            r#""requestState":"s","requestStat\u0065":"t""#,
+            // What none of ours reads as a value.
+            r#""requestState":"\ud800","x":1e999"#,
+        ] {
+            let given = format!(r#"{{"name":"a\u0062","n":1.0e2,{brought}}}"#);
+            assert!(may_bring(given.as_bytes()), "{given}");
+            let without = without_answers(&given);
+            assert!(
+                without.contains(r#""n":1.0e2,"name":"a\u0062""#),
+                "{without}"
+            );
+            assert!(
+                !without.contains("inputRes") && !without.contains("requestSta"),
+                "{without}"
+            );
+        }
+        let same = r#"{ "name":"\u0061", "a":{"requestState":"s"} }"#;
+        assert_eq!(without_answers(same), same);
+        assert_eq!(without_answers(r#"{"\ud800":1,"requestState":"s"}"#), "{}");
     }
 
     proptest! {

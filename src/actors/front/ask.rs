@@ -11,7 +11,7 @@ use crate::domain::code::Code;
 use crate::domain::ids::CallId;
 use crate::domain::limits::ABILITIES_WAIT;
 use crate::domain::name::{NameError, ToolName};
-use crate::domain::talk::Questions;
+use crate::domain::talk::{Question, Questions};
 use crate::protocol::handshake::Abilities;
 use crate::telemetry::metrics::mcp::CallMeter;
 
@@ -137,6 +137,13 @@ impl Front {
         let asked = (method, &*params);
         let outcome = self.watch(session, &published, asked, &aside, who).await;
         matches!(outcome, Outcome::Answered(_))
+    }
+
+    /// Whether an mcp that the session sees may ask this of its clients.
+    #[must_use]
+    pub fn permits(&self, session: &SessionHandle, mcp: &str, question: Question) -> bool {
+        let published = self.published(session, mcp);
+        published.is_some_and(|published| published.mcp.talk.questions.has(question))
     }
 
     pub(super) fn published(&self, session: &SessionHandle, mcp: &str) -> Option<Published> {

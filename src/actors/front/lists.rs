@@ -177,14 +177,15 @@ impl Lists {
         hasher.finish()
     }
 
-    /// What a server tells, as it is told here; nothing, if its mcp is not in the view.
+    /// What a server tells, as it is told here; nothing, if its mcp is not in the view, or not any more: one that is
+    /// shared goes on telling others.
     fn told(&self, mcp: &McpId, told: Told) -> Option<Told> {
-        if self.view.is_some() {
-            return Some(told);
-        }
         let routes = self.front.ctx.routes.load();
         let mut own = routes.view(&self.session.key)?.mcps().iter();
         let published = own.find(|published| published.mcp.id == *mcp)?;
+        if self.view.is_some() {
+            return Some(told);
+        }
         let Told::Updated(line) = told else {
             return Some(told);
         };

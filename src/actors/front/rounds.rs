@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
-use crate::domain::limits::MCP_ROUNDS_MAX;
+use crate::domain::limits::{MCP_ROUNDS_MAX, ROUND_ANSWERS_BYTES_MAX};
 use crate::domain::talk::Question;
 use crate::protocol::envelope::ReplyKind;
 use crate::protocol::needed::{self, Needed};
@@ -147,10 +147,18 @@ async fn answered(ctx: &Arc<Ctx>, errand: &Errand<'_>, needed: Needed) -> Result
         }
         open.push((name, question, waiting));
     }
-    let mut answers = Vec::with_capacity(open.len());
+    let (mut answers, mut bytes) = (Vec::with_capacity(open.len()), 0_usize);
     let all = async {
         for (name, question, waiting) in open {
-            answers.push((name, one(errand, question, waiting).await?));
+            let answer = one(errand, question, waiting).await?;
+            bytes = bytes.saturating_add(answer.len());
+            if bytes > ROUND_ANSWERS_BYTES_MAX {
+                let why = format!(
+                    "what the client answered is larger than {ROUND_ANSWERS_BYTES_MAX} bytes in all"
+                );
+                return Err(unanswered(errand, question, &why));
+            }
+            answers.push((name, answer));
         }
         Ok(())
     };

@@ -107,14 +107,14 @@ impl Asked {
     }
 
     /// Passes on what the client answered: a result, or an error; raw.
-    pub async fn answer(mut self, answer: Result<&[u8], &[u8]>) {
+    pub async fn answer(mut self, answer: Result<Bytes, Bytes>) {
         if self.is_withdrawn() {
             return;
         }
         // Taken only when it has its answer: one who is cut off in between leaves the server none.
         match &self.by {
             Some(By::Server(server)) => {
-                let line = match answer {
+                let line = match &answer {
                     Ok(result) => {
                         if self.question == Question::Roots {
                             server.handle.asking.roots.learn(result);
@@ -137,8 +137,8 @@ impl Asked {
             }
             Some(By::Round(_)) => {
                 if let Some(By::Round(tell)) = self.by.take() {
-                    let bytes = Bytes::copy_from_slice;
-                    let _ = tell.send(answer.map(bytes).map_err(bytes));
+                    // Not copied: who counts it counts until the round is sent.
+                    let _ = tell.send(answer);
                 }
             }
             None => {}

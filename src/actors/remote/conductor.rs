@@ -19,8 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::actors::launcher::Exit;
 use crate::domain::limits::{
-    LAST_WORDS, QUEUE_BYTES_MAX, REMOTE_FAREWELL_WAIT, REMOTE_POSTS_MAX, REMOTE_REFUSAL_BYTES_MAX,
-    REMOTE_SHORT_WAIT,
+    BODY_BYTES_CEILING, LAST_WORDS, QUEUE_BYTES_MAX, REMOTE_FAREWELL_WAIT, REMOTE_POSTS_MAX,
+    REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT, REQUEST_STATE_BYTES_MAX, ROUND_ANSWERS_BYTES_MAX,
 };
 use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::frame::Lines;
@@ -35,6 +35,10 @@ use super::refusal::{Session, session};
 
 /// Notifications and answers of ours that wait for their turn.
 const NOTICES_WAITING: usize = 128;
+
+/// Bytes of a line: more than a client's request, its answers of a round, and what is said beside them.
+const LINE_BYTES_MAX: usize = BODY_BYTES_CEILING + 2 * QUEUE_BYTES_MAX;
+const _: () = assert!(ROUND_ANSWERS_BYTES_MAX + REQUEST_STATE_BYTES_MAX < QUEUE_BYTES_MAX);
 
 /// Carries the lines of one run.
 pub(super) struct Conductor {
@@ -129,8 +133,8 @@ impl Conductor {
         if let Some(line) = opening {
             self.take(line).await;
         }
-        // Longer than anything the gateway has in its queue at once.
-        let mut lines = Lines::new(pipe, 2 * QUEUE_BYTES_MAX);
+        // Longer than any request with what its client answers: one that is too long would end the run for everybody.
+        let mut lines = Lines::new(pipe, LINE_BYTES_MAX);
         loop {
             tokio::select! {
                 line = lines.next() => match line {

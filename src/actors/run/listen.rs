@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::domain::limits::{LISTEN_AGAIN_MAX, LISTEN_AGAIN_WAIT};
 use crate::protocol::handshake::Abilities;
 use crate::protocol::outbound;
 
-use super::super::ears::{Ears, Watched};
+use super::super::ears::{Ears, Told, Watched};
 use super::super::handle::Handle;
 use super::super::slot::SlotKey;
 use super::{RunArgs, Tasks};
@@ -47,49 +47,94 @@ pub(super) fn begin(args: &RunArgs, tasks: &mut Tasks) {
     tasks.spawn(async move { listener.run().await });
 }
 
+/// How long to wait before it is listened to again: longer each time that it did not last as long as the wait.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(LISTEN_AGAIN_WAIT)
+    }
+}
+
+impl Pauses {
+    fn now(&self) -> Duration {
+        self.0
+    }
+
+    /// After one that lasted so long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived > self.0 {
+            *self = Self::default();
+        }
+        let pause = self.0;
+        self.0 = (pause * 2).min(LISTEN_AGAIN_MAX);
+        pause
+    }
+}
+
 impl Listener {
     async fn run(&self) {
         let (mut opened, mut watched) = (self.ears.changes(), self.watched.changes());
         let mut before: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
         let mut last = None;
-        let mut pause = LISTEN_AGAIN_WAIT;
+        let mut pauses = Pauses::default();
+        // Whether one that lasted was cut, so that what its server tells until there is another is not heard.
+        let mut missed = false;
         loop {
             // What changes from here on is seen below.
             opened.borrow_and_update();
             watched.borrow_and_update();
             let wanted = self.wanted();
             if wanted != last {
-                pause = LISTEN_AGAIN_WAIT;
+                pauses = Pauses::default();
                 last.clone_from(&wanted);
             }
+            let began = Instant::now();
             let mut listening: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match wanted.clone()
             {
                 Some(wanted) => Box::pin(async move { self.listen(&wanted).await }),
                 None => Box::pin(std::future::pending()),
             };
             // The one before ends when this one is on its way, so that nothing told in between is missed.
-            let is_over = tokio::select! {
+            let mut again = tokio::select! {
                 biased;
-                () = &mut listening => true,
-                () = tokio::task::yield_now() => false,
+                () = &mut listening => Some(began + pauses.now()),
+                () = tokio::task::yield_now() => None,
             };
             drop(before.take());
+            missed &= wanted.is_some();
             loop {
                 tokio::select! {
-                    () = &mut listening, if !is_over => {
-                        sleep(pause).await;
-                        pause = (pause * 2).min(LISTEN_AGAIN_MAX);
-                        break;
+                    () = &mut listening, if again.is_none() => {
+                        let lived = began.elapsed();
+                        missed |= lived >= LISTEN_AGAIN_WAIT;
+                        again = Some(Instant::now() + pauses.after(lived));
                     }
-                    () = sleep(pause), if is_over => break,
+                    // It lasts: it is no server that only refuses.
+                    () = sleep_until(began + LISTEN_AGAIN_WAIT), if missed && again.is_none() => {
+                        missed = false;
+                        self.tell_anew();
+                    }
+                    () = sleep_until(again.unwrap_or(began)), if again.is_some() => break,
                     told = opened.changed() => if told.is_err() { return },
                     told = watched.changed() => if told.is_err() { return },
                 }
                 if self.wanted() != wanted {
-                    before = Some(listening);
+                    before = again.is_none().then_some(listening);
                     break;
                 }
             }
+        }
+    }
+
+    /// Nobody knows what changed while it was not listened to: lists are to be looked at again.
+    fn tell_anew(&self) {
+        let lists = [
+            (self.able.resources_change, Told::Resources),
+            (self.able.prompts_change, Told::Prompts),
+        ];
+        for (_, told) in lists.iter().filter(|(able, _)| *able) {
+            self.ears.tell(&self.key, told);
         }
     }
 
@@ -122,5 +167,24 @@ impl Listener {
         let params = outbound::own_params(wanted);
         let until = Instant::now() + LONG;
         let _ = self.handle.listen(&params, until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that something on the way cuts every few minutes was listened to again later and later.
+    #[test]
+    fn who_is_cut_off_now_and_then_is_listened_to_at_once() {
+        let mut pauses = Pauses::default();
+        for _ in 0..9 {
+            assert_eq!(pauses.after(Duration::from_secs(310)), LISTEN_AGAIN_WAIT);
+        }
+        for _ in 0..9 {
+            pauses.after(Duration::from_secs(1));
+        }
+        assert_eq!(pauses.after(Duration::from_secs(1)), LISTEN_AGAIN_MAX);
+        assert_eq!(pauses.after(LISTEN_AGAIN_MAX * 2), LISTEN_AGAIN_WAIT);
     }
 }

@@ -290,7 +290,7 @@ impl Caller {
                 News::Asked(question) => {
                     assert_eq!(asked.replace(self.nonce), None);
                     let said = format!(r#"{{"nonce":{}}}"#, self.nonce);
-                    question.answer(Ok(said.as_bytes())).await;
+                    question.answer(Ok(said.into())).await;
                 }
                 News::Log(_) => assert!(may_log, "it may be another's"),
                 News::Lacks(_) | News::Stands(_) => {}

@@ -283,7 +283,7 @@ impl Task {
             return;
         };
         // It waits for the server to read.
-        tokio::spawn(async move { asked.answer(Ok(&result)).await });
+        tokio::spawn(asked.answer(Ok(result)));
     }
 
     /// Where its server can be asked how it stands, if it was not asked a moment ago.

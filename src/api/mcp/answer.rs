@@ -243,7 +243,7 @@ fn failed(id: &str, failure: &Failure, era: Era<'_>) -> Bytes {
             Era::Stateless {
                 rounds: Some(rounds),
                 ..
-            } => match rounds.passing().failed(error, failure.modern) {
+            } => match rounds.passing().failed(error, failure) {
                 Passed::Asks(result) => return body_of_result(id, &result),
                 Passed::Error(error) => error,
             },

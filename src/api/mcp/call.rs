@@ -230,6 +230,7 @@ impl Asked<'_> {
                 Passing {
                     sealer: Arc::clone(&shared.held.sealer),
                     front: shared.front.clone(),
+                    session: Arc::clone(self.session),
                     declared: self.says.questions,
                 },
             ))),

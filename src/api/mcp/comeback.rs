@@ -48,8 +48,7 @@ impl Asked<'_> {
     /// Why it is no answer to any call, in words.
     pub(super) fn comes_back(self, method: &str) -> Result<Back, String> {
         let given = self.given();
-        let has = |name: &[u8]| memchr::memmem::find(&given, name).is_some();
-        if !has(b"requestState") && !has(b"inputResponses") {
+        if !state::may_bring(&given) {
             return Ok(Back::New(Bytes::new()));
         }
         let no_text = |why| format!("`requestState` must be text, as it was given: {why}");

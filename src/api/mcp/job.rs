@@ -155,19 +155,20 @@ impl Job {
                 aside.meta = meta;
                 aside.progress = *progress;
                 let front = &self.front;
+                let seen = |outcome| match (outcome, of) {
+                    (Outcome::Answered(answer), None) => answer.seen_everywhere(),
+                    (outcome, _) => outcome,
+                };
                 let Some((maker, must)) = task else {
-                    let outcome = front.call(&self.session, called, given, &aside).await;
-                    return Ended::Tool(match (outcome, of) {
-                        (Outcome::Answered(answer), None) => answer.seen_everywhere(),
-                        (outcome, _) => outcome,
-                    });
+                    let called = front.call(&self.session, called, given, &aside);
+                    return Ended::Tool(seen(called.await));
                 };
                 let made = (maker.clone(), *must);
                 let begun = front.begin_task(&self.session, called, given, &aside, made);
                 match Box::pin(begun).await {
                     Begun::Task(task) => Ended::Task(task),
-                    Begun::Ended(outcome) if *must => Ended::NoTask(outcome),
-                    Begun::Ended(outcome) => Ended::Tool(outcome),
+                    Begun::Ended(outcome) if *must => Ended::NoTask(seen(outcome)),
+                    Begun::Ended(outcome) => Ended::Tool(seen(outcome)),
                 }
             }
             What::TaskEnd(task) => {

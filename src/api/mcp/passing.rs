@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::actors::front::Front;
+use crate::actors::front::{Failure, Front};
+use crate::actors::session::SessionHandle;
 use crate::domain::limits::{REQUEST_STATE_LIFE, millis};
 use crate::domain::talk::{Question, Questions};
 use crate::protocol::modern::{self, CAPABILITY_MISSING, Kept};
@@ -21,6 +22,7 @@ use crate::protocol::{jsonrpc, needed};
 pub(super) struct Passing {
     pub(super) sealer: Arc<Sealer>,
     pub(super) front: Front,
+    pub(super) session: Arc<SessionHandle>,
     /// What the client says that it can answer.
     pub(super) declared: Questions,
 }
@@ -75,19 +77,30 @@ impl Bounds<'_> {
         }
     }
 
-    /// A server's error; `is_modern`: one without sessions.
-    pub(super) fn failed(self, error: &[u8], is_modern: bool) -> Passed {
-        if is_modern && is_incapable(error) {
+    /// A server's error, and what failed of it.
+    pub(super) fn failed(self, error: &[u8], failure: &Failure) -> Passed {
+        if failure.modern && is_incapable(error) {
             return Passed::Error(self.not_permitted(error));
         }
-        let declared = self.passing.declared;
-        if !is_modern && self.request.is_some() && declared.has(Question::ElicitationUrl) {
+        if !failure.modern && self.request.is_some() && self.may_be_sent(failure) {
             let asks = needed::of_visits(error, self.server, || self.seal(None));
             if let Some(asks) = asks {
                 return Passed::Asks(asks);
             }
         }
         Passed::Error(modern::error(error))
+    }
+
+    /// Whether the client's user may be sent to an address: it can be asked for that, and the operator permits it.
+    fn may_be_sent(self, failure: &Failure) -> bool {
+        let Passing {
+            front,
+            session,
+            declared,
+            ..
+        } = self.passing;
+        let (visit, mcp) = (Question::ElicitationUrl, failure.mcp.as_ref());
+        declared.has(visit) && mcp.is_some_and(|mcp| front.permits(session, mcp.as_str(), visit))
     }
 
     /// Whether a server's error says that the client cannot do what it needs, and is passed on.

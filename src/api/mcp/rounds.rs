@@ -169,7 +169,8 @@ impl Rounds {
             match answers.remove(&name) {
                 // It may wait for the call's turn, and for the server to read.
                 Some(given) => {
-                    tokio::spawn(async move { asked.answer(Ok(given.get().as_bytes())).await });
+                    let given = Bytes::copy_from_slice(given.get().as_bytes());
+                    tokio::spawn(asked.answer(Ok(given)));
                 }
                 None => left.push((name, asked)),
             }

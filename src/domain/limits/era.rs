@@ -8,6 +8,8 @@ pub const ERA_PROBE_WAIT: Duration = Duration::from_secs(3);
 pub const ERA_FALLBACK_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a server's own `requestState`.
 pub const REQUEST_STATE_BYTES_MAX: usize = 64 << 10;
+/// Bytes that a client answers in one round of a call.
+pub const ROUND_ANSWERS_BYTES_MAX: usize = 8 << 20;
 /// How long a `requestState` of a server that holds no call is good for.
 pub const REQUEST_STATE_LIFE: Duration = Duration::from_secs(600);
 /// How long to wait before a server that ended a subscription is asked for it again.
