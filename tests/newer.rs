@@ -1,5 +1,7 @@
 //! Servers of MCP 2026-07-28 alone, over stdio and over HTTP, for clients of both eras.
 
+mod eras;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -21,8 +23,13 @@ pub(crate) struct Http(Child);
 impl Http {
     /// Starts it; gives its address as well.
     pub(crate) fn start(options: &[&str]) -> (Self, String) {
+        Self::of("modern.py", &[&["--http", "0"], options].concat())
+    }
+
+    /// The same of another fixture, which prints its port.
+    fn of(script: &str, options: &[&str]) -> (Self, String) {
         let child = Command::new("python3")
-            .args([&format!("{SERVERS}/modern.py"), "--http", "0"])
+            .arg(format!("{SERVERS}/{script}"))
             .args(options)
             .stdout(Stdio::piped())
             .spawn()
@@ -80,69 +87,6 @@ fn again(params: &Value, asked: &Value, answers: Value) -> Value {
     }
     params["inputResponses"] = answers;
     params
-}
-
-#[test]
-fn its_era_is_found_kept_and_shown() {
-    let mut world = World::new();
-    stdio(&world, "newer", &[], &[]);
-    world.demo("older", &[]);
-    let speaks = |world: &World, name: &str| world.cli(&["mcp", "show", name])["spoken"].clone();
-    let found = speaks(&world, "newer");
-    assert_eq!(
-        (&found["era"], &found["version"]),
-        (&json!("modern"), &json!("2026-07-28"))
-    );
-    assert_eq!(speaks(&world, "older")["era"], "legacy");
-    let told = world.run(&["mcp", "show", "newer"]);
-    assert!(told.stdout.contains("2026-07-28"), "{}", told.stdout);
-    let found = world.cli(&["mcp", "discover", "newer"]);
-    assert_eq!(found["protocol_version"], "2026-07-28", "{found}");
-    // It is known after a restart, so that nobody is asked in the wrong way.
-    world.stop();
-    world.start();
-    let key = world.key("ada");
-    let client = Client::new(&world, "/mcp/newer", &key);
-    assert_eq!(said(&client.call(1, "calls", json!({}))), json!(1));
-    let isolate = world.isolate_detail("newer", Some("ada"));
-    let phases = isolate.to_string();
-    assert!(
-        phases.contains("discover") && !phases.contains("initialize"),
-        "{isolate}"
-    );
-    // Another definition is asked anew; until it is discovered, as one of the older era first.
-    world.cli(&["mcp", "update", "newer", "--call-timeout", "30s"]);
-    assert_eq!(speaks(&world, "newer"), Value::Null);
-    assert_eq!(said(&client.call(2, "calls", json!({}))), json!(1));
-    assert_eq!(speaks(&world, "newer")["era"], "modern");
-}
-
-#[test]
-fn one_that_dies_or_is_silent_on_what_it_does_not_know_is_asked_as_it_expects() {
-    let world = World::new();
-    let server = |unknown: &str| {
-        format!(
-            r#"import json, sys
-for line in sys.stdin:
-    m = json.loads(line)
-    if "id" not in m: continue
-    known = {{"initialize": {{"protocolVersion": "2025-06-18", "capabilities": {{"tools": {{}}}},
-        "serverInfo": {{"name": "old", "version": "1"}}}}, "tools/list": {{"tools": [{{"name": "a",
-        "inputSchema": {{"type": "object"}}}}]}}, "tools/call": {{"content": []}}}}
-    if m["method"] not in known: {unknown}
-    print(json.dumps({{"jsonrpc": "2.0", "id": m["id"], "result": known[m["method"]]}}), flush=True)
-"#
-        )
-    };
-    for (name, unknown) in [("dies", "sys.exit(3)"), ("silent", "continue")] {
-        world.mcp(name, &[], &["python3", "-c", &server(unknown)]);
-        let shown = world.cli(&["mcp", "show", name]);
-        assert_eq!(shown["spoken"]["era"], "legacy", "{shown}");
-        let key = world.key("ada");
-        let client = Client::new(&world, &format!("/mcp/{name}"), &key);
-        let answer = client.call(1, "a", json!({}));
-        assert_eq!(answer["result"]["content"], json!([]), "{answer}");
-    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::value::RawValue;
 
+use crate::domain::era::Era;
 use crate::domain::ids::{KeyId, McpId, UserId};
 use crate::domain::limits::ROUTES_RETRY;
 use crate::domain::mcp::{Mcp, McpState};
@@ -51,6 +52,9 @@ pub struct Published {
     pub mcp: Arc<Mcp>,
     /// The hash of what makes a running process differ.
     pub config: Arc<str>,
+    /// What its servers speak, as far as that was found out when this was published: calls go by this, so that they
+    /// find the same isolates until somebody discovers otherwise.
+    pub era: Option<Era>,
     /// Where its calls are counted.
     pub meter: Arc<McpMeter>,
 }
@@ -87,21 +91,29 @@ impl Route {
 }
 
 impl Routes {
-    /// Reads what is granted, subscribed and published. What `last` has of schemas is taken over.
+    /// Reads what is granted, subscribed and published, with what is known of their `eras`. What `last` has of schemas
+    /// is taken over.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn build(store: &Store, metrics: &Metrics, last: &Self) -> Result<Self, StoreError> {
+    pub async fn build(
+        store: &Store,
+        metrics: &Metrics,
+        eras: &Eras,
+        last: &Self,
+    ) -> Result<Self, StoreError> {
         let mut mcps = HashMap::new();
         for mcp in store.mcps().await? {
             if mcp.state == McpState::Published {
-                let config = mcp.config_hash().into();
+                let config: Arc<str> = mcp.config_hash().into();
+                let era = eras.of(&mcp.id, &config);
                 let meter = metrics.mcp(mcp.name.as_str());
                 mcps.insert(
                     mcp.id.clone(),
                     Published {
                         mcp: Arc::new(mcp),
                         config,
+                        era,
                         meter,
                     },
                 );
@@ -387,6 +399,7 @@ impl Actor for Catalog {
         match Routes::build(
             &state.ctx.store,
             &state.ctx.metrics,
+            &state.ctx.eras,
             &state.ctx.routes.load(),
         )
         .await
@@ -432,7 +445,8 @@ impl Actor for Catalog {
             state.building = std::mem::take(&mut state.waiting);
             let ctx = Arc::clone(&state.ctx);
             tokio::spawn(async move {
-                let built = Routes::build(&ctx.store, &ctx.metrics, &ctx.routes.load_full())
+                let last = ctx.routes.load_full();
+                let built = Routes::build(&ctx.store, &ctx.metrics, &ctx.eras, &last)
                     .await
                     .map(Box::new)
                     .map_err(|error| error.to_string());

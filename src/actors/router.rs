@@ -389,7 +389,7 @@ pub(super) fn find(
         Sharing::Shared => Principal::Shared,
     };
     // Who is asked on behalf of many cannot be told; and one without sessions is told with each request.
-    let modern = ctx.eras.of(&published.mcp.id, &published.config) == Some(Era::Modern);
+    let modern = published.era == Some(Era::Modern);
     let questions = match principal {
         Principal::Shared => Questions::NONE,
         _ if modern => Questions::NONE,

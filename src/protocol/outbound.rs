@@ -134,6 +134,8 @@ fn put_more(out: &mut BytesMut, members: &[u8]) {
 pub enum Found {
     /// It speaks this version.
     Modern(ServerInfo),
+    /// It failed, which says nothing of what it speaks.
+    Unsaid,
     /// It does not; it may speak an older one.
     Older,
     /// It says that it does, and refused to all the same: it may be asked once more.
@@ -252,6 +254,8 @@ pub fn read_refusal(error: &[u8]) -> Result<Found, String> {
             "it refused {DISCOVER} with {}: {}",
             error.code, error.message
         ))),
+        // Also what is put in the place of an answer that did not come.
+        jsonrpc::INTERNAL_ERROR => Ok(Found::Unsaid),
         _ => Ok(Found::Older),
     }
 }

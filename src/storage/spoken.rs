@@ -23,12 +23,15 @@ impl TryFrom<Row> for (McpId, Spoken) {
 }
 
 impl Store {
-    /// Keeps what was found out; of an mcp that is not there, nothing.
+    /// Keeps what was found out, or that nothing is known any more; of an mcp that is not there, nothing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn set_spoken(&self, mcp: &McpId, spoken: &Spoken) -> Result<(), StoreError> {
-        let spoken = rows::to_json("mcps.spoken", spoken)?;
+    pub async fn set_spoken(&self, mcp: &McpId, spoken: Option<&Spoken>) -> Result<(), StoreError> {
+        let spoken = match spoken {
+            Some(spoken) => rows::to_json("mcps.spoken", spoken)?,
+            None => String::new(),
+        };
         on!(self, |db| sqlx::query(SET)
             .bind(mcp.as_str())
             .bind(spoken)

@@ -13,6 +13,7 @@ use crate::domain::talk::{Check, Questions};
 use crate::domain::verdict::Verdict;
 
 use super::super::clock::id_bits;
+use super::super::eras::Bearing;
 use super::super::handle::RunEnd;
 use super::super::isolate::IsolateMsg;
 use super::super::slot::{Slot, SlotKey, SlotState};
@@ -71,7 +72,8 @@ impl Control {
             Arc::clone(&self.ctx.changes),
         ));
         if shy {
-            slot.manners.shies();
+            let known = self.ctx.eras.of(&slot.mcp.id, &slot.mcp.config_hash());
+            slot.manners.show(Bearing::Shy, known);
         }
         self.ctx.slots.pin().insert(key.clone(), Arc::clone(&slot));
         let looked = self.look(&slot).await;
@@ -174,6 +176,11 @@ impl Control {
         tools: Vec<Tool>,
     ) -> Result<Discovery, ControlError> {
         let changed = self.keep_tools(id, &tools).await?;
+        let known = self.ctx.eras.of(id, &slot.mcp.config_hash());
+        let routes = self.ctx.routes.load_full();
+        if routes.published(id).is_some_and(|now| now.era != known) {
+            self.refresh().await?;
+        }
         let run = slot.history().into_iter().next();
         let unfit = self.unfit(&slot.mcp, &tools).await;
         let facts = run.as_ref().map(|run| run.facts()).unwrap_or_default();

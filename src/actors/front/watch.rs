@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::code::Code;
-use crate::domain::era::Era;
 use crate::domain::ids::CallId;
 use crate::domain::limits::WATCHED_URI_BYTES_MAX;
 use crate::telemetry::metrics::mcp::CallMeter;
@@ -49,16 +48,24 @@ impl Front {
             }
         };
         let ctx = &self.ctx;
-        if ctx.eras.of(&published.mcp.id, &published.config).is_none() {
-            // Which way it goes is known when one of its servers was there.
-            let mcp = published.mcp.name.as_str();
-            let _ = self.abilities(session, aside.questions, mcp).await;
-        }
         let slot = router::find(ctx, session, published, aside.questions);
-        if method == UNSUBSCRIBE {
-            return match slot.watched.remove(&uri, who) && !self.is_modern(published) {
-                true => self.asked(session, published, method, params, aside).await,
-                false => nothing_to_do(published),
+        let ends = method == UNSUBSCRIBE;
+        // One that does not run is told when it begins what it is to tell, and has nothing to end.
+        if ends && !(slot.watched.remove(&uri, who) && slot.is_running()) {
+            return nothing_to_do(published);
+        }
+        // Which way it goes, the run that is there decides: one user's server may be another than is published.
+        if slot.ready().is_none() {
+            match self.look(session, published, aside).await {
+                Outcome::Answered(_) => {}
+                failed @ Outcome::Failed(_) => return failed,
+            }
+        }
+        let is_modern = slot.ready().is_some_and(|run| run.is_modern());
+        if ends {
+            return match is_modern {
+                true => nothing_to_do(published),
+                false => self.asked(session, published, method, params, aside).await,
             };
         }
         // Who left without a word makes room.
@@ -69,7 +76,7 @@ impl Front {
                 "too many resources of this server are subscribed to; end some of that first";
             return self.unfit(published, Reason::new(Code::Busy, text));
         }
-        let outcome = match self.is_modern(published) {
+        let outcome = match is_modern {
             true => self.watch_modern(session, published, aside).await,
             false => self.asked(session, published, method, params, aside).await,
         };
@@ -77,11 +84,6 @@ impl Front {
             slot.watched.remove(&uri, who);
         }
         outcome
-    }
-
-    fn is_modern(&self, published: &Published) -> bool {
-        let era = self.ctx.eras.of(&published.mcp.id, &published.config);
-        era == Some(Era::Modern)
     }
 
     /// A server without sessions is listened to ([`super::super::run`]), as far as it is there and can do this.
@@ -97,13 +99,22 @@ impl Front {
             let text = format!("the server of mcp `{mcp}` tells nothing of single resources");
             return self.unfit(published, Reason::new(Code::ServerError, text));
         }
-        let looked = match serde_json::from_str("{}") {
-            Ok(none) => self.asked(session, published, LOOK, none, aside).await,
-            Err(_) => return nothing_to_do(published),
-        };
-        match looked {
+        match self.look(session, published, aside).await {
             Outcome::Answered(_) => nothing_to_do(published),
             failed @ Outcome::Failed(_) => failed,
+        }
+    }
+
+    /// Starts its server, if it does not run.
+    async fn look(
+        &self,
+        session: &Arc<SessionHandle>,
+        published: &Published,
+        aside: &Aside<'_>,
+    ) -> Outcome {
+        match serde_json::from_str("{}") {
+            Ok(none) => self.asked(session, published, LOOK, none, aside).await,
+            Err(_) => nothing_to_do(published),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::domain::limits::{
 };
 use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::frame::Lines;
+use crate::protocol::jsonrpc::{INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::protocol::outbound::DISCOVER;
 
 use super::client::{Ask, Lost};
@@ -228,8 +229,8 @@ impl Conductor {
         }
     }
 
-    /// Asks whether the server knows of no sessions. Whatever it says that is no answer to that is one of the older
-    /// kind, which is asked as such next.
+    /// Asks whether the server knows of no sessions. One that says anything else is one of the older kind, which is
+    /// asked as such next; one that failed may be of either.
     fn probe(&mut self, id: u64, body: Bytes) {
         let parts = self.parts();
         let errand = Errand {
@@ -239,8 +240,14 @@ impl Conductor {
             begins: false,
         };
         let flight = self.tasks.spawn(async move {
-            let outcome = exchange::ask(&parts.0, &parts.1, &errand).await;
-            settle(&parts, &errand, outcome).await;
+            match exchange::ask(&parts.0, &parts.1, &errand).await {
+                Outcome::Refused(why) => {
+                    let line = failure(id, METHOD_NOT_FOUND, &parts.0.clean(&why));
+                    // Nobody takes lines any more if the run ends.
+                    let _ = parts.1.lines.send(line).await;
+                }
+                outcome => settle(&parts, &errand, outcome).await,
+            }
             Some(id)
         });
         self.flights.insert(id, flight);
@@ -252,7 +259,7 @@ impl Conductor {
             let why =
                 format!("{REMOTE_POSTS_MAX} requests are under way; try again when some ended");
             // Nobody takes lines any more if the run ends.
-            let _ = self.out.lines.send(failure(id, &why)).await;
+            let _ = self.out.lines.send(failure(id, INTERNAL_ERROR, &why)).await;
             return;
         }
         let parts = self.parts();
@@ -323,11 +330,12 @@ async fn settle((shared, out, ends): &(Arc<Shared>, Out, Ends), errand: &Errand,
         Outcome::Mismatch(line) => {
             let _ = out.lines.send(line).await;
         }
-        Outcome::Failed(why) => {
+        Outcome::Failed(why) | Outcome::Refused(why) => {
             let why = shared.clean(&why);
             out.remark(format!("request {} failed: {why}", errand.id));
             // Nobody takes lines any more if the run ends.
-            let _ = out.lines.send(failure(errand.id, &why)).await;
+            let line = failure(errand.id, INTERNAL_ERROR, &why);
+            let _ = out.lines.send(line).await;
         }
         Outcome::Over(verdict) => ends.stop(Exit::Over(verdict)),
         Outcome::Untaken(verdict) => {
@@ -397,12 +405,12 @@ fn cancelled(head: &Head<'_>) -> Option<u64> {
 }
 
 /// An answer in the server's place.
-fn failure(id: u64, why: &str) -> Bytes {
+fn failure(id: u64, code: i64, why: &str) -> Bytes {
     let answer = serde_json::json!({
         "jsonrpc": "2.0",
         "id": id,
         "error": {
-            "code": -32603,
+            "code": code,
             "message": format!("the server behind HTTP did not answer this request: {why}"),
         },
     });

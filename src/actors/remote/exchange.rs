@@ -41,6 +41,8 @@ pub(super) enum Outcome {
     Answered,
     /// It alone failed.
     Failed(String),
+    /// The server is there, and refused it without an answer of MCP.
+    Refused(String),
     /// So does the run.
     Over(Verdict),
     /// So does the run, and the server provably did not take this request.

@@ -84,7 +84,11 @@ pub(super) async fn refused(shared: &Shared, out: &Out, errand: &Errand, heard: 
     }
     // It is there and speaks, whatever it says.
     shared.succeeded();
-    Outcome::Failed(why)
+    match status {
+        // At another time it may do it.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Outcome::Failed(why),
+        _ => Outcome::Refused(why),
+    }
 }
 
 /// What is known of a session after a ping in it.

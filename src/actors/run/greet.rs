@@ -1,10 +1,10 @@
 //! The beginning of a run, in one of two ways: `initialize`, or `server/discover`, by which a server without
 //! sessions says what it is.
 //!
-//! Which way is known of the definition, since it was asked once ([`super::super::eras`]). A discovery of one of which
-//! it is not known asks by `server/discover` first; any other start by `initialize`, as all servers up to 2025-11-25
-//! expect, and by the other way if that is refused. So an old server meets a question that it does not know once, and
-//! not at each start.
+//! Which way is known of the definition, since it was asked once ([`super::super::eras`]), or of the slot, whose server
+//! may be another. A discovery of one of which it is not known asks by `server/discover` first; any other start by
+//! `initialize`, as all servers up to 2025-11-25 expect, and by the other way if that is refused. So an old server meets
+//! a question that it does not know once, and not at each start.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::protocol::envelope::ReplyKind;
 use crate::protocol::handshake::{self, ServerInfo};
 use crate::protocol::outbound::{self, DISCOVER, Found};
 
+use super::super::eras::Bearing;
 use super::super::handle::{CallError, Handle, Posed, Reply};
 use super::RunArgs;
 use super::start::{ask, body, too_slow, verdict_on};
@@ -31,6 +32,15 @@ pub(super) struct Greeting {
     posed: Posed,
 }
 
+/// What was found.
+pub(super) struct Begun {
+    pub(super) era: Era,
+    /// The server says so itself. Else it is spoken to as one of the older era because it gave no answer of its own to
+    /// the newer question.
+    pub(super) said: bool,
+    pub(super) server: ServerInfo,
+}
+
 /// As what the beginning is counted.
 pub(super) const fn phase(era: Era) -> &'static str {
     match era {
@@ -39,25 +49,36 @@ pub(super) const fn phase(era: Era) -> &'static str {
     }
 }
 
+/// What is known of the definition.
+pub(super) fn known(args: &RunArgs) -> Option<Era> {
+    let mcp = &args.slot.mcp;
+    args.ctx.eras.of(&mcp.id, &mcp.config_hash())
+}
+
+/// Whether its transport knows no newer era.
+fn is_older(args: &RunArgs) -> bool {
+    let remote = args.slot.mcp.program.remote.as_ref();
+    remote.is_some_and(|remote| remote.transport == Transport::Sse)
+}
+
 /// Which era a server is asked in first.
 fn era_of(args: &RunArgs) -> Era {
-    let (slot, mcp) = (&args.slot, &args.slot.mcp);
-    let older = mcp
-        .program
-        .remote
-        .as_ref()
-        .is_some_and(|remote| remote.transport == Transport::Sse);
+    let slot = &args.slot;
     // Our own installer, and what knows no newer transport.
-    if slot.key.is_install() || older {
+    if slot.key.is_install() || is_older(args) {
         return Era::Legacy;
     }
-    if let Some(known) = args.ctx.eras.of(&mcp.id, &mcp.config_hash())
-        && !(slot.key.is_probe() && known == Era::Legacy)
-    {
-        return known;
+    let known = known(args);
+    match (slot.manners.of(known), known) {
+        (Some(Bearing::Speaks(own)), _) => return own,
+        (Some(Bearing::Shy), _) => return Era::Legacy,
+        (Some(Bearing::Doubtful), _) | (None, None) => {}
+        // What has become of an old one is what a discovery is for.
+        (None, Some(Era::Legacy)) if slot.key.is_probe() => {}
+        (None, Some(known)) => return known,
     }
     // One behind HTTP is asked at each first start: that costs a request, and ends nothing.
-    match (slot.key.is_probe() || mcp.program.is_remote()) && !slot.manners.shied() {
+    match slot.key.is_probe() || slot.mcp.program.is_remote() {
         true => Era::Modern,
         false => Era::Legacy,
     }
@@ -86,14 +107,14 @@ pub(super) async fn greet(
     handle: &Arc<Handle>,
     greeting: Greeting,
     deadline: Instant,
-) -> Result<(Era, ServerInfo), Verdict> {
+) -> Result<Begun, Verdict> {
     let begun = match greeting.by {
         Era::Legacy => by_initialize(args, handle, greeting.posed, deadline).await,
         Era::Modern => by_discover(args, handle, greeting.posed, deadline).await,
     };
     if let Err(Verdict::Handshake { .. } | Verdict::Exited { .. }) = begun {
-        // It is not what it was known as: the next one is asked anew.
-        args.ctx.eras.forget(&args.slot.mcp.id);
+        // It is not what it was known as: the next one here is asked anew. Others may have better ones.
+        args.slot.manners.show(Bearing::Doubtful, known(args));
     }
     begun
 }
@@ -104,17 +125,18 @@ async fn by_initialize(
     handle: &Arc<Handle>,
     posed: Posed,
     deadline: Instant,
-) -> Result<(Era, ServerInfo), Verdict> {
+) -> Result<Begun, Verdict> {
     let answered = posed.answer(deadline).await;
     let reply = answered.map_err(|error| verdict_on(args, handle, INITIALIZE, error))?;
-    let begun = legacy(args, &reply);
+    // It may speak both.
+    let begun = legacy(args, &reply, is_older(args));
     if reply.kind == ReplyKind::Result {
         return begun;
     }
     // One of the newer era knows no such method.
     let soon = deadline.min(Instant::now() + ERA_FALLBACK_WAIT);
     match asked_again(args, handle, soon).await {
-        Some(Ok(server)) => Ok((Era::Modern, server)),
+        Some(Ok(server)) => Ok(newer(server)),
         Some(Err(detail)) => Err(Verdict::Handshake { detail }),
         // What it said first is the better reason.
         None => begun,
@@ -133,7 +155,7 @@ async fn asked_again(
         match modern(args, &reply) {
             Ok(Found::Modern(server)) => return Some(Ok(server)),
             Ok(Found::Again) => {}
-            Ok(Found::Older) => return None,
+            Ok(Found::Older | Found::Unsaid) => return None,
             Err(detail) => return Some(Err(detail)),
         }
     }
@@ -146,70 +168,85 @@ async fn by_discover(
     handle: &Arc<Handle>,
     posed: Posed,
     deadline: Instant,
-) -> Result<(Era, ServerInfo), Verdict> {
+) -> Result<Begun, Verdict> {
     // The other question still has its time.
     let waited = Instant::now() + ERA_PROBE_WAIT.min(args.deadline / 2);
     let discovered = posed.answer(deadline);
     tokio::pin!(discovered);
     let first = tokio::time::timeout_at(waited.min(deadline), &mut discovered).await;
     let silent = first.is_err();
-    match first {
-        Err(_) => {}
+    let mut said = match first {
+        Err(_) => false,
         Ok(Ok(reply)) => match modern(args, &reply) {
-            Ok(Found::Modern(server)) => return Ok((Era::Modern, server)),
-            Ok(Found::Older) => {}
-            Ok(Found::Again) => {
-                if let Some(Ok(server)) = asked_again(args, handle, waited).await {
-                    return Ok((Era::Modern, server));
-                }
-            }
+            Ok(Found::Modern(server)) => return Ok(newer(server)),
+            Ok(Found::Older) => true,
+            Ok(Found::Unsaid) => false,
+            Ok(Found::Again) => match asked_again(args, handle, waited).await {
+                Some(Ok(server)) => return Ok(newer(server)),
+                Some(Err(_)) | None => false,
+            },
             Err(detail) => return Err(Verdict::Handshake { detail }),
         },
         Ok(Err(error)) => {
             if let CallError::Ended(end) = &error
                 && let Verdict::Exited { .. } | Verdict::Signaled { .. } = end.verdict
             {
-                args.slot.manners.shies();
+                args.slot.manners.show(Bearing::Shy, known(args));
             }
             return Err(verdict_on(args, handle, DISCOVER, error));
         }
-    }
+    };
     let params = initialize_params(args);
     let initialized = handle.ask(INITIALIZE, &params, deadline);
     tokio::pin!(initialized);
-    // One that is slow to start answers both, in their order.
-    tokio::select! {
+    // One that is slow to start answers both, in any order.
+    let answered = tokio::select! {
         biased;
-        answered = &mut discovered, if silent => {
-            let found = answered.ok().map(|reply| modern(args, &reply));
-            if let Some(Ok(Found::Modern(server))) = found {
-                return Ok((Era::Modern, server));
+        late = &mut discovered, if silent => {
+            match late.ok().map(|reply| modern(args, &reply)) {
+                Some(Ok(Found::Modern(server))) => return Ok(newer(server)),
+                Some(Ok(Found::Older)) => said = true,
+                _ => {}
             }
+            initialized.await
         }
         answered = &mut initialized => {
-            return begun(args, handle, answered);
+            let refused = matches!(&answered, Ok(reply) if reply.kind == ReplyKind::Error);
+            if silent && refused {
+                // It may be about to say why.
+                let soon = deadline.min(Instant::now() + ERA_FALLBACK_WAIT);
+                if let Ok(Ok(reply)) = tokio::time::timeout_at(soon, &mut discovered).await
+                    && let Ok(Found::Modern(server)) = modern(args, &reply)
+                {
+                    return Ok(newer(server));
+                }
+            }
+            answered
         }
-    }
-    begun(args, handle, initialized.await)
-}
-
-fn begun(
-    args: &RunArgs,
-    handle: &Handle,
-    answered: Result<Reply, CallError>,
-) -> Result<(Era, ServerInfo), Verdict> {
+    };
     match answered {
-        Ok(reply) => legacy(args, &reply),
+        Ok(reply) => legacy(args, &reply, said),
         Err(CallError::TimedOut) => Err(too_slow(INITIALIZE, args.deadline)),
         Err(error) => Err(verdict_on(args, handle, INITIALIZE, error)),
     }
 }
 
-fn legacy(args: &RunArgs, reply: &Reply) -> Result<(Era, ServerInfo), Verdict> {
-    body(&args.occupant.record, reply)
-        .and_then(handshake::read_initialize)
-        .map(|server| (Era::Legacy, server))
-        .map_err(|detail| Verdict::Handshake { detail })
+fn newer(server: ServerInfo) -> Begun {
+    Begun {
+        era: Era::Modern,
+        said: true,
+        server,
+    }
+}
+
+fn legacy(args: &RunArgs, reply: &Reply, said: bool) -> Result<Begun, Verdict> {
+    let read = body(&args.occupant.record, reply).and_then(handshake::read_initialize);
+    read.map_err(|detail| Verdict::Handshake { detail })
+        .map(|server| Begun {
+            era: Era::Legacy,
+            said,
+            server,
+        })
 }
 
 fn modern(args: &RunArgs, reply: &Reply) -> Result<Found, String> {

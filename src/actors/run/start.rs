@@ -24,7 +24,7 @@ use crate::protocol::envelope::{self, ReplyKind};
 use crate::protocol::repeated::outgoing;
 use crate::protocol::{handshake, outbound};
 
-use super::super::eras::Eras;
+use super::super::eras::{Bearing, Eras};
 use super::super::handle::{CallError, Handle, Reply};
 use super::super::launcher::{Launch, LaunchError, Launched, Scope};
 use super::super::plan;
@@ -32,6 +32,7 @@ use super::super::record::RunRecord;
 use super::super::relimit;
 use super::super::remote;
 use super::super::slot::Order;
+use super::greet::Begun;
 use super::{RunArgs, RunMsg, Tasks, greet, listen, pumps, retold, warden};
 
 pub(super) async fn start(
@@ -209,7 +210,11 @@ async fn shake_hands(
 ) -> Result<(), Verdict> {
     let record = &args.occupant.record;
     let since = Instant::now();
-    let (era, mut server) = greet::greet(args, handle, greeting, deadline).await?;
+    let Begun {
+        era,
+        said,
+        mut server,
+    } = greet::greet(args, handle, greeting, deadline).await?;
     // It is shown to operators, and may hold what the server was given.
     for said in [&mut server.name, &mut server.version] {
         *said = record.clean_text(said);
@@ -229,10 +234,13 @@ async fn shake_hands(
     let since = Instant::now();
     // What an installer can do says nothing of the server.
     if !args.slot.key.is_install() {
-        let mcp = &args.slot.mcp;
-        let (known, config) = (&args.ctx.abilities, mcp.config_hash().into());
-        known.learn(&args.ctx.store, &args.slot.key, config, able);
-        Eras::learn(&args.ctx, mcp, era, &server.protocol_version);
+        let slot = &args.slot;
+        let (known, config) = (&args.ctx.abilities, slot.mcp.config_hash().into());
+        known.learn(&args.ctx.store, &slot.key, config, able);
+        Eras::learn(&args.ctx, slot, (era, said), &server.protocol_version);
+        if said {
+            slot.manners.show(Bearing::Speaks(era), greet::known(args));
+        }
     }
     record.learn(|facts| facts.server = Some(server));
     if able.tools {

@@ -125,6 +125,7 @@ impl World {
             meter: self.ctx.metrics.mcp(mcp.name.as_str()),
             mcp: Arc::new(mcp),
             config,
+            era: None,
         };
         let routes = self.ctx.routes.load().with(published.clone());
         self.ctx.routes.store(Arc::new(routes));

@@ -112,6 +112,8 @@ fn a_server_says_what_it_is() {
     ] {
         assert_eq!(refused(older.clone()), Ok(Found::Older), "{older}");
     }
+    let failed = json!({"code": -32603, "message": "m"});
+    assert_eq!(refused(failed), Ok(Found::Unsaid));
     let again = json!({"code": -32022, "data": {"supported": [modern::VERSION]}});
     assert_eq!(refused(again), Ok(Found::Again));
     for ours in [

@@ -56,7 +56,8 @@ pub(super) async fn what_an_mcp_speaks_is_kept(store: Store) {
         at,
     };
     for (era, at) in [(Era::Modern, 7), (Era::Legacy, 8)] {
-        store.set_spoken(&demo.id, &spoken(era, at)).await.unwrap();
+        let now = spoken(era, at);
+        store.set_spoken(&demo.id, Some(&now)).await.unwrap();
         let kept = store.spoken().await.unwrap();
         assert_eq!(kept, [(demo.id.clone(), spoken(era, at))]);
     }
@@ -66,9 +67,11 @@ pub(super) async fn what_an_mcp_speaks_is_kept(store: Store) {
     assert_eq!(store.spoken().await.unwrap().len(), 1);
     let nobody = mcp(9, "none");
     store
-        .set_spoken(&nobody.id, &spoken(Era::Modern, 1))
+        .set_spoken(&nobody.id, Some(&spoken(Era::Modern, 1)))
         .await
         .unwrap();
+    store.set_spoken(&demo.id, None).await.unwrap();
+    assert_eq!(store.spoken().await.unwrap(), []);
 }
 
 pub(super) async fn the_lifecycle_is_kept(store: Store) {
