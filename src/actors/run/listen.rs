@@ -1,5 +1,6 @@
-//! What a server without sessions is to tell of itself: one `subscriptions/listen`, open for as long as anybody
-//! listens, and opened anew when others are to be told of other things.
+//! What a server without sessions is to tell of itself: one `subscriptions/listen`, open for what anybody listens to,
+//! and opened anew when others are to be told of other things. To a change of its tools the gateway itself listens
+//! ([`super::retold`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) fn begin(args: &RunArgs, tasks: &mut Tasks) {
     }
     let server = args.occupant.record.facts().server;
     let able = server.map(|server| server.abilities).unwrap_or_default();
-    if !(able.subscribe || able.resources_change || able.prompts_change) {
+    if !(able.tools_change || able.subscribe || able.resources_change || able.prompts_change) {
         return;
     }
     let listener = Listener {
@@ -93,19 +94,20 @@ impl Listener {
         }
     }
 
-    /// What to ask for now, if anybody listens.
+    /// What to ask for now, if there is anything.
     fn wanted(&self) -> Option<String> {
-        if !self.ears.listen(&self.key) {
-            return None;
-        }
         let mut kinds = Vec::new();
-        if self.able.resources_change {
+        if self.able.tools_change {
+            kinds.push("\"toolsListChanged\":true".to_owned());
+        }
+        let heard = self.ears.listen(&self.key);
+        if self.able.resources_change && heard {
             kinds.push("\"resourcesListChanged\":true".to_owned());
         }
-        if self.able.prompts_change {
+        if self.able.prompts_change && heard {
             kinds.push("\"promptsListChanged\":true".to_owned());
         }
-        let mut uris = match self.able.subscribe {
+        let mut uris = match self.able.subscribe && heard {
             true => self.watched.uris(),
             false => Vec::new(),
         };
