@@ -11,6 +11,9 @@ use crate::remote::{PRIVATE, remote};
 use crate::stateless::Client as Stateless;
 use crate::world::World;
 
+#[path = "newer/tasks.rs"]
+mod tasks;
+
 const OURS: &str = "io.modelcontextprotocol/";
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
 const ASK: [&str; 2] = ["--ask", "sampling,elicitation,roots"];
@@ -454,7 +457,11 @@ fn it_is_listened_to_while_somebody_listens() {
     both(&[], |world| {
         let key = world.key("ada");
         let client = Client::new(world, "/mcp/newer", &key);
-        assert_eq!(said(&client.call(1, "listens", json!({}))), json!([]));
+        // To its tools the gateway listens itself.
+        world.until("it is asked for its tools alone", |_| {
+            let listens = said(&client.call(1, "listens", json!({})));
+            (listens == json!([{"toolsListChanged": true}])).then_some(())
+        });
         let mut stream = listen(&client).filter_map(|line| {
             let data = line.strip_prefix("data: ")?.to_owned();
             serde_json::from_str::<Value>(&data).ok()
@@ -516,4 +523,35 @@ fn what_its_tools_want_in_headers_is_said_there() {
     stdio(&world, "local", &[], &[]);
     let tools = world.cli(&["mcp", "show", "local"])["tools"].to_string();
     assert!(tools.contains("wrong"), "{tools}");
+}
+
+#[test]
+fn a_change_of_its_tools_is_recorded_and_adopted_if_the_operator_says_so() {
+    both(&["--sharing", "shared"], |world| {
+        let key = world.key("ada");
+        let client = Client::new(world, "/mcp/newer", &key);
+        let names = || {
+            client
+                .ask(1, "tools/list", json!({}))
+                .json()
+                .to_string()
+                .contains("\"grown\"")
+        };
+        client.call(2, "grow", json!({}));
+        let record = world.until("it is recorded", |world| {
+            let records = crate::kill::audit(world).into_iter();
+            let mut changed = records.filter(|one| one["event"] == "isolate.tools_changed");
+            changed.next()
+        });
+        assert_eq!(
+            (&record["policy"], &record["tools"]),
+            (&json!("keep"), &json!("+grown"))
+        );
+        assert!(!names());
+        world.cli(&["mcp", "update", "newer", "--tool-changes", "adopt"]);
+        let mut heard = listen(&client);
+        client.call(3, "grow", json!({}));
+        let told = heard.find(|line| line.contains("tools/list_changed"));
+        assert!(told.is_some() && names());
+    });
 }

@@ -79,7 +79,7 @@ impl Front {
         outcome
     }
 
-    fn is_modern(&self, published: &Published) -> bool {
+    pub(super) fn is_modern(&self, published: &Published) -> bool {
         let era = self.ctx.eras.of(&published.mcp.id, &published.config);
         era == Some(Era::Modern)
     }
