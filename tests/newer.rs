@@ -13,6 +13,9 @@ use crate::remote::{PRIVATE, remote};
 use crate::stateless::Client as Stateless;
 use crate::world::World;
 
+#[path = "newer/tasks.rs"]
+mod tasks;
+
 const OURS: &str = "io.modelcontextprotocol/";
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
 const ASK: [&str; 2] = ["--ask", "sampling,elicitation,roots"];

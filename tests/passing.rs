@@ -243,7 +243,11 @@ fn definitions_of_tools_pass_as_they_were_written() {
         return;
     };
     let (_, wrote) = exchange(&kept, "tools/list");
-    let wrote = definitions(Raw::read(&wrote[0]).body());
+    // But for what is true here: a tool that works only as a task can be called like any other.
+    let required = r#""taskSupport" : "required""#;
+    assert!(wrote[0].contains(required));
+    let wrote = wrote[0].replace(required, r#""taskSupport" : "optional""#);
+    let wrote = definitions(Raw::read(&wrote).body());
     assert!(wrote.len() > 20);
     for got in [
         client.ask("1", "tools/list", "{}"),

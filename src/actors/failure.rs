@@ -11,6 +11,7 @@ use crate::domain::code::Code;
 use crate::domain::kill::{Deny, Kind, Target};
 use crate::domain::limits::CALLS_WAITING_MAX;
 use crate::domain::mcp::Mcp;
+use crate::domain::talk::Question;
 use crate::domain::verdict::Verdict;
 
 use super::handle::RunEnd;
@@ -240,6 +241,22 @@ pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
         mcp.name
     );
     Reason::new(Code::CallTimeout, text)
+}
+
+/// A server's answer is none that can be passed on.
+pub(super) fn unusable(mcp: &Mcp, what: &str) -> Reason {
+    let text = format!("the answer of mcp `{}` cannot be used: {what}", mcp.name);
+    Reason::new(Code::ServerError, text)
+}
+
+/// A server asked, and has no answer.
+pub(super) fn unanswered(mcp: &Mcp, question: Question, why: &str) -> Reason {
+    let text = format!(
+        "mcp `{}` needs an answer to `{}` before it can go on, and {why}",
+        mcp.name,
+        question.word()
+    );
+    Reason::new(Code::Unanswered, text)
 }
 
 /// A task did not end for as long as it is kept.

@@ -10,6 +10,7 @@
 mod among;
 mod asked;
 mod askers;
+mod awaited;
 mod entry;
 mod era;
 mod found;
@@ -34,10 +35,11 @@ use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::{self, ReplyKind};
 
 use super::calls::{News, Tag, Why};
-pub(super) use asked::Answered;
+use asked::Answered;
 pub use asked::Asked;
 pub use askers::Askers;
 pub(super) use askers::asker;
+pub(super) use awaited::Awaited;
 use entry::{Entry, EntryState};
 pub(super) use posed::Posed;
 pub(super) use questions::Asking;

@@ -83,7 +83,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             match called {
                 Ok(reply) => {
                     drop(turn);
-                    if reply.modern || !matches!(errand.ask, Ask::Task { .. }) {
+                    if !matches!(errand.ask, Ask::Task { .. }) {
                         return Ok(reply);
                     }
                     return Box::pin(task::go_on(

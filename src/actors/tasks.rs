@@ -3,6 +3,7 @@
 //!
 //! Invariant: a task that can be found has one end, and keeps it until its time is over or it makes room for others.
 
+mod looking;
 mod question;
 mod task;
 mod telling;

@@ -11,16 +11,23 @@ use crate::domain::talk::{Level, Questions};
 
 use super::handshake::{self, Abilities, ServerInfo};
 use super::modern::{self, Members, OURS};
-use super::{envelope, jsonrpc, questions, state};
+use super::{envelope, jsonrpc, questions, state, tasks};
 
 /// The method by which a server of this era says what it is.
 pub const DISCOVER: &str = "server/discover";
 
-/// What a client says of itself with each request: members of `_meta`, without braces. `can` is what it can answer.
+/// What a client says of itself with each request: members of `_meta`, without braces. `can` is what it can answer,
+/// `tasks` whether it takes a task for a result.
 #[must_use]
-pub fn about(can: Questions, level: Option<Level>) -> String {
+pub fn about(can: Questions, level: Option<Level>, tasks: bool) -> String {
     // Of roots, this version tells nothing by itself.
-    let can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
+    let mut can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
+    if tasks {
+        can = match can.strip_suffix('}') {
+            Some("{") | None => tasks::REQUIRED.to_owned(),
+            Some(others) => format!("{others},{}", inner(tasks::REQUIRED)) + "}",
+        };
+    }
     let level = level.map(|level| format!(",\"{OURS}logLevel\":\"{}\"", level.word()));
     format!(
         "\"{OURS}protocolVersion\":\"{}\",\"{OURS}clientInfo\":{{\"name\":\"legation\",\
@@ -35,7 +42,7 @@ pub fn about(can: Questions, level: Option<Level>) -> String {
 #[must_use]
 pub fn own_params(members: &str) -> Bytes {
     let comma = if members.is_empty() { "" } else { "," };
-    let about = about(Questions::NONE, None);
+    let about = about(Questions::NONE, None, false);
     format!("{{\"_meta\":{{{about}}}{comma}{members}}}").into()
 }
 
@@ -193,15 +200,21 @@ pub fn read_discover(result: &[u8]) -> Result<Found, String> {
         protocol_version: modern::VERSION.to_owned(),
         name: named.name.chars().take(128).collect(),
         version: named.version.chars().take(64).collect(),
-        abilities: Abilities {
-            // Those of the older era are none of this one's.
-            tasks: false,
-            tasks_cancel: false,
-            ..said
-                .capabilities
-                .map_or_else(Abilities::default, |said| handshake::abilities(said.get()))
-        },
+        abilities: said
+            .capabilities
+            .map_or_else(Abilities::default, |said| abilities(said.get())),
     }))
+}
+
+/// What a server of this version has. Tasks of the older era are none of this one's: here they are an extension, by which
+/// all of them can be told to stop.
+fn abilities(capabilities: &str) -> Abilities {
+    let tasks = tasks::taken(capabilities);
+    Abilities {
+        tasks,
+        tasks_cancel: tasks,
+        ..handshake::abilities(capabilities)
+    }
 }
 
 /// Whether a server that does not speak this version may be asked as one of the older era.

@@ -1,9 +1,10 @@
 //! Tasks as they stand on the wire: those of 2025-11-25 (experimental, asked for by clients), and those of the
-//! extension of 2026-07-28 (decided by servers). Servers speak the first; what the gateway tells of a task is written
-//! here for either.
+//! extension of 2026-07-28 (decided by servers). What servers say of the first is read here, of the second in [`newer`];
+//! what the gateway tells of a task is written for either.
 //!
 //! Sources: MCP 2025-11-25, `basic/utilities/tasks`; `io.modelcontextprotocol/tasks` (SEP-2663).
 
+pub mod newer;
 mod related;
 mod shown;
 
@@ -102,7 +103,8 @@ pub fn declared(capability: Option<&RawValue>) -> (bool, bool) {
     (calls.is_some(), member(capability, "cancel").is_some())
 }
 
-/// Whether a client of 2026-07-28 takes a task for a result, by the capabilities that it declares.
+/// Whether a client of 2026-07-28 takes a task for a result, or a server of it may give one, by the capabilities that
+/// it declares.
 #[must_use]
 pub fn taken(capabilities: &str) -> bool {
     let member = |of: &str, name: &str| {
@@ -236,10 +238,15 @@ struct Wire<'a> {
     #[serde(default)]
     ttl: Option<serde_json::Number>,
     #[serde(default)]
+    ttl_ms: Option<serde_json::Number>,
+    #[serde(default)]
     poll_interval: Option<serde_json::Number>,
+    #[serde(default)]
+    poll_interval_ms: Option<serde_json::Number>,
 }
 
-/// Reads a task as a server writes it: the result of `tasks/get`, or what it tells unasked. `None` if it is none.
+/// Reads a task as a server of either version writes it: the result of `tasks/get`, or what it tells unasked. `None` if
+/// it is none.
 #[must_use]
 pub fn seen(object: &[u8]) -> Option<Seen> {
     if object.first() != Some(&b'{') {
@@ -255,12 +262,17 @@ pub fn seen(object: &[u8]) -> Option<Seen> {
             .collect::<String>()
             .into()
     };
-    let poll = wire.poll_interval.as_ref().and_then(whole);
+    let poll = wire
+        .poll_interval_ms
+        .as_ref()
+        .or(wire.poll_interval.as_ref());
+    let poll = poll.and_then(whole);
+    let ttl = wire.ttl_ms.as_ref().or(wire.ttl.as_ref());
     Some(Seen {
         id: wire.task_id.into(),
         status: Status::of(&wire.status)?,
         message: wire.status_message.map(message),
-        ttl: wire.ttl.as_ref().and_then(whole),
+        ttl: ttl.and_then(whole),
         poll: poll.map_or(TASK_POLL, |ms| {
             Duration::from_millis(ms).clamp(TASK_POLL_MIN, TASK_POLL_MAX)
         }),

@@ -3,13 +3,15 @@ the names and answers the suite asks for. `--http PORT` serves the same without 
 that what the fixture itself gets wrong is known; `--odd FILE` writes JSON as nobody does and keeps a copy. Plain Python 3.
 
 Of 2026-07-28 it knows nothing: what the suite wants of that version (`test_input_required_result_*` and the other
-tools at the end) is here as a server of the older version would do it, by asking its client and waiting."""
+tools at the end) is here as a server of the older version would do it, by asking its client and waiting, and as tasks
+of 2025-11-25."""
 
 import json
 import queue
 import sys
 import threading
 import time
+import uuid
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
@@ -72,6 +74,7 @@ class Call:
 
     def __init__(self, session, message):
         self.session = session
+        self.message = message
         self.id = message["id"]
         self.token = ((message.get("params") or {}).get("_meta") or {}).get("progressToken")
 
@@ -107,6 +110,83 @@ class Call:
         if isinstance(answer, Failure):
             raise answer
         return answer
+
+    def pause(self, seconds):
+        time.sleep(seconds)
+
+
+# --- tasks --------------------------------------------------------------------
+
+RELATED = "io.modelcontextprotocol/related-task"
+TASKS = {}
+
+
+class Task(Call):
+    """A call that its client does not wait for: what it asks says for which task."""
+
+    def __init__(self, session, message):
+        super().__init__(session, message)
+        self.ident = str(uuid.uuid4())
+        self.status = "working"
+        self.ttl = message["params"]["task"].get("ttl")
+        self.made = self.now()
+        self.done = threading.Event()
+        self.answer = None
+        TASKS[self.ident] = self
+
+    @staticmethod
+    def now():
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    def related(self):
+        return {RELATED: {"taskId": self.ident}}
+
+    def shown(self):
+        return {"taskId": self.ident, "status": self.status, "createdAt": self.made, "lastUpdatedAt": self.now(),
+                "ttl": self.ttl, "pollInterval": 200}
+
+    def stands(self, status):
+        if not self.done.is_set():
+            self.status = status
+            self.session.tell("notifications/tasks/status", self.shown())
+
+    def ask_all(self, *questions):
+        self.stands("input_required")
+        answers = super().ask_all(*[(method, {**params, "_meta": self.related()}) for method, params in questions])
+        self.stands("working")
+        return answers
+
+    def pause(self, seconds):
+        self.done.wait(seconds)
+
+    def ends(self, status, answer):
+        if not self.done.is_set():
+            self.status, self.answer = status, answer
+            self.done.set()
+
+    def work(self, run, arguments):
+        try:
+            result = ran(self, run, arguments)
+            self.ends("failed" if result.get("isError") else "completed", result)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+            self.ends("failed", Failure(INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
+
+
+def about_task(method):
+    def handler(_call, params):
+        task = TASKS.get(params.get("taskId"))
+        if not task:
+            raise Failure(INVALID_PARAMS, f"no task {params.get('taskId')}")
+        if method == "tasks/cancel":
+            task.ends("cancelled", Failure(INTERNAL_ERROR, "cancelled"))
+        if method != "tasks/result":
+            return task.shown()
+        task.done.wait()
+        if isinstance(task.answer, Failure):
+            raise task.answer
+        return {**task.answer, "_meta": task.related()}
+
+    return handler
 
 
 # --- what is asked of clients -------------------------------------------------
@@ -157,7 +237,7 @@ SEP1330 = {
 
 # --- tools --------------------------------------------------------------------
 
-TOOLS = {}
+TOOLS, SUPPORT, FIRST = {}, {}, {}
 SCHEMA_2020_12 = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
@@ -177,12 +257,15 @@ SCHEMA_2020_12 = {
 }
 
 
-def tool(name, description, schema=None, **properties):
-    """Registers a function of call and arguments that gives a text or a list of content."""
+def tool(ident, description, schema=None, support=None, first=None, **properties):
+    """Registers a function of call and arguments that gives a text or a list of content. `support` is whether it works
+    as a task, `first` what it does before it is one; what that gives is its argument of this name."""
     schema = schema or {"type": "object", "properties": properties}
+    execution = {"execution": {"taskSupport": support}} if support else {}
 
     def register(run):
-        TOOLS[name] = ({"name": name, "description": description, "inputSchema": schema}, run)
+        TOOLS[ident] = ({"name": ident, "description": description, "inputSchema": schema, **execution}, run)
+        SUPPORT[ident], FIRST[ident] = support, first
         return run
 
     return register
@@ -376,6 +459,59 @@ def header_param(_call, arguments):
     return f"region={arguments.get('region')}"
 
 
+@tool("greet", "Greets", name=STRING)
+def greet(_call, arguments):
+    return f"Hello, {arguments.get('name')}!"
+
+
+@tool("slow_compute", "Takes its time", support="optional", seconds={"type": "number"}, label=STRING)
+def slow_compute(call, arguments):
+    call.pause(arguments.get("seconds", 0))
+    return f"{arguments.get('label')}: computed"
+
+
+@tool("failing_job", "Fails after a while, and only as a task", support="required")
+def failing_job(call, _arguments):
+    call.pause(0.5)
+    raise RuntimeError("This job fails")
+
+
+@tool("protocol_error_job", "Breaks", support="optional")
+def protocol_error_job(_call, _arguments):
+    raise ValueError("This job is broken")
+
+
+@tool("confirm_delete", "Asks before it deletes", support="optional", filename=STRING)
+def confirm_delete(call, arguments):
+    name = arguments.get("filename")
+    try:
+        confirmed = filled(call.ask(*form(f"Delete {name}?", confirm={"type": "boolean"})), "confirm")
+    except Failure:
+        # Who cannot be asked has not said yes.
+        confirmed = False
+    return f"deleted {name}" if confirmed else f"kept {name}"
+
+
+@tool("multi_input", "Asks two things at once", support="optional")
+def multi_input(call, _arguments):
+    answers = call.ask_all(form("One name?", name=STRING), form("Another name?", name=STRING))
+    return ", ".join(str(filled(answer, "name")) for answer in answers if not isinstance(answer, Failure))
+
+
+def name_first(call, _arguments):
+    return filled(call.ask(*form("What is your name?", name=STRING)), "name")
+
+
+@tool("test_tool_with_task", "Asks for a name, and greets as a task", support="required", first=name_first)
+def tool_with_task(_call, arguments):
+    return f"Hello, {arguments['first']}!"
+
+
+@tool("test_ask_as_task", "Asks for a name, and only as a task", support="required")
+def ask_as_task(call, _arguments):
+    return f"Hello, {name_first(call, _arguments)}!"
+
+
 # --- resources and prompts ------------------------------------------------------
 
 RESOURCES = {
@@ -425,22 +561,39 @@ def initialize(call, params):
             "resources": {"subscribe": True, **changes},
             "logging": {},
             "completions": {},
+            "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}},
         },
         "serverInfo": {"name": "conformance-fixture", "version": "1.0.0"},
     }
 
 
-def call_tool(call, params):
-    found = TOOLS.get(params.get("name"))
-    if not found:
-        raise Failure(INVALID_PARAMS, f"no tool {params.get('name')}")
+def ran(call, run, arguments):
     try:
-        content = found[1](call, params.get("arguments") or {})
+        content = run(call, arguments)
     except Failure as failure:
         return {"content": [text(str(failure))], "isError": True}
     except RuntimeError as error:
         return {"content": [text(str(error))], "isError": True}
     return {"content": [text(content)] if isinstance(content, str) else content}
+
+
+def call_tool(call, params):
+    name, arguments = params.get("name"), params.get("arguments") or {}
+    found = TOOLS.get(name)
+    if not found:
+        raise Failure(INVALID_PARAMS, f"no tool {name}")
+    if (SUPPORT[name] or "forbidden") == ("forbidden" if "task" in params else "required"):
+        raise Failure(METHOD_NOT_FOUND, f"{name} does not work like that")
+    if FIRST[name]:
+        arguments = {**arguments, "first": FIRST[name](call, arguments)}
+    if "task" not in params:
+        return ran(call, found[1], arguments)
+    task = Task(call.session, call.message)
+    # It is begun, and worked on when its client knows of it.
+    work = threading.Timer(0.02, task.work, (found[1], arguments))
+    work.daemon = True
+    work.start()
+    return {"task": task.shown()}
 
 
 def read_resource(_call, params):
@@ -505,6 +658,7 @@ METHODS = {
     "logging/setLevel": set_level,
     "tools/list": lambda _call, _params: {"tools": [shown for shown, _ in TOOLS.values()]},
     "tools/call": call_tool,
+    **{method: about_task(method) for method in ("tasks/get", "tasks/result", "tasks/cancel")},
     "resources/list": list_resources,
     "resources/templates/list": list_templates,
     "resources/read": read_resource,

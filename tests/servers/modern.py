@@ -1,6 +1,6 @@
 """An MCP server of 2026-07-28 alone: no sessions, no `initialize`. Over stdio, or with `--http PORT` over Streamable
 HTTP (it prints its port), where it wants its headers right. With `--conformance` it has the tools, resources and
-prompts of conformance.py, with `--both` it also answers `initialize`. Plain Python 3."""
+prompts of conformance.py, and tasks (modern_tasks.py); with `--both` it also answers `initialize`. Plain Python 3."""
 
 import base64
 import hashlib
@@ -12,6 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import conformance
+import modern_tasks
 from conformance import Failure
 
 VERSION = "2026-07-28"
@@ -100,6 +101,9 @@ class Call:
     def tell(self, method, params=None):
         LISTENERS.tell(CHANGES[method], method, params)
 
+    def pause(self, seconds):
+        time.sleep(seconds)
+
     def progress(self, done, total=None):
         if self.token is not None:
             told = {"progressToken": self.token, "progress": done, **({"total": total} if total else {})}
@@ -179,6 +183,10 @@ def own_tool(call, name, arguments):
         for uri in arguments["uris"]:
             call.tell("notifications/resources/updated", {"uri": uri})
         return "touched"
+    if name == "grow":
+        TOOLS.append("grown")
+        call.tell("notifications/tools/list_changed")
+        return "grown"
     if name == "change":
         call.tell("notifications/resources/list_changed")
         call.tell("notifications/prompts/list_changed")
@@ -192,7 +200,8 @@ def own_tool(call, name, arguments):
     raise Failure(conformance.INVALID_PARAMS, "no such tool")
 
 
-TOOLS = ["ask", "two", "progress", "log", "meta", "calls", "slow", "listens", "touch", "change", "greedy", "endless"]
+TOOLS = ["ask", "two", "progress", "log", "meta", "calls", "slow", "listens", "touch", "change", "grow", "greedy",
+         "endless"]
 HEADER = {"name": "header", "inputSchema": {"type": "object", "properties": {
     "region": {"type": "string", "x-mcp-header": "Region"}}}}
 WRONG = {"name": "wrong", "inputSchema": {"type": "object", "properties": {
@@ -230,11 +239,22 @@ OWN = {
 
 
 def call_suite(call, params):
-    found = conformance.TOOLS.get(params.get("name"))
+    name, arguments = params.get("name"), params.get("arguments") or {}
+    found = conformance.TOOLS.get(name)
     if not found:
-        raise Failure(conformance.INVALID_PARAMS, f"no tool {params.get('name')}")
+        raise Failure(conformance.INVALID_PARAMS, f"no tool {name}")
+    if conformance.SUPPORT[name] == "required":
+        modern_tasks.declared(call)
+    if conformance.FIRST[name]:
+        arguments = {**arguments, "first": conformance.FIRST[name](call, arguments)}
+    if conformance.SUPPORT[name] and modern_tasks.takes(call):
+        return modern_tasks.Task(call, found[1], arguments).begun()
+    return ran(call, found[1], arguments)
+
+
+def ran(call, run, arguments):
     try:
-        content = found[1](call, params.get("arguments") or {})
+        content = run(call, arguments)
     except Failure as failure:
         if failure.error["code"] == CAPABILITY:
             raise
@@ -252,10 +272,16 @@ def read_suite(call, params):
         raise
 
 
+def list_suite(_call, _params):
+    # Which works as a task is not said in this version.
+    return {"tools": [{name: said for name, said in shown.items() if name != "execution"} for shown, _ in conformance.TOOLS.values()]}
+
+
 METHODS = OWN
 if "--conformance" in sys.argv:
-    METHODS = {**conformance.METHODS, "tools/call": call_suite, "resources/read": read_suite}
-    for gone in ("initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
+    METHODS = {**conformance.METHODS, "tools/list": list_suite, "tools/call": call_suite, "resources/read": read_suite,
+               **modern_tasks.METHODS}
+    for gone in ("initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/result"):
         del METHODS[gone]
 
 
@@ -263,6 +289,8 @@ def discover(_call, _params):
     changes = {"listChanged": True}
     capabilities = {"tools": changes, "prompts": changes, "resources": {"subscribe": True, **changes}, "logging": {},
                     "completions": {}}
+    if "--conformance" in sys.argv:
+        capabilities["extensions"] = {modern_tasks.EXTENSION: {}}
     versions = [VERSION] + (["2025-11-25"] if "--both" in sys.argv else [])
     return {"supportedVersions": versions, "capabilities": capabilities}
 
@@ -375,6 +403,8 @@ class Handler(BaseHTTPRequestHandler):
             wanted["Mcp-Name"] = params.get("name")
         if message["method"] == "resources/read":
             wanted["Mcp-Name"] = params.get("uri")
+        if message["method"].startswith("tasks/"):
+            wanted["Mcp-Name"] = params.get("taskId")
         region = (params.get("arguments") or {}).get("region")
         if message["method"] == "tools/call" and region is not None:
             wanted["Mcp-Param-Region"] = region
@@ -429,6 +459,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    modern_tasks.ran = ran
     if "--http" in sys.argv:
         server = ThreadingHTTPServer(("localhost", int(sys.argv[sys.argv.index("--http") + 1])), Handler)
         print(server.server_address[1], flush=True)

@@ -5,10 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
-use crate::domain::code::Code;
 use crate::domain::ids::CallId;
 use crate::domain::limits::{MCP_ROUNDS_MAX, ROUND_ANSWERS_BYTES_MAX};
 use crate::domain::talk::Question;
@@ -16,17 +13,18 @@ use crate::protocol::envelope::ReplyKind;
 use crate::protocol::needed::{self, Needed};
 use crate::protocol::outbound::{self, Said};
 use crate::protocol::state;
+use crate::protocol::tasks::newer;
 
 use super::super::calls::News;
 use super::super::clock::id_bits;
 use super::super::ctx::Ctx;
 use super::super::failure::{self, Reason};
-use super::super::handle::{Answered, Asked, Reply};
+use super::super::handle::{Asked, Reply};
 use super::super::router::{self, Aside, Ask, Errand};
 
 /// Carries one call, in as many rounds as its server needs. What comes back is for its client as it is: of a server
 /// of the other era, it was made so.
-pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, Reason> {
+pub(super) async fn carry(ctx: &Arc<Ctx>, mut errand: Errand<'_>) -> Result<Reply, Reason> {
     let mut brought = Bytes::new();
     for _ in 0..=MCP_ROUNDS_MAX {
         let reply = match brought.is_empty() {
@@ -49,10 +47,19 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
         if errand.aside.modern {
             return passed(&errand, reply);
         }
+        let result = reply.line.get(reply.body.clone()).unwrap_or_default();
         if reply.kind == ReplyKind::Error {
+            // It was not made: its server wants a client that takes tasks, which this one cannot say of itself. So
+            // the gateway does, and waits.
+            if let Ask::Tool { arguments } = errand.ask
+                && newer::is_required(result)
+            {
+                let keep = None;
+                errand.ask = Ask::Task { arguments, keep };
+                continue;
+            }
             return Ok(older_error(&errand, reply));
         }
-        let result = reply.line.get(reply.body.clone()).unwrap_or_default();
         match outbound::said(result) {
             Said::Complete => return older(&errand, &reply),
             Said::Unknown(kind) => {
@@ -88,11 +95,7 @@ fn passed(errand: &Errand<'_>, reply: Reply) -> Result<Reply, Reason> {
 }
 
 fn wrong(errand: &Errand<'_>, what: &str) -> Reason {
-    let text = format!(
-        "the answer of mcp `{}` cannot be used: {what}",
-        errand.route.published.mcp.name
-    );
-    Reason::new(Code::ServerError, text)
+    failure::unusable(&errand.route.published.mcp, what)
 }
 
 fn method<'a>(errand: &Errand<'a>) -> &'a str {
@@ -135,28 +138,29 @@ async fn answered(ctx: &Arc<Ctx>, errand: &Errand<'_>, needed: Needed) -> Result
     let until = errand.admitted + errand.route.published.mcp.call_deadline();
     let mut open = Vec::new();
     for (name, posed) in needed.questions {
-        let question = posed.question;
         let visit = CallId::from_random(id_bits());
         let posed = needed::as_older(posed, visit.as_str());
-        let withdrawn = CancellationToken::new();
-        let (asked, told) = Asked::of_round(posed, until, withdrawn.clone());
-        let waiting = Waiting { told, withdrawn };
+        let (asked, awaited) = Asked::of_round(posed, until);
         if let Some(news) = &errand.aside.news {
             // One who does not read answers nothing.
             let _ = news.try_send(News::Asked(Box::new(asked)));
         }
-        open.push((name, question, waiting));
+        open.push((name, awaited));
     }
     let (mut answers, mut bytes) = (Vec::with_capacity(open.len()), 0_usize);
     let all = async {
-        for (name, question, waiting) in open {
-            let answer = one(errand, question, waiting).await?;
+        for (name, awaited) in open {
+            let unanswered = |(question, why): (Question, String)| {
+                failure::unanswered(&errand.route.published.mcp, question, &why)
+            };
+            let question = awaited.question();
+            let answer = awaited.answer().await.map_err(unanswered)?;
             bytes = bytes.saturating_add(answer.len());
             if bytes > ROUND_ANSWERS_BYTES_MAX {
                 let why = format!(
                     "what the client answered is larger than {ROUND_ANSWERS_BYTES_MAX} bytes in all"
                 );
-                return Err(unanswered(errand, question, &why));
+                return Err(unanswered((question, why)));
             }
             answers.push((name, answer));
         }
@@ -164,56 +168,6 @@ async fn answered(ctx: &Arc<Ctx>, errand: &Errand<'_>, needed: Needed) -> Result
     };
     waited(ctx, errand, all).await?;
     Ok(needed::brought(&answers, needed.state.as_deref()))
-}
-
-/// A question that its client has. Whatever ends the call takes back what was not answered.
-struct Waiting {
-    told: oneshot::Receiver<Answered>,
-    withdrawn: CancellationToken,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if matches!(
-            self.told.try_recv(),
-            Err(oneshot::error::TryRecvError::Empty)
-        ) {
-            self.withdrawn.cancel();
-        }
-    }
-}
-
-/// One answer. Who does not want to fill in a form has said so; without other answers there is nothing to go on with.
-async fn one(
-    errand: &Errand<'_>,
-    question: Question,
-    mut waiting: Waiting,
-) -> Result<Bytes, Reason> {
-    match ((&mut waiting.told).await, question) {
-        (Ok(Ok(answer)), _) => Ok(answer),
-        (_, Question::Elicitation | Question::ElicitationUrl) => {
-            Ok(Bytes::from_static(b"{\"action\":\"cancel\"}"))
-        }
-        (Ok(Err(error)), _) => {
-            let text = String::from_utf8_lossy(&error);
-            let text: String = text.chars().take(300).collect();
-            Err(unanswered(
-                errand,
-                question,
-                &format!("the client answered with an error: {text}"),
-            ))
-        }
-        (Err(_), _) => Err(unanswered(errand, question, "the client did not answer")),
-    }
-}
-
-fn unanswered(errand: &Errand<'_>, question: Question, why: &str) -> Reason {
-    let text = format!(
-        "mcp `{}` needs an answer to `{}` before it can go on, and {why}",
-        errand.route.published.mcp.name,
-        question.word()
-    );
-    Reason::new(Code::Unanswered, text)
 }
 
 /// Waits for a client. Meanwhile the call is on no run: it is seen, cancelled and denied where calls wait.

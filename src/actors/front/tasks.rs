@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::code::Code;
+use crate::domain::era::Era;
 use crate::domain::ids::{CallId, TaskId};
 use crate::domain::limits::{TASK_ASK_WAIT, TASK_FRESH, TASKS_LIVING_MAX, TASKS_MAX, TASKS_PAGE};
-use crate::protocol::tasks::Support;
+use crate::protocol::tasks::{Support, newer};
 use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::super::calls::News;
-use super::super::catalog::Route;
+use super::super::catalog::{Published, Route};
 use super::super::clock::id_bits;
 use super::super::failure::{self, Reason};
 use super::super::router::Ask;
@@ -49,9 +50,14 @@ pub enum Read {
 pub type Page = (Vec<Arc<Task>>, Option<u64>);
 
 impl Front {
-    /// Whether any tool that a session sees at an address works as a task.
+    /// Whether any tool that a session sees at an address works as a task, for its clients of this kind.
     #[must_use]
-    pub fn offers_tasks(&self, session: &SessionHandle, view: Option<&str>) -> bool {
+    pub fn offers_tasks(
+        &self,
+        session: &SessionHandle,
+        view: Option<&str>,
+        stateless: bool,
+    ) -> bool {
         let routes = self.ctx.routes.load();
         let mut own = routes
             .view(&session.key)
@@ -59,7 +65,7 @@ impl Front {
             .flat_map(|view| view.routes());
         own.any(|route| {
             let is_here = view.is_none_or(|mcp| route.published.mcp.name.as_str() == mcp);
-            is_here && route.tasks() != Support::Forbidden && self.may_task(route)
+            is_here && self.support(route, stateless) != Support::Forbidden
         })
     }
 
@@ -74,10 +80,32 @@ impl Front {
         })
     }
 
-    /// Whether its server, as far as it is known, makes tasks.
+    /// Whether its servers are known to be of the era without sessions.
+    fn is_modern(&self, published: &Published) -> bool {
+        let era = self.ctx.eras.of(&published.mcp.id, &published.config);
+        era == Some(Era::Modern)
+    }
+
+    /// Whether its server, as far as it is known, makes tasks that its client asks for.
     fn may_task(&self, route: &Route) -> bool {
         let able = self.ctx.abilities.of(&route.published);
-        able.is_none_or(|able| able.tasks)
+        !self.is_modern(&route.published) && able.is_none_or(|able| able.tasks)
+    }
+
+    /// Whether its server makes tasks as it likes, for clients that take them.
+    fn decides(&self, route: &Route) -> bool {
+        let able = self.ctx.abilities.of(&route.published);
+        self.is_modern(&route.published) && able.is_some_and(|able| able.tasks)
+    }
+
+    /// Whether a tool works as a task. Of which calls a server makes one by itself is told to clients of its own era
+    /// alone: others are not used to be given what they did not ask for.
+    fn support(&self, route: &Route, stateless: bool) -> Support {
+        match () {
+            () if self.may_task(route) => route.tasks(),
+            () if stateless && self.decides(route) => Support::Optional,
+            () => Support::Forbidden,
+        }
     }
 
     /// How a tool is called: one that works only as a task is, and its caller waits.
@@ -87,27 +115,18 @@ impl Front {
         arguments: &'a [u8],
         aside: &'a Aside<'_>,
     ) -> Ask<'a> {
-        match (&aside.task, route.tasks()) {
+        let stateless = aside.task.as_ref().is_some_and(|task| task.is_stateless());
+        match (&aside.task, self.support(route, stateless)) {
             (Some(task), Support::Optional | Support::Required) => Ask::Task {
                 arguments,
                 keep: Some(task),
             },
-            (None, Support::Required) if self.may_task(route) => Ask::Task {
+            (None, Support::Required) => Ask::Task {
                 arguments,
                 keep: None,
             },
             _ => Ask::Tool { arguments },
         }
-    }
-
-    /// Whether a tool works as a task.
-    #[must_use]
-    pub fn task_support(&self, session: &SessionHandle, called: Called<'_>) -> Support {
-        let routes = self.ctx.routes.load();
-        let route = called.in_view(&routes, session);
-        route
-            .filter(|route| self.may_task(route))
-            .map_or(Support::Forbidden, Route::tasks)
     }
 
     /// Makes a call that is a task. What was asked must be one, if `must` says so; else one that cannot be is
@@ -124,7 +143,7 @@ impl Front {
         let Some(route) = called.in_view(&routes, session) else {
             return Begun::Ended(self.call(session, called, arguments, aside).await);
         };
-        match self.task_support(session, called) {
+        match self.support(route, maker.stateless) {
             Support::Optional | Support::Required => {}
             Support::Forbidden if must && self.may_task(route) => {
                 let reason = failure::no_task(route.tool.as_str());
@@ -145,6 +164,13 @@ impl Front {
                 Full::User => failure::too_many_tasks(TASKS_LIVING_MAX, false),
                 Full::All => failure::too_many_tasks(TASKS_MAX, true),
             };
+            // Whether it would be a task at all is its server's to say: it is told that there is room for none.
+            if self.decides(route) {
+                let outcome = self.call(session, called, arguments, aside).await;
+                if !wants_tasks(&outcome) {
+                    return Begun::Ended(outcome);
+                }
+            }
             return Begun::Ended(self.not_begun(session, route, reason).await);
         }
         let (tell, told) = oneshot::channel();
@@ -213,6 +239,9 @@ impl Front {
         let Some((handle, name)) = task.stale() else {
             return;
         };
+        if handle.is_modern() {
+            return task.look_soon(TASK_ASK_WAIT).await;
+        }
         let seen = handle
             .look_at_task(&name, Instant::now() + TASK_ASK_WAIT)
             .await;
@@ -256,6 +285,17 @@ impl Front {
     pub fn cancel_task(&self, task: &Task) -> bool {
         let text = "this task was cancelled by its client".to_owned();
         task.end(End::Failed(lost(Code::Cancelled, text)))
+    }
+}
+
+/// Whether a server refused a call whose client takes no tasks.
+fn wants_tasks(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Answered(_) => false,
+        Outcome::Failed(failure) => {
+            let error = failure.error.as_ref().filter(|_| failure.modern);
+            error.is_some_and(|error| newer::is_required(error))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::envelope;
 use crate::protocol::jsonrpc::INTERNAL_ERROR;
 use crate::protocol::questions::Posed;
 
-use super::{Handle, Turn};
+use super::{Awaited, Handle, Turn};
 
 /// What a client answers: a result, or an error; raw.
 pub(in crate::actors) type Answered = Result<Bytes, Bytes>;
@@ -67,14 +67,13 @@ impl Asked {
         Self::new(by, withdrawn, Instant::now(), posed)
     }
 
-    /// What is asked between two rounds of a call. Whoever drops the token's guard takes it back.
-    pub(in crate::actors) fn of_round(
-        posed: Posed,
-        until: Instant,
-        withdrawn: CancellationToken,
-    ) -> (Self, oneshot::Receiver<Answered>) {
+    /// What is asked between two requests to a server that does not ask itself.
+    pub(in crate::actors) fn of_round(posed: Posed, until: Instant) -> (Self, Awaited) {
         let (tell, told) = oneshot::channel();
-        (Self::new(By::Round(tell), withdrawn, until, posed), told)
+        let withdrawn = CancellationToken::new();
+        let awaited = Awaited::new(posed.question, told, withdrawn.clone());
+        let asked = Self::new(By::Round(tell), withdrawn, until, posed);
+        (asked, awaited)
     }
 
     fn new(by: By, withdrawn: CancellationToken, until: Instant, posed: Posed) -> Self {

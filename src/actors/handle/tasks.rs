@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::domain::limits::{QUESTIONS_OPEN_MAX, TASK_PARKED_MAX};
-use crate::domain::talk::Level;
+use crate::domain::talk::{Level, Questions};
 use crate::protocol::{envelope, tasks};
 
 use super::super::calls::News;
@@ -198,13 +198,15 @@ impl Handle {
 
     /// Tells the server to stop working on a task.
     pub(in crate::actors) async fn cancel_task(self: &Arc<Self>, name: &str, deadline: Instant) {
+        let params = match self.is_modern() {
+            true => tasks::newer::params(name, Questions::NONE, b""),
+            false => tasks::named(name),
+        };
         // Whatever it answers, nobody waits for the task any more.
-        let _ = self
-            .ask("tasks/cancel", &tasks::named(name), deadline)
-            .await;
+        let _ = self.ask("tasks/cancel", &params, deadline).await;
     }
 
-    /// What the server says of a task.
+    /// What a server of 2025-11-25 says of a task.
     pub(in crate::actors) async fn look_at_task(
         self: &Arc<Self>,
         name: &str,

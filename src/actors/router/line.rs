@@ -21,9 +21,10 @@ impl Errand<'_> {
     /// For a server of the era without sessions.
     fn modern_line(&self, id: u64) -> Bytes {
         let level = self.aside.level.filter(|_| self.aside.news.is_some());
-        let about = outbound::about(self.declared(), level);
+        // Who takes a task, or waits for one, says so: whether it becomes one is for the server to say.
+        let tasks = matches!(self.ask, Ask::Task { .. });
+        let about = outbound::about(self.declared(), level, tasks);
         match self.ask {
-            // It knows no tasks of this kind: it is called, and that is waited for.
             Ask::Tool { arguments } | Ask::Task { arguments, .. } => {
                 let (tool, brought) = (self.route.tool.as_str(), self.aside.brought);
                 outbound::tool_call(id, tool, arguments, self.aside.meta(), (&about, brought))

@@ -1,9 +1,13 @@
 //! A call that its server makes a task of: it goes on with the question what the task ended with, on the same run, until
 //! that is answered. So whatever is true of a call in flight (it is listed and cancelled, keeps its run from being
-//! idle, is ended with it, and by kill switches) is true of a task.
+//! idle, is ended with it, and by kill switches) is true of a task. Servers of 2026-07-28 are asked again and again
+//! instead ([`newer`]).
+
+mod newer;
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -64,6 +68,28 @@ impl Drop for Stop {
     }
 }
 
+fn stop(handle: &Arc<Handle>, seen: &Seen, is_needed: bool) -> Stop {
+    Stop {
+        handle: Arc::clone(handle),
+        name: seen.id.clone(),
+        is_needed,
+    }
+}
+
+/// Its server has made it: from now on it can be found.
+fn begins(
+    ctx: &Ctx,
+    keep: Option<&Arc<Task>>,
+    handle: &Arc<Handle>,
+    seen: &Seen,
+    meta: Option<&RawValue>,
+) {
+    if let Some(task) = keep {
+        ctx.tasks.make_room(task);
+        task.begins(handle, seen, meta);
+    }
+}
+
 /// Goes on with a call that was answered. One that is no task has its answer.
 pub(super) async fn go_on(
     ctx: &Arc<Ctx>,
@@ -77,6 +103,20 @@ pub(super) async fn go_on(
         return Ok(reply);
     };
     let body = reply.line.get(reply.body.clone()).unwrap_or_default();
+    if reply.modern {
+        let made = tasks::newer::created(body).filter(|_| reply.kind == ReplyKind::Result);
+        return match made {
+            Some((seen, meta)) => {
+                let mut stop = stop(handle, &seen, true);
+                begins(ctx, keep, handle, &seen, meta.as_deref());
+                let until = keep.map_or(deadline, |task| task.until(&seen));
+                let outcome = newer::outcome(ctx, errand, handle, &seen, until).await;
+                stop.is_needed = outcome.is_err();
+                outcome
+            }
+            None => Ok(reply),
+        };
+    }
     let made = tasks::created(body).filter(|_| reply.kind == ReplyKind::Result);
     let Some((seen, meta)) = made else {
         return Ok(reply);
@@ -96,15 +136,8 @@ pub(super) async fn go_on(
         return Err(Reason::new(Code::ServerError, text));
     }
     let able = ctx.abilities.of(&errand.route.published);
-    let mut stop = Stop {
-        handle: Arc::clone(handle),
-        name: seen.id.clone(),
-        is_needed: able.is_none_or(|able| able.tasks_cancel),
-    };
-    if let Some(task) = keep {
-        ctx.tasks.make_room(task);
-        task.begins(handle, &seen, meta);
-    }
+    let mut stop = stop(handle, &seen, able.is_none_or(|able| able.tasks_cancel));
+    begins(ctx, keep, handle, &seen, meta);
     let outcome = outcome(ctx, errand, handle, &seen, until).await;
     stop.is_needed &= outcome.is_err();
     let reply = outcome?;

@@ -28,6 +28,7 @@ use super::super::handle::Handle;
 use super::super::session::SessionHandle;
 use super::super::sync::Mutex;
 use super::TaskQuestion;
+use super::looking::Look;
 
 /// Who makes a task.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +82,7 @@ pub struct Task {
     /// What its client with a session hears of it on a stream.
     pub(super) lines: broadcast::Sender<Bytes>,
     pub(super) changes: watch::Sender<u64>,
+    pub(super) look: Look,
     pub(super) over: CancellationToken,
     kept: AtomicUsize,
     pub(super) state: Mutex<State>,
@@ -143,6 +145,7 @@ impl Task {
             tell,
             lines: broadcast::Sender::new(TASK_NEWS_MAX),
             changes: watch::Sender::new(0),
+            look: Look::default(),
             over: CancellationToken::new(),
             kept: AtomicUsize::new(0),
             state: Mutex::new(state),

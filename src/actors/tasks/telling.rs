@@ -23,7 +23,7 @@ impl Task {
             News::Progress(progress) => self.progress(&progress),
             // Beyond the first call's answer nothing is told to who has no sessions.
             News::Log(line) => self.say(line),
-            News::Asked(asked) => self.asked(asked),
+            News::Asked(asked) => self.asked(vec![*asked]),
             News::Stands(seen) => self.stands(&seen),
             News::AskedForTask(_) | News::Lacks(_) => {}
         }
@@ -39,31 +39,44 @@ impl Task {
         }
     }
 
-    fn asked(self: &Arc<Self>, asked: Box<Asked>) {
-        let question = {
+    /// What its server asks, all of it at once: nobody sees a part of what is asked.
+    pub(in crate::actors) fn asked(self: &Arc<Self>, all: Vec<Asked>) {
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        {
             let mut state = self.state.lock();
             state.questions.retain(|question| question.is_open());
-            let is_full =
-                state.questions.len() >= MCP_QUESTIONS_MAX || state.asked >= MCP_ROUNDS_MAX;
-            // Dropped below, which tells the server.
-            if is_full || state.end.is_some() {
-                None
-            } else {
+            for asked in all {
+                let is_full =
+                    state.questions.len() >= MCP_QUESTIONS_MAX || state.asked >= MCP_ROUNDS_MAX;
+                if is_full || state.end.is_some() {
+                    refused.push(asked);
+                    continue;
+                }
                 state.asked += 1;
                 let question = Arc::new(TaskQuestion::new(
                     format!("q{}", state.asked),
-                    asked,
+                    Box::new(asked),
                     Arc::downgrade(self),
                 ));
                 state.questions.push(Arc::clone(&question));
-                Some(question)
+                taken.push(question);
             }
-        };
-        let Some(question) = question else { return };
+        }
+        // Their server is told that nobody answers.
+        drop(refused);
+        if taken.is_empty() {
+            return;
+        }
         self.settle();
+        for question in taken {
+            self.watch(&question);
+        }
+    }
+
+    /// It stands differently when its server does not want an answer any more.
+    fn watch(self: &Arc<Self>, question: &TaskQuestion) {
         let (task, over) = (Arc::downgrade(self), self.over.clone());
         let withdrawn = question.withdrawn();
-        drop(question);
         tokio::spawn(async move {
             tokio::select! {
                 () = withdrawn => if let Some(task) = task.upgrade() { task.settle() },

@@ -155,20 +155,25 @@ impl Job {
                 aside.meta = meta;
                 aside.progress = *progress;
                 let front = &self.front;
-                let seen = |outcome| match (outcome, of) {
-                    (Outcome::Answered(answer), None) => answer.seen_everywhere(),
-                    (outcome, _) => outcome,
+                let (begun, must) = match task {
+                    None => {
+                        let outcome = front.call(&self.session, called, given, &aside).await;
+                        (Begun::Ended(outcome), false)
+                    }
+                    Some((maker, must)) => {
+                        let made = (maker.clone(), *must);
+                        let begun = front.begin_task(&self.session, called, given, &aside, made);
+                        (Box::pin(begun).await, *must)
+                    }
                 };
-                let Some((maker, must)) = task else {
-                    let called = front.call(&self.session, called, given, &aside);
-                    return Ended::Tool(seen(called.await));
+                let outcome = match (begun, of) {
+                    (Begun::Task(task), _) => return Ended::Task(task),
+                    (Begun::Ended(Outcome::Answered(answer)), None) => answer.seen_everywhere(),
+                    (Begun::Ended(outcome), _) => outcome,
                 };
-                let made = (maker.clone(), *must);
-                let begun = front.begin_task(&self.session, called, given, &aside, made);
-                match Box::pin(begun).await {
-                    Begun::Task(task) => Ended::Task(task),
-                    Begun::Ended(outcome) if *must => Ended::NoTask(seen(outcome)),
-                    Begun::Ended(outcome) => Ended::Tool(seen(outcome)),
+                match must {
+                    true => Ended::NoTask(outcome),
+                    false => Ended::Tool(outcome),
                 }
             }
             What::TaskEnd(task) => {

@@ -66,7 +66,7 @@ impl Asked<'_> {
     /// Whether there are tasks at its address.
     pub(super) fn offers_tasks(self) -> bool {
         let front = &self.shared.0.front;
-        front.offers_tasks(self.session, self.view)
+        front.offers_tasks(self.session, self.view, self.stateless)
     }
 
     /// The task that its parameters name.

@@ -22,6 +22,8 @@ pub const TASKS_PAGE: usize = 50;
 pub const TASK_FRESH: Duration = Duration::from_millis(500);
 /// How long a server may take to say how a task stands, or to take note that it is cancelled.
 pub const TASK_ASK_WAIT: Duration = Duration::from_secs(5);
+/// How often a server is told an answer that it does not take note of.
+pub const TASK_UPDATE_TRIES: usize = 3;
 /// The shortest pause between two looks at a task.
 pub const TASK_POLL_MIN: Duration = Duration::from_millis(100);
 /// The pause between two looks at a task where its server says none.

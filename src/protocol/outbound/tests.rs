@@ -15,7 +15,7 @@ fn every_request_says_who_asks() {
     let can = Questions::NONE
         .with(Question::Roots)
         .with(Question::Sampling);
-    let about = about(can, Some(Level::Error));
+    let about = about(can, Some(Level::Error), false);
     let meta = envelope::Meta {
         members: b"\"a\":1",
         progress: true,
@@ -39,13 +39,24 @@ fn every_request_says_who_asks() {
         meta[format!("{OURS}clientCapabilities")],
         json!({"roots": {}, "sampling": {}})
     );
+    let takes = |can: Questions| {
+        let about = super::about(can, None, true);
+        let about: Value = serde_json::from_str(&format!("{{{about}}}")).unwrap();
+        about[format!("{OURS}clientCapabilities")].clone()
+    };
+    let extensions = json!({tasks::EXTENSION: {}});
+    assert_eq!(takes(Questions::NONE), json!({"extensions": extensions}));
+    assert_eq!(
+        takes(can),
+        json!({"roots": {}, "sampling": {}, "extensions": extensions})
+    );
     let own: Value = serde_json::from_slice(&own_params("\"a\":2")).unwrap();
     assert_eq!(own["a"], 2);
 }
 
 #[test]
 fn parameters_get_what_is_missing() {
-    let about = about(Questions::NONE, None);
+    let about = about(Questions::NONE, None, false);
     for (given, brought, wanted) in [
         ("{}", "", json!({})),
         (" { } ", "\"b\":1", json!({"b": 1})),
@@ -87,6 +98,13 @@ fn a_server_says_what_it_is() {
     };
     assert_eq!((info.name.as_str(), info.version.as_str()), ("s", "1"));
     assert!(info.abilities.tools && info.abilities.subscribe && !info.abilities.prompts);
+    assert!(!info.abilities.tasks);
+    // Tasks of the older era are none of this one's.
+    let able = |capabilities: Value| abilities(&capabilities.to_string());
+    let older = able(json!({"tasks": {"requests": {"tools": {"call": {}}}, "cancel": {}}}));
+    assert!(!older.tasks && !older.tasks_cancel);
+    let newer = able(json!({"tools": {"listChanged": true}, "extensions": {tasks::EXTENSION: {}}}));
+    assert!(newer.tasks && newer.tasks_cancel);
     for older in [
         json!({}),
         json!([]),
@@ -167,7 +185,7 @@ proptest! {
         if let Some(own) = &own {
             value["_meta"] = json!(own);
         }
-        let line = method(1, "m", value.to_string().as_bytes(), &about(Questions::NONE, None), b"\"zz_more\":1");
+        let line = method(1, "m", value.to_string().as_bytes(), &about(Questions::NONE, None, false), b"\"zz_more\":1");
         let said = params(&line);
         for (key, wanted) in members {
             prop_assert_eq!(&said[&key], &json!(wanted));

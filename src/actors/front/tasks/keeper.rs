@@ -35,10 +35,9 @@ impl Front {
             Called::Of { mcp, tool } => (Some(mcp.to_owned()), tool.to_owned()),
         };
         let (arguments, meta) = (arguments.to_owned(), aside.meta.to_owned());
+        let brought = aside.brought.to_owned();
         let aside = Aside {
             task: Some(Arc::clone(&task)),
-            // What is kept is shown in either era.
-            modern: false,
             ..aside.owned()
         };
         // Made here: who goes before the first step is taken leaves no task behind that lives for ever.
@@ -46,6 +45,7 @@ impl Front {
         async move {
             let aside = Aside {
                 meta: &meta,
+                brought: &brought,
                 ..aside
             };
             let called = match &mcp {
@@ -65,8 +65,8 @@ impl Front {
                 }
             };
             drop(call);
-            if !task.has_begun() && matches!(outcome, Outcome::Failed(_)) {
-                // Before there was a task: its client is told as of a call.
+            if !task.has_begun() && (task.is_stateless() || matches!(outcome, Outcome::Failed(_))) {
+                // There was no task: its client is told as of a call, if it did not ask for one.
                 let _ = tell.send(outcome);
                 return;
             }

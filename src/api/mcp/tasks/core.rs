@@ -21,7 +21,7 @@ pub(in super::super) fn capability(
     version: &str,
 ) -> &'static str {
     match (
-        version == CORE && front.offers_tasks(session, view),
+        version == CORE && front.offers_tasks(session, view, false),
         front.cancels_tasks(session, view),
     ) {
         (false, _) => "",
