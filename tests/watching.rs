@@ -141,11 +141,11 @@ fn who_may_not_hear_a_server_any_more_hears_nothing() {
     // With the key both streams end: what comes until then is all.
     world.cli(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
     let rest: Vec<String> = heard.filter(|line| line.contains("updated")).collect();
-    assert_eq!(rest, [""; 0]);
+    assert!(rest.is_empty(), "{rest:?}");
     let rest: Vec<Value> = told
         .filter(|line| line["params"]["uri"].is_string())
         .collect();
-    assert_eq!(rest, [json!({}); 0]);
+    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]
