@@ -3,6 +3,7 @@ HTTP (it prints its port), where it wants its headers right. With `--conformance
 prompts of conformance.py, and tasks (modern_tasks.py); with `--both` it also answers `initialize`. Plain Python 3."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -72,7 +73,9 @@ class Listeners:
             uri = (params or {}).get("uri")
             if uri in wanted.get("resourceSubscriptions", []) if kind == "uri" else wanted.get(kind):
                 meta = {P + "subscriptionId": json.loads(ident)}
-                say({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta, **(params or {})}})
+                # One that has just gone keeps nothing from the others.
+                with contextlib.suppress(OSError):
+                    say({"jsonrpc": "2.0", "method": method, "params": {"_meta": meta, **(params or {})}})
 
 
 LISTENERS = Listeners()
@@ -178,7 +181,8 @@ def own_tool(call, name, arguments):
         time.sleep(arguments["seconds"])
         return "slept"
     if name == "listens":
-        return [wanted for wanted, _ in LISTENERS.open.values()]
+        with LISTENERS.lock:
+            return [wanted for wanted, _ in LISTENERS.open.values()]
     if name == "touch":
         for uri in arguments["uris"]:
             call.tell("notifications/resources/updated", {"uri": uri})
