@@ -274,9 +274,9 @@ mod tests {
         let (schemas, large) = (&schemas, large.as_str());
         let calls = (0..50).map(|_| flood.hold(schemas, large));
         let mut calls = std::pin::pin!(futures_util::future::join_all(calls));
-        // All have begun.
+        // All have begun, and the first may be done already.
         assert!(futures_util::poll!(calls.as_mut()).is_pending());
-        assert_eq!(schemas.turns.available_permits(), SCHEMAS_AT_ONCE - 1);
+        assert!(schemas.turns.available_permits() >= SCHEMAS_AT_ONCE - 1);
         assert_eq!(other.hold(schemas, large).await, Ok(Held::Fit));
         assert!(calls.await.iter().all(|held| *held == Ok(Held::Fit)));
         assert_eq!(schemas.turns.available_permits(), SCHEMAS_AT_ONCE);
