@@ -160,12 +160,12 @@ pub(super) fn of_tool(id: &str, outcome: &Outcome, era: Era<'_>) -> Bytes {
 pub(super) fn in_place(id: &str, answer: &mut Answer) -> Option<Bytes> {
     let Range { start, end } = answer.result.clone();
     let result = answer.line.get(start..end)?;
-    let mut head = begin(id, 0);
-    head.put_slice(b"\"result\":");
-    let from = start.checked_sub(head.len())?;
     if result.len() < IN_PLACE_BYTES_MIN || result.first() != Some(&b'{') {
         return None;
     }
+    let mut head = begin(id, 0);
+    head.put_slice(b"\"result\":");
+    let from = start.checked_sub(head.len())?;
     let failed = is_tool_error(result);
     let mut line = match std::mem::take(&mut answer.line).try_into_mut() {
         Ok(line) => line,
