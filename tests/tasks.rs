@@ -183,30 +183,33 @@ fn a_call_is_a_task_and_its_client_comes_back_for_the_result() {
         assert_eq!(code(&answer), -32602, "{answer}");
     }
     // What was made is on record, with its end.
-    let segments = crate::audit::segments(&world.data_dir().join("audit"));
-    let records: String = segments
-        .iter()
-        .map(|path| std::fs::read_to_string(path).unwrap())
-        .collect();
-    let records: Vec<Value> = records
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let start = records.iter().find(|one| one["task"] == id).unwrap();
-    let end = records
-        .iter()
-        .find(|one| one["event"] == "call.end" && one["call"] == start["call"])
-        .unwrap();
-    assert_eq!(
-        (&start["event"], &end["outcome"]),
-        (&json!("call.start"), &json!("answered")),
-        "{start} {end}"
-    );
+    assert_eq!(outcome(&world, id), "answered");
     // One ends with its result before anybody waits: idle then.
     world.until("the isolate is idle", |world| {
         (world.isolate("tasker", Some("ada"))["state"] != "ready").then_some(())
     });
     assert_eq!(text(&ask(&client, "tasks/result", id)), "it");
+}
+
+/// How the log says that the call of a task ended.
+fn outcome(world: &World, task: &str) -> String {
+    world.until("the end is on record", |world| {
+        let segments = crate::audit::segments(&world.data_dir().join("audit"));
+        let records: Vec<Value> = segments
+            .iter()
+            .flat_map(|path| {
+                let text = std::fs::read_to_string(path).unwrap();
+                let lines = text.lines().map(serde_json::from_str).collect::<Vec<_>>();
+                // The last line may be half-written.
+                lines.into_iter().filter_map(Result::ok)
+            })
+            .collect();
+        let start = records.iter().find(|one| one["task"] == task)?;
+        assert_eq!(start["event"], "call.start", "{start}");
+        let is_end = |one: &&Value| one["event"] == "call.end" && one["call"] == start["call"];
+        let end = records.iter().find(is_end)?;
+        Some(end["outcome"].as_str()?.to_owned())
+    })
 }
 
 #[test]
@@ -280,6 +283,11 @@ fn a_task_is_its_key_s_and_ends_once() {
     world.until("the call is over", |world| {
         (world.cli(&["call", "list"]) == json!([])).then_some(())
     });
+    assert_eq!(
+        outcome(&world, &id),
+        "cancelled",
+        "it is no caller that left"
+    );
     // One whose time is over is forgotten.
     let short = client
         .send(request(
@@ -429,12 +437,14 @@ fn a_task_ends_with_what_its_key_may() {
     let one = begin(&client, "slow", json!({"ms": 60000}));
     world.cli(&["subscription", "remove", id, "tasker"]);
     is_over("a task whose tool its key does not have any more is over");
+    assert_eq!(outcome(&world, &one), "not_subscribed");
     world.cli(&["subscription", "add", id, "tasker"]);
     let task = get(&client, &one);
     assert_eq!(task["status"], "cancelled", "{task}");
-    begin(&client, "slow", json!({"ms": 60000}));
+    let two = begin(&client, "slow", json!({"ms": 60000}));
     world.cli(&["key", "revoke", id]);
     is_over("a task whose key was revoked is over");
+    assert_eq!(outcome(&world, &two), "session_suspended");
 }
 
 fn asked(messages: &mut impl Iterator<Item = Value>) -> Value {

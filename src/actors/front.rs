@@ -359,7 +359,7 @@ impl Front {
             aside,
             admitted,
         };
-        let carried = rounds::carry(ctx, errand).await;
+        let carried = tasks::while_open(rounds::carry(ctx, errand), aside.task.as_deref()).await;
         let carried = carried.and_then(|reply| match reply.kind {
             ReplyKind::Result => Ok(reply),
             ReplyKind::Error => Err(server_error(mcp, &reply)),

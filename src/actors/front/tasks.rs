@@ -26,6 +26,7 @@ use super::super::router::Ask;
 use super::super::session::SessionHandle;
 use super::super::tasks::{End, Full, Maker, Task};
 use super::{Aside, Called, Failure, Front, Outcome};
+pub(super) use keeper::while_open;
 pub(in crate::actors) use withdrawn::end_withdrawn;
 
 /// What became of a call that was to be a task.
@@ -80,22 +81,16 @@ impl Front {
         })
     }
 
-    /// Whether its servers are known to be of the era without sessions.
-    fn is_modern(&self, published: &Published) -> bool {
-        let era = self.ctx.eras.of(&published.mcp.id, &published.config);
-        era == Some(Era::Modern)
-    }
-
     /// Whether its server, as far as it is known, makes tasks that its client asks for.
     fn may_task(&self, route: &Route) -> bool {
         let able = self.ctx.abilities.of(&route.published);
-        !self.is_modern(&route.published) && able.is_none_or(|able| able.tasks)
+        !is_modern(&route.published) && able.is_none_or(|able| able.tasks)
     }
 
     /// Whether its server makes tasks as it likes, for clients that take them.
     fn decides(&self, route: &Route) -> bool {
         let able = self.ctx.abilities.of(&route.published);
-        self.is_modern(&route.published) && able.is_some_and(|able| able.tasks)
+        is_modern(&route.published) && able.is_some_and(|able| able.tasks)
     }
 
     /// Whether a tool works as a task. Of which calls a server makes one by itself is told to clients of its own era
@@ -286,6 +281,11 @@ impl Front {
         let text = "this task was cancelled by its client".to_owned();
         task.end(End::Failed(lost(Code::Cancelled, text)))
     }
+}
+
+/// Whether its servers are known to be of the era without sessions.
+fn is_modern(published: &Published) -> bool {
+    published.era == Some(Era::Modern)
 }
 
 /// Whether a server refused a call whose client takes no tasks.

@@ -11,6 +11,7 @@ use crate::telemetry::metrics::labels;
 
 use super::super::super::calls::News;
 use super::super::super::ctx::Ctx;
+use super::super::super::failure::Reason;
 use super::super::super::session::SessionHandle;
 use super::super::super::tasks::{End, Task};
 use super::super::{Answer, Aside, Called, Front, Outcome};
@@ -52,16 +53,12 @@ impl Front {
                 Some(mcp) => Called::Of { mcp, tool: &name },
                 None => Called::Exposed(&name),
             };
-            let over = task.over();
-            tokio::pin!(over);
             let mut call = Box::pin(front.call(&session, called, &arguments, &aside));
             let outcome = loop {
                 tokio::select! {
                     biased;
                     Some(news) = news.recv() => task.heard(news),
                     outcome = &mut call => break outcome,
-                    // Its client does not want it any more; who goes tells the server.
-                    () = &mut over => return,
                 }
             };
             drop(call);
@@ -72,6 +69,26 @@ impl Front {
             }
             kept.end(outcome);
         }
+    }
+}
+
+/// The work of a call, for as long as its task has not ended: one that was cancelled or taken away ends its call, and
+/// the log says how.
+pub(in crate::actors::front) async fn while_open<T>(
+    work: impl Future<Output = Result<T, Reason>>,
+    task: Option<&Task>,
+) -> Result<T, Reason> {
+    let Some(task) = task else {
+        return work.await;
+    };
+    // Who lets go of the work tells the server.
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = task.over() => Err(match task.look() {
+            (_, Some(End::Failed(failure))) => Reason::new(failure.code, failure.text),
+            _ => Reason::new(Code::Cancelled, "this task has ended"),
+        }),
     }
 }
 
