@@ -1,13 +1,14 @@
 //! Servers of MCP 2026-07-28 alone, over stdio and over HTTP, for clients of both eras.
 
 mod eras;
+mod listening;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::face::{Client, listen, text};
+use crate::face::{Client, text};
 use crate::questions::{accepts, answered, asker, call, can_all, said};
 use crate::remote::{PRIVATE, remote};
 use crate::stateless::Client as Stateless;
@@ -451,53 +452,6 @@ fn a_call_between_two_rounds_is_seen_cancelled_and_denied() {
     ]);
     let told: Vec<_> = messages.collect();
     assert!(text(told.last().unwrap()).contains("shut"), "{told:?}");
-}
-
-#[test]
-fn it_is_listened_to_while_somebody_listens() {
-    both(&[], |world| {
-        let key = world.key("ada");
-        let client = Client::new(world, "/mcp/newer", &key);
-        assert_eq!(said(&client.call(1, "listens", json!({}))), json!([]));
-        let mut stream = listen(&client).filter_map(|line| {
-            let data = line.strip_prefix("data: ")?.to_owned();
-            serde_json::from_str::<Value>(&data).ok()
-        });
-        let ask = client
-            .ask(2, "resources/subscribe", json!({"uri": "a:1"}))
-            .json();
-        assert_eq!(ask["result"], json!({}), "{ask}");
-        world.until("it is asked for both", |_| {
-            let listens = said(&client.call(3, "listens", json!({})));
-            (listens.to_string().contains("a:1")).then_some(())
-        });
-        client.call(4, "touch", json!({"uris": ["a:1", "a:2"]}));
-        client.call(5, "change", json!({}));
-        let told: Vec<Value> = stream.by_ref().take(3).collect();
-        assert_eq!(
-            told[0],
-            json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "a:1"}})
-        );
-        assert_eq!(told[1]["method"], "notifications/resources/list_changed");
-        assert_eq!(told[2]["method"], "notifications/prompts/list_changed");
-        drop(stream);
-        // A client of the same era, by a subscription of its own.
-        let modern = Stateless::new(world, "/mcp/newer", &key);
-        let wanted = json!({"notifications": {"resourceSubscriptions": ["a:3"]}});
-        let mut listening = modern.stream("subscriptions/listen", wanted);
-        let acknowledged = listening.next().unwrap();
-        assert_eq!(
-            acknowledged["params"]["notifications"],
-            json!({"resourceSubscriptions": ["a:3"]})
-        );
-        world.until("it is asked for the third", |_| {
-            let listens = said(&client.call(6, "listens", json!({})));
-            (listens.to_string().contains("a:3")).then_some(())
-        });
-        client.call(7, "touch", json!({"uris": ["a:3"]}));
-        let told = listening.next().unwrap();
-        assert_eq!(told["params"]["uri"], "a:3", "{told}");
-    });
 }
 
 #[test]

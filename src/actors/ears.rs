@@ -204,7 +204,21 @@ impl Drop for Hearing {
 /// Resources of one isolate's server, and who subscribed to them. Outlives its runs: each new one is subscribed to
 /// all of them.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<HashMap<Box<str>, HashSet<Subscriber>>>, Changes);
+pub struct Watched(
+    Mutex<HashMap<Box<str>, HashSet<Subscriber>>>,
+    Changes,
+    Subscribed,
+);
+
+/// Those that a server without sessions has acknowledged.
+#[derive(Debug)]
+struct Subscribed(watch::Sender<HashSet<Box<str>>>);
+
+impl Default for Subscribed {
+    fn default() -> Self {
+        Self(watch::Sender::new(HashSet::new()))
+    }
+}
 
 impl Watched {
     /// One more subscribes; gives whether nobody did before.
@@ -255,6 +269,18 @@ impl Watched {
     /// Changes with what is subscribed to.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.1.0.subscribe()
+    }
+
+    /// Its server, which has no sessions, tells of these and no others.
+    pub(super) fn are_told(&self, uris: &[Box<str>]) {
+        self.2.0.send_replace(uris.iter().cloned().collect());
+    }
+
+    /// Waits until it tells of this one.
+    pub(super) async fn is_told(&self, uri: &str) {
+        let mut told = self.2.0.subscribe();
+        // It is we who hold the sender.
+        let _ = told.wait_for(|told| told.contains(uri)).await;
     }
 
     /// Who subscribed to it.

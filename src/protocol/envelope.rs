@@ -193,6 +193,22 @@ pub fn updated_uri(line: &[u8]) -> Option<Cow<'_, str>> {
     params_of::<Params<'_>>(line).map(|params| params.uri)
 }
 
+/// Which of our subscriptions a server's message is of.
+#[must_use]
+pub fn subscription(line: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Params {
+        #[serde(rename = "_meta")]
+        meta: Meta,
+    }
+    #[derive(Deserialize)]
+    struct Meta {
+        #[serde(rename = "io.modelcontextprotocol/subscriptionId")]
+        id: u64,
+    }
+    params_of::<Params>(line).map(|params| params.meta.id)
+}
+
 /// How grave a server's `notifications/message` is; `None` if it does not say it as it must.
 #[must_use]
 pub fn log_level(line: &[u8]) -> Option<Level> {

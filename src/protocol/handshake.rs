@@ -40,6 +40,8 @@ pub struct ServerInfo {
 pub struct Abilities {
     /// Tools.
     pub tools: bool,
+    /// It tells when its list of them changes.
+    pub tools_change: bool,
     /// Resources, to list and to read.
     pub resources: bool,
     /// Prompts.
@@ -66,6 +68,7 @@ impl Abilities {
     pub const fn and(self, other: Self) -> Self {
         Self {
             tools: self.tools || other.tools,
+            tools_change: self.tools_change || other.tools_change,
             resources: self.resources || other.resources,
             prompts: self.prompts || other.prompts,
             completions: self.completions || other.completions,
@@ -172,6 +175,7 @@ impl Capabilities<'_> {
     fn abilities(&self) -> Abilities {
         Abilities {
             tools: self.tools.is_some(),
+            tools_change: tells(self.tools).list_changed,
             resources: self.resources.is_some(),
             prompts: self.prompts.is_some(),
             completions: self.completions.is_some(),

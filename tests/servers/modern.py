@@ -340,8 +340,9 @@ def listen(message, say):
     ident = json.dumps(message["id"])
     meta = {P + "subscriptionId": message["id"]}
     told = {"_meta": meta, "notifications": wanted}
-    say({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": told})
+    # Nobody is told in between: a client that reads of it may close the one before.
     with LISTENERS.lock:
+        say({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": told})
         LISTENERS.open[ident] = (wanted, say)
     return ident
 

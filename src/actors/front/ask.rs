@@ -22,7 +22,7 @@ use super::super::failure::Reason;
 use super::super::router::Ask;
 use super::super::session::SessionHandle;
 use super::admit::{admissible, within_rate};
-use super::watch::{SUBSCRIBE, UNSUBSCRIBE};
+use super::watch::{self, SUBSCRIBE, UNSUBSCRIBE};
 use super::{Aside, Front, Outcome};
 
 /// The methods that are passed on.
@@ -71,7 +71,13 @@ impl Front {
         Some(match method.0 {
             SUBSCRIBE | UNSUBSCRIBE => {
                 let (who, asked) = (session.id().bits(), (method.0, params));
-                self.watch(session, &published, asked, aside, who).await
+                let outcome = self.watch(session, &published, asked, aside, who).await;
+                let begins = method.0 == SUBSCRIBE && matches!(outcome, Outcome::Answered(_));
+                if begins && let Some(uri) = watch::uri_of(params) {
+                    let what = [(mcp.to_owned(), uri.into_owned())];
+                    self.told_of(session, &what, aside.questions).await;
+                }
+                outcome
             }
             _ => {
                 self.asked(session, &published, method.0, params, aside)

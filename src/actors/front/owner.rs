@@ -140,6 +140,7 @@ impl Front {
         let (resources, prompts) = (any(|able| able.resources), any(|able| able.prompts));
         Abilities {
             tools: true,
+            tools_change: true,
             resources,
             prompts,
             completions: any(|able| able.completions),

@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
-use crate::domain::limits::WATCHED_URI_BYTES_MAX;
+use crate::domain::limits::{LISTEN_OPEN_WAIT, WATCHED_URI_BYTES_MAX};
+use crate::domain::talk::Questions;
 use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::super::catalog::Published;
@@ -35,13 +37,8 @@ impl Front {
         aside: &Aside<'_>,
         who: Subscriber,
     ) -> Outcome {
-        #[derive(Deserialize)]
-        struct Params<'a> {
-            #[serde(borrow)]
-            uri: Cow<'a, str>,
-        }
-        let uri = match serde_json::from_str::<Params<'_>>(params.get()) {
-            Ok(Params { uri }) if uri.len() <= WATCHED_URI_BYTES_MAX => uri,
+        let uri = match uri_of(params) {
+            Some(uri) if uri.len() <= WATCHED_URI_BYTES_MAX => uri,
             _ => {
                 let text = format!("`uri` must be text of at most {WATCHED_URI_BYTES_MAX} bytes");
                 return self.unfit(published, Reason::new(Code::InvalidRequest, text));
@@ -86,6 +83,27 @@ impl Front {
         outcome
     }
 
+    /// Waits until servers without sessions tell of these resources of theirs; not for long.
+    pub async fn told_of(
+        &self,
+        session: &SessionHandle,
+        resources: &[(String, String)],
+        questions: Questions,
+    ) {
+        let until = Instant::now() + LISTEN_OPEN_WAIT;
+        for (mcp, uri) in resources {
+            let Some(published) = self.published(session, mcp) else {
+                continue;
+            };
+            let slot = router::find(&self.ctx, session, &published, questions);
+            let is_modern = slot.ready().is_some_and(|run| run.is_modern());
+            // While nobody listens, it is not told to tell.
+            if is_modern && self.ctx.ears.listen(&slot.key) {
+                let _ = timeout_at(until, slot.watched.is_told(uri)).await;
+            }
+        }
+    }
+
     /// A server without sessions is listened to ([`super::super::run`]), as far as it is there and can do this.
     async fn watch_modern(
         &self,
@@ -121,7 +139,7 @@ impl Front {
     fn unfit(&self, published: &Published, reason: Reason) -> Outcome {
         let meter = CallMeter::refused(Arc::clone(&published.meter));
         let call = CallId::from_random(id_bits());
-        let admitted = tokio::time::Instant::now();
+        let admitted = Instant::now();
         self.failed(
             call,
             Some(published.mcp.name.clone()),
@@ -130,6 +148,17 @@ impl Front {
             &meter,
         )
     }
+}
+
+/// The resource that is subscribed to.
+pub(super) fn uri_of(params: &RawValue) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow)]
+        uri: Cow<'a, str>,
+    }
+    let params: Params<'_> = serde_json::from_str(params.get()).ok()?;
+    Some(params.uri)
 }
 
 /// Others are subscribed still, so its server is not told.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::protocol::envelope;
@@ -31,9 +32,20 @@ impl Drop for Open {
 }
 
 /// What a server speaks; older versions, until it is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Speaks {
     modern: AtomicBool,
+    /// The newest subscription that it has acknowledged.
+    listened: watch::Sender<u64>,
+}
+
+impl Default for Speaks {
+    fn default() -> Self {
+        Self {
+            modern: AtomicBool::new(false),
+            listened: watch::Sender::new(0),
+        }
+    }
 }
 
 impl Handle {
@@ -43,27 +55,55 @@ impl Handle {
         self.asking.speaks.modern.load(Ordering::Relaxed)
     }
 
-    /// Listens to what the server tells of itself; nobody's call, so that it keeps nothing from being idle. Dropping
-    /// the future ends it.
+    /// Listens to what the server tells of itself, and says when the server does; nobody's call, so that it keeps
+    /// nothing from being idle. Dropping the future ends it.
     ///
     /// # Errors
     /// [`CallError`].
     pub(in crate::actors) async fn listen(
         self: &Arc<Self>,
         params: &[u8],
+        opened: oneshot::Sender<()>,
         until: Instant,
     ) -> Result<Reply, CallError> {
+        let mut listened = self.asking.speaks.listened.subscribe();
         let (line, posed) = self.pose("subscriptions/listen", params)?;
         let open = Open {
             handle: Arc::clone(self),
             id: posed.id(),
         };
         self.tell(line).await;
-        let answered = posed.answer(until).await;
+        let id = posed.id();
+        let opens = async {
+            // It is we who hold the sender.
+            let _ = listened.wait_for(|newest| *newest >= id).await;
+        };
+        let answer = posed.answer(until);
+        tokio::pin!(answer, opens);
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer => answered,
+            () = opens => {
+                let _ = opened.send(());
+                answer.await
+            }
+        };
         if !matches!(answered, Err(CallError::TimedOut)) {
             open.ended();
         }
         answered
+    }
+
+    /// Its server has acknowledged a subscription.
+    pub(in crate::actors) fn listens(&self, line: &[u8]) {
+        if let Some(id) = envelope::subscription(line) {
+            let newest = |known: &mut u64| {
+                let is_newer = id > *known;
+                *known = id.max(*known);
+                is_newer
+            };
+            self.asking.speaks.listened.send_if_modified(newest);
+        }
     }
 
     /// It is.

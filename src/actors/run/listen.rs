@@ -1,13 +1,15 @@
-//! What a server without sessions is to tell of itself: one `subscriptions/listen`, open for as long as anybody
-//! listens, and opened anew when others are to be told of other things.
+//! What a server without sessions is to tell of itself: one `subscriptions/listen`, open for what anybody listens to,
+//! and opened anew when others are to be told of other things. To a change of its tools the gateway itself listens
+//! ([`super::retold`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use crate::domain::limits::{LISTEN_AGAIN_MAX, LISTEN_AGAIN_WAIT};
+use crate::domain::limits::{LISTEN_AGAIN_MAX, LISTEN_AGAIN_WAIT, LISTEN_OPEN_WAIT};
 use crate::protocol::handshake::Abilities;
 use crate::protocol::outbound;
 
@@ -34,7 +36,7 @@ pub(super) fn begin(args: &RunArgs, tasks: &mut Tasks) {
     }
     let server = args.occupant.record.facts().server;
     let able = server.map(|server| server.abilities).unwrap_or_default();
-    if !(able.subscribe || able.resources_change || able.prompts_change) {
+    if !(able.tools_change || able.subscribe || able.resources_change || able.prompts_change) {
         return;
     }
     let listener = Listener {
@@ -72,10 +74,20 @@ impl Pauses {
     }
 }
 
+/// What a server is to tell of.
+#[derive(PartialEq, Eq)]
+struct Wanted {
+    /// In the words of the request.
+    members: String,
+    uris: Vec<Box<str>>,
+}
+
+type Listening<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 impl Listener {
     async fn run(&self) {
         let (mut opened, mut watched) = (self.ears.changes(), self.watched.changes());
-        let mut before: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
+        let mut before: Option<Listening<'_>> = None;
         let mut last = None;
         let mut pauses = Pauses::default();
         // Whether one that lasted was cut, so that what its server tells until there is another is not heard.
@@ -87,29 +99,41 @@ impl Listener {
             let wanted = self.wanted();
             if wanted != last {
                 pauses = Pauses::default();
-                last.clone_from(&wanted);
             }
             let began = Instant::now();
-            let mut listening: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match wanted.clone()
-            {
-                Some(wanted) => Box::pin(async move { self.listen(&wanted).await }),
+            let (open, mut opens) = oneshot::channel();
+            let mut listening: Listening<'_> = match &wanted {
+                Some(wanted) => {
+                    let members = wanted.members.clone();
+                    Box::pin(async move { self.listen(&members, open).await })
+                }
                 None => Box::pin(std::future::pending()),
             };
-            // The one before ends when this one is on its way, so that nothing told in between is missed.
-            let mut again = tokio::select! {
-                biased;
-                () = &mut listening => Some(began + pauses.now()),
-                () = tokio::task::yield_now() => None,
-            };
-            drop(before.take());
             missed &= wanted.is_some();
+            // Until its server has it, or for a while: what else changes meanwhile waits, and goes into the next.
+            let mut is_opening = wanted.is_some();
+            let mut again = None;
             loop {
+                if !is_opening {
+                    // Not before: nothing that is told in between is missed.
+                    drop(before.take());
+                }
                 tokio::select! {
+                    biased;
                     () = &mut listening, if again.is_none() => {
                         let lived = began.elapsed();
                         missed |= lived >= LISTEN_AGAIN_WAIT;
                         again = Some(Instant::now() + pauses.after(lived));
+                        is_opening = false;
+                        self.watched.are_told(&[]);
                     }
+                    open = &mut opens, if is_opening => {
+                        is_opening = false;
+                        if let (Ok(()), Some(wanted)) = (open, &wanted) {
+                            self.watched.are_told(&wanted.uris);
+                        }
+                    }
+                    () = sleep_until(began + LISTEN_OPEN_WAIT), if is_opening => is_opening = false,
                     // It lasts: it is no server that only refuses.
                     () = sleep_until(began + LISTEN_AGAIN_WAIT), if missed && again.is_none() => {
                         missed = false;
@@ -119,16 +143,21 @@ impl Listener {
                     told = opened.changed() => if told.is_err() { return },
                     told = watched.changed() => if told.is_err() { return },
                 }
-                if self.wanted() != wanted {
+                if !is_opening && self.wanted() != wanted {
+                    drop(before.take());
                     before = again.is_none().then_some(listening);
                     break;
                 }
             }
+            last = wanted;
         }
     }
 
     /// Nobody knows what changed while it was not listened to: lists are to be looked at again.
     fn tell_anew(&self) {
+        if self.able.tools_change {
+            self.handle.tells_of_tools();
+        }
         let lists = [
             (self.able.resources_change, Told::Resources),
             (self.able.prompts_change, Told::Prompts),
@@ -138,19 +167,20 @@ impl Listener {
         }
     }
 
-    /// What to ask for now, if anybody listens.
-    fn wanted(&self) -> Option<String> {
-        if !self.ears.listen(&self.key) {
-            return None;
-        }
+    /// What to ask for now, if there is anything.
+    fn wanted(&self) -> Option<Wanted> {
         let mut kinds = Vec::new();
-        if self.able.resources_change {
+        if self.able.tools_change {
+            kinds.push("\"toolsListChanged\":true".to_owned());
+        }
+        let heard = self.ears.listen(&self.key);
+        if self.able.resources_change && heard {
             kinds.push("\"resourcesListChanged\":true".to_owned());
         }
-        if self.able.prompts_change {
+        if self.able.prompts_change && heard {
             kinds.push("\"promptsListChanged\":true".to_owned());
         }
-        let mut uris = match self.able.subscribe {
+        let mut uris = match self.able.subscribe && heard {
             true => self.watched.uris(),
             false => Vec::new(),
         };
@@ -159,14 +189,21 @@ impl Listener {
             let uris = serde_json::to_string(&uris).unwrap_or_default();
             kinds.push(format!("\"resourceSubscriptions\":{uris}"));
         }
-        (!kinds.is_empty()).then(|| format!("\"notifications\":{{{}}}", kinds.join(",")))
+        let members = format!("\"notifications\":{{{}}}", kinds.join(","));
+        (!kinds.is_empty()).then_some(Wanted { members, uris })
     }
 
     /// Listens until the server ends it, which it is told of when this is dropped.
-    async fn listen(&self, wanted: &str) {
+    async fn listen(&self, wanted: &str, open: oneshot::Sender<()>) {
         let params = outbound::own_params(wanted);
         let until = Instant::now() + LONG;
-        let _ = self.handle.listen(&params, until).await;
+        let _ = self.handle.listen(&params, open, until).await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.watched.are_told(&[]);
     }
 }
 

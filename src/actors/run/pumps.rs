@@ -169,6 +169,11 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { method }) if method == "notifications/cancelled" => {
             handle.withdraw(&line);
         }
+        Some(Incoming::Notification { method })
+            if method == "notifications/subscriptions/acknowledged" =>
+        {
+            handle.listens(&line);
+        }
         Some(Incoming::Notification { .. }) => {}
         Some(Incoming::Stray) => record.learn(|facts| facts.strays += 1),
         None if line.is_empty() => {}

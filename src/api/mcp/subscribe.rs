@@ -177,6 +177,11 @@ impl Asked<'_> {
                 watching.uris.push((mcp, own));
             }
         }
+        // What is acknowledged is told.
+        let questions = self.says.questions;
+        front
+            .told_of(self.session, &watching.uris, questions)
+            .await;
         (honoured, Some(watching))
     }
 }
