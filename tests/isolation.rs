@@ -540,6 +540,22 @@ impl Ordinary {
         }
     }
 
+    /// What the call answers that the block says to try, as it is written there.
+    fn printed_call(&self) -> String {
+        let block = self.said("out");
+        let mut lines = Vec::new();
+        for line in block.lines().skip_while(|line| !line.starts_with("    curl")) {
+            lines.push(line);
+            if !line.ends_with('\\') {
+                break;
+            }
+        }
+        let script = lines.join("\n");
+        let ran = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{script}\n{}{}", said(&ran.stdout), said(&ran.stderr))
+    }
+
     /// A session of the demo's user.
     fn session(block: &str) -> crate::world::Session {
         let word = |start: &str| {
@@ -650,6 +666,12 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
     let crashed = session.call("crash", json!({"code": 5}));
     assert_eq!(crashed.code(), "run_ended", "{}", crashed.text());
     assert_eq!(session.ask("echo", json!({"text": "again"})), "again");
+    if tools::on_path("curl").is_some() {
+        let answer = ordinary.printed_call();
+        assert!(answer.contains(r#""text":"hello"}]"#), "{answer}");
+    } else {
+        tools::skip("the call that is printed", "no curl on PATH");
+    }
     let list = ordinary.run(&["-o", "json", "isolate", "list"]);
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let degraded = list[0]["degraded"].to_string();

@@ -1,7 +1,7 @@
 //! The ping scheduler, the idle sweep and the statistics sweep: one tick over all slots.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -64,7 +64,7 @@ impl Actor for Health {
                 if let Some(isolate) = slot.actor() {
                     let _ = isolate.cast(IsolateMsg::Leave(Verdict::Idle));
                 }
-            } else if handle.unheard_ms() >= millis(PING_EVERY) && handle.begin_ping() {
+            } else if handle.unheard_ms() >= millis(PING_EVERY) && handle.begin_ping(PING_EVERY) {
                 tokio::spawn(ping(Arc::clone(slot), handle));
             }
         }
@@ -86,7 +86,10 @@ fn is_idle(slot: &Slot, handle: &Handle) -> bool {
 async fn ping(slot: Arc<Slot>, handle: Arc<Handle>) {
     let answer = handle.ping(Instant::now() + PING_DEADLINE).await;
     // Any answer is a sign of life, also "method not found".
-    let missed = handle.end_ping(matches!(answer, Err(CallError::TimedOut)));
+    let missed = match answer {
+        Err(CallError::TimedOut) if is_at_work(&slot, &handle) => return handle.skip_ping(),
+        answer => handle.end_ping(matches!(answer, Err(CallError::TimedOut))),
+    };
     if missed >= PINGS_MISSED_MAX
         && let Some(run) = slot.occupant().filter(|run| run.epoch == handle.epoch())
     {
@@ -94,16 +97,38 @@ async fn ping(slot: Arc<Slot>, handle: Arc<Handle>) {
     }
 }
 
+/// Whether a server may be silent because it does one thing at a time, as many do: it has as long as a call may take
+/// since it was last heard.
+fn is_at_work(slot: &Slot, handle: &Handle) -> bool {
+    handle.in_flight() > 0 && handle.unheard_ms() < millis(slot.mcp.call_deadline())
+}
+
 /// The ping state of one run.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     under_way: AtomicU32,
     missed: AtomicU32,
+    /// When the last one began; 0: there was none.
+    began_ms: AtomicU64,
 }
 
 impl Pulse {
-    pub(super) fn begin(&self) -> bool {
-        self.under_way.swap(1, Ordering::AcqRel) == 0
+    /// Begins one, if none is under way and the last is that long ago.
+    pub(super) fn begin(&self, now_ms: u64, every: Duration) -> bool {
+        let began = self.began_ms.load(Ordering::Acquire);
+        if began != 0 && now_ms < began.saturating_add(millis(every)) {
+            return false;
+        }
+        let is_first = self.under_way.swap(1, Ordering::AcqRel) == 0;
+        if is_first {
+            self.began_ms.store(now_ms.max(1), Ordering::Release);
+        }
+        is_first
+    }
+
+    /// Ends one that says nothing either way.
+    pub(super) fn skip(&self) {
+        self.under_way.store(0, Ordering::Release);
     }
 
     pub(super) fn end(&self, missed: bool) -> u32 {

@@ -39,6 +39,8 @@ pub(super) enum Script {
     Undying(Duration),
     /// Serves calls but never answers a ping.
     Deaf,
+    /// Does one thing at a time: reads nothing while it works on a call for this long.
+    Busy(Duration),
 }
 
 /// Launches scripts. The last script of a queue is repeated.
@@ -204,6 +206,10 @@ async fn serve(
                 match &script {
                     Script::DieOnCall(exit) => return exit.clone(),
                     Script::Undying(_) => continue,
+                    Script::Busy(long) => {
+                        tokio::time::sleep(*long).await;
+                        r#"{"content":[{"type":"text","text":"done"}]}"#
+                    }
                     _ => r#"{"content":[{"type":"text","text":"hi"}]}"#,
                 }
             }

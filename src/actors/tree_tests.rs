@@ -233,6 +233,43 @@ async fn a_server_deaf_to_pings_is_ended_and_restarted() {
     world.until(&slot, "ready").await;
 }
 
+/// A server that does one thing at a time answers no ping meanwhile, and was killed for dead after a minute, whatever its
+/// calls may take.
+#[tokio::test]
+async fn a_server_at_work_on_a_long_call_is_not_taken_for_dead() {
+    let world = World::new().await;
+    let long = Duration::from_secs(240);
+    world.scripted.on("busy", [Script::Busy(long)]);
+    let ada = world.caller_with("ada", "busy", |mcp| mcp.times.idle_ms = None);
+    let since = Instant::now();
+    world.call(&ada).await.unwrap();
+    assert!(since.elapsed() >= long);
+    assert_eq!(world.slot(&ada).state().word(), "ready");
+    assert_eq!(world.scripted.launches(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_in_a_call_is_ended_though_it_is_called_again_and_again() {
+    let world = World::new().await;
+    let ever = Duration::from_secs(24 * 3600);
+    world
+        .scripted
+        .on("busy", [Script::Busy(ever), Script::Serve]);
+    let ada = world.caller_with("ada", "busy", |mcp| {
+        mcp.times.idle_ms = None;
+        mcp.times.call_ms = 60_000;
+    });
+    let since = Instant::now();
+    // Each waits as long as a call may.
+    while world.call(&ada).await.is_err() {
+        assert!(since.elapsed() < Duration::from_secs(600), "it hangs still");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let runs = world.slot(&ada).history();
+    let mut ended = runs.iter().filter_map(|run| run.facts().verdict);
+    assert_eq!(ended.next().unwrap().kind(), "ping");
+}
+
 #[tokio::test]
 async fn a_stubborn_server_is_killed_at_the_end_of_the_ladder() {
     let world = World::new().await;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::actors::views::EnforcementView;
+use crate::protocol::modern::VERSION;
 
 /// The key in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,23 +141,48 @@ fn client(facts: &Facts, key: &str) -> String {
 }
 
 fn next(facts: &Facts, key: &str, demo: bool) -> String {
-    let (program, by, url) = (&facts.program, &facts.found_by, &facts.client_url);
-    let insecure = if facts.certificate.is_some() { "k" } else { "" };
-    let body = json!({ "preshared_key": key, "friendly_name": "curl", "host_tool": "cli" });
-    let mut out = format!(
-        "\nWhat to try next, in another terminal:\n\n    \
-         {program} tree{by}\n    {program} isolate list{by}\n    {program} status{by}\n"
+    let (program, by) = (&facts.program, &facts.found_by);
+    let mut out = "\nWhat to try next, in another terminal:\n\n".to_owned();
+    if demo {
+        out.push_str(&call(facts, key));
+    }
+    _ = writeln!(
+        out,
+        "    {program} tree{by}\n    {program} isolate list{by}\n    {program} status{by}"
     );
     if demo {
         _ = writeln!(out, "    {program} mcp show demo{by}");
     }
-    _ = writeln!(
-        out,
-        "    curl -s{insecure} {url}/v1/sessions/register \\\n      \
-         -H 'content-type: application/json' -d '{body}'"
-    );
     out.push_str("\nStop it with Ctrl-C.\n");
     out
+}
+
+/// A call that needs nothing but curl: it starts the isolate that the other lines show.
+fn call(facts: &Facts, key: &str) -> String {
+    let insecure = if facts.certificate.is_some() { "k" } else { "" };
+    let of = |name: &str| format!("io.modelcontextprotocol/{name}");
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+        "name": "echo",
+        "arguments": { "text": "hello" },
+        "_meta": {
+            of("protocolVersion"): VERSION,
+            of("clientInfo"): { "name": "curl", "version": "1" },
+            of("clientCapabilities"): {},
+        },
+    }});
+    let head = [
+        format!("Authorization: Bearer {key}"),
+        "Content-Type: application/json".to_owned(),
+        "Accept: application/json, text/event-stream".to_owned(),
+        format!("MCP-Protocol-Version: {VERSION}"),
+        "Mcp-Method: tools/call".to_owned(),
+        "Mcp-Name: echo".to_owned(),
+    ];
+    let head: String = head.map(|line| format!(" -H '{line}' \\\n     ")).concat();
+    format!(
+        "    curl -s{insecure} {}/mcp/demo{head} -d '{body}'\n",
+        facts.client_url
+    )
 }
 
 #[cfg(test)]
@@ -235,12 +261,17 @@ mod tests {
 
         What to try next, in another terminal:
 
+            curl -sk https://localhost:41443/mcp/demo -H 'Authorization: Bearer amb_pk_x' \
+              -H 'Content-Type: application/json' \
+              -H 'Accept: application/json, text/event-stream' \
+              -H 'MCP-Protocol-Version: 2026-07-28' \
+              -H 'Mcp-Method: tools/call' \
+              -H 'Mcp-Name: echo' \
+              -d '{"id":1,"jsonrpc":"2.0","method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"curl","version":"1"},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"arguments":{"text":"hello"},"name":"echo"}}'
             legation tree
             legation isolate list
             legation status
             legation mcp show demo
-            curl -sk https://localhost:41443/v1/sessions/register \
-              -H 'content-type: application/json' -d '{"friendly_name":"curl","host_tool":"cli","preshared_key":"amb_pk_x"}'
 
         Stop it with Ctrl-C.
         "#);

@@ -216,7 +216,7 @@ pub const STOP_TERM: Duration = Duration::from_secs(3);
 pub const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long a ping may take.
 pub const PING_DEADLINE: Duration = Duration::from_secs(10);
-/// Missed pings in a row that end a run.
+/// Missed pings in a row that end a run; while calls are under way, only once it was not heard for as long as one may take.
 pub const PINGS_MISSED_MAX: u32 = 3;
 /// A session without activity expires after this.
 pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);

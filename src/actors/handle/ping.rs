@@ -1,6 +1,7 @@
 //! Signs of life.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -24,9 +25,14 @@ impl Handle {
         }
     }
 
-    /// A ping is to be sent, unless one is under way.
-    pub(in crate::actors) fn begin_ping(&self) -> bool {
-        self.pulse.begin()
+    /// A ping is to be sent, unless one is under way or the last is not that long ago.
+    pub(in crate::actors) fn begin_ping(&self, every: Duration) -> bool {
+        self.pulse.begin(self.now_ms(), every)
+    }
+
+    /// The ping is over, and nobody was to expect an answer.
+    pub(in crate::actors) fn skip_ping(&self) {
+        self.pulse.skip();
     }
 
     /// The ping is over; gives how many in a row were missed.

@@ -59,10 +59,6 @@ impl Default for Pauses {
 }
 
 impl Pauses {
-    fn now(&self) -> Duration {
-        self.0
-    }
-
     /// After one that lasted so long.
     fn after(&mut self, lived: Duration) -> Duration {
         if lived > self.0 {
