@@ -396,7 +396,7 @@ async fn list(options: &Options, report: &mut Report) -> Result<()> {
         })
         .collect();
     std::fs::write(&file, serde_json::to_string(&tools)?)?;
-    let roots = format!("[sandbox]\npath_roots = [{:?}]", dir.path());
+    let roots = format!("path_roots = [{:?}]", dir.path());
     let gateway = gateway(options, &roots).await?;
     let (place, file) = (dir.path().to_str(), file.to_str());
     let (place, file) = place.zip(file).context("a path is not UTF-8")?;

@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) durability: &'static str,
     /// A self-signed certificate instead of plain HTTP.
     pub(crate) tls: bool,
-    /// More lines of configuration, whole sections.
+    /// More lines of configuration: the rest of `[sandbox]`, then whole sections.
     pub(crate) more: Cow<'static, str>,
 }
 
@@ -311,8 +311,8 @@ fn configuration(data: &Path, addr: SocketAddr, settings: &Settings) -> String {
     format!(
         "[server]\ndata_dir = {data:?}\n\n[client]\nlisten = \"{addr}\"\ntls = \"{tls}\"\n\n\
          [audit]\ndurability = \"{durability}\"\n\n[log]\nlevel = \"warn\"\n\n\
-         [sandbox]\nuid_base = {uids}\nuid_count = 1000\n\n\
-         [ops]\nlisten = \"127.0.0.1:0\"\n\n{more}"
+         [ops]\nlisten = \"127.0.0.1:0\"\n\n\
+         [sandbox]\nuid_base = {uids}\nuid_count = 1000\n{more}"
     )
 }
 

@@ -13,10 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getpriority_process, set_dumpable_behavior,
-    setpriority_process, setrlimit,
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{self, Facts, KeyShown};
@@ -39,9 +36,6 @@ use crate::domain::limits;
 use datadir::DataDir;
 use doors::HouseDoors;
 use ops::OpsDoor;
-
-/// The priority of the gateway under root: about ten times the weight of the usual one.
-const NICE: i32 = -10;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -184,14 +178,9 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
 }
 
 /// Where the gateway and its isolates want the same core, calls go through the gateway. Before the runtime, whose
-/// threads have it from us, and after the spawner, whose children are not to have it. A priority that
-/// somebody chose stays; without the right to it there is none.
+/// threads have it from us, and after the spawner, whose children are not to have it. No priority: a gateway that goes before
+/// its clients takes their requests one by one (decision 0126).
 fn go_first() {
-    if getpriority_process(None).is_ok_and(|nice| nice == 0)
-        && let Err(error) = setpriority_process(None, NICE)
-    {
-        tracing::info!("the gateway has the same priority as its isolates: {error}");
-    }
     if let Err(error) = sandbox::answer_soon() {
         tracing::info!("the gateway has the usual slice of the CPU: {error}");
     }
