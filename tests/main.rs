@@ -11,6 +11,7 @@ mod arguments;
 mod audit;
 mod bad_face;
 mod bridge;
+mod certificate;
 mod client_node;
 mod clients_real;
 mod conformance;
