@@ -6,6 +6,7 @@
     reason = "a test that cannot go on must fail"
 )]
 
+mod accounts;
 mod admin;
 mod arguments;
 mod audit;
@@ -27,6 +28,7 @@ mod lifecycle;
 mod metrics;
 mod newer;
 mod old_transport;
+mod packaging;
 mod passing;
 mod postgres;
 mod processes;
@@ -41,6 +43,7 @@ mod room;
 mod rounds;
 mod sharing;
 mod siege;
+mod signals;
 mod soak;
 mod standard;
 mod stateless;
