@@ -73,6 +73,9 @@ debian_packages() {
     command -v qemu-system-x86_64 >/dev/null || want+=(qemu-system-x86)
     command -v busybox >/dev/null || want+=(busybox-static)
     command -v cpio >/dev/null || want+=(cpio)
+    command -v openssl >/dev/null || want+=(openssl)
+    command -v curl >/dev/null || want+=(curl)
+    command -v sqlite3 >/dev/null || want+=(sqlite3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || want+=(python3-venv)
     command -v promtool >/dev/null || want+=(prometheus)
     if ((${#want[@]} == 0)); then return 0; fi

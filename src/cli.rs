@@ -16,6 +16,7 @@ mod dev;
 mod doctor;
 mod error;
 mod group;
+mod host;
 mod isolate;
 mod key;
 mod kill;

@@ -566,6 +566,44 @@ fn a_configuration_is_checked_before_it_is_used() {
         assert_eq!(code, Some(2), "{wrong}: {said}");
         assert!(said.contains(word), "{wrong}: {said}");
     }
+    // What a start would stumble over on this host, with the line that says it.
+    let here = dir.path().display();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(dir.path().join("other.pem"), other).unwrap();
+    let files = |cert: &str, key: &str| {
+        format!(
+            "[client]\ntls = \"files\"\ncert_file = \"{here}/{cert}\"\nkey_file = \"{here}/{key}\"\n"
+        )
+    };
+    assert_eq!(check(&files("cert.pem", "key.pem")).0, Some(0));
+    for (wrong, words) in [
+        (
+            files("none.pem", "key.pem"),
+            ["c.toml:3: client.cert_file", "none.pem"],
+        ),
+        (
+            files("cert.pem", "none.pem"),
+            ["c.toml:4: client.key_file", "none.pem"],
+        ),
+        (files("cert.pem", "cert.pem"), ["client.", "no private key"]),
+        (
+            files("cert.pem", "other.pem"),
+            ["client.key_file", "cannot be used with the key"],
+        ),
+        (
+            "[admin]\ngroup = \"no-such-group\"\n".to_owned(),
+            ["c.toml:2: admin.group", "groupadd"],
+        ),
+    ] {
+        let (code, said) = check(&wrong);
+        assert_eq!(code, Some(2), "{wrong}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{wrong}: {word}: {said}");
+        }
+    }
     let shown = Command::new(LEGATION)
         .args([
             "config",

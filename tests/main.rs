@@ -6,11 +6,13 @@
     reason = "a test that cannot go on must fail"
 )]
 
+mod accounts;
 mod admin;
 mod arguments;
 mod audit;
 mod bad_face;
 mod bridge;
+mod certificate;
 mod client_node;
 mod clients_real;
 mod conformance;
@@ -26,6 +28,7 @@ mod lifecycle;
 mod metrics;
 mod newer;
 mod old_transport;
+mod packaging;
 mod passing;
 mod postgres;
 mod processes;
@@ -40,6 +43,7 @@ mod room;
 mod rounds;
 mod sharing;
 mod siege;
+mod signals;
 mod soak;
 mod standard;
 mod stateless;

@@ -490,8 +490,12 @@ fn another_address_needs_a_token_or_certificates_and_says_so() {
         "{}",
         bad.stderr
     );
-    let fine =
-        check("[ops]\nlisten = \"0.0.0.0:9464\"\ntoken_file = \"/etc/token\"\ntls = \"off\"\n");
+    let token = world.dir.path().join("token");
+    std::fs::write(&token, "a-token-for-the-scraper\n").unwrap();
+    let fine = check(&format!(
+        "[ops]\nlisten = \"0.0.0.0:9464\"\ntoken_file = \"{}\"\ntls = \"off\"\n",
+        token.display()
+    ));
     assert_eq!(fine.code, 0, "{}", fine.stderr);
     assert_eq!(check("[ops]\nlisten = \"off\"\n").code, 0);
 }

@@ -86,6 +86,17 @@ impl World {
 
     /// Starts it, or starts it again on the same data.
     pub(crate) fn start(&mut self) {
+        self.started(Command::new(LEGATION));
+    }
+
+    /// The same by a program that becomes it, such as `setpriv`.
+    pub(crate) fn start_through(&mut self, program: &str, args: &[&str]) {
+        let mut command = Command::new(program);
+        command.args(args).arg(LEGATION);
+        self.started(command);
+    }
+
+    fn started(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs");
         let file = self.dir.path().join("legation.toml");
         let mut degrade = sandbox(self.uids.as_ref());
@@ -109,7 +120,7 @@ impl World {
             .append(true)
             .open(self.dir.path().join("log"))
             .unwrap();
-        let child = Command::new(LEGATION)
+        let child = command
             .args(["serve", "--config"])
             .arg(&file)
             .arg("--data-dir")
@@ -360,6 +371,12 @@ impl World {
         };
         let code = self.end(&mut child);
         code.unwrap_or_else(|| panic!("it does not stop:\n{}", self.log()))
+    }
+
+    /// How it ends, when it was told already.
+    pub(crate) fn stop_told(&mut self) -> i32 {
+        let mut child = self.child.take().unwrap();
+        child.wait().unwrap().code().unwrap_or(-1)
     }
 
     /// Asks it to stop, and kills it if it does not. `None` if it had to be killed.

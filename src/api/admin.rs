@@ -45,7 +45,7 @@ use crate::domain::limits::ADMIN_BODY_BYTES_MAX;
 
 pub use error::{ApiError, Problem};
 pub use mcps::Defaults;
-pub use permit::Admin;
+pub use permit::{Admin, group_id};
 
 /// What the admin API needs to know of the configuration.
 #[derive(Debug, Clone, Default)]

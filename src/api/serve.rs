@@ -9,6 +9,7 @@
 
 mod bind;
 mod connection;
+mod plain;
 mod pulse;
 
 use std::future::pending;
@@ -424,14 +425,22 @@ async fn serve_tls(
     shared: Arc<Shared>,
     router: Router,
 ) -> Ended {
-    let handshake = TlsAcceptor::from(tls.server_config()).accept(stream);
-    let done = tokio::select! {
+    let handshake = async {
+        if plain::speaks(&stream).await? {
+            plain::refuse(stream, shared.bounds.header_bytes).await?;
+            return Ok(None);
+        }
+        let acceptor = TlsAcceptor::from(tls.server_config());
+        acceptor.accept(stream).await.map(Some)
+    };
+    let done: io::Result<_> = tokio::select! {
         done = handshake => done,
         () = overdue(&shared) => return Ended::Overdue,
         () = shared.drained() => return Ended::Closed,
     };
     match done {
-        Ok(stream) => drive(stream, who, shared, router).await,
+        Ok(Some(stream)) => drive(stream, who, shared, router).await,
+        Ok(None) => Ended::Closed,
         Err(error) => {
             tracing::debug!(%error, "TLS handshake failed");
             Ended::Closed

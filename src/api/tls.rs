@@ -7,7 +7,7 @@
 //! rustls with aws-lc-rs, named explicitly: the process has no default provider.
 
 mod own;
-mod validity;
+mod x509;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -122,6 +122,8 @@ struct Loaded {
     config: Arc<ServerConfig>,
     fingerprint: String,
     not_after: Option<Millis>,
+    /// Whether it says what its key is for; see [`own`].
+    has_key_usage: bool,
 }
 
 /// Changes whenever a file is written or replaced.
@@ -266,6 +268,25 @@ impl Seen {
     }
 }
 
+/// Looks whether the operator's files could be served with: certificate and key, and the authorities whose clients are let
+/// in. Makes nothing. The end of the certificate, where there is one.
+///
+/// # Errors
+/// As [`Tls::load`].
+pub fn look(
+    files: Option<(&Path, &Path)>,
+    client_ca: Option<&Path>,
+) -> Result<Option<Millis>, TlsError> {
+    if let Some((cert, key)) = files {
+        return load(cert, key, client_ca).map(|loaded| loaded.not_after);
+    }
+    if let Some(file) = client_ca {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        verifier(file, &provider)?;
+    }
+    Ok(None)
+}
+
 fn prepare(source: &Source, client_ca: Option<&Path>, now: Millis) -> Result<Loaded, TlsError> {
     if let Source::Own { dir, names } = source {
         own::ensure(dir, names, now)?;
@@ -284,7 +305,8 @@ fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Loaded, Tls
         ));
     };
     let fingerprint = fingerprint(leaf);
-    let not_after = validity::not_after(leaf);
+    let not_after = x509::not_after(leaf);
+    let has_key_usage = x509::has_key_usage(leaf);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients = client_ca
         .map(|file| verifier(file, &provider))
@@ -308,6 +330,7 @@ fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Loaded, Tls
         config: Arc::new(config),
         fingerprint,
         not_after,
+        has_key_usage,
     })
 }
 

@@ -40,7 +40,7 @@ use output::Output;
 use settings::Settings;
 
 pub(super) use endpoint::Endpoint;
-pub(super) use probe::count_tools;
+pub(super) use probe::{Unseen, count_tools};
 pub(super) use settings::{
     BridgeArgs, KEY_VARIABLE, URL_VARIABLE, endpoint, key, key_of_file, trust,
 };

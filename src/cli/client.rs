@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use lines::Lines;
 
 use super::error::CliError;
+use super::socket;
 use crate::api::admin::Problem;
 use crate::domain::limits;
 
@@ -170,9 +171,12 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, CliError> {
-        let unreachable = |cause: String| CliError::Unreachable {
-            socket: self.socket.clone(),
-            cause,
+        let unreachable = |cause: String| {
+            let held = self.socket.parent().and_then(socket::held);
+            held.unwrap_or_else(|| CliError::Unreachable {
+                socket: self.socket.clone(),
+                cause,
+            })
         };
         match timeout(limits::ADMIN_CONNECT_MAX, UnixStream::connect(&self.socket)).await {
             Ok(Ok(stream)) => Ok(stream),

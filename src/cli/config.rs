@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::error::{CliError, Done, Exit};
+use super::host;
 use super::output::Out;
 use crate::config::{Config, ConfigError, Origins, Sources, entries, render};
 
@@ -19,7 +20,7 @@ pub(super) enum ConfigCommand {
         #[arg(long, value_parser = setting, value_name = "SECTION.KEY=VALUE")]
         set: Vec<(String, String)>,
     },
-    /// Check a configuration; exit 0 right, 2 wrong, 1 unreadable
+    /// Check a configuration and what it needs of this host; exit 0 right, 2 wrong, 1 unreadable
     Check {
         /// The configuration file [default: /etc/legation/legation.toml]
         #[arg(value_name = "FILE")]
@@ -58,7 +59,19 @@ pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Ou
                 out.raw(&render(&config, &origins))
             })?;
         }
-        ConfigCommand::Check { .. } => out.say("the configuration is right"),
+        ConfigCommand::Check { .. } => {
+            let found = host::look(&config, &origins);
+            for note in &found.notes {
+                out.say(note);
+            }
+            if !found.wrong.is_empty() {
+                return Err(CliError::Config {
+                    text: ConfigError::Invalid(found.wrong).to_string(),
+                    unreadable: false,
+                });
+            }
+            out.say("the configuration is right");
+        }
     }
     Ok(Exit::Ok)
 }

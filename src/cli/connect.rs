@@ -13,13 +13,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::bridge::{self, Endpoint, KEY_VARIABLE, URL_VARIABLE};
+use super::bridge::{self, Endpoint, KEY_VARIABLE, URL_VARIABLE, Unseen};
 use super::error::{CliError, Done, Exit};
 use super::name;
 use super::output::Out;
 use crate::domain::code::Code;
 use crate::domain::name::Name;
 use client::Client;
+
+/// Node and Bun read one more certificate from the file it names, beside those they trust.
+const NODE_VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectArgs {
@@ -79,6 +82,9 @@ pub(super) fn run(args: ConnectArgs, mut out: Out) -> Done {
             path.display()
         ));
         out.raw(&form)?;
+        if let Some(line) = trusting(&args) {
+            out.say(&line);
+        }
         return Ok(Exit::Ok);
     }
     // What is wrong with the key is said before anything is written.
@@ -91,16 +97,25 @@ pub(super) fn run(args: ConnectArgs, mut out: Out) -> Done {
     if let Some(backup) = &backup {
         out.say(&format!("the file as it was: {}", backup.display()));
     }
-    let key =
-        key.ok_or_else(|| not_verified(&written, &endpoint, "no key is given to look with"))?;
+    let key = key.ok_or_else(|| {
+        let next = format!("the same again with the key in {KEY_VARIABLE} or --key-file PATH");
+        not_verified(&written, &endpoint, "no key is given to look with", next)
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CliError::Runtime)?;
     let looked = runtime.block_on(Box::pin(bridge::count_tools(&endpoint, &trust, &key)));
-    let tools = looked
-        .unwrap_or_else(|error| Err(error.to_string()))
-        .map_err(|why| not_verified(&written, &endpoint, &why))?;
+    let tools = match looked {
+        Ok(Ok(tools)) => tools,
+        Ok(Err(Unseen { why, next })) => {
+            return Err(not_verified(&written, &endpoint, &why, next.to_owned()));
+        }
+        Err(error) => {
+            let why = error.to_string();
+            return Err(not_verified(&written, &endpoint, &why, error.next()));
+        }
+    };
     let done = Connected {
         client: args.client.name(),
         file: path,
@@ -117,6 +132,9 @@ pub(super) fn run(args: ConnectArgs, mut out: Out) -> Done {
             out.line(&format!(
                 "where {start} is started: export {KEY_VARIABLE}=…   (the key, which is not in the file)"
             ))?;
+        }
+        if let Some(line) = trusting(&args) {
+            out.line(&line)?;
         }
         out.line(&format!("next: {}", args.client.next()))
     })?;
@@ -175,14 +193,40 @@ fn refused(path: &Path, why: &str) -> CliError {
     )
 }
 
-fn not_verified(written: &str, endpoint: &Endpoint, why: &str) -> CliError {
+fn not_verified(written: &str, endpoint: &Endpoint, why: &str, next: String) -> CliError {
     CliError::Told {
         code: Code::PartlyDone,
         message: format!("{written}, but it was not seen to work at {endpoint}: {why}"),
-        next: format!(
-            "the same again with the key in {KEY_VARIABLE} or --key-file PATH, when the server is there"
-        ),
+        next,
     }
+}
+
+/// What the AI tool needs itself to trust a certificate that we were told to take: our look was ours alone.
+fn trusting(args: &ConnectArgs) -> Option<String> {
+    let name = args.client.name();
+    let file = match &args.ca_file {
+        // It is started elsewhere.
+        Some(file) => std::path::absolute(file).map_or_else(
+            |_| file.display().to_string(),
+            |file| file.display().to_string(),
+        ),
+        None if args.allow_self_signed => "DATA_DIR/tls/cert.pem".to_owned(),
+        None => return None,
+    };
+    let explained = match (&args.ca_file, args.client.runs_on_node()) {
+        (Some(_), true) => "   (it must trust the certificate as well)",
+        (None, true) => {
+            "   (the server's certificate; the block that `serve` prints names the file)"
+        }
+        (_, false) => {
+            return Some(format!(
+                "{name} must trust the certificate by its own means: {file}"
+            ));
+        }
+    };
+    Some(format!(
+        "where {name} is started: export {NODE_VARIABLE}={file}{explained}"
+    ))
 }
 
 fn usage(message: String, next: &str) -> CliError {

@@ -19,6 +19,7 @@ use super::output::{Format, colour_wanted};
 use super::table::{Style, printable};
 use crate::api::admin::Problem;
 use crate::domain::code::{self, Code};
+use crate::domain::limits;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,17 @@ pub(super) enum CliError {
     Unreachable { socket: PathBuf, cause: String },
     #[error("no server was found: neither {}", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" nor "))]
     NoSocket { looked: Vec<PathBuf> },
+    #[error(
+        "the server (process {pid}) is stopping and takes no commands: calls in flight have {} s to end, then its \
+         isolates are stopped",
+        (limits::DRAIN_MAX + limits::LAST_ANSWERS).as_secs()
+    )]
+    Stopping { pid: u32 },
+    #[error(
+        "a server (process {pid}) has {}, but no admin socket is there: it is starting, or has its socket elsewhere",
+        folder.display()
+    )]
+    Silent { pid: u32, folder: PathBuf },
     #[error("permission denied on the admin socket {}", .0.display())]
     SocketDenied(PathBuf),
     #[error(
@@ -164,11 +176,25 @@ pub(super) enum CliError {
 }
 
 impl CliError {
+    /// Whether there is no server that could have answered.
+    pub(super) fn is_no_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::NoSocket { .. }
+                | Self::Stopping { .. }
+                | Self::Silent { .. }
+        )
+    }
+
     /// The stable code; `None` for one that only a server of another version knows.
     fn code(&self) -> Option<Code> {
         Some(match self {
             Self::Refused(problem) => return Code::parse(&problem.code),
-            Self::Unreachable { .. } | Self::NoSocket { .. } => Code::DaemonUnreachable,
+            Self::Unreachable { .. }
+            | Self::NoSocket { .. }
+            | Self::Stopping { .. }
+            | Self::Silent { .. } => Code::DaemonUnreachable,
             Self::SocketDenied(_) | Self::ForeignSocket { .. } => Code::Denied,
             Self::NoAnswer(_) => Code::NoAnswer,
             Self::BrokenAnswer(_) | Self::StrangeAnswer { .. } => Code::AnswerUnreadable,
@@ -212,7 +238,7 @@ impl CliError {
     }
 
     /// What to do next.
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         let text = match self {
             Self::Refused(problem) => return problem.next.clone(),
             Self::NotStarted {
@@ -221,6 +247,12 @@ impl CliError {
             | Self::Told { next, .. } => return next.clone(),
             Self::Unreachable { .. } | Self::NoSocket { .. } => {
                 "legation serve (or --socket PATH, if it runs elsewhere)"
+            }
+            Self::Stopping { pid } => {
+                return format!("legation serve, when process {pid} is gone");
+            }
+            Self::Silent { .. } => {
+                "the same again in a moment, or with --socket PATH (what admin.socket says)"
             }
             Self::ForeignSocket { .. } => "name the socket you mean with --socket PATH",
             Self::NeedsYes(_) => "the same with --yes",
@@ -280,6 +312,17 @@ impl CliError {
             "next": self.next(),
         })
     }
+}
+
+/// An error with what is behind it.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 mod datadir;
 mod doors;
+mod notify;
 mod ops;
+mod signals;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,28 +16,31 @@ use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{self, Facts, KeyShown};
 use super::config::{load, setting};
 use super::dev;
-use super::error::{CliError, Done, Exit};
+use super::error::{CliError, Done, Exit, chain};
+use super::host::{self, Reach};
 use super::logging;
 use super::output::Out;
-use super::socket::{DEV_DATA_DIR, SYSTEM_DATA_DIR};
+use super::socket::{DEV_DATA_DIR, RUN_DIR, SOCKET_NAME, SYSTEM_DATA_DIR};
 use crate::actors::clock::{Clock, HostClock};
 use crate::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use crate::actors::launcher::{LaunchError, Launcher};
 use crate::actors::room;
-use crate::actors::system::{System, SystemError};
+use crate::actors::system::System;
 use crate::api::admin::About;
+use crate::api::serve::SocketMode;
 use crate::config::{Config, Sources};
 use crate::domain::code::Code;
 use crate::domain::limits;
 
 use datadir::DataDir;
+pub(super) use datadir::{Holder, holder};
 use doors::HouseDoors;
 use ops::OpsDoor;
+use signals::Signals;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -59,7 +64,8 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
     let (config, origins) = load(&sources(args, data_dir)?)?;
     check_dev(&config)?;
     logging::start(&config.log)?;
-    let data_dir = DataDir::take(&config.server.data_dir)?;
+    let data_dir = Arc::new(DataDir::take(&config.server.data_dir)?);
+    let socket_mode = socket_mode(&config)?;
     let jail = jail(&config, data_dir.installation_id()?)?;
     go_first();
     keep_to_ourselves();
@@ -73,7 +79,9 @@ pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done 
         .build()
         .map_err(CliError::Runtime)?;
     let house = House {
+        data_dir: Arc::clone(&data_dir),
         about: About::of(&config, &origins),
+        socket_mode,
         // A port somebody asked for is taken or refused, never exchanged.
         any_port: config.server.dev && !port_given,
         any_ops_port: config.server.dev && !ops_given,
@@ -145,6 +153,23 @@ fn check_dev(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Whose the admin socket is. A group that cannot be let in is said before anything starts.
+fn socket_mode(config: &Config) -> Result<SocketMode, CliError> {
+    let wrong = |what: String| CliError::Config {
+        text: format!("admin.group: {what}"),
+        unreadable: false,
+    };
+    let Some(gid) = host::admin_group(config).map_err(wrong)? else {
+        return Ok(SocketMode::Owner);
+    };
+    match host::reach(config, gid) {
+        Reach::Open => {}
+        Reach::Doubtful(what) => tracing::warn!("admin.group: {what}"),
+        Reach::Never(what) => return Err(wrong(what)),
+    }
+    Ok(SocketMode::Group(gid))
+}
+
 /// The link to the kernel's walls. Before the runtime: the spawner is forked from a process with
 /// one thread and little memory.
 fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
@@ -204,7 +229,9 @@ fn keep_to_ourselves() {
 /// Everything that is there before the tree is.
 struct House {
     config: Config,
+    data_dir: Arc<DataDir>,
     about: About,
+    socket_mode: SocketMode,
     any_port: bool,
     any_ops_port: bool,
     clock: Arc<dyn Clock>,
@@ -221,6 +248,7 @@ impl House {
             self.about.clone(),
             self.any_port,
             self.any_ops_port,
+            self.socket_mode,
             &self.clock,
         )?);
         let starting = System::start(
@@ -232,7 +260,8 @@ impl House {
         // A signal now waits for the start to end, which has a deadline of its own.
         let system = starting.await.map_err(|error| CliError::NotStarted {
             code: error.code(),
-            message: explain(error),
+            // Who starts a server may know all.
+            message: chain(&error),
             next: None,
         })?;
         if let Err(error) = self.introduce(&system, &doors).await {
@@ -240,13 +269,16 @@ impl House {
             close(&doors).await;
             return Err(error);
         }
+        notify::tell(notify::READY);
         let gave_up = tokio::select! {
             why = system.gave_up() => Some(why),
             name = signals.next() => {
-                tracing::info!(signal = name, "stopping; a second signal kills at once");
+                tracing::info!(signal = name, "stopping; another signal kills at once");
                 None
             }
         };
+        notify::tell(notify::STOPPING);
+        self.data_dir.say_stopping();
         let orderly = tokio::select! {
             orderly = system.stop() => orderly,
             name = signals.next() => {
@@ -317,17 +349,6 @@ fn not_started(message: impl Into<String>) -> CliError {
     }
 }
 
-/// The error with what is behind it: who starts a server may know all.
-fn explain(error: SystemError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
 /// How this program is called from a shell here.
 fn program() -> String {
     const NAME: &str = env!("CARGO_PKG_NAME");
@@ -348,6 +369,9 @@ fn program() -> String {
 /// The flag with which a command in this directory finds this server, if it needs one.
 fn found_by(config: &Config) -> String {
     if config.admin.socket.is_some() {
+        if config.admin_socket() == Path::new(RUN_DIR).join(SOCKET_NAME) {
+            return String::new();
+        }
         return format!(" --socket {}", config.admin_socket().display());
     }
     let folder = &config.server.data_dir;
@@ -356,32 +380,6 @@ fn found_by(config: &Config) -> String {
         String::new()
     } else {
         format!(" --data-dir {}", folder.display())
-    }
-}
-
-/// What ends a server: SIGTERM, SIGINT, and SIGHUP when its terminal goes.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        let on = |kind| signal(kind).map_err(CliError::Runtime);
-        Ok(Self {
-            term: on(SignalKind::terminate())?,
-            int: on(SignalKind::interrupt())?,
-            hup: on(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-            _ = self.hup.recv() => "SIGHUP",
-        }
     }
 }
 

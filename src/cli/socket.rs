@@ -1,14 +1,16 @@
 //! Which server a command talks to.
 //!
 //! `--socket`, then the socket in `--data-dir`, then the one in `./legation-data` (where
-//! `serve --dev` puts it), then the one in `/var/lib/legation`. A socket nobody named must belong
-//! to the caller or to root: a directory somebody else prepared must not get to hear commands.
+//! `serve --dev` puts it), then those in `/var/lib/legation` and `/run/legation`. A socket nobody named must
+//! belong to the caller or to root, or to whom root gave the directory it is in: a directory somebody else
+//! prepared must not get to hear commands.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use super::serve::{Holder, holder};
 
 /// The socket's name in the data directory.
 pub(super) const SOCKET_NAME: &str = "admin.sock";
@@ -16,6 +18,9 @@ pub(super) const SOCKET_NAME: &str = "admin.sock";
 pub(super) const DEV_DATA_DIR: &str = "legation-data";
 /// Where `serve` keeps its data.
 pub(super) const SYSTEM_DATA_DIR: &str = "/var/lib/legation";
+
+/// Where a socket is that others than the server's own account may reach.
+pub(super) const RUN_DIR: &str = "/run/legation";
 
 /// The socket to connect to.
 ///
@@ -29,28 +34,69 @@ pub(super) fn find(named: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<
         return Ok(folder.join(SOCKET_NAME));
     }
     let own = rustix::process::geteuid().as_raw();
-    first(&[Path::new(DEV_DATA_DIR), Path::new(SYSTEM_DATA_DIR)], own)
+    first(
+        &[DEV_DATA_DIR, SYSTEM_DATA_DIR, RUN_DIR].map(Path::new),
+        own,
+    )
 }
 
 fn first(folders: &[&Path], own_uid: u32) -> Result<PathBuf, CliError> {
+    let mut denied = None;
     for folder in folders {
         let socket = folder.join(SOCKET_NAME);
         match std::fs::symlink_metadata(&socket) {
-            Ok(found) if found.uid() == own_uid || found.uid() == 0 => return Ok(socket),
+            Ok(found)
+                if found.uid() == own_uid || found.uid() == 0 || is_given(folder, found.uid()) =>
+            {
+                return Ok(socket);
+            }
             Ok(found) => {
                 let owner = found.uid();
                 return Err(CliError::ForeignSocket { socket, owner });
             }
+            // The data directory is shut to members of the admin group, who have a socket elsewhere.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(CliError::SocketDenied(socket));
+                denied.get_or_insert(socket);
             }
             Err(_) => {}
         }
+    }
+    if let Some(socket) = denied {
+        return Err(CliError::SocketDenied(socket));
+    }
+    if let Some(held) = folders.iter().find_map(|folder| held(folder)) {
+        return Err(held);
     }
     let looked = folders.iter().map(|folder| folder.join(SOCKET_NAME));
     Err(CliError::NoSocket {
         looked: looked.collect(),
     })
+}
+
+/// Why a server that has this directory does not answer; `None` if no server is seen to have it.
+pub(super) fn held(folder: &Path) -> Option<CliError> {
+    let Holder { pid, is_stopping } = holder(folder)?;
+    Some(match is_stopping {
+        true => CliError::Stopping { pid },
+        false => CliError::Silent {
+            pid,
+            folder: folder.to_owned(),
+        },
+    })
+}
+
+/// Whether the directory belongs to this account by root's will: nobody else can put one there.
+fn is_given(folder: &Path, owner: u32) -> bool {
+    let meta = |path: &Path| std::fs::metadata(path).ok();
+    let Some(above) = folder.canonicalize().ok().and_then(|path| {
+        let above = path.parent()?;
+        meta(above)
+    }) else {
+        return false;
+    };
+    let shut = above.uid() == 0 && above.mode() & 0o022 == 0;
+    shut && std::fs::symlink_metadata(folder)
+        .is_ok_and(|own| own.is_dir() && own.uid() == owner && own.mode() & 0o022 == 0)
 }
 
 #[cfg(test)]

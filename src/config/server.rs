@@ -76,7 +76,9 @@ section! {
     Admin = "admin" {
         /// The Unix socket. Unset: `admin.sock` in the data directory.
         socket: Option<PathBuf> = None, any();
-        /// Members of this Unix group are administrators beside root and the server's own user.
+        /// Members of this Unix group are administrators beside root and the server's own user. The socket is given to
+        /// it. It must be in `/etc/group`, and its members must get as far as the socket: set `admin.socket`, since the
+        /// data directory is shut to them.
         group: Option<String> = None, any();
     }
 }

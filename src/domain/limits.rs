@@ -232,6 +232,8 @@ pub const AUDIT_ROOM_MAX: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(40);
 /// How long listeners wait for requests in flight when the server stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// A second signal this soon after the first that stops the server is the same one, sent to its group as well.
+pub const SAME_STOP: Duration = Duration::from_millis(500);
 /// How long the answers to calls that a stopping server cuts short may take to leave.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Bytes of memory of one isolate.

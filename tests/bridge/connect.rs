@@ -127,10 +127,40 @@ fn what_is_not_seen_to_work_is_written_and_said_so() {
     world.demo("demo", &[]);
     let (home, key, url) = (home(), world.key("ada"), mcp(&world));
     let nobody = format!("http://127.0.0.1:{}/mcp", free_port());
-    for (url, key, why) in [
-        (url.as_str(), "amb_pk_wrong", "refuses this key"),
-        (nobody.as_str(), key.as_str(), "not reachable"),
-        (url.as_str(), "", "no key is given"),
+    let https = url.replace("http://", "https://");
+    let elsewhere = url.replace("/mcp", "/mcq");
+    // Each cause with its own cure.
+    for (url, key, why, cure) in [
+        (
+            url.as_str(),
+            "amb_pk_wrong",
+            "refuses this key",
+            "legation key create",
+        ),
+        (
+            nobody.as_str(),
+            key.as_str(),
+            "not reachable",
+            "a server listens",
+        ),
+        (
+            https.as_str(),
+            key.as_str(),
+            "TLS failed",
+            "http:// in --url",
+        ),
+        (
+            elsewhere.as_str(),
+            key.as_str(),
+            "status 404",
+            "whose path is /mcp",
+        ),
+        (
+            url.as_str(),
+            "",
+            "no key is given",
+            "LEGATION_KEY or --key-file",
+        ),
     ] {
         let output = connect(home.path(), url, key, &["claude-code"]);
         let text = told(&output);
@@ -141,6 +171,8 @@ fn what_is_not_seen_to_work_is_written_and_said_so() {
                 "{part}: {text}"
             );
         }
+        let cured = text.lines().find(|line| line.starts_with("try: "));
+        assert!(cured.is_some_and(|line| line.contains(cure)), "{text}");
         assert!(home.path().join(".mcp.json").exists());
     }
     let print = connect(home.path(), &url, &key, &["vscode", "--print"]);
@@ -148,4 +180,53 @@ fn what_is_not_seen_to_work_is_written_and_said_so() {
     let form: Value = serde_json::from_slice(&print.stdout).unwrap();
     assert_eq!(form["servers"]["legation"]["url"], url);
     assert!(!home.path().join(".vscode").exists(), "nothing is written");
+}
+
+#[test]
+fn what_the_ai_tool_needs_to_trust_the_certificate_is_said() {
+    let world = World::with_client("tls = \"self\"\n", "");
+    world.demo("demo", &[]);
+    let (home, key, url) = (home(), world.key("ada"), mcp(&world));
+    let cert = world.data_dir().join("tls/cert.pem").display().to_string();
+    let trusting = |client: &str, flags: &[&str]| {
+        let args: Vec<&str> = [client].iter().chain(flags).copied().collect();
+        let output = connect(home.path(), &url, &key, &args);
+        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        told(&output)
+    };
+    for client in ["claude-code", "opencode", "gemini"] {
+        let text = trusting(client, &["--ca-file", &cert]);
+        let line = format!("export NODE_EXTRA_CA_CERTS={cert} ");
+        assert!(text.contains(&line), "{text}");
+    }
+    let text = trusting("claude-code", &["--allow-self-signed"]);
+    assert!(
+        text.contains("export NODE_EXTRA_CA_CERTS=DATA_DIR/tls/cert.pem"),
+        "{text}"
+    );
+    let text = trusting("codex", &["--ca-file", &cert]);
+    assert!(
+        text.contains("must trust") && !text.contains("NODE_EXTRA"),
+        "{text}"
+    );
+
+    let plain = url.replace("https://", "http://");
+    for (url, why, cure) in [
+        (plain.as_str(), "HTTPS only", "https:// in --url"),
+        (url.as_str(), "not trusted", "--ca-file PEM"),
+    ] {
+        // Authorities that have nothing to do with it.
+        let other = home.path().join("other.pem");
+        let made = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).unwrap();
+        std::fs::write(&other, made.cert.pem()).unwrap();
+        let flags = ["claude-code", "--ca-file", other.to_str().unwrap()];
+        let output = connect(home.path(), url, &key, &flags);
+        let text = told(&output);
+        assert_eq!(output.status.code(), Some(8), "{text}");
+        let cured = text.lines().find(|line| line.starts_with("try: "));
+        assert!(
+            text.contains(why) && cured.is_some_and(|line| line.contains(cure)),
+            "{text}"
+        );
+    }
 }

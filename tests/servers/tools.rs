@@ -140,6 +140,19 @@ pub(crate) fn client_node() -> Option<(PathBuf, PathBuf)> {
     Some((program.program, dir().join("clients/npm")))
 }
 
+/// Bun, whose TLS is BoringSSL; skips when absent.
+pub(crate) fn bun() -> Option<PathBuf> {
+    let modules = dir().join("clients/npm/node_modules/@oven");
+    let found = ["bun-linux-x64", "bun-linux-aarch64"]
+        .map(|name| modules.join(name).join("bin/bun"))
+        .into_iter()
+        .find(|program| program.exists());
+    if found.is_none() {
+        skip("Bun", "not installed; run scripts/test.sh --tools");
+    }
+    found
+}
+
 /// The Python that has the Python SDK and fastmcp; skips when absent.
 pub(crate) fn client_python() -> Option<PathBuf> {
     let python = dir().join("clients/venv/bin/python");

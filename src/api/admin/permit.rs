@@ -77,6 +77,12 @@ where
     }
 }
 
+/// The group of this name, where `/etc/group` has one: only of such a one are members seen.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    Accounts::of_host().group_id(name)
+}
+
 /// The host's user and group files.
 #[derive(Debug, Default)]
 struct Accounts {
@@ -101,6 +107,15 @@ impl Accounts {
             let name = fields.next()?;
             let this: u32 = fields.nth(1)?.parse().ok()?;
             (this == uid).then(|| name.to_owned())
+        })
+    }
+
+    /// `name:x:gid:…`
+    fn group_id(&self, name: &str) -> Option<u32> {
+        self.group.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let is_it = fields.next() == Some(name);
+            is_it.then(|| fields.nth(1)?.parse().ok()).flatten()
         })
     }
 
@@ -146,6 +161,13 @@ mod tests {
             Some("uid:1001(bob)"),
             "primary group"
         );
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_name() {
+        assert_eq!(host().group_id("legation-admin"), Some(77));
+        assert_eq!(host().group_id("legation"), None);
+        assert_eq!(host().group_id("broken"), None);
     }
 
     #[test]

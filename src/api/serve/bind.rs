@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -32,8 +32,8 @@ pub enum OtherPort {
 pub enum SocketMode {
     /// Its owner only (0600).
     Owner,
-    /// Its owner and the group of its directory (0660).
-    Group,
+    /// Its owner and this group (0660).
+    Group(u32),
 }
 
 /// Why a listener could not be bound.
@@ -174,7 +174,12 @@ pub(super) fn unix(path: &Path, mode: SocketMode) -> Result<(UnixListener, Place
     let listener = UnixListener::bind(&beside).map_err(failed("binding"))?;
     let bits = match mode {
         SocketMode::Owner => 0o600,
-        SocketMode::Group => 0o660,
+        SocketMode::Group(gid) => {
+            chown(&beside, None, Some(gid)).map_err(failed(
+                "giving it to the group admin.group (this server must be root or a member)",
+            ))?;
+            0o660
+        }
     };
     fs::set_permissions(&beside, Permissions::from_mode(bits))
         .map_err(failed("setting its mode"))?;
@@ -292,7 +297,8 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a socket outlives its listener");
 
-        let (listener, place) = unix(&path, SocketMode::Group).unwrap();
+        let gid = fs::metadata(dir.path()).unwrap().gid();
+        let (listener, place) = unix(&path, SocketMode::Group(gid)).unwrap();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o660

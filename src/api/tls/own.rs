@@ -1,7 +1,7 @@
 //! The certificate we make ourselves: for a first start without a certificate authority.
 //!
 //! The key is made once and kept (mode 0600); the certificate is made again from it when it is
-//! near its end, missing or unusable. Clients that trust the file by name keep working after a
+//! near its end, missing, unusable, or of the kind that some clients refuse. Clients that trust the file by name keep working after a
 //! look at it; those that pinned the fingerprint see the new one in the banner.
 
 use std::fs::{self, OpenOptions, Permissions};
@@ -9,9 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 
 use super::TlsError;
 use crate::api::stamp::day_of;
@@ -52,7 +50,7 @@ pub fn local_names() -> Vec<String> {
     names
 }
 
-/// Makes what is missing, unusable or near its end.
+/// Makes what is missing, unusable, near its end, or not for every client.
 pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), TlsError> {
     let (cert, key) = paths(dir);
     let write = |path: &Path| {
@@ -76,9 +74,17 @@ pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), Tl
     replace(&cert, pem.as_bytes(), 0o644).map_err(write(&cert))
 }
 
-/// Whether the certificate is there, belongs to the key and is not near its end.
+/// Whether the certificate is there, belongs to the key, is not near its end and is for every client.
 fn is_good(cert: &Path, key: &Path, now: Millis) -> bool {
     match super::load(cert, key, None) {
+        Ok(loaded) if loaded.has_key_usage => {
+            tracing::warn!(
+                path = %cert.display(),
+                "the self-signed certificate is of the kind that clients on BoringSSL refuse (Bun: Claude Code, OpenCode); \
+                 making a new one with the same key, to be given to those who trust a copy or its fingerprint"
+            );
+            false
+        }
         Ok(loaded) => loaded.not_after.is_some_and(|end| !is_ending(end, now)),
         Err(TlsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => false,
         Err(error) => {
@@ -129,7 +135,8 @@ fn make(names: &[String], pair: &KeyPair, now: Millis) -> Result<String, rcgen::
     params
         .distinguished_name
         .push(DnType::CommonName, "Legation, self-signed");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // No key usage: BoringSSL (Bun: Claude Code, OpenCode) takes a certificate for its own issuer only if it may sign
+    // certificates or does not say, and rustls refuses one that says it is an authority.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // A day back: clocks of clients differ.
     let (year, month, day) = ymd(now - DAY_MS);

@@ -87,6 +87,33 @@ fn a_damaged_certificate_or_key_of_our_own_is_made_again() {
     assert_ne!(third, second);
 }
 
+/// A certificate of ours as it was made before: it says what its key is for.
+fn of_the_old_kind(key: &Path) -> String {
+    let pair = rcgen::KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.self_signed(&pair).unwrap().pem()
+}
+
+#[test]
+fn a_certificate_of_our_own_that_boringssl_refuses_is_made_again_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = files(dir.path());
+    let (cert, key) = source.paths();
+    let kept = fs::read(&key).unwrap();
+    fs::write(&cert, of_the_old_kind(&key)).unwrap();
+    // An operator's own is none of our business.
+    let theirs = Tls::load(source, clock(START).0).unwrap().fingerprint();
+    assert!(x509::has_key_usage(&read_chain(&cert).unwrap()[0]));
+    let tls = Tls::load(own(dir.path()), clock(START).0).unwrap();
+    assert_ne!(tls.fingerprint(), theirs);
+    assert!(!x509::has_key_usage(&read_chain(&cert).unwrap()[0]));
+    assert_eq!(fs::read(&key).unwrap(), kept);
+    let again = Tls::load(own(dir.path()), clock(START).0).unwrap();
+    assert_eq!(again.fingerprint(), tls.fingerprint(), "and only once");
+}
+
 #[test]
 fn the_operators_files_are_read_again_when_they_change() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

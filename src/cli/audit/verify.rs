@@ -54,11 +54,12 @@ async fn report(args: &VerifyArgs, global: Global, out: &Out) -> Result<Report, 
         // With a key or a checkpoint of somebody's own the files are what counts.
         Ok(_) if args.public_key.is_some() || args.checkpoint.is_some() => None,
         Ok(socket) => Some(Client::new(socket).patient().get("/v1/audit/verify").await),
-        Err(CliError::NoSocket { .. }) => None,
+        Err(error) if error.is_no_server() => None,
         Err(error) => return Err(error),
     };
     match asked {
-        Some(Err(CliError::Unreachable { .. })) | None => {}
+        Some(Err(error)) if error.is_no_server() => {}
+        None => {}
         Some(answer) => return answer,
     }
     let there = |folder: &&str| Path::new(folder).is_dir();

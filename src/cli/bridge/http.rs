@@ -32,6 +32,11 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 /// The header that names the version spoken.
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
+/// How a certificate that is not taken is told.
+pub(super) const DISTRUSTED: &str = "its certificate is not trusted";
+/// How a server without TLS is told, and all else that ends a handshake.
+pub(super) const NO_TLS: &str = "TLS failed";
+
 /// Asked once, at the last moment before a request goes out: whether it still may.
 pub(super) type Gate<'a> = &'a (dyn Fn() -> bool + Sync);
 
@@ -271,9 +276,9 @@ fn kind(value: &HeaderValue) -> Kind {
 fn distrust(error: &std::io::Error) -> String {
     let text = error.to_string();
     if text.contains("certificate") {
-        format!("its certificate is not trusted ({text}); give it, or its CA's, with --ca-file")
+        format!("{DISTRUSTED} ({text}); give it, or its CA's, with --ca-file")
     } else {
-        format!("TLS failed: {text}")
+        format!("{NO_TLS}: {text}")
     }
 }
 

@@ -58,6 +58,11 @@ impl Client {
         matches!(self, Self::Vscode)
     }
 
+    /// Whether it trusts a further certificate by `NODE_EXTRA_CA_CERTS`: it runs on Node, Bun or Electron.
+    pub(super) const fn runs_on_node(self) -> bool {
+        !matches!(self, Self::Codex)
+    }
+
     /// What its user does next.
     pub(super) const fn next(self) -> &'static str {
         match self {

@@ -1,8 +1,12 @@
 //! The data directory: made if missing, private, one server's alone, and named for ever.
+//!
+//! Its lock says who holds it, and whether that one is stopping: its admin socket is gone by then, and who looks
+//! for it (`holder`) can be told why.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::actors::clock::random;
@@ -15,6 +19,8 @@ const LOCK_NAME: &str = "lock";
 const ID_NAME: &str = "installation";
 /// Bytes of the id; twice as many hex digits.
 const ID_BYTES: usize = 6;
+/// What the lock's second line says when its holder stops.
+const STOPPING: &str = "stopping\n";
 /// Bytes read of its file.
 const ID_BYTES_MAX: u64 = 64;
 /// Bytes of a pid, generously.
@@ -25,7 +31,14 @@ const PID_BYTES_MAX: u64 = 32;
 #[derive(Debug)]
 pub(super) struct DataDir {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// Who holds a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Holder {
+    pub(in crate::cli) pid: u32,
+    pub(in crate::cli) is_stopping: bool,
 }
 
 impl DataDir {
@@ -56,7 +69,7 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => {
                 return Err(CliError::LockHeld {
                     path: folder.to_owned(),
-                    holder: holder(&lock),
+                    holder: read(&lock).map(|holder| holder.to_string()),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(broken("it cannot be locked", error)),
@@ -69,8 +82,16 @@ impl DataDir {
         written.map_err(|error| broken("it cannot be written", error))?;
         Ok(Self {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Says so to who finds no server where one was. Said once; it is no failure if it cannot be.
+    pub(super) fn say_stopping(&self) {
+        let mut lock = &self.lock;
+        if let Err(error) = lock.write_all(STOPPING.as_bytes()) {
+            tracing::debug!(%error, "the lock does not say that this server stops");
+        }
     }
 
     /// What this installation's cgroups are named after: drawn at the first start, kept for ever,
@@ -128,11 +149,50 @@ fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     }
 }
 
-fn holder(lock: &File) -> Option<String> {
+/// What the lock says.
+fn read(lock: &File) -> Option<Holder> {
     let mut text = String::new();
     lock.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
-    let pid: u32 = text.trim().parse().ok()?;
-    Some(format!("pid {pid}"))
+    let mut words = text.split_whitespace();
+    Some(Holder {
+        pid: words.next()?.parse().ok()?,
+        is_stopping: words.next() == Some(STOPPING.trim()),
+    })
+}
+
+/// The server that holds this directory now, as far as this account may see. Asked of the kernel, since taking the lock
+/// to see whether it is free would keep out a server that starts.
+pub(in crate::cli) fn holder(folder: &Path) -> Option<Holder> {
+    let lock = File::open(folder.join(LOCK_NAME)).ok()?;
+    let inode = lock.metadata().ok()?.ino();
+    let holder = read(&lock)?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks
+        .lines()
+        .any(|line| is_held(line, holder.pid, inode))
+        .then_some(holder)
+}
+
+/// Whether a line of `/proc/locks` (proc_locks(5)) is this file's lock by this process:
+/// `1: FLOCK ADVISORY WRITE 708 00:13:16015 0 EOF`.
+fn is_held(line: &str, pid: u32, inode: u64) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", by, file, ..] = words[..] else {
+        return false;
+    };
+    let number = file.rsplit(':').next().and_then(|inode| inode.parse().ok());
+    by.parse() == Ok(pid) && number == Some(inode)
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stopping = if self.is_stopping {
+            ", which is stopping"
+        } else {
+            ""
+        };
+        write!(f, "pid {}{stopping}", self.pid)
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +214,22 @@ mod tests {
         assert!(error.to_string().contains(&pid), "{error}");
         drop(held);
         DataDir::take(&folder).unwrap();
+    }
+
+    #[test]
+    fn who_holds_it_is_told_while_it_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(holder(folder.path()), None);
+        let held = DataDir::take(folder.path()).unwrap();
+        let pid = std::process::id();
+        let is = |is_stopping| Some(Holder { pid, is_stopping });
+        assert_eq!(holder(folder.path()), is(false));
+        held.say_stopping();
+        assert_eq!(holder(folder.path()), is(true));
+        let error = DataDir::take(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("which is stopping"), "{error}");
+        drop(held);
+        assert_eq!(holder(folder.path()), None);
     }
 
     #[test]

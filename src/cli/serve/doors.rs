@@ -18,7 +18,7 @@ use crate::api::serve::{
     BindError, Bounds, Listener as Serving, OtherPort, SocketMode, bind_tcp, bind_unix,
 };
 use crate::api::tls::{Source, Tls, TlsError, local_names};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, chain};
 use crate::config::Config;
 use crate::config::client::Tls as Wanted;
 use crate::domain::code::Code;
@@ -53,6 +53,7 @@ impl HouseDoors {
         about: About,
         any_port: bool,
         any_ops_port: bool,
+        socket_mode: SocketMode,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, CliError> {
         let tls = match source(config)? {
@@ -63,17 +64,12 @@ impl HouseDoors {
             }
             None => None,
         };
-        let group = about.group.is_some();
         Ok(Self {
             asked: config.client.listen,
             any_port,
             bound: OnceLock::new(),
             socket: config.admin_socket(),
-            socket_mode: if group {
-                SocketMode::Group
-            } else {
-                SocketMode::Owner
-            },
+            socket_mode,
             own_certificate: config.client.tls == Wanted::SelfSigned,
             tls,
             options: Options {
@@ -213,17 +209,6 @@ pub(super) fn shut(error: &BindError) -> DoorError {
         code,
         message: chain(error),
     }
-}
-
-/// An error with what is behind it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 async fn broken(ops: Option<&OpsDoor>) -> DoorError {

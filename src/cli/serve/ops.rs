@@ -16,7 +16,7 @@ use crate::actors::ops::{Ops, Which};
 use crate::api::ops::{self, Options, Token};
 use crate::api::serve::{Bounds, OtherPort, bind_tcp};
 use crate::api::tls::{Source, Tls, local_names};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, chain};
 use crate::config::Config;
 use crate::config::client::Tls as Wanted;
 use crate::config::ops::IsolatesPage;
@@ -224,7 +224,7 @@ fn tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>, CliE
 fn not_started(error: &dyn std::error::Error) -> CliError {
     CliError::NotStarted {
         code: Code::StartFailed,
-        message: super::doors::chain(error),
+        message: chain(error),
         next: None,
     }
 }

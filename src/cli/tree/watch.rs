@@ -74,10 +74,8 @@ impl Stream {
 
 /// Whether a server that was there may come back.
 fn passes(error: &CliError) -> bool {
-    matches!(
-        error,
-        CliError::Unreachable { .. } | CliError::NoAnswer(_) | CliError::BrokenAnswer(_)
-    )
+    let cut_off = matches!(error, CliError::NoAnswer(_) | CliError::BrokenAnswer(_));
+    cut_off || error.is_no_server()
 }
 
 async fn picture(

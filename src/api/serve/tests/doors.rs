@@ -35,7 +35,8 @@ async fn a_socket_that_was_removed_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let stop = CancellationToken::new();
-    let bound = bind_unix(&path, SocketMode::Group).unwrap();
+    let gid = std::os::unix::fs::MetadataExt::gid(&dir.path().metadata().unwrap());
+    let bound = bind_unix(&path, SocketMode::Group(gid)).unwrap();
     let mut listener = bound.serve(router(&Seen::default()), None, quick(), stop.clone());
     let mut before = UnixStream::connect(&path).await.unwrap();
     assert!(get_on(&mut before, "/hello").await.ends_with("hello"));
@@ -134,6 +135,66 @@ async fn tls_serves_and_a_silent_handshake_ends() {
         took >= Duration::from_millis(250) && took < PATIENCE / 2,
         "{took:?}"
     );
+}
+
+/// A browser or a client with http:// in its address is told so, and holds its place no longer than a handshake.
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_answered_once_and_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Own {
+        dir: dir.path().join("tls"),
+        names: vec!["localhost".to_owned()],
+    };
+    let tls = Tls::load(source, Arc::new(|| 1_795_000_000_000)).unwrap();
+    let server = start(quick(), Some(Arc::clone(&tls))).await;
+    let mut stream = server.connect().await;
+    send(
+        &mut stream,
+        "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
+    )
+    .await;
+    let (bytes, _) = until_closed(&mut stream).await;
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 400 ")
+            && text.contains("connection: close")
+            && text.contains("https://"),
+        "{text}"
+    );
+    drop(stream);
+    assert_eq!(server.seen.served.load(Ordering::SeqCst), 0);
+
+    // One that goes on writing, and one that never leaves, hold their places for the time of a handshake.
+    let mut flood = server.connect().await;
+    let flooding =
+        tokio::spawn(async move { while flood.write_all(&[b'x'; 16 << 10]).await.is_ok() {} });
+    timeout(PATIENCE, flooding).await.unwrap().unwrap();
+    let bounds = Bounds {
+        connections: 1,
+        ..quick()
+    };
+    let narrow = start(bounds, Some(tls)).await;
+    let mut silent = narrow.connect().await;
+    send(&mut silent, "GET").await;
+    assert!(
+        until_closed(&mut silent)
+            .await
+            .0
+            .starts_with(b"HTTP/1.1 400 ")
+    );
+    let again = async {
+        loop {
+            let mut next = narrow.connect().await;
+            // Over the cap it is closed, with or without a reset.
+            let mut got = Vec::new();
+            let _ = next.write_all(b"GET").await;
+            let _ = next.read_to_end(&mut got).await;
+            if got.starts_with(b"HTTP/1.1 400 ") {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, again).await.expect("the place was kept");
 }
 
 #[derive(Debug)]

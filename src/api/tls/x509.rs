@@ -1,7 +1,8 @@
-//! When a certificate ends: the one field of X.509 we need, read without an X.509 library.
+//! What we need of X.509, read without an X.509 library: when a certificate ends, and whether it says what its key is for.
 //!
 //! RFC 5280, section 4.1: `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version
-//! OPTIONAL, serialNumber, signature, issuer, validity SEQUENCE { notBefore, notAfter }, … } … }`.
+//! OPTIONAL, serialNumber, signature, issuer, validity SEQUENCE { notBefore, notAfter }, subject,
+//! subjectPublicKeyInfo, …, [3] SEQUENCE OF SEQUENCE { extnID, … } } … }`.
 
 use crate::api::stamp::Day;
 use crate::domain::account::Millis;
@@ -11,19 +12,56 @@ const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const EXTENSIONS: u8 = 0xa3;
+/// id-ce-keyUsage, 2.5.29.15 (RFC 5280, section 4.2.1.3).
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 
 /// The end of the certificate's validity, or nothing if it is not a certificate.
 pub(super) fn not_after(der: &[u8]) -> Option<Millis> {
+    let (validity, _) = validity(der)?;
+    let (_tag, _not_before, rest) = element(validity)?;
+    let (tag, not_after, _) = element(rest)?;
+    time(tag, not_after)
+}
+
+/// Whether it has the extension `keyUsage`; not, if it is not a certificate.
+pub(super) fn has_key_usage(der: &[u8]) -> bool {
+    extensions(der).is_some_and(|mut rest| {
+        while let Some((extension, more)) = take(rest, SEQUENCE) {
+            if take(extension, OBJECT_IDENTIFIER).is_some_and(|(id, _)| id == KEY_USAGE) {
+                return true;
+            }
+            rest = more;
+        }
+        false
+    })
+}
+
+/// The value of `validity`, and what follows it.
+fn validity(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (certificate, _) = take(der, SEQUENCE)?;
     let (tbs, _) = take(certificate, SEQUENCE)?;
     let rest = take(tbs, VERSION).map_or(tbs, |(_, rest)| rest);
     let (_serial, rest) = take(rest, INTEGER)?;
     let (_signature, rest) = take(rest, SEQUENCE)?;
     let (_issuer, rest) = take(rest, SEQUENCE)?;
-    let (validity, _) = take(rest, SEQUENCE)?;
-    let (_tag, _not_before, rest) = element(validity)?;
-    let (tag, not_after, _) = element(rest)?;
-    time(tag, not_after)
+    take(rest, SEQUENCE)
+}
+
+/// The extensions, one after the other.
+fn extensions(der: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = validity(der)?;
+    let (_subject, rest) = take(rest, SEQUENCE)?;
+    let (_public_key, mut rest) = take(rest, SEQUENCE)?;
+    // Two unique identifiers may come first.
+    loop {
+        let (tag, value, more) = element(rest)?;
+        if tag == EXTENSIONS {
+            return take(value, SEQUENCE).map(|(extensions, _)| extensions);
+        }
+        rest = more;
+    }
 }
 
 /// The first element, if it has this tag, and what follows it.
@@ -123,6 +161,25 @@ mod tests {
                 "{year}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_key_is_for_is_found_among_the_extensions() {
+        assert!(!has_key_usage(&certificate(2031)));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let other = params.self_signed(&key).unwrap();
+        assert!(!has_key_usage(other.der()));
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        let with = params.self_signed(&key).unwrap();
+        assert!(has_key_usage(with.der()));
+        // Cut before, it is not seen; and nothing else happens.
+        let whole: &[u8] = with.der();
+        for cut in 0..whole.len() {
+            has_key_usage(&whole[..cut]);
+        }
+        assert!(!has_key_usage(&whole[..200]));
     }
 
     #[test]
