@@ -900,7 +900,7 @@ fn victim() {
                 tokio::spawn(async move {
                     for n in 0u64.. {
                         let id = format!("{}-{task}-{n}", std::process::id());
-                        let entry = Entry::new("call.test", 1).field("call", &id);
+                        let entry = Entry::new("call.refused", 1).field("call", &id);
                         audit.commit(entry).await.unwrap();
                         // One write: a line is told whole or not at all.
                         let line = format!("ack {id}\n");
