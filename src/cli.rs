@@ -15,6 +15,7 @@ mod credential;
 mod dev;
 mod doctor;
 mod error;
+mod explain;
 mod group;
 mod host;
 mod isolate;
@@ -61,7 +62,7 @@ pub struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Global {
     /// How to print: a table, JSON, a wider table, or names only
     #[arg(
@@ -139,6 +140,8 @@ enum Command {
     /// Show and check the configuration; needs no running server
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Say what an error code means and what to do; needs no running server
+    Explain(explain::ExplainArgs),
     /// Be a stdio MCP server that relays to a Legation server, for AI tools that speak stdio only
     Bridge(bridge::BridgeArgs),
     /// Write the server into an AI tool's configuration, and look whether it works
@@ -195,8 +198,9 @@ fn run(cli: Cli) -> ExitCode {
         Command::Bridge(args) => bridge::run(args),
         Command::Connect(args) => connect::run(args, out),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
-        Command::Config(command) => config::run(command, cli.global.data_dir, out),
-        Command::Doctor(args) => doctor::run(args, cli.global.data_dir, out),
+        Command::Config(command) => config::run(command, cli.global, out),
+        Command::Doctor(args) => doctor::run(args, cli.global, out),
+        Command::Explain(args) => explain::run(&args, out),
         Command::Audit(audit::AuditCommand::Verify(args)) => audit::verify(&args, cli.global, out),
         command => ask_server(command, cli.global, out),
     };
@@ -245,6 +249,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Serve(_)
         | Command::Config(_)
         | Command::Doctor(_)
+        | Command::Explain(_)
         | Command::Bridge(_)
         | Command::Connect(_)
         | Command::Installer => Ok(error::Exit::Usage),
@@ -302,6 +307,8 @@ mod tests {
             "user suspend ada --reason r",
             "user resume ada",
             "user list -o name",
+            "user show ada",
+            "group show dev",
             "group add dev",
             "group member add dev ada",
             "group member remove dev ada",
@@ -313,6 +320,9 @@ mod tests {
             "key list --user ada",
             "subscription add key_x time",
             "subscription remove key_x time",
+            "subscription add --group dev time",
+            "subscription add time --user ada",
+            "subscription remove --user ada time",
             "subscription list --key x",
             "vault status",
             "vault rotate",
@@ -351,6 +361,8 @@ mod tests {
             "connect claude-code --url https://tools.example:8443/mcp --print",
             "connect codex --url https://x.example/mcp --key-file k --file f --name tools",
             "status --socket /run/x.sock",
+            "explain",
+            "explain E0407",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -371,6 +383,10 @@ mod tests {
             "mcp update x --env A=1 --unset-env",
             "user add ../x",
             "tree --depth -1",
+            "subscription add time",
+            "subscription add key_x time --user ada",
+            "subscription add --group dev --user ada time",
+            "subscription add --group dev",
             "status -o yaml",
             "key create ada --expires-in soon",
             "credential set --mcp x TOKEN",

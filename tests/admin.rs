@@ -20,7 +20,12 @@ fn refuses(world: &World, code: i32, name: &str, words: &[&str]) -> String {
     let people = exits(world, code, words).stderr;
     let starts = |mark: &str| people.lines().any(|line| line.starts_with(mark));
     assert!(starts("error[E") && starts("try: "), "{words:?}: {people}");
-    assert!(starts("docs: docs/errors.md#E"), "{people}");
+    let docs = people.lines().find_map(|line| line.strip_prefix("docs: "));
+    let docs = docs.unwrap_or_else(|| panic!("{people}"));
+    // What it points to is there: whoever has the program has its documentation.
+    let docs: Vec<&str> = docs.split(' ').collect();
+    let explained = exits(world, 0, &docs[1..]).stdout;
+    assert!(explained.contains(name), "{docs:?}: {explained}");
     let mut with_json = vec!["-o", "json"];
     with_json.extend(words);
     let ran = exits(world, code, &with_json);
@@ -106,6 +111,10 @@ fn every_command_speaks_to_people_and_to_programs() {
         (&["session", "list"], "ada"),
         (&["subscription", "list", "--key", &key], "echo"),
         (&["config", "show"], "in_flight_max"),
+        (&["user", "show", "ada"], &key),
+        (&["group", "show", "dev"], "published"),
+        (&["explain", "E0407"], "command_not_found"),
+        (&["explain"], "E0101"),
     ];
     for (words, expected) in looks {
         let ran = exits(&world, 0, words);
@@ -630,4 +639,161 @@ fn a_configuration_is_checked_before_it_is_used() {
     assert_eq!(value("calls.deadline_ms")["value"], "5000");
     assert_ne!(value("calls.deadline_ms")["origin"], "built-in");
     assert_eq!(value("client.listen")["origin"], "built-in");
+}
+
+/// `echo` was one mcp's, whose grant is gone; another mcp of the key has a tool of that name, under another.
+#[test]
+fn a_refusal_names_what_the_key_has_and_lists_say_what_has_an_effect() {
+    let world = World::new();
+    world.demo("every", &[]);
+    world.demo("cred", &[]);
+    let ada = world.client("ada");
+    assert_eq!(ada.ask("echo", json!({"text": "x"})), "x");
+    let listed = |world: &World, mcp: &str| {
+        let all = world.cli(&["subscription", "list"]);
+        let mut all = all.as_array().unwrap().iter();
+        let one = all.find(|one| one["mcp"] == mcp).unwrap();
+        (one["state"].clone(), one["tools"].as_array().unwrap().len())
+    };
+    assert_eq!(listed(&world, "every").0, "active");
+    world.cli(&["group", "revoke", "all", "every"]);
+
+    let exposed = ada.tools().into_iter().find(|tool| tool.ends_with("echo"));
+    let exposed = exposed.unwrap();
+    assert_ne!(exposed, "echo");
+    let refused = ada.call("echo", json!({"text": "x"}));
+    assert_eq!(refused.code(), "tool_unknown");
+    let text = refused.text();
+    assert!(
+        text.contains(&format!("`{exposed}` (mcp `cred`)")),
+        "{text}"
+    );
+    assert!(!text.contains("subscription add"), "{text}");
+    assert_eq!(ada.ask(&exposed, json!({"text": "y"})), "y");
+
+    assert_eq!(listed(&world, "every"), (json!("no_grant"), 0));
+    assert_eq!(listed(&world, "cred").0, "active");
+    let table = exits(&world, 0, &["subscription", "list"]).stdout;
+    assert!(table.contains("no grant"), "{table}");
+    world.cli(&["mcp", "suspend", "cred", "--reason", "r"]);
+    assert_eq!(listed(&world, "cred"), (json!("switched_off"), 0));
+    world.cli(&["mcp", "resume", "cred"]);
+    world.cli(&["user", "suspend", "ada", "--reason", "leave"]);
+    assert_eq!(listed(&world, "cred"), (json!("suspended"), 0));
+    let shown = world.cli(&["user", "show", "ada"]);
+    assert_eq!(shown["user"]["suspended"], "leave", "{shown}");
+    assert_eq!(shown["user"]["groups"], json!(["all"]), "{shown}");
+    assert_eq!(shown["subscriptions"][1]["state"], "suspended", "{shown}");
+    world.cli(&["user", "resume", "ada"]);
+    let key = shown["keys"][0]["id"].as_str().unwrap();
+    world.cli(&["key", "revoke", key]);
+    assert_eq!(listed(&world, "cred"), (json!("key_revoked"), 0));
+    refuses(&world, 5, "not_found", &["user", "show", "absent"]);
+    refuses(&world, 5, "not_found", &["group", "show", "absent"]);
+}
+
+#[test]
+fn all_keys_of_a_group_or_a_user_are_subscribed_at_once() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let (ada, ben) = (world.client("ada"), world.client("ben"));
+    world.key("ada");
+    let old = world.cli(&["key", "create", "ben"]);
+    world.cli(&["key", "revoke", old["key"]["id"].as_str().unwrap()]);
+    world.cli(&["mcp", "add", "late", "--", LEGATION, "demo-mcp"]);
+    world.cli(&["mcp", "publish", "late"]);
+    let add = ["subscription", "add", "--group", "all", "late"];
+    let text = refuses(&world, 6, "conflict", &add);
+    assert!(
+        text.contains("try: legation group grant all late"),
+        "{text}"
+    );
+    let granted = exits(&world, 0, &["group", "grant", "all", "late"]);
+    let hint = granted
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once(": legation "));
+    let hint: Vec<&str> = hint.unwrap().1.split(' ').collect();
+    assert_eq!(hint, add, "the hint can be typed as it is");
+
+    let sees = |session: &Session| session.tools().iter().any(|tool| tool.starts_with("late"));
+    assert!(!sees(&ada) && !sees(&ben));
+    let one = world.cli(&["subscription", "add", "--user", "ben", "late"]);
+    assert_eq!(one["changed"].as_array().unwrap().len(), 1, "{one}");
+    assert!(sees(&ben) && !sees(&ada));
+    let all = world.cli(&hint);
+    assert_eq!(all["changed"].as_array().unwrap().len(), 2, "{all}");
+    assert_eq!((&all["as_before"], &all["failed"]), (&json!(1), &json!([])));
+    assert!(sees(&ada));
+    let again = exits(&world, 0, &add).stdout;
+    assert!(
+        again.contains("0 keys of group all see late now"),
+        "{again}"
+    );
+    let shown = world.cli(&["group", "show", "all"]);
+    let grants = json!([
+        {"mcp": "demo", "state": "published", "subscribed": 3},
+        {"mcp": "late", "state": "published", "subscribed": 3},
+    ]);
+    assert_eq!((&shown["keys"], &shown["grants"]), (&json!(3), &grants));
+
+    let remove = ["subscription", "remove", "--group", "all", "late"];
+    refuses(&world, 2, "usage", &remove);
+    let gone = world.cli(&remove);
+    assert_eq!(gone["changed"].as_array().unwrap().len(), 3, "{gone}");
+    assert!(!sees(&ada) && !sees(&ben));
+    assert_eq!(ada.ask("demo.echo", json!({"text": "x"})), "x");
+}
+
+#[test]
+fn a_definition_has_the_bounds_of_the_configuration() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    for (option, value, key) in [
+        ("--memory", "99999TiB", "isolates.memory_bytes"),
+        ("--memory", "4MiB", "isolates.memory_bytes"),
+        ("--cpu", "99999", "isolates.cpu_millis"),
+        ("--pids", "1", "isolates.pids"),
+        ("--idle", "1ms", "isolates.idle_ms"),
+    ] {
+        let command = ["--", LEGATION, "demo-mcp"];
+        let add = [&["mcp", "add", "x", option, value], &command[..]].concat();
+        for words in [add, vec!["mcp", "update", "demo", option, value]] {
+            let text = refuses(&world, 2, "invalid_request", &words);
+            assert!(text.contains(key) && text.contains("from"), "{text}");
+        }
+    }
+    assert_eq!(world.cli(&["mcp", "list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_start_would_use_is_told_from_what_the_server_uses() {
+    let world = World::new();
+    let other = exits(&world, 0, &["config", "show"]);
+    assert!(other.stderr.contains("other values"), "{}", other.stderr);
+    assert!(
+        other.stderr.contains("client.tls = \"off\""),
+        "{}",
+        other.stderr
+    );
+    let file = world.dir.path().join("legation.toml");
+    let same = exits(
+        &world,
+        0,
+        &["config", "show", "--config", file.to_str().unwrap()],
+    );
+    assert!(same.stderr.contains("the same values"), "{}", same.stderr);
+    assert!(same.stdout.contains("tls = \"off\""), "{}", same.stdout);
+}
+
+#[test]
+fn a_reason_ends_before_the_time_begins() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    let on = ["kill-switch", "on", "--scope", "mcp", "--target", "demo"];
+    let how = ["--reason", "bad tool", "--expires", "2h"];
+    world.cli(&[&on[..], &how].concat());
+    let text = ada.call("demo.echo", json!({"text": "x"})).text();
+    assert!(text.contains("bad tool. It ends at "), "{text}");
 }

@@ -412,6 +412,56 @@ fn python(dir: &Path) -> (i32, String) {
 }
 
 #[test]
+fn a_search_shows_what_events_are_about_and_refuses_words_that_are_none() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    ada.ask("demo.echo", json!({"text": "x"}));
+    let isolate = world.isolate("demo", Some("ada"))["id"].clone();
+    let isolate = isolate.as_str().unwrap();
+    let key = world.cli(&["key", "list"])[0]["id"].clone();
+    let key = key.as_str().unwrap();
+    let part = |id: &'static str, whole: &str| {
+        let short = whole.strip_prefix(id).unwrap();
+        short.get(..8).unwrap().to_owned()
+    };
+    world.cli(&["isolate", "kill", &part("iso_", isolate), "--reason", "r"]);
+    world.cli(&["key", "suspend", &part("key_", key), "--reason", "r"]);
+    world.cli(&["key", "resume", &part("key_", key)]);
+    let page = search(&world, &["--event", "admin.action"]);
+    let target = |action: &str| {
+        let mut items = page["items"].as_array().unwrap().iter();
+        let of = |item: &&Value| item["record"]["action"] == action;
+        items.find(of).unwrap()["record"]["target"].clone()
+    };
+    assert_eq!(target("isolate.kill"), isolate);
+    assert_eq!(
+        (target("key.suspend"), target("key.resume")),
+        (key.into(), key.into())
+    );
+    let on = ["kill-switch", "on", "--scope", "mcp", "--target", "demo"];
+    world.cli(&[&on[..], &["--reason", "it leaks"]].concat());
+    let table = world.run(&["audit", "search", "--event", "kill"]).stdout;
+    assert!(table.contains("scope=mcp label=demo"), "{table}");
+    assert!(table.contains("reason=\"it leaks\""), "{table}");
+    let calls = world.run(&["audit", "search", "--event", "call"]).stdout;
+    assert!(!calls.contains("DETAIL"), "{calls}");
+    // An empty page would pass for "it never happened".
+    for (word, near) in [
+        ("isolat", "--event isolate?"),
+        ("kill.no", "--event kill.on?"),
+        ("registers", "--event auth.register?"),
+        ("bogus", "auth.register, "),
+    ] {
+        for command in ["search", "tail", "export"] {
+            let ran = world.run(&["audit", command, "--event", word]);
+            assert_eq!(ran.code, 2, "{command} {word}: {}", ran.stdout);
+            assert!(ran.stderr.contains(near), "{word}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_search_finds_calls_by_everything_and_pages_never_shift() {
     let world = World::new();
     world.demo("demo", &[]);
@@ -850,7 +900,7 @@ fn victim() {
                 tokio::spawn(async move {
                     for n in 0u64.. {
                         let id = format!("{}-{task}-{n}", std::process::id());
-                        let entry = Entry::new("call.test", 1).field("call", &id);
+                        let entry = Entry::new("call.refused", 1).field("call", &id);
                         audit.commit(entry).await.unwrap();
                         // One write: a line is told whole or not at all.
                         let line = format!("ack {id}\n");

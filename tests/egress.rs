@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::kill::audit;
 use crate::tools;
-use crate::world::{Session, World};
+use crate::world::{Ran, Session, World};
 
 const PRIVATE: &str = "[sandbox]\nallow_network_private = true\n";
 
@@ -281,22 +281,29 @@ fn a_list_is_checked_before_it_is_believed() {
         assert_eq!(ran.code, 2, "{words:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(why), "{words:?}: {}", ran.stderr);
     }
-    // Private hosts are the operator's to allow.
-    world.cli(&[
+    // Private hosts are the operator's to allow: said where they are named, not at the first start.
+    let private = ["--host", "localhost:1/private"];
+    let add = |more: &[&str]| {
+        let args = [&["mcp", "add", "y"], more, &["--", "/bin/cat"]].concat();
+        world.run(&args)
+    };
+    let change = [&["mcp", "update", "y"][..], &private].concat();
+    let refused = |ran: Ran| {
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        let key = "sandbox.allow_network_private";
+        assert!(ran.stderr.contains(key), "{}", ran.stderr);
+    };
+    refused(add(&private));
+    assert_eq!(add(&["--host", "a.example"]).code, 0);
+    refused(world.run(&change));
+    refused(world.run(&[
         "mcp",
         "add",
-        "y",
-        "--host",
-        "localhost:1/private",
-        "--",
-        "/bin/cat",
-    ]);
-    let ran = world.run(&["mcp", "discover", "y"]);
-    assert!(
-        ran.stderr.contains("sandbox.allow_network_private"),
-        "{}",
-        ran.stderr
-    );
+        "z",
+        "--url",
+        "http://127.0.0.1:1/mcp",
+        "--allow-private",
+    ]));
     // The last host taken away is the end of the network.
     let view = world.cli(&["mcp", "update", "y", "--host", "-"]);
     assert_eq!(view["confinement"]["network"], "none", "{view}");

@@ -228,6 +228,45 @@ fn what_uvx_runs_is_installed_from_wheels_with_hashes() {
     assert!(said.contains("21:00"), "{said}");
 }
 
+/// `uvx` that is on no path is named by its place: the `uv` that installs is the one beside it.
+#[test]
+fn a_launcher_named_by_its_place_is_used_with_what_lies_beside_it() {
+    let Some(registry) = Registry::new("a launcher by its place") else {
+        return;
+    };
+    let port = registry.port;
+    let world = World::with(&format!(
+        "[install]\npython_index = \"http://127.0.0.1:{port}/simple\"\n\
+         [isolates]\npath = \"/usr/bin:/bin\"\n"
+    ));
+    if ["/usr/bin/uv", "/bin/uv"]
+        .iter()
+        .any(|file| Path::new(file).exists())
+    {
+        return tools::skip("a launcher by its place", "the host has an uv of its own");
+    }
+    let uvx = tools::dir().join("venv/bin/uvx").display().to_string();
+    world.mcp("time", &[], &[&uvx, "mcp-server-time"]);
+    assert_eq!(package(&world, "time")["name"], "mcp-server-time");
+    let ada = world.client("ada");
+    let said = ada.ask("time.get_current_time", json!({"timezone": "UTC"}));
+    assert!(said.contains("UTC"), "{said}");
+    // One that is not there is said to be missing, and not looked for elsewhere.
+    let gone = world.run(&[
+        "mcp",
+        "add",
+        "gone",
+        "--",
+        "/no/such/uvx",
+        "mcp-server-time",
+    ]);
+    assert!(
+        gone.stderr.contains("`/no/such/uvx` does not exist"),
+        "{}",
+        gone.stderr
+    );
+}
+
 /// Many users' first calls meet where nothing is installed yet: one install, and all are answered.
 #[test]
 fn first_calls_of_many_wait_for_one_install_also_after_a_restart() {

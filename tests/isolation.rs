@@ -679,6 +679,37 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let degraded = list[0]["degraded"].to_string();
     assert!(degraded.contains("cgroup_memory"), "{list}");
+    // Root's doctor tries what root would have, and tells what this server says that it has not.
+    let doctor = |format: &str| {
+        let socket = ordinary.home().join("legation-data/admin.sock");
+        let mut command = Command::new(LEGATION);
+        command
+            .args(["-o", format, "doctor", "--socket"])
+            .arg(socket);
+        command.output().unwrap()
+    };
+    let found: Value = serde_json::from_slice(&doctor("json").stdout).unwrap();
+    let owner = format!(
+        "the server that runs as uid {} (pid {pid})",
+        match am_root() {
+            true => NOBODY.to_owned(),
+            false => uid_of(i32::try_from(pid).unwrap()).unwrap().to_string(),
+        }
+    );
+    let told = found.as_array().unwrap().iter().any(|one| {
+        let evidence = one["evidence"].as_str().unwrap();
+        one["facility"] == "cgroup_memory"
+            && one["verdict"] == "degraded"
+            && evidence.starts_with(&owner)
+    });
+    assert!(told, "{found}");
+    let people = doctor("table");
+    assert_ne!(people.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&people.stderr);
+    if am_root() {
+        assert!(said.contains("a server that root starts"), "{said}");
+    }
+    assert!(said.contains(&owner), "{said}");
     ordinary.stop();
     let home = ordinary.home().display().to_string();
     let left: Vec<i32> = pids()

@@ -430,6 +430,63 @@ impl Drop for Disk {
     }
 }
 
+/// Starts the gateway of a world that was stopped, with more on its command line, and gives what it said as it failed.
+fn fails_to_start(world: &World, more: &[&str]) -> String {
+    let ran = Command::new(LEGATION)
+        .args(["serve", "--config"])
+        .arg(world.dir.path().join("legation.toml"))
+        .arg("--data-dir")
+        .arg(world.data_dir())
+        .args(more)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(!ran.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn a_start_on_a_full_disk_says_that_it_is_full() {
+    let what = "a start on a full disk";
+    if !am_root() {
+        return tools::skip(what, "not root, so nothing can be mounted");
+    }
+    let mut world = World::new();
+    assert_eq!(world.stop(), 0);
+    let (data, kept) = (world.data_dir(), world.dir.path().join("kept"));
+    std::fs::rename(&data, &kept).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let Some(disk) = Disk::mount_of(&data, "size=32m,mode=0700") else {
+        return tools::skip(what, "mount is refused here");
+    };
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(kept.join(".")).arg(&data);
+    assert!(copy.status().unwrap().success());
+    disk.fill();
+    let said = fails_to_start(&world, &[]);
+    assert!(said.contains("full"), "{said}");
+    assert!(!said.contains("kernel's log"), "{said}");
+    disk.free();
+    world.start();
+    assert_eq!(world.stop(), 0);
+    drop(disk);
+    std::fs::remove_dir(&data).unwrap();
+    std::fs::rename(&kept, &data).unwrap();
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_the_setting_that_names_it() {
+    let mut world = World::new();
+    assert_eq!(world.stop(), 0);
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    for setting in ["client.listen", "ops.listen"] {
+        let said = fails_to_start(&world, &["--set", &format!("{setting}={taken}")]);
+        let named = format!("{setting}: cannot listen on {taken}");
+        assert!(said.contains(&named), "{said}");
+    }
+}
+
 #[test]
 fn no_call_is_made_that_cannot_be_audited() {
     let place = tempfile::tempdir().unwrap();

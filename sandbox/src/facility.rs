@@ -132,8 +132,9 @@ impl Facility {
     pub const fn fix(self) -> &'static str {
         match self {
             Self::CgroupMemory | Self::CgroupPids | Self::CgroupCpu => {
-                "run as root or as a systemd unit with Delegate=cpu memory pids, or point \
-                 sandbox.cgroup_root at a delegated cgroup"
+                "run as root, or as a systemd unit with Delegate=cpu io memory pids; without systemd, \
+                 start us in a cgroup that our account may write to and whose parent has the \
+                 controller in its cgroup.subtree_control"
             }
             Self::CgroupIo => {
                 "needs the controller io of cgroup v2 (systemd: Delegate=cpu io memory pids) or \
@@ -235,5 +236,18 @@ mod tests {
         };
         let text = missing.to_string();
         assert!(text.starts_with("cgroup_kill: no cgroup.kill in /x; needs kernel 5.14"));
+    }
+
+    #[test]
+    fn every_fix_names_the_same_controllers_to_delegate_and_each_that_is_used() {
+        let told: Vec<&str> = Facility::ALL
+            .into_iter()
+            .filter_map(|facility| facility.fix().split_once("Delegate="))
+            .map(|(_, rest)| rest.split([';', ')', ',']).next().unwrap())
+            .collect();
+        assert_eq!(told.len(), 4, "{told:?}");
+        for controllers in told {
+            assert_eq!(controllers, "cpu io memory pids");
+        }
     }
 }

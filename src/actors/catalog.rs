@@ -234,12 +234,16 @@ impl Routes {
         self.mcps.get(mcp)
     }
 
-    /// A published mcp that has a tool of this name and that the user's groups are granted, for hints.
-    /// Of what is not for the user, nobody tells that it is there.
+    /// A published mcp that has a tool of this name, that the user's groups are granted and that the key is not
+    /// subscribed to, for hints. Of what is not for the user, nobody tells that it is there.
     #[must_use]
-    pub fn granted_owner(&self, user: &UserId, tool: &str) -> Option<&Name> {
-        let granted = |mcp: &&McpId| self.granted.contains(&(user.clone(), (*mcp).clone()));
-        let owner = self.owners.get(tool)?.iter().find(granted)?;
+    pub fn not_subscribed(&self, user: &UserId, key: &KeyId, tool: &str) -> Option<&Name> {
+        let offered = |mcp: &&McpId| {
+            let seen = |view: &View| view.mcps.iter().any(|seen| seen.mcp.id == **mcp);
+            self.granted.contains(&(user.clone(), (*mcp).clone()))
+                && !self.view(key).is_some_and(seen)
+        };
+        let owner = self.owners.get(tool)?.iter().find(offered)?;
         self.mcps.get(owner).map(|published| &published.mcp.name)
     }
 
@@ -328,6 +332,13 @@ impl View {
             (Some(route), None) => Some(route),
             _ => None,
         }
+    }
+
+    /// The tools of that own name, in the order to show: one of each mcp that has it.
+    pub fn called<'a>(&'a self, tool: &'a str) -> impl Iterator<Item = &'a Route> {
+        self.routes
+            .iter()
+            .filter(move |route| route.tool.as_str() == tool)
     }
 
     /// A tool of one mcp by its own name.

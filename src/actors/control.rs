@@ -29,6 +29,7 @@ use crate::domain::expose::{Prefix, newcomers};
 use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
 use crate::domain::mcp::Program;
 use crate::domain::name::ToolName;
+use crate::domain::remote::Reach;
 use crate::domain::token::PresharedKey;
 use crate::storage::{Store, StoreError};
 
@@ -38,6 +39,7 @@ use super::audit::Entry;
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
+use super::launcher::Forbidden;
 use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::relimit;
@@ -405,6 +407,13 @@ impl Control {
     /// It is not there, or cannot be executed.
     pub async fn check_program(&self, program: &Program) -> Result<PathBuf, ControlError> {
         if let Some(remote) = &program.remote {
+            if remote.reach == Reach::Private && !self.ctx.launcher.allows_private() {
+                let why =
+                    "it says --allow-private, and this server lets nobody reach private addresses";
+                let next = "set sandbox.allow_network_private = true in the configuration and start it \
+                            again, or leave --allow-private away";
+                return Err(ControlError::new(Code::InvalidRequest, why).next(next));
+            }
             // Whether it answers is found out when it is discovered.
             let Some(ca) = remote.ca.clone() else {
                 return Ok(PathBuf::new());
@@ -421,24 +430,26 @@ impl Control {
                 ProgramError::NotFound { .. } => {
                     "install it, give its absolute path, or set isolates.path"
                 }
+                ProgramError::Absent { .. } => "install it, or name the file that is there",
                 ProgramError::NotExecutable { .. } => "make it executable, or name another file",
             };
             ControlError::new(Code::CommandNotFound, error.to_string()).next(next)
         })
     }
 
-    /// Looks whether an isolate would be shown the paths of a definition.
+    /// Looks whether an isolate would be given the network and shown the paths of a definition.
     ///
     /// # Errors
-    /// One is beneath none of `sandbox.path_roots`.
+    /// The configuration does not give that network, or a path is beneath none of `sandbox.path_roots`.
     pub async fn check_walls(&self, walls: &Confinement) -> Result<(), ControlError> {
         let (launcher, walls) = (Arc::clone(&self.ctx.launcher), walls.clone());
         let refused = super::start_work::start_work(move || launcher.refuses(&walls)).await;
-        let why = refused.unwrap_or_else(Some);
-        let refused = |why| {
-            ControlError::new(Code::InvalidRequest, why)
-                .next("add its root to sandbox.path_roots, or name another path")
-        };
-        why.map_or(Ok(()), |why| Err(refused(why)))
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some(Forbidden { why, next })) => {
+                Err(ControlError::new(Code::InvalidRequest, why).next(next))
+            }
+            Err(broken) => Err(ControlError::new(Code::Internal, broken)),
+        }
     }
 }

@@ -353,8 +353,13 @@ pub(super) fn no_seat(mcp: &Mcp) -> Reason {
 /// A kill switch or suspension is on.
 pub(super) fn denied(deny: &Arc<Deny>) -> Reason {
     let why = &deny.reason;
+    // People write reasons as they like.
+    let stop = match why.ends_with(['.', '!', '?', '…']) {
+        true => "",
+        false => ".",
+    };
     let until = match deny.expires_at.map(jiff::Timestamp::from_millisecond) {
-        Some(Ok(at)) => format!(" It ends at {}.", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        Some(Ok(at)) => format!("{stop} It ends at {}.", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
         _ => String::new(),
     };
     let stopped = |what: String| {

@@ -34,7 +34,8 @@ use self::egress::{Egress, Leave, Users};
 use self::run::Born;
 use self::stage::{Phase, Stage};
 use super::launcher::{
-    BoxFuture, Enforcement, Exit, Launch, LaunchError, Launched, Launcher, OnDenied, Scope,
+    BoxFuture, Enforcement, Exit, Forbidden, Launch, LaunchError, Launched, Launcher, OnDenied,
+    Scope,
 };
 use super::start_work::start_work;
 use crate::domain::confinement::{Confinement, Network, Profile};
@@ -304,8 +305,10 @@ impl Launcher for Jail {
         self.walls.allow_network_private
     }
 
-    fn refuses(&self, walls: &Confinement) -> Option<String> {
-        self.walls.outside(walls)
+    fn refuses(&self, walls: &Confinement) -> Option<Forbidden> {
+        self.walls
+            .withheld(walls)
+            .or_else(|| self.walls.outside(walls))
     }
 
     fn weigh(&self, home: &Path, entries: u32) -> u64 {

@@ -255,8 +255,9 @@ pub trait Launcher: Send + Sync {
         let _ = home;
         Ok(())
     }
-    /// Why paths of these walls are refused, whatever will be there when they are used. Reads links: blocks.
-    fn refuses(&self, walls: &Confinement) -> Option<String> {
+    /// Why the network or paths of these walls are refused, whatever will be there when they are used. Reads
+    /// links: blocks.
+    fn refuses(&self, walls: &Confinement) -> Option<Forbidden> {
         let _ = walls;
         None
     }
@@ -266,6 +267,15 @@ pub trait Launcher: Send + Sync {
     fn lost(&self) -> BoxFuture<'static, ()>;
     /// Drops the cgroup of a user that has no isolates left.
     fn release_user(&self, user: &UserId);
+}
+
+/// What the operator's configuration gives no definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forbidden {
+    /// What was asked for.
+    pub why: String,
+    /// What to do.
+    pub next: String,
 }
 
 /// What the host enforces.

@@ -37,6 +37,12 @@ pub enum ProgramError {
         /// Where it was looked for.
         path: String,
     },
+    /// No file is where it says.
+    #[error("command `{command}` does not exist")]
+    Absent {
+        /// As written: an absolute path.
+        command: String,
+    },
     /// It is there and cannot be executed.
     #[error("command `{command}` is {path}, which is not an executable file")]
     NotExecutable {
@@ -77,11 +83,24 @@ pub fn find_program(command: &str, path: &str) -> Result<PathBuf, ProgramError> 
             command: command.to_owned(),
             path: file.display().to_string(),
         },
+        None if candidate.is_absolute() => ProgramError::Absent {
+            command: command.to_owned(),
+        },
         None => ProgramError::NotFound {
             command: command.to_owned(),
             path: path.to_owned(),
         },
     })
+}
+
+/// Where to look for what belongs to a command: beside it, if it says where it is, then in `path`. Who names
+/// `/opt/uv/bin/uvx` means the uv that lies there.
+pub(super) fn beside(command: &str, path: &str) -> String {
+    let folder = Path::new(command).parent().and_then(Path::to_str);
+    match folder.filter(|folder| folder.starts_with('/')) {
+        Some(folder) => format!("{folder}:{path}"),
+        None => path.to_owned(),
+    }
 }
 
 /// What templates stand for.
@@ -391,6 +410,12 @@ mod tests {
             find_program("no-such-thing", "/bin"),
             Err(ProgramError::NotFound { .. })
         ));
+        assert!(matches!(
+            find_program("/bin/no-such-thing", "/bin"),
+            Err(ProgramError::Absent { .. })
+        ));
+        assert_eq!(beside("/opt/uv/bin/uvx", "/bin"), "/opt/uv/bin:/bin");
+        assert_eq!(beside("uvx", "/bin"), "/bin");
         assert!(matches!(
             find_program("./sh", "/bin"),
             Err(ProgramError::NotFound { .. })

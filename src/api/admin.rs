@@ -29,6 +29,7 @@ pub mod keys;
 pub mod kill;
 pub mod mcps;
 pub mod overview;
+pub mod subscribers;
 pub mod subscriptions;
 pub mod users;
 pub mod vault;
@@ -107,6 +108,7 @@ pub fn router(control: Control, about: About) -> Router {
         .merge(groups::routes())
         .merge(keys::routes())
         .merge(subscriptions::routes())
+        .merge(subscribers::routes())
         .merge(kill::routes())
         .merge(calls::routes())
         .fallback(error::no_such_endpoint)

@@ -55,6 +55,15 @@ impl Client {
         self.ask(Method::GET, path, NOTHING).await
     }
 
+    /// The same for a command that does nothing else with a server.
+    pub(super) fn get_now<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(CliError::Runtime)?;
+        runtime.block_on(self.get(path))
+    }
+
     pub(super) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,

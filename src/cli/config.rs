@@ -4,14 +4,23 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::client::Client;
 use super::error::{CliError, Done, Exit};
 use super::host;
 use super::output::Out;
+use super::{Global, socket};
+use crate::api::admin::config::{Setting, settings};
 use crate::config::{Config, ConfigError, Origins, Sources, entries, render};
+
+/// How many settings of a running server are told that are others than those shown.
+const DIFFERENCES_MAX: usize = 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Print every value in force, where it came from, and the fixed bounds
+    /// Print every value that a start with this configuration would use, where it came from, and the
+    /// fixed bounds
+    ///
+    /// A server that runs may have been started with others: those that differ are told on stderr.
     Show {
         /// The configuration file [default: /etc/legation/legation.toml]
         #[arg(long, value_name = "FILE")]
@@ -39,14 +48,13 @@ pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Out) -> Done {
+pub(super) fn run(command: ConfigCommand, global: Global, mut out: Out) -> Done {
     let (file, mut flags) = match &command {
         ConfigCommand::Show { config, set } => (config.clone(), set.clone()),
         ConfigCommand::Check { file, config } => (file.clone().or(config.clone()), Vec::new()),
     };
-    flags.extend(
-        data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())),
-    );
+    let folder = global.data_dir;
+    flags.extend(folder.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())));
     let (config, origins) = load(&Sources::standard(file, flags))?;
     match command {
         ConfigCommand::Show { .. } => {
@@ -58,6 +66,9 @@ pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Ou
             out.one(&entries, &names.join("\n"), |out| {
                 out.raw(&render(&config, &origins))
             })?;
+            if !out.is_json() {
+                of_the_server(&config, &origins, global.socket, &out);
+            }
         }
         ConfigCommand::Check { .. } => {
             let found = host::look(&config, &origins);
@@ -74,6 +85,52 @@ pub(super) fn run(command: ConfigCommand, data_dir: Option<PathBuf>, mut out: Ou
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Says what the server that runs was started with instead, if one answers.
+fn of_the_server(config: &Config, origins: &Origins, named: Option<PathBuf>, out: &Out) {
+    let Some(socket) = socket::of_config(named, config, out) else {
+        return;
+    };
+    let shown = socket.display().to_string();
+    let asked: Result<Vec<Setting>, _> = Client::new(socket).get_now("/v1/config");
+    let theirs = match asked {
+        Ok(theirs) => theirs,
+        Err(CliError::Unreachable { .. }) => return,
+        Err(error) => {
+            out.say(&format!(
+                "a server's socket is at {shown}, which was not asked: {error}"
+            ));
+            return;
+        }
+    };
+    let ours = settings(config, origins);
+    let value = |setting: &Setting| setting.value.clone().unwrap_or_else(|| "unset".to_owned());
+    let other: Vec<&Setting> = theirs
+        .iter()
+        .filter(|their| {
+            let our = ours.iter().find(|our| our.key == their.key);
+            our.is_none_or(|our| our.value != their.value)
+        })
+        .collect();
+    if other.is_empty() {
+        return out.say(&format!(
+            "the server at {shown} was started with the same values"
+        ));
+    }
+    out.say(&format!(
+        "the server at {shown} was started with other values:"
+    ));
+    for one in other.iter().take(DIFFERENCES_MAX) {
+        out.say(&format!("  {} = {} ({})", one.key, value(one), one.origin));
+    }
+    if let Some(more) = other
+        .len()
+        .checked_sub(DIFFERENCES_MAX)
+        .filter(|more| *more > 0)
+    {
+        out.say(&format!("  and {more} more"));
+    }
 }
 
 /// Loads a configuration, with the whole reason if there is none.
@@ -100,7 +157,7 @@ mod tests {
         };
         run(
             command,
-            None,
+            Global::default(),
             Out::new(super::super::output::Format::Table, true),
         )
     }
@@ -122,7 +179,13 @@ mod tests {
             config: None,
         };
         let out = Out::new(super::super::output::Format::Table, true);
-        assert_eq!(run(command, None, out).unwrap_err().exit().code(), 1);
+        assert_eq!(
+            run(command, Global::default(), out)
+                .unwrap_err()
+                .exit()
+                .code(),
+            1
+        );
     }
 
     #[test]

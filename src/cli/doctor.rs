@@ -1,15 +1,19 @@
-//! `legation doctor`: what this host offers to isolates, tried; needs no running server.
+//! `legation doctor`: what this host offers to isolates, tried in the name of whoever asks; needs no running server, and
+//! tells what one that runs says of itself.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::client::Client;
 use super::config::{load, setting};
 use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
+use super::{Global, socket};
 use crate::actors::jail::{Facility, Finding, Verdict, Walls, examine};
 use crate::actors::pressure;
+use crate::actors::views::Status;
 use crate::config::Sources;
 use crate::domain::code::Code;
 
@@ -23,11 +27,10 @@ pub(super) struct DoctorArgs {
     set: Vec<(String, String)>,
 }
 
-pub(super) fn run(args: DoctorArgs, data_dir: Option<PathBuf>, mut out: Out) -> Done {
+pub(super) fn run(args: DoctorArgs, global: Global, mut out: Out) -> Done {
     let mut flags = args.set;
-    flags.extend(
-        data_dir.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())),
-    );
+    let folder = global.data_dir;
+    flags.extend(folder.map(|folder| ("server.data_dir".to_owned(), folder.display().to_string())));
     let (config, _) = load(&Sources::standard(args.config, flags))?;
     let names = config.sandbox.allow_degraded.iter();
     let allowed: Result<Vec<Facility>, _> = names.map(|name| name.parse()).collect();
@@ -42,17 +45,86 @@ pub(super) fn run(args: DoctorArgs, data_dir: Option<PathBuf>, mut out: Out) -> 
             next: None,
         })?;
     found.extend(pressure::finding(&config.isolates));
+    let tried = exit(&found);
+    let server = server(socket::of_config(global.socket, &config, &out), &out);
+    found.extend(server.iter().flat_map(|server| server.lacks.clone()));
     out.list(&found, |found, _| table(found), |one| one.facility.clone())?;
-    let exit = exit(&found);
-    out.say(match exit {
-        Exit::Ok => "isolates have all their walls here",
-        Exit::Warnings => "isolates start here, and some lack a wall",
-        _ => {
-            "isolates do not start here: mend what is missing, or name it in sandbox.allow_degraded"
+    let whose = account(rustix::process::geteuid().as_raw());
+    out.say(&match tried {
+        Exit::Ok => format!("isolates of a server that {whose} starts have all their walls here"),
+        Exit::Warnings => {
+            format!("isolates of a server that {whose} starts start here, and some lack a wall")
         }
+        _ => format!(
+            "isolates of a server that {whose} starts do not start here: mend what is missing, or \
+             name it in sandbox.allow_degraded"
+        ),
     });
+    if let Some(server) = server {
+        let Server { who, lacks } = &server;
+        out.say(&match lacks.len() {
+            0 => format!("{who} enforces all of it"),
+            some => format!("{who} does not enforce {some} of it, as it says itself"),
+        });
+    }
     out.say("servers behind HTTP (mcp add --url) run elsewhere, and none of this holds for them");
-    Ok(exit)
+    Ok(exit(&found))
+}
+
+/// A server that runs: it may be of another account, and stand on less than we were given.
+struct Server {
+    who: String,
+    lacks: Vec<Finding>,
+}
+
+fn server(socket: Option<PathBuf>, out: &Out) -> Option<Server> {
+    let socket = socket?;
+    let shown = socket.display().to_string();
+    let status: Status = match Client::new(socket).get_now("/v1/status") {
+        Ok(status) => status,
+        Err(CliError::Unreachable { .. }) => return None,
+        Err(error) => {
+            out.say(&format!(
+                "a server's socket is at {shown}, which was not asked: {error}"
+            ));
+            return None;
+        }
+    };
+    let owner = owner(status.pid).map_or_else(|| "another account".to_owned(), account);
+    let who = format!("the server that runs as {owner} (pid {})", status.pid);
+    let lacks = status.enforcement.missing.iter();
+    let lacks = lacks.map(|lack| lacking(&who, lack));
+    Some(Server {
+        lacks: lacks.collect(),
+        who,
+    })
+}
+
+/// From the server's own words, `FACILITY: WHY; FIX`.
+fn lacking(who: &str, lack: &str) -> Finding {
+    let (name, why) = lack.split_once(": ").unwrap_or((lack, ""));
+    let fix = name.parse().map_or("legation status", Facility::fix);
+    let why = why.strip_suffix(fix).unwrap_or(why);
+    Finding {
+        facility: name.to_owned(),
+        verdict: Verdict::Degraded,
+        evidence: format!("{who}: {}", why.trim_end_matches("; ")),
+        fix: Some(fix.to_owned()),
+    }
+}
+
+/// Whose a process is; the owner of its files in `/proc` is root where it is not to be looked into.
+fn owner(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn account(uid: u32) -> String {
+    match uid {
+        0 => "root".to_owned(),
+        other => format!("uid {other}"),
+    }
 }
 
 fn exit(found: &[Finding]) -> Exit {

@@ -4,7 +4,7 @@
 //! error[E0412]: isolate 7f3a did not answer initialize within 30 s
 //! last stderr: Error: GITHUB_TOKEN is not set
 //! try: legation mcp update github --env GITHUB_TOKEN=…
-//! docs: docs/errors.md#E0412
+//! docs: legation explain E0412
 //! ```
 //!
 //! What the server refused arrives as a [`Problem`] and keeps its code; what fails on this side of
@@ -92,6 +92,14 @@ impl Exit {
             408 | 504 => Self::TimedOut,
             _ => Self::Failed,
         }
+    }
+}
+
+/// How a command ends that failed with a code.
+pub(super) const fn exit_of(code: Code) -> Exit {
+    match code {
+        Code::TreeGaveUp => Exit::GaveUp,
+        other => Exit::of(other.exit()),
     }
 }
 
@@ -223,7 +231,6 @@ impl CliError {
     /// How the process ends with it.
     pub(super) fn exit(&self) -> Exit {
         match (self.code(), self) {
-            (Some(Code::TreeGaveUp), _) => Exit::GaveUp,
             // It was not wrong, it was not there.
             (
                 _,
@@ -231,7 +238,7 @@ impl CliError {
                     unreadable: true, ..
                 },
             ) => Exit::Failed,
-            (Some(code), _) => Exit::of(code.exit()),
+            (Some(code), _) => exit_of(code),
             (None, Self::Refused(problem)) => Exit::of_status(problem.status),
             (None, _) => Exit::Failed,
         }
@@ -279,7 +286,7 @@ impl CliError {
         let number = self.number();
         _ = writeln!(
             out,
-            "{} docs/errors.md#{number}",
+            "{} legation explain {number}",
             Style::Dim.paint("docs:", colour)
         );
         out
@@ -350,7 +357,7 @@ mod tests {
         error[E0412]: isolate 7f3a did not answer initialize within 30 s
         last stderr: Error: \u{1b}[31mGITHUB_TOKEN is not set
         try: legation mcp update github --env GITHUB_TOKEN=…
-        docs: docs/errors.md#E0412
+        docs: legation explain E0412
         ");
     }
 

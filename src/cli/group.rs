@@ -3,10 +3,11 @@
 use clap::Subcommand;
 
 use super::client::path;
-use super::error::{Done, Exit};
-use super::table::{Cell, Table};
-use super::{Desk, name};
-use crate::api::admin::groups::{Changed, GroupView, NewGrant, NewMember};
+use super::error::{CliError, Done, Exit};
+use super::output::Out;
+use super::table::{Cell, Style, Table};
+use super::{Desk, mcp, name, user};
+use crate::api::admin::groups::{Changed, GroupDetail, GroupView, NewGrant, NewMember};
 use crate::api::admin::users::NewName;
 use crate::domain::account::Group;
 use crate::domain::name::Name;
@@ -25,7 +26,7 @@ pub(super) enum GroupCommand {
     ///
     /// New keys of its members are subscribed to it by themselves. Keys that exist are not: a
     /// client's tools must not change behind its owner's back. For them:
-    /// legation subscription add KEY MCP
+    /// legation subscription add --group GROUP MCP
     Grant {
         #[arg(value_parser = name)]
         group: Name,
@@ -38,6 +39,11 @@ pub(super) enum GroupCommand {
         group: Name,
         #[arg(value_parser = name)]
         mcp: Name,
+    },
+    /// Show one: its members, its grants and how many of their keys see them
+    Show {
+        #[arg(value_parser = name)]
+        name: Name,
     },
     /// Show all groups
     List,
@@ -85,8 +91,9 @@ pub(super) async fn run(command: GroupCommand, mut desk: Desk) -> Done {
                 group.as_str(),
                 &mut desk,
             )?;
-            desk.out
-                .say("keys that exist: legation subscription add KEY MCP");
+            desk.out.say(&format!(
+                "keys that exist do not see it yet: legation subscription add --group {group} {mcp}"
+            ));
             Ok(Exit::Ok)
         }
         GroupCommand::Revoke { group, mcp } => {
@@ -99,6 +106,13 @@ pub(super) async fn run(command: GroupCommand, mut desk: Desk) -> Done {
                 group.as_str(),
                 &mut desk,
             )
+        }
+        GroupCommand::Show { name } => {
+            let path = path(&["groups", name.as_str()]);
+            let detail: GroupDetail = desk.client.get(&path).await?;
+            desk.out
+                .one(&detail, name.as_str(), |out| show(&detail, out))?;
+            Ok(Exit::Ok)
         }
         GroupCommand::List => {
             let groups: Vec<GroupView> = desk.client.get("/v1/groups").await?;
@@ -142,6 +156,38 @@ pub(super) fn told(done: Changed, how: &str, name: &str, desk: &mut Desk) -> Don
     desk.out
         .one(&done, name, |out| out.line(&format!("{how}{suffix}")))?;
     Ok(Exit::Ok)
+}
+
+fn show(detail: &GroupDetail, out: &mut Out) -> Result<(), CliError> {
+    let view = &detail.group;
+    let mut facts = Table::default();
+    let mut fact = |title: &str, cell: Cell| {
+        facts.row(vec![Cell::styled(title, Style::Dim), cell]);
+    };
+    fact("group", Cell::styled(view.group.name.as_str(), Style::Bold));
+    fact("id", view.group.id.as_str().into());
+    fact("members", detail.members.len().to_string().into());
+    fact("keys", detail.keys.to_string().into());
+    fact("grants", detail.grants.len().to_string().into());
+    out.table(&facts)?;
+    if !detail.members.is_empty() {
+        out.raw("\n")?;
+        let wide = out.wide();
+        out.table(&user::table(&detail.members, wide))?;
+    }
+    if !detail.grants.is_empty() {
+        out.raw("\n")?;
+        let mut grants = Table::new(&["MCP", "STATE", "KEYS THAT SEE IT"]);
+        for one in &detail.grants {
+            grants.row(vec![
+                Cell::from(one.mcp.as_str()),
+                Cell::state(mcp::state_word(one.state)),
+                format!("{} of {}", one.subscribed, detail.keys).into(),
+            ]);
+        }
+        out.table(&grants)?;
+    }
+    Ok(())
 }
 
 fn table(groups: &[GroupView], wide: bool) -> Table {

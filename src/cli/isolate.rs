@@ -80,7 +80,8 @@ pub(super) async fn list(mut desk: Desk) -> Done {
     Ok(Exit::Ok)
 }
 
-fn table(isolates: &[IsolateView], wide: bool) -> Table {
+/// Isolates under titles.
+pub(super) fn table(isolates: &[IsolateView], wide: bool) -> Table {
     let mut titles = vec![
         "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CPU", "MEMORY", "PIDS", "CALLS", "RESTARTS",
     ];

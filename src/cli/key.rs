@@ -128,7 +128,7 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
         let user = &new.user;
         desk.out.say(&format!(
             "subscribed to nothing: no group of {user} is granted anything; \
-             legation group grant GROUP MCP, then legation subscription add {id} MCP"
+             legation group grant GROUP MCP, then legation subscription add --user {user} MCP"
         ));
     }
     for failed in &made.not_subscribed {
@@ -144,7 +144,8 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
     })
 }
 
-fn table(keys: &[KeyView], wide: bool) -> Table {
+/// Keys under titles.
+pub(super) fn table(keys: &[KeyView], wide: bool) -> Table {
     let mut titles = vec!["ID", "USER", "LABEL", "STATE", "MCPS", "LAST USED"];
     if wide {
         titles.extend(["PREFIX", "CREATED", "EXPIRES"]);

@@ -227,7 +227,8 @@ fn tools(tools: &[Tool]) -> Table {
     table
 }
 
-const fn state_word(state: McpState) -> &'static str {
+/// A state as a word.
+pub(super) const fn state_word(state: McpState) -> &'static str {
     match state {
         McpState::Draft => "draft",
         McpState::Published => "published",

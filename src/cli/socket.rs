@@ -10,7 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use super::output::Out;
 use super::serve::{Holder, holder};
+use crate::config::Config;
 
 /// The socket's name in the data directory.
 pub(super) const SOCKET_NAME: &str = "admin.sock";
@@ -38,6 +40,26 @@ pub(super) fn find(named: Option<PathBuf>, data_dir: Option<PathBuf>) -> Result<
         &[DEV_DATA_DIR, SYSTEM_DATA_DIR, RUN_DIR].map(Path::new),
         own,
     )
+}
+
+/// The socket of a server with this configuration, for commands that need no server and ask one that is there: `named`,
+/// what the configuration says, or else the usual places. Says why one that is there is not asked.
+pub(super) fn of_config(named: Option<PathBuf>, config: &Config, out: &Out) -> Option<PathBuf> {
+    let usual = Config::default().server.data_dir;
+    let folder = Some(&config.server.data_dir).filter(|folder| **folder != usual);
+    match find(
+        named.or_else(|| config.admin.socket.clone()),
+        folder.cloned(),
+    ) {
+        Ok(socket) => Some(socket),
+        Err(CliError::NoSocket { .. }) => None,
+        Err(error) => {
+            out.say(&format!(
+                "a running server was not asked: {error}; name its socket with --socket to ask it"
+            ));
+            None
+        }
+    }
 }
 
 fn first(folders: &[&Path], own_uid: u32) -> Result<PathBuf, CliError> {

@@ -3,14 +3,15 @@
 use clap::Subcommand;
 
 use super::client::{NOTHING, path};
-use super::error::{Done, Exit};
+use super::error::{CliError, Done, Exit};
 use super::kill::{denied, lifted};
-use super::table::{Cell, Table};
+use super::output::Out;
+use super::table::{Cell, Style, Table};
 use super::units::age;
-use super::{Desk, name};
+use super::{Desk, isolate, key, name, subscription};
 use crate::actors::views::{DenyReport, DenyView, SessionView};
 use crate::api::admin::isolates::Reason;
-use crate::api::admin::users::{NewName, UserView};
+use crate::api::admin::users::{NewName, UserDetail, UserView};
 use crate::domain::account::User;
 use crate::domain::name::Name;
 
@@ -31,6 +32,11 @@ pub(super) enum UserCommand {
     },
     /// Let a suspended user in again
     Resume {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Show one: their groups, keys, subscriptions and isolates
+    Show {
         #[arg(value_parser = name)]
         name: Name,
     },
@@ -76,6 +82,13 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
             ));
             Ok(Exit::Ok)
         }
+        UserCommand::Show { name } => {
+            let path = path(&["users", name.as_str()]);
+            let detail: UserDetail = desk.client.get(&path).await?;
+            desk.out
+                .one(&detail, name.as_str(), |out| show(&detail, out))?;
+            Ok(Exit::Ok)
+        }
         UserCommand::List => {
             let users: Vec<UserView> = desk.client.get("/v1/users").await?;
             desk.out
@@ -85,7 +98,47 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
     }
 }
 
-fn table(users: &[UserView], wide: bool) -> Table {
+fn show(detail: &UserDetail, out: &mut Out) -> Result<(), CliError> {
+    let (view, wide) = (&detail.user, out.wide());
+    let mut facts = Table::default();
+    let mut fact = |title: &str, cell: Cell| {
+        facts.row(vec![Cell::styled(title, Style::Dim), cell]);
+    };
+    fact("user", Cell::styled(view.user.name.as_str(), Style::Bold));
+    fact("id", view.user.id.as_str().into());
+    fact("state", state(view));
+    if let Some(reason) = &view.suspended {
+        fact("reason", reason.as_str().into());
+    }
+    if let Some(reason) = &detail.switched_off {
+        fact("kill switch", Cell::styled(reason.as_str(), Style::Bad));
+    }
+    let groups: Vec<_> = view.groups.iter().map(Name::as_str).collect();
+    let groups = Some(groups.join(", ")).filter(|text| !text.is_empty());
+    fact("groups", Cell::maybe(groups));
+    out.table(&facts)?;
+    let tables = [
+        (!detail.keys.is_empty()).then(|| key::table(&detail.keys, wide)),
+        (!detail.subscriptions.is_empty())
+            .then(|| subscription::table(&detail.subscriptions, wide)),
+        (!detail.isolates.is_empty()).then(|| isolate::table(&detail.isolates, wide)),
+    ];
+    for table in tables.into_iter().flatten() {
+        out.raw("\n")?;
+        out.table(&table)?;
+    }
+    Ok(())
+}
+
+fn state(view: &UserView) -> Cell {
+    Cell::state(match view.suspended {
+        Some(_) => "suspended",
+        None => "active",
+    })
+}
+
+/// Users under titles.
+pub(super) fn table(users: &[UserView], wide: bool) -> Table {
     let mut titles = vec!["NAME", "STATE", "GROUPS", "KEYS"];
     if wide {
         titles.push("ID");
@@ -93,15 +146,10 @@ fn table(users: &[UserView], wide: bool) -> Table {
     titles.push("REASON");
     let mut table = Table::new(&titles);
     for view in users {
-        let state = if view.suspended.is_some() {
-            "suspended"
-        } else {
-            "active"
-        };
         let groups: Vec<_> = view.groups.iter().map(Name::as_str).collect();
         let mut row = vec![
             Cell::from(view.user.name.as_str()),
-            Cell::state(state),
+            state(view),
             groups.join(", ").into(),
             view.keys.to_string().into(),
         ];

@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod check;
 pub mod checkpoint;
+pub mod events;
 pub mod filter;
 pub mod redact;
 

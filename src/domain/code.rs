@@ -168,7 +168,7 @@ codes! {
         "Ask an administrator: legation mcp list.";
     "E0304" CallTimeout "call_timeout" TimedOut Never
         "The tool did not answer before the call's deadline; the server was told to stop.";
-        "Ask for less at once, or raise the mcp's call_ms. The call may have had its effect.";
+        "Ask for less at once, or raise its time: legation mcp update NAME --call-timeout. The call may have had its effect.";
     "E0305" Cancelled "cancelled" Failed Never
         "The caller went away or cancelled; the server was told to stop.";
         "Nothing, if it was meant. The call may have had its effect.";
@@ -304,7 +304,7 @@ codes! {
         "Start it: legation serve; or name its socket with --socket.";
     "E0603" PortTaken "port_taken" Conflict Never
         "Another process listens on the port.";
-        "Stop it, or set client.listen to another port.";
+        "Stop it, or set the listener that the message names (client.listen, ops.listen) to another port.";
     "E0604" LockHeld "lock_held" Conflict Never
         "Another server uses the data directory.";
         "Stop that one, or set server.data_dir to another directory.";

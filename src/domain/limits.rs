@@ -154,10 +154,6 @@ pub const PROGRAM_ENV_MAX: usize = 256;
 pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
 /// Characters of a description or a reason.
 pub const DESCRIPTION_CHARS_MAX: usize = 500;
-/// The least memory an isolate may be given.
-pub const ISOLATE_MEMORY_BYTES_MIN: u64 = 4 << 20;
-/// The least CPU an isolate may be given, in thousandths of a core.
-pub const ISOLATE_CPU_MILLIS_MIN: u64 = 10;
 /// Bytes of one request body on the admin socket.
 pub const ADMIN_BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one answer the command line reads from the admin socket.

@@ -117,6 +117,16 @@ pub(super) async fn open(
         .connect_with(options.clone())
         .await
         .map_err(|error| match doing("open the store")(error) {
+            // A full disk has many names for SQLite: it cannot make its shared memory, for one.
+            StoreError::Unavailable {
+                fault: Fault::Io,
+                doing,
+                source,
+            } if is_full(path) => StoreError::Unavailable {
+                fault: Fault::Full,
+                doing,
+                source,
+            },
             // SQLite does not say which file.
             StoreError::Unavailable {
                 fault: Fault::CannotOpen,
@@ -180,6 +190,21 @@ fn on_its_file(options: PoolOptions<Sqlite>, path: &Path) -> PoolOptions<Sqlite>
             let fits = known.inode == inode(&path) && known.replaced.is_none_or(younger);
             Box::pin(async move { Ok(fits) })
         })
+}
+
+/// The shared memory beside a write-ahead log is made in pieces of this size.
+const SHM_BYTES: u64 = 32 << 10;
+
+/// Whether the disk of a file has no room for what SQLite makes beside it.
+fn is_full(path: &Path) -> bool {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    rustix::fs::statvfs(folder.unwrap_or(Path::new("."))).is_ok_and(|stat| {
+        let left = stat.f_bavail.saturating_mul(stat.f_frsize);
+        // A file system without a fixed number of files says that it has none.
+        left < 2 * SHM_BYTES || (stat.f_files > 0 && stat.f_favail == 0)
+    })
 }
 
 fn inode(path: &Path) -> Option<u64> {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::domain::account::Millis;
 use crate::domain::audit::Category;
+use crate::domain::audit::events::EVENTS;
 
 /// A record under construction. Its number and its hash are given when it is written.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ impl Entry {
     /// A record of this event at this time. The event's first word is its category.
     #[must_use]
     pub fn new(event: &'static str, at: Millis) -> Self {
+        // Who looks for an event that is not on the list is told that there is none.
+        debug_assert!(cfg!(test) || EVENTS.contains(&event), "{event}");
         let mut text = String::with_capacity(320);
         // Writing to a string cannot fail.
         let _ = write!(text, ",\"at\":{at},\"event\":\"{event}\"");

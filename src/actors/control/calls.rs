@@ -152,7 +152,11 @@ impl Control {
     }
 
     /// The call under way that an id or a part of its beginning means.
-    fn call_id(&self, text: &str) -> Result<CallId, ControlError> {
+    /// The call that an id means, or a part of its beginning that no other has.
+    ///
+    /// # Errors
+    /// No call under way begins so, or several do.
+    pub fn call_id(&self, text: &str) -> Result<CallId, ControlError> {
         if let Ok(id) = CallId::parse(text) {
             return Ok(id);
         }

@@ -6,6 +6,7 @@
 
 mod strike;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,6 +271,15 @@ impl Control {
             .iter()
             .find(|one| one.kind == kind && one.target == *target && !one.is_expired(now));
         on.map(|deny| deny.reason.clone())
+    }
+
+    /// All that is denied now, for lists that ask for many.
+    #[must_use]
+    pub fn denied_targets(&self, kind: Kind) -> HashSet<Target> {
+        let (listing, now) = (self.ctx.kill.listing(), self.now_ms());
+        let on = listing.active.iter();
+        let on = on.filter(|one| one.kind == kind && !one.is_expired(now));
+        on.map(|deny| deny.target.clone()).collect()
     }
 }
 

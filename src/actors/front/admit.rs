@@ -8,12 +8,15 @@ use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
 
 use super::super::audit::CALL;
-use super::super::catalog::{Route, Routes};
+use super::super::catalog::{Route, Routes, View};
 use super::super::ctx::Ctx;
 use super::super::failure::{self, Reason};
 use super::super::handle::Reply;
 use super::super::session::SessionHandle;
 use super::Called;
+
+/// How many tools a refusal names instead of the one that is not there.
+const OTHER_NAMES_MAX: usize = 3;
 
 /// Decides from snapshots alone whether a call may be made, and where it goes.
 pub(super) fn admit<'a>(
@@ -78,22 +81,40 @@ fn not_in_view(routes: &Routes, session: &SessionHandle, called: Called<'_>) -> 
     let (Called::Exposed(tool) | Called::Of { tool, .. }) = called;
     let shown: String = tool.chars().take(EXPOSED_NAME_CHARS_MAX).collect();
     let bare = tool.rsplit('.').next().unwrap_or(tool);
-    let user = &session.user.id;
-    let owner = routes.granted_owner(user, tool);
-    match owner.or_else(|| routes.granted_owner(user, bare)) {
-        Some(mcp) => Reason::new(
-            Code::NotSubscribed,
-            format!(
-                "tool `{shown}` belongs to mcp `{mcp}`, to which this key is not subscribed. Ask \
-                 your operator: legation subscription add {} {mcp}",
-                session.key
-            ),
-        ),
-        None => Reason::new(
-            Code::ToolUnknown,
-            format!("there is no tool `{shown}`. List the tools again; names may have changed."),
-        ),
+    let (user, key) = (&session.user.id, &session.key);
+    let hidden = routes.not_subscribed(user, key, tool);
+    if let Some(mcp) = hidden.or_else(|| routes.not_subscribed(user, key, bare)) {
+        let text = format!(
+            "tool `{shown}` belongs to mcp `{mcp}`, to which this key is not subscribed. Ask your \
+             operator: legation subscription add {key} {mcp}"
+        );
+        return Reason::new(Code::NotSubscribed, text);
     }
+    let next = match (called, routes.view(key)) {
+        (Called::Exposed(_), Some(view)) => others_of_that_name(view, bare),
+        _ => None,
+    };
+    let next = next.unwrap_or_else(|| "List the tools again; names may have changed.".to_owned());
+    Reason::new(
+        Code::ToolUnknown,
+        format!("there is no tool `{shown}`. {next}"),
+    )
+}
+
+/// Under which names the key has what is called so: whoever had that name before it is gone now.
+fn others_of_that_name(view: &View, tool: &str) -> Option<String> {
+    let names: Vec<String> = view
+        .called(tool)
+        .take(OTHER_NAMES_MAX)
+        .map(|route| format!("`{}` (mcp `{}`)", route.exposed, route.published.mcp.name))
+        .collect();
+    let names = match names.as_slice() {
+        [] => return None,
+        names => names.join(" and "),
+    };
+    Some(format!(
+        "This key has {names}. List the tools again; names may have changed."
+    ))
 }
 
 pub(super) fn server_error(mcp: &Mcp, reply: &Reply) -> Reason {

@@ -15,7 +15,7 @@ use sandbox::reach::{Astray, Declared, trusted_end};
 use sandbox::uids::{CLAIMS, Claim, Range, RangeError, subordinate};
 use secrecy::{ExposeSecret, SecretSlice};
 
-use crate::actors::launcher::{Launch, LaunchError};
+use crate::actors::launcher::{Forbidden, Launch, LaunchError};
 use crate::config::Config;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::limits::UID_RANGES_TRIED;
@@ -154,40 +154,52 @@ impl Walls {
     }
 
     fn network(&self, walls: &Confinement, trusted: bool) -> Result<sandbox::Network, LaunchError> {
-        match walls.network {
-            Network::None => Ok(sandbox::Network::None),
-            Network::Loopback => Ok(sandbox::Network::Loopback),
-            Network::Allowlist if trusted => Ok(sandbox::Network::Allowlist),
-            Network::Allowlist => self.listed(walls),
-            Network::Host if self.allow_network_host => Ok(sandbox::Network::Host),
-            Network::Host => Err(LaunchError::Refused {
+        // What is started for the gateway itself reaches what the operator names.
+        let withheld = match walls.network {
+            Network::Allowlist if trusted => None,
+            _ => self.withheld(walls),
+        };
+        if let Some(Forbidden { why, next }) = withheld {
+            return Err(LaunchError::Refused {
                 step: "network".to_owned(),
-                detail: "the definition asks for the host's network, which this server does not \
-                         give; set sandbox.allow_network_host, or change it with \
-                         `legation mcp update NAME --network none`"
-                    .to_owned(),
-            }),
+                detail: format!("{why}; {next}"),
+            });
         }
+        Ok(match walls.network {
+            Network::None => sandbox::Network::None,
+            Network::Loopback => sandbox::Network::Loopback,
+            Network::Allowlist => sandbox::Network::Allowlist,
+            Network::Host => sandbox::Network::Host,
+        })
     }
 
-    fn listed(&self, walls: &Confinement) -> Result<sandbox::Network, LaunchError> {
-        let mut private = walls.hosts.iter().filter(|rule| rule.is_private());
-        match private.next() {
-            Some(rule) if !self.allow_network_private => Err(LaunchError::Refused {
-                step: "network".to_owned(),
-                detail: format!(
-                    "the definition asks for `{rule}`, and this server lets nobody reach private \
-                     addresses; set sandbox.allow_network_private, or change it with `legation \
-                     mcp update NAME --host`"
-                ),
+    /// Why these walls' network is not given.
+    pub(super) fn withheld(&self, walls: &Confinement) -> Option<Forbidden> {
+        match walls.network {
+            Network::Host if !self.allow_network_host => Some(Forbidden {
+                why: "the definition asks for the host's network, which this server does not give"
+                    .to_owned(),
+                next: "set sandbox.allow_network_host, or ask for another one (--network none)"
+                    .to_owned(),
             }),
-            _ => Ok(sandbox::Network::Allowlist),
+            Network::Allowlist if !self.allow_network_private => {
+                let private = walls.hosts.iter().find(|rule| rule.is_private())?;
+                Some(Forbidden {
+                    why: format!(
+                        "the definition asks for `{private}`, and this server lets nobody reach \
+                         private addresses"
+                    ),
+                    next: "set sandbox.allow_network_private, or name other hosts (--host)"
+                        .to_owned(),
+                })
+            }
+            _ => None,
         }
     }
 
     /// Why these walls' paths are refused whatever is there: one leads, or would lead, to none of the roots. What is not there
     /// yet is seen at the start.
-    pub(super) fn outside(&self, walls: &Confinement) -> Option<String> {
+    pub(super) fn outside(&self, walls: &Confinement) -> Option<Forbidden> {
         let roots: Vec<PathBuf> = self.path_roots.iter().map(|root| nearest(root)).collect();
         let mut paths = walls.read.iter().chain(&walls.write);
         let outside = |path: &&PathBuf| {
@@ -227,21 +239,25 @@ impl Walls {
                     // must lead there still when it is.
                     return Ok((path.clone(), end));
                 }
+                let Forbidden { why, next } = leads_nowhere(path);
                 Err(LaunchError::Refused {
                     step: "paths".to_owned(),
-                    detail: leads_nowhere(path),
+                    detail: format!("{why}; {next}"),
                 })
             })
             .collect()
     }
 }
 
-fn leads_nowhere(path: &Path) -> String {
-    format!(
-        "the definition declares `{}`, which leads to none of sandbox.path_roots; add its root there, \
-         or change it with `legation mcp update`",
-        path.display()
-    )
+fn leads_nowhere(path: &Path) -> Forbidden {
+    Forbidden {
+        why: format!(
+            "the definition declares `{}`, which leads to none of sandbox.path_roots",
+            path.display()
+        ),
+        next: "add its root to sandbox.path_roots, or name another path (--read, --write)"
+            .to_owned(),
+    }
 }
 
 /// Where a path leads, as far as it is there.

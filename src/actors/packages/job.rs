@@ -11,7 +11,7 @@ use secrecy::{SecretSlice, SecretString};
 
 use super::super::ctx::Ctx;
 use super::super::launcher::Extra;
-use super::super::plan::find_program;
+use super::super::plan::{beside, find_program};
 use super::super::sync::Mutex;
 use super::login::{Logins, NPMRC};
 use crate::config::install::Install as Settings;
@@ -59,7 +59,7 @@ impl Job {
     /// A program of the host is missing, or the operator's file of authorities: in words.
     pub(super) fn new(ctx: &Ctx, mcp: &Mcp, package: &Package) -> Result<Self, String> {
         let settings = &ctx.config.install;
-        let path = &ctx.settings.path;
+        let path = &beside(&mcp.program.command, &ctx.settings.path);
         let manager = package.manager;
         let program = find_program(manager.as_str(), path).map_err(|error| error.to_string())?;
         let (python, programs) = match manager {

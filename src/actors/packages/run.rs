@@ -7,7 +7,7 @@ use super::shelf::{self, Runner};
 use super::{Failed, Kind, Packages, State, root};
 use crate::actors::ctx::Ctx;
 use crate::actors::launcher::Extra;
-use crate::actors::plan::find_program;
+use crate::actors::plan::{beside, find_program};
 use crate::domain::mcp::Mcp;
 use crate::domain::package::VENV;
 
@@ -69,9 +69,9 @@ impl Packages {
         let tree = shelf::tree(&root(ctx), &mcp.id, &record);
         let entry = tree.join(&record.done.entry);
         let shown = entry.display().to_string();
-        let find = |name: &str| {
-            find_program(name, &ctx.settings.path).map_err(|error| Lack::Unfit(error.to_string()))
-        };
+        let path = beside(&mcp.program.command, &ctx.settings.path);
+        let find =
+            |name: &str| find_program(name, &path).map_err(|error| Lack::Unfit(error.to_string()));
         let mut programs = Vec::new();
         let (program, args) = match &record.runner {
             Runner::Itself => (entry, Vec::new()),

@@ -19,8 +19,10 @@ use super::{Admin, ApiError, Shared};
 use crate::actors::audit::Page;
 use crate::actors::control::Control;
 use crate::actors::control::audit::{Chunks, Wanted};
+use crate::config::nearest;
 use crate::domain::account::Millis;
 use crate::domain::audit::check::Report;
+use crate::domain::audit::events;
 use crate::domain::audit::filter::Filter;
 use crate::domain::limits::AUDIT_PAGE_MAX;
 
@@ -101,9 +103,14 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 impl Query {
-    fn filter(&self) -> Filter {
+    /// # Errors
+    /// `invalid_request` if there is no such event: an empty answer would pass for "it never happened".
+    fn filter(&self) -> Result<Filter, ApiError> {
         let of = self.clone();
-        Filter {
+        if let Some(event) = of.event.as_deref().filter(|word| !events::is_event(word)) {
+            return Err(no_event(event));
+        }
+        Ok(Filter {
             since: of.since,
             until: of.until,
             user: of.user,
@@ -115,7 +122,24 @@ impl Query {
             call: of.call,
             text: of.text,
             unfinished: of.unfinished,
-        }
+        })
+    }
+}
+
+fn no_event(word: &str) -> ApiError {
+    let words: Vec<&str> = events::words().into_iter().collect();
+    let shown: String = word.chars().take(64).collect();
+    let error = ApiError::invalid(format!("`{shown}` is no event and no class of events"));
+    // `registered` means `auth.register`, whatever the class.
+    let last = |event: &'static str| event.rsplit('.').next().unwrap_or(event);
+    let named: Vec<&str> = words.iter().map(|event| last(event)).collect();
+    let near = nearest::word(&words, word).or_else(|| {
+        let near = nearest::word(&named, word)?;
+        words.iter().copied().find(|event| last(event) == near)
+    });
+    match near {
+        Some(near) => error.next(format!("did you mean --event {near}?")),
+        None => error.next(format!("one of these: {}", words.join(", "))),
     }
 }
 
@@ -130,7 +154,7 @@ async fn search(
         return Err(ApiError::invalid(text));
     }
     let page = control
-        .audit_search(query.filter(), query.cursor, limit)
+        .audit_search(query.filter()?, query.cursor, limit)
         .await?;
     Ok(Json(page))
 }
@@ -145,7 +169,7 @@ async fn records(
         return Err(ApiError::invalid(text).next("legation audit search --unfinished"));
     }
     let wanted = Wanted {
-        filter: query.filter(),
+        filter: query.filter()?,
         after: query.after.unwrap_or(0),
         follow: query.follow,
     };

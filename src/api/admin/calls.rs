@@ -45,7 +45,11 @@ async fn cancel(
         Some(true) => Recycle::Always,
         Some(false) => Recycle::Never,
     };
-    let (tree, author, target) = (control.clone(), admin.actor().to_owned(), id.clone());
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    // On record is what was meant, not how much of it was typed.
+    let target = control
+        .call_id(&id)
+        .map_or_else(|_| id.clone(), |call| call.to_string());
     let change = async move { Ok(tree.cancel_call(&id, &reason, recycle, &author).await?) };
     audited(&control, &admin, "call.cancel", target, change).await
 }

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::Body;
-use super::users::NewName;
+use super::subscribers::{self, Whose};
+use super::users::{NewName, UserView};
 use super::{Admin, ApiError, Shared, mcps, users};
 use crate::actors::control::Control;
 use crate::domain::account::Group;
@@ -31,6 +32,30 @@ pub struct GroupView {
     pub members: Vec<Name>,
     /// The names of the mcps it is granted.
     pub grants: Vec<Name>,
+}
+
+/// A group with its members and what they have of its grants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupDetail {
+    /// The group.
+    pub group: GroupView,
+    /// Its members.
+    pub members: Vec<UserView>,
+    /// How many keys they have that are neither revoked nor expired.
+    pub keys: usize,
+    /// What it is granted.
+    pub grants: Vec<GrantView>,
+}
+
+/// What a group is granted, and how many of its members' keys see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrantView {
+    /// The mcp's name.
+    pub mcp: Name,
+    /// Whether it is published.
+    pub state: McpState,
+    /// How many of the members' keys that are neither revoked nor expired are subscribed to it.
+    pub subscribed: usize,
 }
 
 /// Who joins.
@@ -59,6 +84,7 @@ pub struct Changed {
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/groups", get(list).post(create))
+        .route("/v1/groups/{name}", get(show))
         .route("/v1/groups/{name}/members", post(join))
         .route("/v1/groups/{name}/members/{user}", delete(leave))
         .route("/v1/groups/{name}/grants", post(give))
@@ -136,9 +162,11 @@ async fn revoke(control: &Control, group: &str, mcp: &str) -> Result<Changed, Ap
     Ok(Changed { changed })
 }
 
-// === handlers ===
-
-async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<GroupView>>, ApiError> {
+/// All groups.
+///
+/// # Errors
+/// What the store says.
+pub async fn views(control: &Control) -> Result<Vec<GroupView>, ApiError> {
     let store = control.store();
     let users = store.users().await?.into_iter().map(|u| (u.id, u.name));
     let users: HashMap<_, _> = users.collect();
@@ -164,7 +192,52 @@ async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<Group
             grants,
         }
     });
-    Ok(Json(views.collect()))
+    Ok(views.collect())
+}
+
+async fn detail(control: &Control, name: &str) -> Result<GroupDetail, ApiError> {
+    let group = by_name(control, name).await?;
+    let all = views(control).await?;
+    let Some(view) = all.into_iter().find(|view| view.group.id == group.id) else {
+        // It went away between two looks.
+        let text = format!("group `{name}` does not exist");
+        return Err(ApiError::new(Code::NotFound, text).next("legation group list"));
+    };
+    let mut members = users::views(control).await?;
+    members.retain(|one| view.members.contains(&one.user.name));
+    let keys = subscribers::keys_of(control, &Whose::Group(group.name)).await?;
+    let mut grants = Vec::new();
+    for mcp in control.store().mcps().await? {
+        if view.grants.contains(&mcp.name) {
+            let seeing = subscribers::seeing(control, &mcp).await?;
+            grants.push(GrantView {
+                subscribed: keys.iter().filter(|key| seeing.contains(&key.id)).count(),
+                mcp: mcp.name,
+                state: mcp.state,
+            });
+        }
+    }
+    grants.sort_by(|one, other| one.mcp.cmp(&other.mcp));
+    Ok(GroupDetail {
+        group: view,
+        members,
+        keys: keys.len(),
+        grants,
+    })
+}
+
+// === handlers ===
+
+async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<GroupView>>, ApiError> {
+    views(&control).await.map(Json)
+}
+
+async fn show(
+    _: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<GroupDetail>, ApiError> {
+    detail(&control, &name).await.map(Json)
 }
 
 async fn create(

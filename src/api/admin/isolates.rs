@@ -126,12 +126,18 @@ async fn logs(
     Ok(Json(lines_after(&control.isolate(&id)?, &place)))
 }
 
+/// The whole id of what is meant, for the record; as it was typed, if that means nothing.
+fn whole(control: &Control, id: &str) -> String {
+    let found = control.isolate(id);
+    found.map_or_else(|_| id.to_owned(), |detail| detail.view.id)
+}
+
 async fn restart(
     admin: Admin,
     State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<Json<IsolateView>, ApiError> {
-    let (tree, target) = (control.clone(), id.clone());
+    let (tree, target) = (control.clone(), whole(&control, &id));
     let change = async move { Ok(tree.restart_isolate(&id).await?) };
     audited(&control, &admin, "isolate.restart", target, change).await
 }
@@ -143,7 +149,7 @@ async fn kill(
     Body(why): Body<Reason>,
 ) -> Result<Json<KillReport>, ApiError> {
     let reason = why.text()?;
-    let (tree, target) = (control.clone(), id.clone());
+    let (tree, target) = (control.clone(), whole(&control, &id));
     let change = async move { Ok(tree.kill_isolate(&id, &reason).await?) };
     audited(&control, &admin, "isolate.kill", target, change).await
 }

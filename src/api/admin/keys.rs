@@ -18,7 +18,7 @@ use crate::actors::control::Control;
 use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::{Key, Millis};
 use crate::domain::code::Code;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, UserId};
 use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::limits::DESCRIPTION_CHARS_MAX;
 use crate::domain::mcp::McpState;
@@ -237,18 +237,12 @@ fn state_at(control: &Control, key: &Key, now: Millis) -> &'static str {
     }
 }
 
-// === handlers ===
-
-async fn list(
-    _: Admin,
-    State(control): State<Control>,
-    Asked(of): Asked<OfUser>,
-) -> Result<Json<Vec<KeyView>>, ApiError> {
+/// All keys, or one user's.
+///
+/// # Errors
+/// What the store says.
+pub async fn views(control: &Control, user: Option<&UserId>) -> Result<Vec<KeyView>, ApiError> {
     let store = control.store();
-    let user = match of.user {
-        Some(name) => Some(users::by_name(&control, &name).await?.id),
-        None => None,
-    };
     let names = store
         .users()
         .await?
@@ -260,14 +254,28 @@ async fn list(
         *counts.entry(subscription.key).or_insert(0) += 1;
     }
     let now = control.now_ms();
-    let keys = store.keys(user.as_ref()).await?.into_iter();
+    let keys = store.keys(user).await?.into_iter();
     let views = keys.map(|key| KeyView {
         user_name: names.get(&key.user).cloned().unwrap_or_default(),
-        state: state_at(&control, &key, now).to_owned(),
+        state: state_at(control, &key, now).to_owned(),
         subscriptions: counts.get(&key.id).copied().unwrap_or(0),
         key,
     });
-    Ok(Json(views.collect()))
+    Ok(views.collect())
+}
+
+// === handlers ===
+
+async fn list(
+    _: Admin,
+    State(control): State<Control>,
+    Asked(of): Asked<OfUser>,
+) -> Result<Json<Vec<KeyView>>, ApiError> {
+    let user = match of.user {
+        Some(name) => Some(users::by_name(&control, &name).await?.id),
+        None => None,
+    };
+    views(&control, user.as_ref()).await.map(Json)
 }
 
 async fn create(
@@ -298,6 +306,13 @@ async fn revoke(
     audited(&control, &admin, "key.revoke", target, change).await
 }
 
+/// The whole id of the key that is meant, for the record, also while the store is away; as it was typed, if that
+/// means nothing.
+pub(super) async fn whole(control: &Control, id: &str) -> String {
+    let found = control.target(Scope::Client, id).await;
+    found.map_or_else(|_| id.to_owned(), |named| named.target.text())
+}
+
 async fn suspend(
     admin: Admin,
     State(control): State<Control>,
@@ -305,7 +320,7 @@ async fn suspend(
     Body(why): Body<Reason>,
 ) -> Result<Json<DenyReport>, ApiError> {
     let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let target = id.clone();
+    let target = whole(&control, &id).await;
     let change = async move {
         let what = (Kind::Suspension, Scope::Client, id.as_str());
         kill::deny(&tree, what, &reason, &author).await
@@ -318,7 +333,8 @@ async fn resume(
     State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<Json<DenyView>, ApiError> {
-    let (tree, author, target) = (control.clone(), admin.actor().to_owned(), id.clone());
+    let (tree, author) = (control.clone(), admin.actor().to_owned());
+    let target = whole(&control, &id).await;
     let change = async move {
         let lifted = tree.switch_off(Kind::Suspension, Scope::Client, &id, &author);
         Ok(lifted.await?)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::{Asked, Body};
-use super::{Admin, ApiError, Shared};
+use super::{Admin, ApiError, Shared, keys};
 use crate::actors::control::{Control, Wanted};
 use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::Millis;
@@ -132,12 +132,20 @@ async fn on(
         return Ok(Json(control.impact(wanted, admin.actor())?));
     }
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = format!("{}:{}", new.scope, new.target);
+    let target = of(&control, &new.scope, &new.target).await;
     let change = async move {
         let wanted = wanted(&tree, &new).await?;
         Ok(tree.switch_on(wanted, &author).await?)
     };
     audited(&control, &admin, "kill_switch.on", target, change).await
+}
+
+/// What was meant, for the record: of a key, its whole id.
+async fn of(control: &Control, scope: &str, target: &str) -> String {
+    match Scope::parse(scope) {
+        Some(Scope::Client) => format!("{scope}:{}", keys::whole(control, target).await),
+        _ => format!("{scope}:{target}"),
+    }
 }
 
 async fn off(
@@ -146,7 +154,7 @@ async fn off(
     Body(old): Body<OldSwitch>,
 ) -> Result<Json<DenyView>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = format!("{}:{}", old.scope, old.target);
+    let target = of(&control, &old.scope, &old.target).await;
     let change = async move {
         let scope = tree.scope(&old.scope)?;
         let lifted = tree.switch_off(Kind::KillSwitch, scope, &old.target, &author);

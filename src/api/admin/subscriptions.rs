@@ -1,6 +1,6 @@
 //! `/v1/subscriptions`: which of the granted mcps a key sees, and under which names.
 
-use std::collections::HashMap;
+mod listing;
 
 use axum::extract::{Path, State};
 use axum::routing::{delete, get};
@@ -13,11 +13,13 @@ use super::error::{Asked, Body};
 use super::groups::Changed;
 use super::{Admin, ApiError, Shared, keys, mcps};
 use crate::actors::control::Control;
-use crate::domain::account::{ExposedTool, Key, Millis};
+use crate::domain::account::{ExposedTool, Key};
 use crate::domain::code::Code;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, UserId};
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
+
+pub use listing::{Effect, SubscriptionView, views};
 
 /// A new subscription.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,23 +40,6 @@ pub struct Subscribed {
     pub mcp: Name,
     /// Its tools under the names that the key sees.
     pub tools: Vec<ExposedTool>,
-}
-
-/// A subscription as lists show it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SubscriptionView {
-    /// The key.
-    pub key: KeyId,
-    /// What its owner calls it.
-    pub key_label: String,
-    /// The name of its user.
-    pub user: String,
-    /// The name of the mcp.
-    pub mcp: String,
-    /// When it was made, milliseconds since the epoch.
-    pub created_at: Millis,
-    /// The names of the tools as the key sees them.
-    pub tools: Vec<String>,
 }
 
 /// Whose subscriptions to list.
@@ -86,7 +71,7 @@ pub async fn add(control: &Control, new: &NewSubscription) -> Result<Subscribed,
         .await?
         .contains(&mcp.id)
     {
-        return Err(not_granted(control, &key, &mcp).await?);
+        return Err(not_granted(control, &key.user, &mcp).await?);
     }
     let tools = control.subscribe(&key.id, &mcp.id).await?;
     control.refresh().await?;
@@ -97,10 +82,15 @@ pub async fn add(control: &Control, new: &NewSubscription) -> Result<Subscribed,
     })
 }
 
-async fn not_granted(control: &Control, key: &Key, mcp: &Mcp) -> Result<ApiError, ApiError> {
-    let user = control.store().user(&key.user).await?.name;
+/// Why a user's keys would see nothing of an mcp, and the command that changes that.
+pub(super) async fn not_granted(
+    control: &Control,
+    user: &UserId,
+    mcp: &Mcp,
+) -> Result<ApiError, ApiError> {
     let groups = control.store().groups().await?;
-    let theirs = groups.iter().find(|view| view.members.contains(&key.user));
+    let theirs = groups.iter().find(|view| view.members.contains(user));
+    let user = control.store().user(user).await?.name;
     let (text, next) = match theirs {
         Some(view) => (
             format!("no group of user `{user}` is granted mcp `{}`", mcp.name),
@@ -124,55 +114,12 @@ async fn list(
     State(control): State<Control>,
     Asked(of): Asked<OfKey>,
 ) -> Result<Json<Vec<SubscriptionView>>, ApiError> {
-    let store = control.store();
     let only = match of.key {
         Some(id) => Some(keys::by_id(&control, &id).await?.id),
         None => None,
     };
-    let users: HashMap<_, _> = store
-        .users()
-        .await?
-        .into_iter()
-        .map(|u| (u.id, u.name))
-        .collect();
-    let mcps: HashMap<_, _> = store
-        .mcps()
-        .await?
-        .into_iter()
-        .map(|m| (m.id, m.name))
-        .collect();
-    let keys: HashMap<_, _> = store
-        .keys(None)
-        .await?
-        .into_iter()
-        .map(|k| (k.id.clone(), k))
-        .collect();
-    let views = store.views().await?;
-    let mut tools: HashMap<_, Vec<String>> = HashMap::new();
-    for seen in views.exposed {
-        tools
-            .entry((seen.key, seen.mcp))
-            .or_default()
-            .push(seen.exposed);
-    }
-    let wanted = views.subscriptions.into_iter();
-    let wanted = wanted.filter(|s| only.as_ref().is_none_or(|key| *key == s.key));
-    let shown = wanted.map(|s| {
-        let key = keys.get(&s.key);
-        let user = key.and_then(|key| users.get(&key.user));
-        SubscriptionView {
-            key_label: key.map(|key| key.label.clone()).unwrap_or_default(),
-            user: user.map(ToString::to_string).unwrap_or_default(),
-            mcp: mcps
-                .get(&s.mcp)
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            created_at: s.created_at,
-            tools: tools.remove(&(s.key.clone(), s.mcp)).unwrap_or_default(),
-            key: s.key,
-        }
-    });
-    Ok(Json(shown.collect()))
+    let fits = |key: &Key| only.as_ref().is_none_or(|only| *only == key.id);
+    views(&control, fits).await.map(Json)
 }
 
 async fn create(
@@ -180,7 +127,8 @@ async fn create(
     State(control): State<Control>,
     Body(new): Body<NewSubscription>,
 ) -> Result<(StatusCode, Json<Subscribed>), ApiError> {
-    let (tree, target) = (control.clone(), format!("{}/{}", new.key, new.mcp));
+    let key = keys::whole(&control, &new.key).await;
+    let (tree, target) = (control.clone(), format!("{key}/{}", new.mcp));
     let change = async move { add(&tree, &new).await };
     let made = audited(&control, &admin, "subscription.add", target, change).await?;
     Ok((StatusCode::CREATED, made))

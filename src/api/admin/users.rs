@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
-use super::{Admin, ApiError, Shared, kill};
+use super::keys::KeyView;
+use super::subscriptions::SubscriptionView;
+use super::{Admin, ApiError, Shared, keys, kill, subscriptions};
 use crate::actors::control::Control;
-use crate::actors::views::{DenyReport, DenyView};
+use crate::actors::views::{DenyReport, DenyView, IsolateView};
 use crate::domain::account::User;
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope, Target};
@@ -41,9 +43,25 @@ pub struct UserView {
     pub suspended: Option<String>,
 }
 
+/// A user with all that is theirs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserDetail {
+    /// The user.
+    pub user: UserView,
+    /// Why a kill switch keeps them from everything, if one of their own is on.
+    pub switched_off: Option<String>,
+    /// Their keys.
+    pub keys: Vec<KeyView>,
+    /// What these are subscribed to.
+    pub subscriptions: Vec<SubscriptionView>,
+    /// Their isolates; what they share with others is not among them.
+    pub isolates: Vec<IsolateView>,
+}
+
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/users", get(list).post(create))
+        .route("/v1/users/{name}", get(show))
         .route("/v1/users/{name}/suspend", post(suspend))
         .route("/v1/users/{name}/resume", post(resume))
 }
@@ -75,9 +93,11 @@ pub async fn add(control: &Control, name: Name) -> Result<User, ApiError> {
     Ok(user)
 }
 
-// === handlers ===
-
-async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserView>>, ApiError> {
+/// All users.
+///
+/// # Errors
+/// What the store says.
+pub async fn views(control: &Control) -> Result<Vec<UserView>, ApiError> {
     let store = control.store();
     let mut keys = HashMap::new();
     for key in store.keys(None).await? {
@@ -101,7 +121,40 @@ async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserV
         suspended: control.denied_reason(Kind::Suspension, &Target::User(user.id.clone())),
         user,
     });
-    Ok(Json(views.collect()))
+    Ok(views.collect())
+}
+
+async fn detail(control: &Control, name: &str) -> Result<UserDetail, ApiError> {
+    let User { id, name, .. } = by_name(control, name).await?;
+    let all = views(control).await?;
+    let Some(user) = all.into_iter().find(|view| view.user.id == id) else {
+        // It went away between two looks.
+        let text = format!("user `{name}` does not exist");
+        return Err(ApiError::new(Code::NotFound, text).next("legation user list"));
+    };
+    let mut isolates = control.isolates();
+    isolates.retain(|one| one.user.as_deref() == Some(name.as_str()));
+    Ok(UserDetail {
+        user,
+        switched_off: control.denied_reason(Kind::KillSwitch, &Target::User(id.clone())),
+        keys: keys::views(control, Some(&id)).await?,
+        subscriptions: subscriptions::views(control, |key| key.user == id).await?,
+        isolates,
+    })
+}
+
+// === handlers ===
+
+async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserView>>, ApiError> {
+    views(&control).await.map(Json)
+}
+
+async fn show(
+    _: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<UserDetail>, ApiError> {
+    detail(&control, &name).await.map(Json)
 }
 
 async fn create(

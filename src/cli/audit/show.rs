@@ -25,6 +25,29 @@ const NOT_IN_DETAIL: &[&str] = &[
     "tip",
 ];
 
+/// Fields that tell people little; the wide table has them.
+const FOR_PROGRAMS: &[&str] = &[
+    "session",
+    "call",
+    "deny",
+    "kind",
+    "code",
+    "verdict",
+    "arguments_bytes",
+    "arguments_sha256",
+    "format",
+    "installation",
+    "integrity",
+    "lock_sha256",
+    "tree_sha256",
+    "journal_us",
+    "told_us",
+    "killed_us",
+    "gone_us",
+];
+/// Fields that are shown before the others: a terminal cuts off what is behind.
+const FIRST: &[&str] = &["action", "scope", "label", "target", "reason"];
+
 /// The columns of [`csv`].
 pub(super) const CSV_TITLES: &str =
     "seq,time,event,user,mcp,tool,key,session,call,outcome,took_us,record\r\n";
@@ -65,10 +88,16 @@ fn outcome(record: &Value) -> String {
 }
 
 /// What else a record says: `name=value` for each field.
-fn detail(record: &Value) -> String {
+fn detail(record: &Value, but: &[&str]) -> String {
     let mut out = String::new();
-    for (name, value) in record.as_object().into_iter().flatten() {
-        if NOT_IN_DETAIL.contains(&name.as_str()) || text(value).is_empty() {
+    let fields = || record.as_object().into_iter().flatten();
+    let first = FIRST
+        .iter()
+        .filter_map(|wanted| fields().find(|(name, _)| name == wanted));
+    let rest = fields().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    for (name, value) in first.chain(rest) {
+        let name = name.as_str();
+        if NOT_IN_DETAIL.contains(&name) || but.contains(&name) || text(value).is_empty() {
             continue;
         }
         let gap = if out.is_empty() { "" } else { " " };
@@ -83,12 +112,14 @@ fn detail(record: &Value) -> String {
     out
 }
 
-/// Things found, a row each.
+/// Things found, a row each. Of a call its columns say what matters; of anything else the rest of the record does.
 pub(super) fn table(items: &[Item], names: &Names, wide: bool) -> Table {
     let mut titles = vec![
         "SEQ", "TIME", "EVENT", "USER", "MCP", "TOOL", "OUTCOME", "TOOK",
     ];
-    if wide {
+    let detailed = |item: &Item| wide || item.event != "call";
+    let has_detail = items.iter().any(detailed);
+    if has_detail {
         titles.push("DETAIL");
     }
     let mut table = Table::new(&titles);
@@ -116,8 +147,13 @@ pub(super) fn table(items: &[Item], names: &Names, wide: bool) -> Table {
             .unwrap_or_default()
             .into(),
         ];
-        if wide {
-            row.push(detail(start).into());
+        if has_detail {
+            let detail = match (wide, detailed(item)) {
+                (true, _) => detail(start, &[]),
+                (false, true) => detail(start, FOR_PROGRAMS),
+                (false, false) => String::new(),
+            };
+            row.push(detail.into());
         }
         table.row(row);
     }
@@ -142,7 +178,7 @@ pub(super) fn line(record: &Value, names: &Names) -> String {
             _ = write!(out, " {name}={value}");
         }
     }
-    let detail = detail(record);
+    let detail = detail(record, &[]);
     if !detail.is_empty() {
         _ = write!(out, " {detail}");
     }
@@ -201,6 +237,24 @@ mod tests {
             "1970-01-01T00:00:00.000Z 7 call.start user=ada mcp=mcp_b tool=echo call=call_c"
         );
         assert!(!knows(&start, &names));
+    }
+
+    #[test]
+    fn what_is_no_call_says_what_it_is_about() {
+        let record = json!({"seq": 7, "at": 0, "event": "kill.on", "deny": "deny_x",
+            "kind": "kill_switch", "scope": "mcp", "target": "mcp_b", "label": "demo",
+            "reason": "it leaks", "author": "uid:0", "hash": "x"});
+        let item = Item {
+            seq: 7,
+            at: 0,
+            event: "kill.on".into(),
+            record,
+            end: None,
+        };
+        let drawn = table(&[item], &Names::new(), false).render(None, false);
+        let says = "scope=mcp label=demo target=mcp_b reason=\"it leaks\" author=uid:0";
+        assert!(drawn.contains(says), "{drawn}");
+        assert!(!drawn.contains("deny_x"), "{drawn}");
     }
 
     #[test]

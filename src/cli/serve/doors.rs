@@ -118,13 +118,16 @@ impl HouseDoors {
         stop: CancellationToken,
     ) -> Result<OpenDoors, DoorError> {
         // The socket first: who has it is the one server of this directory.
-        let admin = bind_unix(&self.socket, self.socket_mode).map_err(|e| shut(&e))?;
+        let admin =
+            bind_unix(&self.socket, self.socket_mode).map_err(|e| shut("admin.socket", &e))?;
         let (address, other) = match self.bound.get() {
             Some(before) => (*before, OtherPort::Refuse),
             None if self.any_port => (self.asked, OtherPort::Take),
             None => (self.asked, OtherPort::Refuse),
         };
-        let clients = bind_tcp(address, other).await.map_err(|e| shut(&e))?;
+        let clients = bind_tcp(address, other)
+            .await
+            .map_err(|e| shut("client.listen", &e))?;
         let bound = clients.tcp().unwrap_or(address);
         let client_url = self.url(*self.bound.get_or_init(|| bound));
         let ops = control.ops();
@@ -200,14 +203,15 @@ pub(super) fn no_certificate(error: &TlsError) -> CliError {
     }
 }
 
-pub(super) fn shut(error: &BindError) -> DoorError {
+/// Why a listener is shut, and which setting says where it is.
+pub(super) fn shut(setting: &str, error: &BindError) -> DoorError {
     let code = match error {
         BindError::InUse { .. } | BindError::Answers { .. } => Code::PortTaken,
         _ => Code::StartFailed,
     };
     DoorError {
         code,
-        message: chain(error),
+        message: format!("{setting}: {}", chain(error)),
     }
 }
 

@@ -96,7 +96,9 @@ impl OpsDoor {
             None if self.any_port => (self.asked, OtherPort::Take),
             None => (self.asked, OtherPort::Refuse),
         };
-        let port = bind_tcp(address, other).await.map_err(|e| shut(&e))?;
+        let port = bind_tcp(address, other)
+            .await
+            .map_err(|e| shut("ops.listen", &e))?;
         let bound = port.tcp().unwrap_or(address);
         let bound = *self.bound.get_or_init(|| bound);
         ops.listening(&self.url(bound));

@@ -450,6 +450,35 @@ mod tests {
     }
 
     #[test]
+    fn a_definition_is_bound_as_the_configuration_is() {
+        let of = |part: &str| {
+            add(&format!(
+                r#"{{"name":"a","program":{{"command":"x"}},{part}}}"#
+            ))
+        };
+        for key in ["memory_bytes", "pids", "cpu_millis", "idle_ms"] {
+            let mut keys = Config::keys().into_iter();
+            let key = keys
+                .find(|one| one.section == "isolates" && one.name == key)
+                .unwrap();
+            let (min, max) = key.range.unwrap();
+            let part = if key.name == "idle_ms" {
+                "times"
+            } else {
+                "limits"
+            };
+            let with = |value: u64| of(&format!(r#""{part}":{{"{}":{value}}}"#, key.name));
+            assert!(with(min).is_ok() && with(max).is_ok(), "{}", key.name);
+            for outside in [min - 1, max + 1] {
+                let text = with(outside).unwrap_err();
+                let says = text.contains(&min.to_string()) && text.contains(&max.to_string());
+                assert!(says && text.contains(key.name), "{text}");
+            }
+        }
+        assert!(of(r#""times":{"idle_ms":null}"#).is_ok(), "never");
+    }
+
+    #[test]
     fn an_update_changes_what_it_names() {
         let old =
             add(r#"{"name":"a","program":{"command":"x","args":["1"],"env":{"K":"v","L":"w"}}}"#);

@@ -2,6 +2,7 @@
 
 use super::remote::{away, no_headers};
 use crate::api::admin::ApiError;
+use crate::config::Config;
 use crate::domain::credential;
 use crate::domain::limits;
 use crate::domain::mcp::{Limits, Mcp, Program, Times};
@@ -68,23 +69,39 @@ fn program(program: &Program) -> Option<String> {
 }
 
 fn kernel(wanted: &Limits) -> Option<String> {
+    let of_isolates = [
+        ("memory_bytes", wanted.memory_bytes),
+        ("pids", wanted.pids),
+        ("cpu_millis", wanted.cpu_millis),
+    ];
+    let mut outside = of_isolates.into_iter();
+    if let Some(text) = outside.find_map(|(name, value)| out_of_bounds(name, value)) {
+        return Some(text);
+    }
     let at_least = [
-        (
-            "memory_bytes",
-            wanted.memory_bytes,
-            limits::ISOLATE_MEMORY_BYTES_MIN,
-        ),
-        ("pids", wanted.pids, 1),
-        (
-            "cpu_millis",
-            wanted.cpu_millis,
-            limits::ISOLATE_CPU_MILLIS_MIN,
-        ),
         ("open_files", wanted.open_files, 16),
         ("file_bytes", wanted.file_bytes, 1),
     ];
     let low = at_least.into_iter().find(|(_, value, min)| value < min);
     low.map(|(name, value, min)| format!("{name} is {value}, but must be at least {min}"))
+}
+
+/// What an operator cannot set for all, nobody sets for one: the bounds are those of `[isolates]`.
+fn out_of_bounds(name: &str, value: u64) -> Option<String> {
+    let mut keys = Config::keys().into_iter();
+    let key = keys.find(|key| key.section == "isolates" && key.name == name)?;
+    let (min, max) = key.range?;
+    if (min..=max).contains(&value) {
+        return None;
+    }
+    let shown = |value: u64| match name {
+        "memory_bytes" => format!("{value} ({} MiB)", value >> 20),
+        _ => value.to_string(),
+    };
+    let (value, min, max) = (shown(value), shown(min), shown(max));
+    Some(format!(
+        "{name} is {value}, but must be from {min} to {max}, as isolates.{name} of the configuration"
+    ))
 }
 
 /// A launcher whose command line we cannot take apart must not be found out by its users.
@@ -126,6 +143,8 @@ fn times(times: &Times, install: &Install) -> Option<String> {
     if let Some((name, _)) = wrong {
         return Some(format!("{name} must be from 1 to {max}"));
     }
-    let never = times.idle_ms == Some(0);
-    never.then(|| "idle_ms must be more than 0, or null for never".to_owned())
+    times.idle_ms.and_then(|ms| {
+        let text = out_of_bounds("idle_ms", ms)?;
+        Some(format!("{text}, or null (never)"))
+    })
 }
