@@ -36,6 +36,7 @@ use crate::domain::audit::Category;
 use crate::domain::audit::chain::Tip;
 use crate::domain::limits::AUDIT_ROOM_MAX;
 
+pub(super) use entry::ADMIN_DENIED;
 pub use entry::Entry;
 pub use follow::{Follow, Record};
 pub use index::{INDEX_NAME, Index};

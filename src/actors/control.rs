@@ -34,7 +34,7 @@ use crate::storage::{Store, StoreError};
 
 pub use follow::{Follower, News};
 
-use super::audit::Entry;
+use super::audit::{ADMIN_DENIED, Entry};
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
@@ -231,7 +231,7 @@ impl Control {
             .refusals
             .is_first("admin", peer, Code::Denied.as_str())
         {
-            let entry = Entry::new("auth.admin_denied", self.ctx.wall_ms());
+            let entry = Entry::new(ADMIN_DENIED, self.ctx.wall_ms());
             self.ctx.audit.post(entry.field("peer", peer));
         }
     }
