@@ -22,6 +22,7 @@ mod retention;
 mod search;
 mod selection;
 mod setup;
+mod sole;
 mod stats;
 mod verify;
 mod writer;
@@ -48,6 +49,7 @@ pub use search::Page;
 pub(super) use search::search;
 pub use selection::Selection;
 pub use setup::{PUBLIC_KEY_NAME, Setup, Sync};
+pub use sole::OpenError;
 pub use stats::{AuditStats, SYNC_BOUNDS_US, SyncTimes};
 pub use verify::{Verify, VerifyError};
 use writer::Shared;
@@ -112,8 +114,8 @@ impl Audit {
     /// Opens the log in this directory with the usual settings and its keys beside it.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn open(dir: &Path, durability: Durability) -> std::io::Result<Self> {
+    /// As [`Audit::start`].
+    pub fn open(dir: &Path, durability: Durability) -> Result<Self, OpenError> {
         Self::start(Setup::new(dir, durability))
     }
 
@@ -121,8 +123,9 @@ impl Audit {
     /// worker.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn start(setup: Setup) -> std::io::Result<Self> {
+    /// [`OpenError`]: another server writes it, it is another installation's, or what the file
+    /// system says.
+    pub fn start(setup: Setup) -> Result<Self, OpenError> {
         writer::open(setup).map(Self)
     }
 

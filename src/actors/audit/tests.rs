@@ -459,3 +459,47 @@ async fn a_clock_that_jumps_back_does_not_matter() {
     );
     assert_eq!(records(dir.path()).len(), 20);
 }
+
+#[tokio::test]
+async fn a_second_server_is_kept_away_from_a_log_that_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::start(setup(dir.path())).unwrap();
+    some(&audit, 0..1).await;
+    let second = Audit::start(setup(dir.path())).unwrap_err();
+    let pid = format!("pid {}", std::process::id());
+    assert!(
+        matches!(&second, OpenError::Held { holder: Some(who), .. } if *who == pid),
+        "{second}"
+    );
+    assert!(audit.close(SOON).await);
+    life(&setup(dir.path()), 1..2).await;
+    assert_eq!(records(dir.path()).len(), 2);
+    whole(dir.path());
+}
+
+#[tokio::test]
+async fn another_installations_log_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| Setup {
+        installation: Some(name.to_owned()),
+        keys: dir.path().join("keys").join(name),
+        dir: dir.path().join("log"),
+        ..setup(dir.path())
+    };
+    life(&of("first"), 0..3).await;
+    // Even what a crash left is for the log's own server to judge.
+    let path = newest(&of("first").dir);
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"{\"seq\":").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = Audit::start(of("second")).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Foreign { theirs, ours, .. } if theirs == "first" && ours == "second"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    life(&of("first"), 3..4).await;
+    let keys = of("first").keys.join(PUBLIC_KEY_NAME);
+    let report = Verify::of(&of("first").dir, Some(&keys)).unwrap().run();
+    assert!(report.unwrap().whole);
+}

@@ -19,6 +19,7 @@ use super::entry::Cause;
 use super::log::Log;
 use super::resume;
 use super::setup::Setup;
+use super::sole::OpenError;
 use super::stats::{AuditStats, Counters};
 use super::{Durability, Entry, Written};
 
@@ -71,7 +72,7 @@ struct Taken {
     overflowed: bool,
 }
 
-pub(super) fn open(setup: Setup) -> std::io::Result<Arc<Shared>> {
+pub(super) fn open(setup: Setup) -> Result<Arc<Shared>, OpenError> {
     let counters = Arc::new(Counters::default());
     let mut log = resume::open(setup.clone(), Arc::clone(&counters))?;
     let shared = Arc::new(Shared {
@@ -354,6 +355,8 @@ impl Shared {
 
     fn finish(&self, log: &mut Log) {
         let finished = log.finish().and_then(|()| log.publish_checkpoint());
+        // Before anybody hears of the end: whoever does may open it again.
+        drop(log.lock.take());
         {
             let mut buffer = self.buffer.lock();
             buffer.incomplete |= finished.is_err();
