@@ -38,6 +38,7 @@ use super::audit::{ADMIN_DENIED, Entry};
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
+use super::cut_off::cut_off;
 use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::relimit;
@@ -269,15 +270,17 @@ impl Control {
         Ok((key, secret.secret().clone()))
     }
 
-    /// Revokes a key and all its sessions: their next call is refused. Gives how many ended.
+    /// Revokes a key and all its sessions: calls under way are cut off, and the next one is refused.
+    /// Gives how many sessions ended, and how many calls.
     ///
     /// # Errors
     /// The key does not exist, or the store is away: then nothing was revoked.
-    pub async fn revoke_key(&self, key: &KeyId) -> Result<u64, ControlError> {
+    pub async fn revoke_key(&self, key: &KeyId) -> Result<(u64, u64), ControlError> {
         self.ctx.store.revoke_key(key, self.now_ms()).await?;
         let ended = self.revoke_sessions(|session| session.key == *key);
+        let cut = cut_off(&self.ctx, |session| session.key == *key);
         self.refresh().await?;
-        Ok(ended)
+        Ok((ended, cut))
     }
 
     /// Revokes the sessions that match; their handles stay to say so.

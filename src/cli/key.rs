@@ -31,7 +31,7 @@ pub(super) enum KeyCommand {
         #[arg(long)]
         no_subscribe: bool,
     },
-    /// Revoke a key: its sessions end with the next call
+    /// Revoke a key: its sessions end, calls under way are cut off
     Revoke {
         /// Its id, or a part of its beginning that no other has
         id: String,
@@ -77,8 +77,10 @@ pub(super) async fn run(command: KeyCommand, mut desk: Desk) -> Done {
             desk.confirm(&format!("revoke key {id}"))?;
             let done: RevokedKey = desk.client.delete(&path(&["keys", &id])).await?;
             desk.out.one(&done, done.key.as_str(), |out| {
-                let (key, ended) = (&done.key, done.sessions_ended);
-                out.line(&format!("key {key} is revoked, {ended} sessions ended"))
+                let (key, ended, cut) = (&done.key, done.sessions_ended, done.calls_cancelled);
+                out.line(&format!(
+                    "key {key} is revoked, {ended} sessions ended, {cut} calls cut off"
+                ))
             })?;
             Ok(Exit::Ok)
         }
