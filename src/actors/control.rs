@@ -1,6 +1,7 @@
 //! What administrators may do: change the truth in storage, have it published, and tell the
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
+pub(super) mod about;
 pub mod audit;
 mod calls;
 mod credentials;
@@ -27,6 +28,7 @@ use crate::domain::code::Code;
 use crate::domain::confinement::Confinement;
 use crate::domain::expose::{Prefix, newcomers};
 use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
+use crate::domain::kill::Target;
 use crate::domain::mcp::Program;
 use crate::domain::name::ToolName;
 use crate::domain::token::PresharedKey;
@@ -181,11 +183,13 @@ impl Control {
 
     /// Records an administrator's action.
     pub fn audit(&self, actor: &str, action: &str, target: &str, outcome: &str) {
-        let entry = self.action(actor, action, target, outcome);
+        let about = self.about(action, target);
+        let entry = self.action(actor, action, target, outcome, &about);
         self.ctx.audit.post(entry);
     }
 
-    /// Records an administrator's action and waits until the record may be relied on.
+    /// Records an administrator's action and waits until the record may be relied on. `before` is
+    /// what it was about before it was done, for what has no name any more.
     ///
     /// # Errors
     /// The action is done, and its record is not on the disk.
@@ -195,8 +199,11 @@ impl Control {
         action: &str,
         target: &str,
         outcome: &str,
+        before: &[Target],
     ) -> Result<(), ControlError> {
-        let entry = self.action(actor, action, target, outcome);
+        let now = self.about(action, target);
+        let about = if now.is_empty() { before } else { &now };
+        let entry = self.action(actor, action, target, outcome, about);
         self.ctx.audit.commit(entry).await.map_err(|error| {
             let message = format!("{action} was done, but {error}: its record waits in memory");
             ControlError::new(Code::AuditUnavailable, message)
@@ -217,12 +224,24 @@ impl Control {
         Err(ControlError::new(Code::AuditUnavailable, message))
     }
 
-    fn action(&self, actor: &str, action: &str, target: &str, outcome: &str) -> Entry {
-        Entry::new("admin.action", self.ctx.wall_ms())
+    fn action(
+        &self,
+        actor: &str,
+        action: &str,
+        target: &str,
+        outcome: &str,
+        about: &[Target],
+    ) -> Entry {
+        let entry = Entry::new("admin.action", self.ctx.wall_ms())
             .field("actor", actor)
             .field("action", action)
             .field("target", target)
-            .field("outcome", outcome)
+            .field("outcome", outcome);
+        let routes = self.ctx.routes.load();
+        let named = about.iter();
+        named.fold(entry, |entry, target| {
+            about::with_ids(entry, target, &routes.directory)
+        })
     }
 
     /// Records that somebody was kept off the admin socket: of many tries the first, then how many.
