@@ -22,6 +22,7 @@ pub mod clock;
 pub mod control;
 pub mod credentials;
 pub mod ctx;
+mod cut_off;
 mod disk;
 pub mod ears;
 pub mod eras;

@@ -1,6 +1,8 @@
 //! The audit log of a real gateway: what is in it, whether it is whole, and what happens when the
 //! disk, the files or the process are taken away.
 
+mod acts;
+
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;

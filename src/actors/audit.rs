@@ -22,6 +22,7 @@ mod retention;
 mod search;
 mod selection;
 mod setup;
+mod sole;
 mod stats;
 mod verify;
 mod writer;
@@ -36,6 +37,7 @@ use crate::domain::audit::Category;
 use crate::domain::audit::chain::Tip;
 use crate::domain::limits::AUDIT_ROOM_MAX;
 
+pub(super) use entry::ADMIN_DENIED;
 pub use entry::Entry;
 pub use follow::{Follow, Record};
 pub use index::{INDEX_NAME, Index};
@@ -47,6 +49,7 @@ pub use search::Page;
 pub(super) use search::search;
 pub use selection::Selection;
 pub use setup::{PUBLIC_KEY_NAME, Setup, Sync};
+pub use sole::OpenError;
 pub use stats::{AuditStats, SYNC_BOUNDS_US, SyncTimes};
 pub use verify::{Verify, VerifyError};
 use writer::Shared;
@@ -111,8 +114,8 @@ impl Audit {
     /// Opens the log in this directory with the usual settings and its keys beside it.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn open(dir: &Path, durability: Durability) -> std::io::Result<Self> {
+    /// As [`Audit::start`].
+    pub fn open(dir: &Path, durability: Durability) -> Result<Self, OpenError> {
         Self::start(Setup::new(dir, durability))
     }
 
@@ -120,8 +123,9 @@ impl Audit {
     /// worker.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn start(setup: Setup) -> std::io::Result<Self> {
+    /// [`OpenError`]: another server writes it, it is another installation's, or what the file
+    /// system says.
+    pub fn start(setup: Setup) -> Result<Self, OpenError> {
         writer::open(setup).map(Self)
     }
 

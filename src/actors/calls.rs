@@ -158,6 +158,8 @@ pub enum Why {
     Denied(Arc<Deny>),
     /// An administrator cancelled this very call, with these words.
     Asked(Arc<str>),
+    /// Its key was revoked, or has expired.
+    Revoked,
 }
 
 impl Why {
@@ -167,6 +169,7 @@ impl Why {
         match self {
             Self::Denied(deny) => &deny.reason,
             Self::Asked(reason) => reason,
+            Self::Revoked => "its key was revoked or has expired",
         }
     }
 }

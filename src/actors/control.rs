@@ -1,6 +1,7 @@
 //! What administrators may do: change the truth in storage, have it published, and tell the
 //! supervisors. It sits beside [`super::front::Front`] and never carries a call.
 
+pub(super) mod about;
 pub mod audit;
 mod calls;
 mod credentials;
@@ -27,6 +28,7 @@ use crate::domain::code::Code;
 use crate::domain::confinement::Confinement;
 use crate::domain::expose::{Prefix, newcomers};
 use crate::domain::ids::{GroupId, KeyId, McpId, UserId};
+use crate::domain::kill::Target;
 use crate::domain::mcp::Program;
 use crate::domain::name::ToolName;
 use crate::domain::remote::Reach;
@@ -35,10 +37,11 @@ use crate::storage::{Store, StoreError};
 
 pub use follow::{Follower, News};
 
-use super::audit::Entry;
+use super::audit::{ADMIN_DENIED, Entry};
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
+use super::cut_off::cut_off;
 use super::launcher::Forbidden;
 use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
@@ -182,11 +185,13 @@ impl Control {
 
     /// Records an administrator's action.
     pub fn audit(&self, actor: &str, action: &str, target: &str, outcome: &str) {
-        let entry = self.action(actor, action, target, outcome);
+        let about = self.about(action, target);
+        let entry = self.action(actor, action, target, outcome, &about);
         self.ctx.audit.post(entry);
     }
 
-    /// Records an administrator's action and waits until the record may be relied on.
+    /// Records an administrator's action and waits until the record may be relied on. `before` is
+    /// what it was about before it was done, for what has no name any more.
     ///
     /// # Errors
     /// The action is done, and its record is not on the disk.
@@ -196,8 +201,11 @@ impl Control {
         action: &str,
         target: &str,
         outcome: &str,
+        before: &[Target],
     ) -> Result<(), ControlError> {
-        let entry = self.action(actor, action, target, outcome);
+        let now = self.about(action, target);
+        let about = if now.is_empty() { before } else { &now };
+        let entry = self.action(actor, action, target, outcome, about);
         self.ctx.audit.commit(entry).await.map_err(|error| {
             let message = format!("{action} was done, but {error}: its record waits in memory");
             ControlError::new(Code::AuditUnavailable, message)
@@ -218,12 +226,24 @@ impl Control {
         Err(ControlError::new(Code::AuditUnavailable, message))
     }
 
-    fn action(&self, actor: &str, action: &str, target: &str, outcome: &str) -> Entry {
-        Entry::new("admin.action", self.ctx.wall_ms())
+    fn action(
+        &self,
+        actor: &str,
+        action: &str,
+        target: &str,
+        outcome: &str,
+        about: &[Target],
+    ) -> Entry {
+        let entry = Entry::new("admin.action", self.ctx.wall_ms())
             .field("actor", actor)
             .field("action", action)
             .field("target", target)
-            .field("outcome", outcome)
+            .field("outcome", outcome);
+        let routes = self.ctx.routes.load();
+        let named = about.iter();
+        named.fold(entry, |entry, target| {
+            about::with_ids(entry, target, &routes.directory)
+        })
     }
 
     /// Records that somebody was kept off the admin socket: of many tries the first, then how many.
@@ -233,7 +253,7 @@ impl Control {
             .refusals
             .is_first("admin", peer, Code::Denied.as_str())
         {
-            let entry = Entry::new("auth.admin_denied", self.ctx.wall_ms());
+            let entry = Entry::new(ADMIN_DENIED, self.ctx.wall_ms());
             self.ctx.audit.post(entry.field("peer", peer));
         }
     }
@@ -271,15 +291,17 @@ impl Control {
         Ok((key, secret.secret().clone()))
     }
 
-    /// Revokes a key and all its sessions: their next call is refused. Gives how many ended.
+    /// Revokes a key and all its sessions: calls under way are cut off, and the next one is refused.
+    /// Gives how many sessions ended, and how many calls.
     ///
     /// # Errors
     /// The key does not exist, or the store is away: then nothing was revoked.
-    pub async fn revoke_key(&self, key: &KeyId) -> Result<u64, ControlError> {
+    pub async fn revoke_key(&self, key: &KeyId) -> Result<(u64, u64), ControlError> {
         self.ctx.store.revoke_key(key, self.now_ms()).await?;
         let ended = self.revoke_sessions(|session| session.key == *key);
+        let cut = cut_off(&self.ctx, |session| session.key == *key);
         self.refresh().await?;
-        Ok(ended)
+        Ok((ended, cut))
     }
 
     /// Revokes the sessions that match; their handles stay to say so.

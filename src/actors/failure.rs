@@ -398,6 +398,12 @@ pub(super) fn denied(deny: &Arc<Deny>) -> Reason {
     }
 }
 
+/// The session's key is good no more.
+pub(super) fn revoked() -> Reason {
+    let text = "this session or its key was revoked, or the key has expired; ask your operator";
+    Reason::new(Code::SessionSuspended, text)
+}
+
 /// An administrator cancelled this very call.
 pub(super) fn cancelled(mcp: &Mcp, why: &str) -> Reason {
     let text = format!(

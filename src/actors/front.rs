@@ -390,8 +390,9 @@ impl Front {
         }
     }
 
-    /// Waits like any other record: a client that floods us with refusals slows itself down, and
-    /// does not fill the queue that others need.
+    /// Waits for the disk like any other record: a client that floods us with refusals slows itself
+    /// down. While the disk refuses nobody waits; then such refusals are counted (see `admit`), and
+    /// the queue keeps its last places for others.
     async fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
         // One under way that a deny cuts off is counted by whoever set it.
         if let Some(deny) = &reason.deny {
@@ -443,10 +444,12 @@ impl Front {
 #[cfg(test)]
 mod tests {
     use super::super::audit::{Audit, Durability, Setup, Sync, reading};
+    use super::super::calls::Tag;
     use super::super::clock::SetClock;
     use super::super::scripted::Scripted;
     use super::*;
     use crate::config::Config;
+    use crate::domain::ids::ID_BYTES;
     use crate::domain::limits::AUDIT_QUEUE_MAX;
     use crate::storage::Store;
 
@@ -507,6 +510,34 @@ mod tests {
         assert!(full.commit("answered", 1).await.is_err());
         assert!(!full.told, "there was no room for it");
         assert_eq!(full.outcome, "audit_unavailable");
+    }
+
+    #[tokio::test]
+    async fn calls_refused_for_want_of_a_log_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let ctx = ctx(dir.path()).await;
+        let front = Front::new(Arc::clone(&ctx));
+        let session = Tag::for_tests([1; ID_BYTES]).session;
+        let routes = ctx.routes.load_full();
+        // The gate is as the disk that refuses leaves it: shut.
+        for _ in 0..1000 {
+            let refused = admit(&ctx, &routes, &session, Called::Exposed("demo.echo"));
+            let reason = refused.unwrap_err();
+            assert_eq!(reason.code, Code::AuditUnavailable);
+            let call = CallId::from_random(id_bits());
+            front.refused(&session, &call, "demo.echo", &reason).await;
+        }
+        let refused = reading::records(&dir.path().join("audit"));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert_eq!(refused[0]["event"], "call.refused");
+        for entry in ctx.refusals.sweep(1, true) {
+            ctx.audit.commit(entry).await.unwrap();
+        }
+        let more = &reading::records(&dir.path().join("audit"))[1];
+        assert_eq!(
+            (&more["event"], &more["count"]),
+            (&"call.refused_more".into(), &999.into())
+        );
     }
 
     #[tokio::test]

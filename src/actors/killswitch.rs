@@ -24,6 +24,7 @@ use crate::domain::limits::{
 };
 
 use super::audit::Entry;
+use super::control::about::with_ids;
 use super::ctx::Ctx;
 
 pub use board::Switchboard;
@@ -232,14 +233,15 @@ fn expire(ctx: &Ctx) {
 
 /// An audit record of a deny.
 pub(super) fn entry(event: &'static str, ctx: &Ctx, deny: &Deny) -> Entry {
-    Entry::new(event, ctx.wall_ms())
+    let entry = Entry::new(event, ctx.wall_ms())
         .field("deny", deny.id.as_str())
         .field("kind", deny.kind.word())
         .field("scope", deny.target.scope().word())
         .field("target", &deny.target.text())
         .field("label", &deny.label)
         .field("reason", &deny.reason)
-        .field("author", &deny.author)
+        .field("author", &deny.author);
+    with_ids(entry, &deny.target, &ctx.routes.load().directory)
 }
 
 /// Saves until the store has all; `false` if it could not.

@@ -60,6 +60,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
             };
             let allowed = || {
                 ctx.denies_call(session, &mcp.id, &route.tool).is_none()
+                    && !session.is_revoked()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
             let sent = Instant::now();
@@ -105,6 +106,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     return Err(match &why {
                         Why::Denied(deny) => failure::denied(deny),
                         Why::Asked(reason) => failure::cancelled(mcp, reason),
+                        Why::Revoked => failure::revoked(),
                     });
                 }
             }
@@ -164,9 +166,8 @@ pub(super) fn still_allowed(
     if let Some(deny) = ctx.denies_call(session, &route.published.mcp.id, &route.tool) {
         return Err(failure::denied(&deny));
     }
-    if session.is_revoked() {
-        let text = "this session or its key was revoked; ask your operator";
-        return Err(Reason::new(Code::SessionSuspended, text));
+    if session.is_revoked() || session.is_key_expired(ctx.wall_ms()) {
+        return Err(failure::revoked());
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::telemetry::metrics::labels::{ActorKind, SessionEnd};
 
 use super::changes::Who;
 use super::ctx::Ctx;
+use super::cut_off::cut_off;
 use super::measured::measured;
 use super::session::{SessionActor, SessionHandle, SessionMsg};
 use super::supervisor::{Children, Fate, Kind};
@@ -203,6 +204,10 @@ impl SessionsState {
 
     fn sweep(&mut self, myself: &ActorRef<SessionsMsg>) {
         let now = self.ctx.wall_ms();
+        let is_out = |session: &SessionHandle| session.is_key_expired(now);
+        if self.ctx.sessions.pin().values().any(|one| is_out(one)) {
+            cut_off(&self.ctx, is_out);
+        }
         let grace = Millis::try_from(self.ctx.settings.token_grace.as_millis()).unwrap_or(0);
         let sessions = self.ctx.sessions.pin();
         let over: Vec<Arc<SessionHandle>> = sessions

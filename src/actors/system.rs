@@ -17,7 +17,7 @@ use crate::domain::restart;
 use crate::storage::{Postgres, Store, StoreError};
 use crate::telemetry::metrics::labels::ActorKind;
 
-use super::audit::{Audit, Entry, STARTED, STOPPED, Setup};
+use super::audit::{Audit, Entry, OpenError, STARTED, STOPPED, Setup};
 use super::clock::{Clock, random};
 use super::control::Control;
 use super::ctx::{Ctx, Settings};
@@ -47,6 +47,9 @@ pub enum SystemError {
         /// Why.
         why: String,
     },
+    /// The audit log is somebody else's.
+    #[error("not started")]
+    NotOurs(#[source] OpenError),
     /// A service did not start.
     #[error("cannot start {why}")]
     Service {
@@ -146,12 +149,33 @@ fn application() -> String {
 }
 
 impl SystemError {
+    /// What to do, if there is something better than the code's own advice.
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        match self {
+            Self::NotOurs(OpenError::Held { .. }) => {
+                Some("stop that server, or set audit.dir to another directory".to_owned())
+            }
+            Self::NotOurs(OpenError::Foreign { dir, theirs, .. }) => {
+                let dir = dir.display();
+                Some(format!(
+                    "set audit.dir to a directory of this server's own; or, if {theirs} writes it no \
+                     more, keep its log elsewhere: mv {dir} {dir}-{theirs}; or, if this server is \
+                     {theirs}, restore its data directory"
+                ))
+            }
+            _ => None,
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
             Self::Store { source, .. } => source.code(),
             Self::Audit { .. } => Code::AuditUnavailable,
+            Self::NotOurs(OpenError::Foreign { .. }) => Code::ConfigInvalid,
+            Self::NotOurs(_) => Code::LockHeld,
             Self::Service { code, .. } => *code,
             Self::Late => Code::StartFailed,
         }
@@ -181,7 +205,10 @@ impl System {
         let opened = tokio::task::spawn_blocking(move || Audit::start(setup)).await;
         let audit = opened
             .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| match error {
+                OpenError::Io(error) => failed(error.to_string()),
+                theirs => SystemError::NotOurs(theirs),
+            })?;
         audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
         let known = super::credentials::Known(Arc::downgrade(&ctx));

@@ -128,7 +128,8 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
 fn replaced(done: &CredentialChanged, desk: &Desk) {
     if done.isolates_replaced > 0 {
         desk.out.say(&format!(
-            "{} isolates are replaced, each after its calls in flight",
+            "{} isolates are replaced, each after its calls in flight, and new calls of it wait for those: \
+             legation call list shows them, legation isolate restart ID ends them",
             done.isolates_replaced
         ));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::client::{NOTHING, escape, path};
-use super::error::{Done, Exit};
+use super::error::{CliError, Done, Exit};
 use super::kill::{denied, lifted};
 use super::table::{Cell, Table};
 use super::units::parse_deadline;
@@ -13,6 +13,7 @@ use super::{Desk, name};
 use crate::actors::views::{DenyReport, DenyView};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::keys::{CreatedKey, KeyView, NewKey, RevokedKey};
+use crate::domain::code::Code;
 use crate::domain::name::Name;
 
 #[derive(Debug, Subcommand)]
@@ -31,7 +32,7 @@ pub(super) enum KeyCommand {
         #[arg(long)]
         no_subscribe: bool,
     },
-    /// Revoke a key: its sessions end with the next call
+    /// Revoke a key: its sessions end, calls under way are cut off
     Revoke {
         /// Its id, or a part of its beginning that no other has
         id: String,
@@ -77,8 +78,10 @@ pub(super) async fn run(command: KeyCommand, mut desk: Desk) -> Done {
             desk.confirm(&format!("revoke key {id}"))?;
             let done: RevokedKey = desk.client.delete(&path(&["keys", &id])).await?;
             desk.out.one(&done, done.key.as_str(), |out| {
-                let (key, ended) = (&done.key, done.sessions_ended);
-                out.line(&format!("key {key} is revoked, {ended} sessions ended"))
+                let (key, ended, cut) = (&done.key, done.sessions_ended, done.calls_cancelled);
+                out.line(&format!(
+                    "key {key} is revoked, {ended} sessions ended, {cut} calls cut off"
+                ))
             })?;
             Ok(Exit::Ok)
         }
@@ -118,8 +121,12 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
     ));
     // Alone on stdout, so that KEY=$(legation key create ada) does what it says.
     let id = made.key.id.to_string();
-    desk.out
-        .one(&made, &id, |out| out.line(made.secret.reveal()))?;
+    let shown = desk
+        .out
+        .one(&made, &id, |out| out.line(made.secret.reveal()));
+    if let Err(error) = shown {
+        return Err(unshown(&id, new, &error, &desk).await);
+    }
     let subscribed: Vec<_> = made.subscribed.iter().map(Name::as_str).collect();
     if !subscribed.is_empty() {
         desk.out
@@ -142,6 +149,26 @@ async fn create(new: &NewKey, mut desk: Desk) -> Done {
     } else {
         Exit::Partly
     })
+}
+
+/// A key that its owner never saw, and perhaps somebody else a part of it, is revoked again.
+async fn unshown(id: &str, new: &NewKey, error: &CliError, desk: &Desk) -> CliError {
+    let gone: Result<RevokedKey, CliError> = desk.client.delete(&path(&["keys", id])).await;
+    let (message, next) = match gone {
+        Ok(_) => (
+            format!("{error}; key {id} could not be shown, so it was revoked again"),
+            format!("legation key create {}, where its output can be written", new.user),
+        ),
+        Err(why) => (
+            format!("{error}; key {id} could not be shown and is in force ({why})"),
+            format!("legation key revoke {id}"),
+        ),
+    };
+    CliError::Told {
+        code: Code::OutputFailed,
+        message,
+        next,
+    }
 }
 
 /// Keys under titles.

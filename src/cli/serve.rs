@@ -260,9 +260,9 @@ impl House {
         // A signal now waits for the start to end, which has a deadline of its own.
         let system = starting.await.map_err(|error| CliError::NotStarted {
             code: error.code(),
+            next: error.next(),
             // Who starts a server may know all.
             message: chain(&error),
-            next: None,
         })?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;

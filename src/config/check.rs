@@ -1,9 +1,12 @@
 //! What must hold between values. Bounds of single values are in the sections' declarations.
 
+use std::net::SocketAddr;
 use std::path::{Component, Path};
 
+use sandbox::Facility;
+
 use super::client::Tls;
-use super::{Config, Origins, Problem};
+use super::{Config, Origin, Origins, Problem, nearest};
 use crate::domain::audit::Category;
 use crate::domain::egress::Rule;
 use crate::domain::limits::EGRESS_PROXY_PORT;
@@ -29,6 +32,7 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
     check.times();
     check.paths();
     check.words();
+    check.listeners();
     check.storage();
     check.problems
 }
@@ -231,20 +235,57 @@ impl Check<'_> {
             );
             self.problem("audit.required", what);
         }
-        let word = |text: &str| {
-            !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        };
-        let wrong = |one: &&String| !word(one);
-        if let Some(bad) = self.config.sandbox.allow_degraded.iter().find(wrong) {
-            let what = format!("`{bad}` is not the name of a facility, such as user_range");
-            self.problem("sandbox.allow_degraded", what);
-        }
+        self.facilities();
         self.install();
         let sandbox = &self.config.sandbox;
         let relative = |root: &&String| !root.starts_with('/');
         if let Some(bad) = sandbox.path_roots.iter().find(relative) {
             let what = format!("`{bad}` is not an absolute path");
             self.problem("sandbox.path_roots", what);
+        }
+    }
+
+    /// A misspelt facility would be allowed to nobody, and the one that was meant stays required.
+    fn facilities(&mut self) {
+        let names = self.config.sandbox.allow_degraded.iter();
+        let unknown = names
+            .filter_map(|name| name.parse::<Facility>().err())
+            .next();
+        if let Some(unknown) = unknown {
+            let known = Facility::ALL.map(Facility::name);
+            let what = match nearest::word(&known, &unknown.0) {
+                Some(near) => format!("{unknown}; did you mean {near}?"),
+                None => unknown.to_string(),
+            };
+            self.problem("sandbox.allow_degraded", what);
+        }
+    }
+
+    /// Two listeners cannot have one port of one address.
+    fn listeners(&mut self) {
+        let client = self.config.client.listen;
+        let Some(ops) = self.config.ops.listen.address() else {
+            return;
+        };
+        // Every address is this one as well; those of IPv6 are those of IPv4, too.
+        let takes = |one: SocketAddr, other: SocketAddr| {
+            one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4())
+        };
+        let meets = client.ip().to_canonical() == ops.ip().to_canonical()
+            || takes(client, ops)
+            || takes(ops, client);
+        // A trial run finds itself another port, unless it was told which.
+        if self.config.server.dev && self.origins.of("ops.listen") == Origin::BuiltIn {
+            return;
+        }
+        // Port 0 is any that is free.
+        if client.port() == ops.port() && client.port() != 0 && meets {
+            let from = self.origins.of("client.listen");
+            let what = format!(
+                "{ops} is taken by client.listen, which is {client} ({from}); give one of them \
+                 another port"
+            );
+            self.problem("ops.listen", what);
         }
     }
 

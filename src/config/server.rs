@@ -88,7 +88,7 @@ section! {
     Audit = "audit" {
         /// `durable`: a call's record is on the disk before the call goes on; `buffered`: soon after.
         durability: Durability = Durability::Durable, any();
-        /// Where its files are. Unset: `audit` in the data directory.
+        /// Where its files are: one server's alone. Unset: `audit` in the data directory.
         dir: Option<PathBuf> = None, any();
         /// What is refused while its record cannot be written: `auth`, `call`, `admin`, `isolate`, `kill`, `credential`, `system`. The rest goes on, and what is lost is counted.
         required: Vec<String> = Category::ALL.iter().map(|one| one.as_str().to_owned()).collect(), any();

@@ -221,7 +221,7 @@ built-in: calls.response_bytes_max: 10485760 is more than calls.line_bytes_max, 
 legation.toml:11: restart.floor_ms: 20000 is more than restart.cap_ms, which is 10000 (legation.toml:12)
 legation.toml:15: sessions.token_grace_ms: 70000 is more than sessions.ttl_ms, which is 60000 (legation.toml:14)
 legation.toml:9: isolates.path: `/bin:.` must be absolute directories without .. between colons
-legation.toml:19: sandbox.allow_degraded: `Every thing` is not the name of a facility, such as user_range
+legation.toml:19: sandbox.allow_degraded: `Every thing` is not a facility; known are cgroup_memory, cgroup_pids, cgroup_cpu, cgroup_io, cgroup_kill, pid_namespace, mount_namespace, network_namespace, ipc_namespace, uts_namespace, cgroup_namespace, user_range, seccomp, landlock, network_guard
 "#);
     let problems = problems_of("[client]\ntls = \"files\"\ncert_file = \"c\"\n");
     insta::assert_snapshot!(problems.join("\n"), @r#"
@@ -230,6 +230,44 @@ built-in: client.key_file: is not set, but client.tls is "files"; name the file
     let long = format!("[server]\ndata_dir = \"/{}\"\n", "x".repeat(100));
     let problems = problems_of(&long);
     assert!(problems[0].contains("107 bytes"), "{problems:?}");
+}
+
+#[test]
+fn what_serve_would_refuse_is_refused_here() {
+    let problems = problems_of("[sandbox]\nallow_degraded = [\"secomp\"]\n");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("legation.toml:2: sandbox.allow_degraded: `secomp` is not a")
+            && problems[0].ends_with("did you mean seccomp?"),
+        "{problems:?}"
+    );
+    let dev = Sources {
+        flags: pairs(&[
+            ("server.dev", "true"),
+            ("sandbox.allow_degraded", "[\"secomp\"]"),
+        ]),
+        ..Sources::default()
+    };
+    assert!(Config::load(&dev).is_err(), "also where all is allowed");
+    let listeners = |client: &str, ops: &str| {
+        problems_of(&format!(
+            "[client]\nlisten = \"{client}\"\n[ops]\nlisten = \"{ops}\"\ntoken_file = \"/t\"\n"
+        ))
+    };
+    insta::assert_snapshot!(listeners("127.0.0.1:7000", "127.0.0.1:7000").join("\n"), @r#"
+legation.toml:4: ops.listen: 127.0.0.1:7000 is taken by client.listen, which is 127.0.0.1:7000 (legation.toml:2); give one of them another port
+"#);
+    for (client, ops, meet) in [
+        ("127.0.0.1:7000", "127.0.0.2:7000", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+        ("127.0.0.1:7000", "127.0.0.1:7001", false),
+        ("0.0.0.0:7000", "[::1]:7000", false),
+        ("0.0.0.0:7000", "127.0.0.1:7000", true),
+        ("127.0.0.1:7000", "[::]:7000", true),
+        ("127.0.0.1:7000", "off", false),
+    ] {
+        assert_eq!(!listeners(client, ops).is_empty(), meet, "{client} {ops}");
+    }
 }
 
 #[test]

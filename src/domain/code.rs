@@ -306,8 +306,8 @@ codes! {
         "Another process listens on the port.";
         "Stop it, or set the listener that the message names (client.listen, ops.listen) to another port.";
     "E0604" LockHeld "lock_held" Conflict Never
-        "Another server uses the data directory.";
-        "Stop that one, or set server.data_dir to another directory.";
+        "Another server uses the data directory or the directory of the audit log.";
+        "Stop that one, or set server.data_dir or audit.dir to another directory.";
     "E0605" ConfigInvalid "config_invalid" Usage Never
         "The configuration is wrong.";
         "Correct the line the message names; legation config check looks again.";

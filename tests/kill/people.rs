@@ -88,6 +88,76 @@ fn a_suspended_key_is_out_until_resumed_and_the_users_other_key_is_not() {
 }
 
 #[test]
+fn a_revoked_key_gets_no_answer_of_a_call_that_is_under_way() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    world.misbehaving("late", &[], &["slow_start=5000"]);
+    let (first, second) = (world.key("ada"), world.key("ada"));
+    let http = Http::new(&world.url);
+    let (one, two) = (http.register(&first), http.register(&second));
+    one.ask("demo.echo", json!({"text": "warm"}));
+    let mine = sleeping(&one, "demo.sleep", 600_000);
+    let id = under_way(&world, "in_flight", 1)[0]["key"].clone();
+    let waits = sleeping(&one, "late.sleep", 1);
+    let theirs = sleeping(&two, "demo.sleep", 2_000);
+    under_way(&world, "in_flight", 2);
+    under_way(&world, "waiting", 1);
+    let report = world.cli(&["key", "revoke", id.as_str().unwrap()]);
+    assert_eq!(
+        (&report["sessions_ended"], &report["calls_cancelled"]),
+        (&json!(1), &json!(2)),
+        "{report}"
+    );
+    for cut in [mine, waits] {
+        let answer = cut.join().unwrap();
+        assert_eq!(answer.code(), "session_suspended", "{answer:?}");
+        assert!(answer.text().contains("revoked"), "{}", answer.text());
+    }
+    assert_eq!(theirs.join().unwrap().code(), "", "another key of hers");
+    assert_eq!(one.call("demo.echo", json!({"text": "x"})).status, 401);
+    let ends: Vec<Value> = audit(&world);
+    let cut = ends
+        .iter()
+        .filter(|one| one["event"] == "call.end" && one["outcome"] == "session_suspended");
+    assert_eq!(cut.count(), 2);
+}
+
+#[test]
+fn a_key_that_expires_gets_no_answer_of_a_call_that_is_under_way() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    world.client("ada").ask("echo", json!({"text": "warm"}));
+    let made = world.cli(&["key", "create", "ada", "--expires-in", "3s"]);
+    let brief = world.client_of_key(made["secret"].as_str().unwrap());
+    let since = Instant::now();
+    let answer = sleeping(&brief, "sleep", 600_000).join().unwrap();
+    assert_eq!(answer.code(), "session_suspended", "{answer:?}");
+    assert!(since.elapsed() < Duration::from_secs(60), "{answer:?}");
+}
+
+#[test]
+fn a_key_that_cannot_be_shown_is_revoked_again() {
+    let world = World::new();
+    world.cli(&["user", "add", "ada"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let output = Command::new(LEGATION)
+        .args(["key", "create", "ada"])
+        .env("LEGATION_DATA_DIR", world.data_dir())
+        .stdin(Stdio::null())
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let keys = world.cli(&["key", "list", "--user", "ada"]);
+    assert_eq!(keys[0]["state"], "revoked", "{keys}");
+    assert!(
+        said.contains(keys[0]["id"].as_str().unwrap()) && said.contains("revoked again"),
+        "{said}"
+    );
+}
+
+#[test]
 fn parallel_calls_never_get_a_passing_401() {
     let world = World::new();
     world.demo("demo", &[]);

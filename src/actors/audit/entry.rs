@@ -6,10 +6,37 @@ use crate::domain::account::Millis;
 use crate::domain::audit::Category;
 use crate::domain::audit::events::EVENTS;
 
+/// Somebody was kept off the admin socket.
+pub(in crate::actors) const ADMIN_DENIED: &str = "auth.admin_denied";
+
+/// Who causes a record: what callers and their servers cause has no end, and must not take the last
+/// places of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Callers, and the servers they call.
+    Callers,
+    /// Administrators, and the server itself.
+    House,
+}
+
+impl Cause {
+    fn of(event: &str, category: Category) -> Self {
+        match category {
+            Category::Admin | Category::Kill | Category::Credential | Category::System => {
+                Self::House
+            }
+            // Of many tries the first is recorded, then how many.
+            Category::Auth if event == ADMIN_DENIED => Self::House,
+            Category::Auth | Category::Call | Category::Isolate => Self::Callers,
+        }
+    }
+}
+
 /// A record under construction. Its number and its hash are given when it is written.
 #[derive(Debug, Clone)]
 pub struct Entry {
     category: Category,
+    cause: Cause,
     text: String,
 }
 
@@ -22,8 +49,10 @@ impl Entry {
         let mut text = String::with_capacity(320);
         // Writing to a string cannot fail.
         let _ = write!(text, ",\"at\":{at},\"event\":\"{event}\"");
+        let category = Category::of(event);
         Self {
-            category: Category::of(event),
+            category,
+            cause: Cause::of(event, category),
             text,
         }
     }
@@ -59,6 +88,11 @@ impl Entry {
     #[must_use]
     pub fn category(&self) -> Category {
         self.category
+    }
+
+    /// Who causes such records.
+    pub(super) fn cause(&self) -> Cause {
+        self.cause
     }
 
     /// The inside of the record, without its number and its hash: one line, as JSON has no

@@ -25,6 +25,8 @@ use super::{Durability, Entry};
 /// The log.
 #[derive(Debug)]
 pub(super) struct Log {
+    /// Keeps other servers out of the directory; given back when the log is finished.
+    pub(super) lock: Option<File>,
     pub(super) setup: Setup,
     pub(super) signer: Signer,
     pub(super) installation: String,

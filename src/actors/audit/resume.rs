@@ -23,6 +23,7 @@ use super::Entry;
 use super::files::{self, CHECKPOINT_NAME, EARLIER_NAME, Lines, Segment};
 use super::log::{Log, Open, move_tail, open_file, set_aside};
 use super::setup::{Setup, signer};
+use super::sole::{self, OpenError};
 use super::stats::Counters;
 
 /// The event that begins a life of the server.
@@ -46,11 +47,14 @@ struct Scan {
 /// Opens the log in its directory, or prepares a new one.
 ///
 /// # Errors
-/// What the file system says: what cannot be read cannot be continued.
-pub(super) fn open(setup: Setup, counters: Arc<Counters>) -> io::Result<Log> {
+/// [`OpenError`]: another server's log is not continued, nor what cannot be read.
+pub(super) fn open(setup: Setup, counters: Arc<Counters>) -> Result<Log, OpenError> {
     make_dir(&setup.dir)?;
+    let lock = sole::take(&setup.dir)?;
+    sole::look(&setup.dir, setup.installation.as_deref())?;
     let signer = signer(&setup.keys)?;
     let mut log = Log {
+        lock: Some(lock),
         signer,
         installation: String::new(),
         tip: Tip::START,

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::reading::{all, records};
 use super::*;
+use crate::domain::audit::Required;
 use crate::domain::audit::check::Report;
-use crate::domain::limits::AUDIT_QUEUE_MAX;
+use crate::domain::limits::{AUDIT_QUEUE_KEPT, AUDIT_QUEUE_MAX};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -177,7 +178,7 @@ async fn a_disk_that_fails_refuses_and_loses_nothing_acknowledged() {
         .iter()
         .map(|r| r["at"].as_i64().unwrap())
         .collect();
-    let most = i64::try_from(AUDIT_QUEUE_MAX).unwrap();
+    let most = i64::try_from(AUDIT_QUEUE_MAX - AUDIT_QUEUE_KEPT).unwrap();
     assert_eq!(kept[..kept.len() - 1], (0..most + 3).collect::<Vec<_>>());
     whole(dir.path());
 }
@@ -194,7 +195,7 @@ async fn what_is_not_required_goes_on_and_its_loss_is_counted() {
     })
     .unwrap();
     broken.store(true, Ordering::Relaxed);
-    let calls = AUDIT_QUEUE_MAX + 5;
+    let calls = AUDIT_QUEUE_MAX - 2 * AUDIT_QUEUE_KEPT + 5;
     for n in 0..calls {
         let entry = Entry::new("call.test", i64::try_from(n).unwrap());
         audit.commit(entry).await.unwrap();
@@ -207,6 +208,69 @@ async fn what_is_not_required_goes_on_and_its_loss_is_counted() {
     assert_eq!(audit.stats().dropped[Category::Call.index()], 5);
     broken.store(false, Ordering::Relaxed);
     assert!(audit.close(SOON).await || audit.lost() > 0);
+}
+
+#[tokio::test]
+async fn what_callers_cause_never_takes_the_last_places_of_a_full_queue() {
+    for required in [
+        Required::all(),
+        [Category::Admin, Category::Kill].into_iter().collect(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (sync, broken) = disk();
+        let audit = Audit::start(Setup {
+            sync,
+            required,
+            ..setup(dir.path())
+        })
+        .unwrap();
+        broken.store(true, Ordering::Relaxed);
+        for n in 0..i64::try_from(AUDIT_QUEUE_MAX).unwrap() + 10 {
+            for event in ["call.refused", "isolate.ended", "auth.register"] {
+                audit.post(Entry::new(event, n));
+            }
+        }
+        assert!(audit.queued() <= (AUDIT_QUEUE_MAX - AUDIT_QUEUE_KEPT) as u64);
+        let theirs = ["kill.on", "admin.action", "kill.off", ADMIN_DENIED];
+        for event in theirs {
+            // Refused where it is required, and in its place all the same.
+            let _ = audit.commit(Entry::new(event, 1)).await;
+        }
+        broken.store(false, Ordering::Relaxed);
+        let mut written = audit.written();
+        let healed = written.wait_for(Written::is_good);
+        tokio::time::timeout(SOON, healed).await.unwrap().unwrap();
+        some(&audit, 0..1).await;
+        assert!(audit.close(SOON).await);
+        let all = all(dir.path());
+        for event in theirs {
+            assert!(all.iter().any(|record| record["event"] == event), "{event}");
+        }
+        let gap = all.iter().find(|record| record["event"] == "system.lost");
+        let gap = gap.unwrap();
+        assert!(
+            gap["admin"].is_null() && gap["kill"].is_null() && gap["call"].is_u64(),
+            "{gap}"
+        );
+        whole(dir.path());
+    }
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_for_administrators_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sync, broken) = disk();
+    let audit = Audit::start(Setup {
+        sync,
+        ..setup(dir.path())
+    })
+    .unwrap();
+    broken.store(true, Ordering::Relaxed);
+    for n in 0..i64::try_from(AUDIT_QUEUE_MAX).unwrap() + 10 {
+        audit.post(Entry::new("admin.action", n));
+    }
+    assert_eq!(audit.queued(), AUDIT_QUEUE_MAX as u64);
+    assert_eq!(audit.stats().dropped[Category::Admin.index()], 10);
 }
 
 #[test]
@@ -394,4 +458,48 @@ async fn a_clock_that_jumps_back_does_not_matter() {
         "the files are from the future, and stay"
     );
     assert_eq!(records(dir.path()).len(), 20);
+}
+
+#[tokio::test]
+async fn a_second_server_is_kept_away_from_a_log_that_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::start(setup(dir.path())).unwrap();
+    some(&audit, 0..1).await;
+    let second = Audit::start(setup(dir.path())).unwrap_err();
+    let pid = format!("pid {}", std::process::id());
+    assert!(
+        matches!(&second, OpenError::Held { holder: Some(who), .. } if *who == pid),
+        "{second}"
+    );
+    assert!(audit.close(SOON).await);
+    life(&setup(dir.path()), 1..2).await;
+    assert_eq!(records(dir.path()).len(), 2);
+    whole(dir.path());
+}
+
+#[tokio::test]
+async fn another_installations_log_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| Setup {
+        installation: Some(name.to_owned()),
+        keys: dir.path().join("keys").join(name),
+        dir: dir.path().join("log"),
+        ..setup(dir.path())
+    };
+    life(&of("first"), 0..3).await;
+    // Even what a crash left is for the log's own server to judge.
+    let path = newest(&of("first").dir);
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"{\"seq\":").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = Audit::start(of("second")).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Foreign { theirs, ours, .. } if theirs == "first" && ours == "second"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    life(&of("first"), 3..4).await;
+    let keys = of("first").keys.join(PUBLIC_KEY_NAME);
+    let report = Verify::of(&of("first").dir, Some(&keys)).unwrap().run();
+    assert!(report.unwrap().whole);
 }

@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::domain::audit::{Category, Required};
-use crate::domain::limits::{AUDIT_QUEUE_BYTES_MAX, AUDIT_QUEUE_MAX};
+use crate::domain::limits::{
+    AUDIT_QUEUE_BYTES_MAX, AUDIT_QUEUE_KEPT, AUDIT_QUEUE_KEPT_BYTES, AUDIT_QUEUE_MAX,
+};
 
 use super::super::clock::Clock;
 use super::super::sync::Mutex;
+use super::entry::Cause;
 use super::log::Log;
 use super::resume;
 use super::setup::Setup;
+use super::sole::OpenError;
 use super::stats::{AuditStats, Counters};
 use super::{Durability, Entry, Written};
 
@@ -68,7 +72,7 @@ struct Taken {
     overflowed: bool,
 }
 
-pub(super) fn open(setup: Setup) -> std::io::Result<Arc<Shared>> {
+pub(super) fn open(setup: Setup) -> Result<Arc<Shared>, OpenError> {
     let counters = Arc::new(Counters::default());
     let mut log = resume::open(setup.clone(), Arc::clone(&counters))?;
     let shared = Arc::new(Shared {
@@ -108,10 +112,11 @@ impl Shared {
 
     pub(super) fn append(&self, entry: &Entry) -> Result<u64, Refused> {
         let fields = entry.fields();
+        let (records_max, bytes_max) = self.places(entry);
         let (ticket, first) = {
             let mut buffer = self.buffer.lock();
-            let full = buffer.appended - buffer.written >= AUDIT_QUEUE_MAX as u64
-                || buffer.bytes.len() + fields.len() > AUDIT_QUEUE_BYTES_MAX;
+            let full = buffer.appended - buffer.written >= records_max as u64
+                || buffer.bytes.len() + fields.len() > bytes_max;
             if full || buffer.closed {
                 return Err(Refused);
             }
@@ -131,6 +136,21 @@ impl Shared {
             self.wake();
         }
         Ok(ticket)
+    }
+
+    /// Up to which length, in records and bytes, the queue takes such a record. While the disk
+    /// refuses, callers who try again and again and calls that go on unrecorded fill what they may;
+    /// the last places are for what an administrator does about it.
+    fn places(&self, entry: &Entry) -> (usize, usize) {
+        let kept = match entry.cause() {
+            Cause::House => 0,
+            Cause::Callers if self.required().has(entry.category()) => 1,
+            Cause::Callers => 2,
+        };
+        (
+            AUDIT_QUEUE_MAX - kept * AUDIT_QUEUE_KEPT,
+            AUDIT_QUEUE_BYTES_MAX - kept * AUDIT_QUEUE_KEPT_BYTES,
+        )
     }
 
     pub(super) fn queued(&self) -> u64 {
@@ -335,6 +355,8 @@ impl Shared {
 
     fn finish(&self, log: &mut Log) {
         let finished = log.finish().and_then(|()| log.publish_checkpoint());
+        // Before anybody hears of the end: whoever does may open it again.
+        drop(log.lock.take());
         {
             let mut buffer = self.buffer.lock();
             buffer.incomplete |= finished.is_err();

@@ -105,7 +105,7 @@ impl Control {
         })
     }
 
-    fn find_slot(&self, id: &str) -> Result<Arc<Slot>, ControlError> {
+    pub(super) fn find_slot(&self, id: &str) -> Result<Arc<Slot>, ControlError> {
         let slots = self.ctx.slots.pin();
         let fits = |slot: &&Arc<Slot>| {
             slot.id.as_str() == id

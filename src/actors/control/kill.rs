@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::domain::account::Millis;
+use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::ids::DenyId;
 use crate::domain::kill::{Deny, Ending, Kind, Lifted, Scope, Target};
@@ -201,8 +202,12 @@ impl Control {
             .number("killed_us", micros(times.killed))
             .number("gone_us", micros(took))
             .field("stored", if stored { "yes" } else { "not yet" });
-        let committed = self.ctx.audit.commit(entry).await;
-        committed.err().map(|error| error.to_string())
+        let appended = match self.ctx.audit.append(&entry).await {
+            Ok(appended) => appended,
+            Err(error) => return Some(error.to_string()),
+        };
+        let waited = self.ctx.audit.wait(appended, Category::Kill).await.err()?;
+        Some(format!("{waited}; its record waits in memory until it can be"))
     }
 
     /// What is in force, oldest first; with `past`, the newest of what is not any more after it.

@@ -32,7 +32,7 @@ fn named(target: Target, label: impl ToString) -> Named {
 }
 
 /// Why a text names nothing.
-struct Unknown {
+pub(super) struct Unknown {
     kind: &'static str,
     nearest: Option<String>,
     several: bool,
@@ -111,7 +111,7 @@ impl Control {
     }
 }
 
-fn find(names: &Directory, scope: Scope, text: &str) -> Result<Named, Unknown> {
+pub(super) fn find(names: &Directory, scope: Scope, text: &str) -> Result<Named, Unknown> {
     match scope {
         Scope::All if text.is_empty() || text == Scope::All.word() => {
             Ok(named(Target::All, "everything"))

@@ -25,7 +25,7 @@ pub(super) fn admit<'a>(
     session: &SessionHandle,
     called: Called<'_>,
 ) -> Result<&'a Route, Reason> {
-    house_stands(ctx)?;
+    house_stands(ctx, session)?;
     within_rate(ctx, session)?;
     let Some(route) = called.in_view(routes, session) else {
         return Err(not_in_view(routes, session, called));
@@ -35,7 +35,7 @@ pub(super) fn admit<'a>(
 
 /// The same for a route that is known.
 pub(super) fn admissible(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
-    house_stands(ctx)?;
+    house_stands(ctx, session)?;
     not_denied(ctx, session, route)
 }
 
@@ -47,11 +47,16 @@ pub(super) fn within_rate(ctx: &Ctx, session: &SessionHandle) -> Result<(), Reas
     };
     ctx.metrics.calls_over_rate.increment(1);
     let reason = failure::too_many(ctx.call_rates.per_minute(), wait);
+    Err(one_of_many(ctx, session, reason))
+}
+
+/// The first of a key's refusals of this kind in a while is on record in full, the others are counted.
+fn one_of_many(ctx: &Ctx, session: &SessionHandle, reason: Reason) -> Reason {
     let (key, code) = (session.key.as_str(), reason.code.as_str());
-    Err(match ctx.refusals.is_first(CALL, key, code) {
+    match ctx.refusals.is_first(CALL, key, code) {
         true => reason,
         false => reason.counted(),
-    })
+    }
 }
 
 fn not_denied(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), Reason> {
@@ -61,14 +66,16 @@ fn not_denied(ctx: &Ctx, session: &SessionHandle, route: &Route) -> Result<(), R
     }
 }
 
-/// Whether calls are made at all now.
-fn house_stands(ctx: &Ctx) -> Result<(), Reason> {
+/// Whether calls are made at all now. A caller who tries again and again while the log cannot be
+/// written must not fill the queue in front of it: those refusals are counted.
+fn house_stands(ctx: &Ctx, session: &SessionHandle) -> Result<(), Reason> {
     if ctx.is_stopping() {
         return Err(failure::shutting_down());
     }
     if !ctx.may(Category::Call) {
         let text = "no call is made while the audit log cannot be written. Tell your operator.";
-        return Err(Reason::new(Code::AuditUnavailable, text));
+        let reason = Reason::new(Code::AuditUnavailable, text);
+        return Err(one_of_many(ctx, session, reason));
     }
     if !ctx.gates.kill.is_open() || !ctx.gates.catalog.is_open() {
         let text = "the gateway is starting. Try again in a few seconds.";

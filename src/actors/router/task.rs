@@ -226,6 +226,7 @@ fn cut(ctx: &Ctx, errand: &Errand<'_>, handle: &Handle, error: CallError) -> Rea
         CallError::Ended(end) => ended(ctx, session, route, &end),
         CallError::Cancelled(Why::Denied(deny)) => failure::denied(&deny),
         CallError::Cancelled(Why::Asked(why)) => failure::cancelled(mcp, &why),
+        CallError::Cancelled(Why::Revoked) => failure::revoked(),
         CallError::TimedOut => failure::task_timed_out(mcp, route.tool.as_str()),
     }
 }

@@ -51,11 +51,14 @@ where
         control.may_change()?;
     }
     let (control, actor, target) = (control.clone(), admin.actor().to_owned(), target.into());
+    let before = control.about(action, &target);
     let record = (control.clone(), actor.clone(), target.clone());
     let task = tokio::spawn(async move {
         let result = change.await;
         let outcome = result.as_ref().map_or_else(|e| e.code().as_str(), |_| "ok");
-        let recorded = control.audited(&actor, action, &target, outcome).await;
+        let recorded = control
+            .audited(&actor, action, &target, outcome, &before)
+            .await;
         match recorded {
             Err(error) if result.is_ok() && !TAKES_AWAY.contains(&action) => Err(error.into()),
             _ => result,

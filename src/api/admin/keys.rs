@@ -109,6 +109,9 @@ pub struct RevokedKey {
     pub key: KeyId,
     /// Sessions that were ended.
     pub sessions_ended: u64,
+    /// Calls under way that were cut off.
+    #[serde(default)]
+    pub calls_cancelled: u64,
 }
 
 /// Whose keys to list.
@@ -297,10 +300,11 @@ async fn revoke(
     let key = by_id(&control, &id).await?.id;
     let (tree, target) = (control.clone(), key.to_string());
     let change = async move {
-        let sessions_ended = tree.revoke_key(&key).await?;
+        let (sessions_ended, calls_cancelled) = tree.revoke_key(&key).await?;
         Ok(RevokedKey {
             key,
             sessions_ended,
+            calls_cancelled,
         })
     };
     audited(&control, &admin, "key.revoke", target, change).await
