@@ -179,9 +179,7 @@ impl Asked<'_> {
         }
         // What is acknowledged is told.
         let questions = self.says.questions;
-        front
-            .told_of(self.session, &watching.uris, questions)
-            .await;
+        front.told_of(self.session, &watching.uris, questions).await;
         (honoured, Some(watching))
     }
 }
