@@ -203,12 +203,13 @@ impl System {
         };
         // It reads the newest segment.
         let opened = tokio::task::spawn_blocking(move || Audit::start(setup)).await;
-        let audit = opened
-            .map_err(|error| failed(error.to_string()))?
-            .map_err(|error| match error {
-                OpenError::Io(error) => failed(error.to_string()),
-                theirs => SystemError::NotOurs(theirs),
-            })?;
+        let audit =
+            opened
+                .map_err(|error| failed(error.to_string()))?
+                .map_err(|error| match error {
+                    OpenError::Io(error) => failed(error.to_string()),
+                    theirs => SystemError::NotOurs(theirs),
+                })?;
         audit.post(started(&config, &*clock));
         let ctx = Arc::new(Ctx::new(config, clock, store, audit, launcher));
         let known = super::credentials::Known(Arc::downgrade(&ctx));

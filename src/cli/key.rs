@@ -157,7 +157,10 @@ async fn unshown(id: &str, new: &NewKey, error: &CliError, desk: &Desk) -> CliEr
     let (message, next) = match gone {
         Ok(_) => (
             format!("{error}; key {id} could not be shown, so it was revoked again"),
-            format!("legation key create {}, where its output can be written", new.user),
+            format!(
+                "legation key create {}, where its output can be written",
+                new.user
+            ),
         ),
         Err(why) => (
             format!("{error}; key {id} could not be shown and is in force ({why})"),

@@ -248,10 +248,8 @@ impl Check<'_> {
     /// A misspelt facility would be allowed to nobody, and the one that was meant stays required.
     fn facilities(&mut self) {
         let names = self.config.sandbox.allow_degraded.iter();
-        let unknown = names
-            .filter_map(|name| name.parse::<Facility>().err())
-            .next();
-        if let Some(unknown) = unknown {
+        let mut unknown = names.filter_map(|name| name.parse::<Facility>().err());
+        if let Some(unknown) = unknown.next() {
             let known = Facility::ALL.map(Facility::name);
             let what = match nearest::word(&known, &unknown.0) {
                 Some(near) => format!("{unknown}; did you mean {near}?"),

@@ -6,10 +6,7 @@ use super::*;
 #[test]
 fn a_suspension_on_a_full_disk_is_on_record_though_callers_try_again_and_again() {
     if !am_root() {
-        return tools::skip(
-            "acts on a full disk",
-            "not root, so nothing can be mounted",
-        );
+        return tools::skip("acts on a full disk", "not root, so nothing can be mounted");
     }
     for required in ["", "required = [\"admin\", \"kill\"]\n"] {
         let place = tempfile::tempdir().unwrap();
@@ -90,7 +87,12 @@ fn acts_are_found_by_whom_and_what_they_are_about() {
         );
         assert_eq!(found(world, &["--mcp", "demo", "--event", "kill"]), kills);
         let acts = found(world, &["--user", "ada", "--event", "admin"]);
-        for act in ["user.suspend", "user.resume", "key.revoke", "kill_switch.on"] {
+        for act in [
+            "user.suspend",
+            "user.resume",
+            "key.revoke",
+            "kill_switch.on",
+        ] {
             assert!(acts.iter().any(|one| one == act), "{act}: {acts:?}");
         }
         let acts = found(world, &["--client", &key, "--event", "admin"]);

@@ -207,7 +207,9 @@ impl Control {
             Err(error) => return Some(error.to_string()),
         };
         let waited = self.ctx.audit.wait(appended, Category::Kill).await.err()?;
-        Some(format!("{waited}; its record waits in memory until it can be"))
+        Some(format!(
+            "{waited}; its record waits in memory until it can be"
+        ))
     }
 
     /// What is in force, oldest first; with `past`, the newest of what is not any more after it.

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 /// Bytes of records waiting for the audit writer.
 pub const AUDIT_QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Places of that queue kept free of what callers cause, for the records of administrators, kill switches and the
-/// server; so many again are kept free of classes that are not required.
+/// Places of the audit writer's queue that what callers cause never takes; classes that are not required leave twice as many.
 pub const AUDIT_QUEUE_KEPT: usize = 1024;
-/// Bytes of that queue that are kept in the same way.
+/// Bytes of that queue that what callers cause never takes, in the same way.
 pub const AUDIT_QUEUE_KEPT_BYTES: usize = 2 << 20;
 /// Bytes of an audit segment before the next begins; configurable as `audit.segment_bytes_max`.
 pub const AUDIT_SEGMENT_BYTES_MAX: u64 = 64 << 20;
