@@ -176,7 +176,7 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
     Jail::start(wanted).map_err(|error| CliError::NotStarted {
         code: match &error {
             LaunchError::Refused { .. } => Code::SandboxRefused,
-            LaunchError::Busy(_) | LaunchError::Over(_) => Code::StartFailed,
+            LaunchError::Busy(_) | LaunchError::NoProcess | LaunchError::Over(_) => Code::StartFailed,
         },
         message: error.to_string(),
         next: None,
