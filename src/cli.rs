@@ -261,6 +261,14 @@ fn name(text: &str) -> Result<Name, NameError> {
     Name::parse(text)
 }
 
+/// For clap: an id, or a part of its beginning.
+fn id(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("it is empty: give an id, or a part of its beginning that no other has"),
+        id => Ok(id.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -37,6 +37,8 @@ use server::{Admin, Audit, Log, Sandbox, Server};
 use sessions::Sessions;
 use storage::Storage;
 
+use crate::domain::mcp::{Defaults, Limits, Times};
+
 /// Where the configuration is looked for if nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/legation/legation.toml";
 
@@ -52,6 +54,25 @@ macro_rules! config {
         }
 
         impl Config {
+    /// What an mcp has that does not say otherwise.
+    #[must_use]
+    pub fn mcp_defaults(&self) -> Defaults {
+        let isolates = &self.isolates;
+        Defaults {
+            limits: Limits {
+                memory_bytes: isolates.memory_bytes,
+                pids: isolates.pids,
+                cpu_millis: isolates.cpu_millis,
+                ..Limits::default()
+            },
+            times: Times {
+                call_ms: self.calls.deadline_ms,
+                start_ms: None,
+                idle_ms: Some(isolates.idle_ms),
+            },
+        }
+    }
+
             /// The sections: name and what they are about.
             pub const SECTIONS: &'static [(&'static str, &'static str)] =
                 &[$((stringify!($field), $section::ABOUT),)+];

@@ -47,6 +47,7 @@ pub use sessions::SessionSeen;
 pub use subscriptions::Views;
 
 use crate::domain::limits::STORE_ROOM_BYTES;
+use crate::domain::mcp::Defaults;
 use again::again;
 use error::doing;
 use pools::Pools;
@@ -67,6 +68,7 @@ pub struct Store {
     pools: Arc<Pools>,
     stats: Arc<StoreStats>,
     place: Arc<str>,
+    defaults: Defaults,
 }
 
 impl fmt::Debug for Store {
@@ -90,6 +92,7 @@ impl Store {
             pools: Arc::new(Pools::Sqlite(pair)),
             stats,
             place: path.display().to_string().into(),
+            defaults: Defaults::default(),
         })
     }
 
@@ -108,7 +111,20 @@ impl Store {
             pools: Arc::new(Pools::Postgres(pair)),
             stats,
             place,
+            defaults: Defaults::default(),
         })
+    }
+
+    /// The same store, with what mcps have that do not say otherwise: they are read with it.
+    #[must_use]
+    pub fn with_defaults(self, defaults: Defaults) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// What mcps have that do not say otherwise.
+    #[must_use]
+    pub const fn defaults(&self) -> &Defaults {
+        &self.defaults
     }
 
     /// What kind of database it stands on.

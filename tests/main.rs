@@ -49,6 +49,7 @@ mod standard;
 mod stateless;
 mod tasks;
 mod tokens;
+mod told;
 #[path = "servers/tools.rs"]
 mod tools;
 mod tree;

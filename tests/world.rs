@@ -153,6 +153,12 @@ impl World {
         }
     }
 
+    /// With other configuration from the next start on.
+    pub(crate) fn reconfigure(&mut self, config: &str) {
+        assert!(self.child.is_none(), "it runs");
+        config.clone_into(&mut self.config);
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

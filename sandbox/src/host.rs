@@ -380,6 +380,12 @@ impl Host {
         self.0.tree.unowned()
     }
 
+    /// Processes and threads of all isolates of a user; `None` where this host does not count.
+    #[must_use]
+    pub fn processes_of(&self, user: &str) -> Option<u64> {
+        self.0.tree.processes_of(user)
+    }
+
     /// Removes the group of a user who has no isolates.
     pub fn release_user(&self, user: &str) {
         self.0.tree.release_user(user);

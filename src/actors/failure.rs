@@ -125,8 +125,9 @@ pub(super) fn run_ended(mcp: &Mcp, end: &RunEnd) -> Reason {
         _ => Reason::new(
             Code::RunEnded,
             format!(
-                "mcp `{name}` {verdict} during this call. It is restarted by itself; whether the \
+                "mcp `{name}` {} during this call. It is restarted by itself; whether the \
                  call had an effect is unknown, so it was not repeated.{}",
+                verdict.predicate(),
                 last_line(end)
             ),
         )
@@ -165,7 +166,7 @@ pub(super) fn quarantined(mcp: &Mcp, until: Instant, end: &RunEnd) -> Reason {
         "mcp `{}` is quarantined: it {} and will be tried again in {} s. Ask your operator to look \
          (legation isolate list).{}",
         mcp.name,
-        end.verdict,
+        end.verdict.predicate(),
         seconds(left),
         last_line(end)
     );
@@ -232,13 +233,16 @@ pub(super) fn starting(mcp: &Mcp, waited: Duration) -> Reason {
 }
 
 /// The server did not answer in time.
-pub(super) fn timed_out(mcp: &Mcp, tool: &str) -> Reason {
+///
+/// `noise`: what it wrote meanwhile that was no answer.
+pub(super) fn timed_out(mcp: &Mcp, tool: &str, noise: Option<String>) -> Reason {
     let text = format!(
         "tool `{tool}` of mcp `{}` did not answer within {} s; it was told to stop. Ask for less at \
-         once, or ask your operator for a longer deadline (legation mcp update {} --call-timeout).",
+         once, or ask your operator for a longer deadline (legation mcp update {} --call-timeout).{}",
         mcp.name,
         seconds(mcp.call_deadline()),
-        mcp.name
+        mcp.name,
+        noise.unwrap_or_default()
     );
     Reason::new(Code::CallTimeout, text)
 }
@@ -402,6 +406,16 @@ pub(super) fn denied(deny: &Arc<Deny>) -> Reason {
 pub(super) fn revoked() -> Reason {
     let text = "this session or its key was revoked, or the key has expired; ask your operator";
     Reason::new(Code::SessionSuspended, text)
+}
+
+/// An administrator cancelled this very call before any server had it.
+pub(super) fn cancelled_unsent(mcp: &Mcp, why: &str) -> Reason {
+    let text = format!(
+        "this call of `{}` was cancelled by an administrator: {why}. No server had seen it yet, so it \
+         had no effect.",
+        mcp.name
+    );
+    Reason::new(Code::Cancelled, text)
 }
 
 /// An administrator cancelled this very call.

@@ -14,6 +14,7 @@ mod awaited;
 mod entry;
 mod era;
 mod found;
+mod noise;
 mod ping;
 mod posed;
 mod questions;
@@ -149,6 +150,7 @@ pub struct Handle {
     heard_ms: AtomicU64,
     calls: AtomicU64,
     pulse: Pulse,
+    noise: noise::Noise,
     /// Entries in `pending` that are questions on their way without the writer.
     posed: AtomicUsize,
     asking: Asking,
@@ -176,6 +178,7 @@ impl Handle {
             heard_ms: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pulse: Pulse::default(),
+            noise: noise::Noise::default(),
             posed: AtomicUsize::new(0),
             asking,
         };

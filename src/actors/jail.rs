@@ -4,6 +4,7 @@
 //! (the end of a run) is a descriptor in the reactor, never a thread. Each run has one task, its
 //! warden, which reaps the init whatever becomes of everything else: no zombies, ever.
 
+mod crowd;
 mod dying;
 mod egress;
 mod examine;
@@ -30,6 +31,7 @@ pub use walls::Walls;
 
 pub(super) use walls::packages_beside;
 
+use self::crowd::Crowd;
 use self::egress::{Egress, Leave, Users};
 use self::run::Born;
 use self::stage::{Phase, Stage};
@@ -157,6 +159,7 @@ impl Jail {
         // Born inside the closure: if we are dropped meanwhile, so is the scope, and that kills.
         let starting = Arc::clone(&self.starting);
         let way_out = Out::of(&launch, &self.users);
+        let crowd = Crowd::of(&launch);
         let born = start_work(move || {
             let _starting = starting;
             let spec = walls.spec(&homes, &secrets, launch)?;
@@ -165,7 +168,8 @@ impl Jail {
             run::birth(spawned).map(|born| (born, degraded))
         })
         .await
-        .map_err(|e| LaunchError::Busy(format!("the start was cut short: {e}")))??;
+        .map_err(|e| LaunchError::Busy(format!("the start was cut short: {e}")))?
+        .map_err(|e| crowd.named(e, &self.host))?;
         let (born, degraded) = born;
         let Born {
             scope,
@@ -178,6 +182,8 @@ impl Jail {
 
         let mut stage = scope.subscribe();
         if let Some(problem) = problem_of(&mut stage).await {
+            // Before it is reaped: its processes count.
+            let problem = crowd.named(problem, &self.host);
             let remains = scope.reap(KILL_WAIT).await;
             return Err(match remains.oom {
                 Some(_) => LaunchError::Refused {
@@ -365,6 +371,9 @@ async fn problem_of(stage: &mut watch::Receiver<Stage>) -> Option<LaunchError> {
 /// Why the run in this stage has not started, if it has not.
 fn not_started(stage: &Stage) -> Option<LaunchError> {
     match &stage.phase {
+        Phase::Failed(failure) if failure.step == FORK && failure.errno == EAGAIN => {
+            Some(LaunchError::NoProcess)
+        }
         Phase::Failed(failure) if is_passing(failure.errno) => {
             Some(LaunchError::Busy(failure.text.clone()))
         }
@@ -379,9 +388,13 @@ fn not_started(stage: &Stage) -> Option<LaunchError> {
     }
 }
 
+/// The step that makes the server's process, by its name in [`sandbox::plan::Place`].
+const FORK: &str = "fork";
+/// What the kernel says where no process is left.
+const EAGAIN: i32 = 11;
+
 /// Errors of the kernel that pass: out of something now, or a program being written.
 fn is_passing(errno: i32) -> bool {
-    const EAGAIN: i32 = 11;
     const ENOMEM: i32 = 12;
     const EBUSY: i32 = 16;
     const ENFILE: i32 = 23;
@@ -410,6 +423,7 @@ fn refusal(error: &HostError) -> LaunchError {
         HostError::Io { source, .. } => ("spawn", source.raw_os_error()),
     };
     match errno {
+        Some(EAGAIN) if matches!(error, HostError::Clone(_)) => LaunchError::NoProcess,
         Some(errno) if is_passing(errno) => LaunchError::Busy(error.to_string()),
         _ => LaunchError::Refused {
             step: step.to_owned(),
@@ -434,7 +448,8 @@ mod tests {
     #[test]
     fn what_passes_is_busy_and_what_does_not_is_refused() {
         let clone = |errno| HostError::Clone(io::Error::from_raw_os_error(errno));
-        assert!(matches!(refusal(&clone(11)), LaunchError::Busy(_)));
+        assert!(matches!(refusal(&clone(11)), LaunchError::NoProcess));
+        assert!(matches!(refusal(&clone(12)), LaunchError::Busy(_)));
         match refusal(&clone(1)) {
             LaunchError::Refused { step, detail } => {
                 assert_eq!(step, "clone");

@@ -218,7 +218,10 @@ pub enum LaunchError {
     /// The host could not do it now: out of pids, the spawner is away.
     #[error("the host could not start a process now: {0}")]
     Busy(String),
-    /// A server behind HTTP is not spoken to: why.
+    /// No process is left under somebody's limit; [`LaunchError::Over`] says whose.
+    #[error("no process is left")]
+    NoProcess,
+    /// It is over before it began: why.
     #[error("{0}")]
     Over(Verdict),
 }

@@ -93,9 +93,11 @@ impl RunRecord {
         self.stderr.push(&self.clean(line, STDERR_LINE_BYTES_MAX));
     }
 
-    /// A line of stdout that was no JSON-RPC.
-    pub(super) fn keep_noise(&self, line: &[u8]) {
-        self.noise.push(&self.clean(line, usize::MAX));
+    /// A line of stdout that was no JSON-RPC; gives it without known credentials.
+    pub(super) fn keep_noise<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        let clean = self.clean(line, usize::MAX);
+        self.noise.push(&clean);
+        clean
     }
 
     fn clean<'a>(&self, line: &'a [u8], cut_at: usize) -> Cow<'a, [u8]> {

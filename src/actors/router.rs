@@ -45,7 +45,11 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
     loop {
         still_allowed(ctx, session, route)?;
         if let Some(why) = seat.as_ref().and_then(Seat::cancelled) {
-            return Err(failure::cancelled(mcp, &why));
+            // Of a later round, the server has seen the ones before.
+            return Err(match errand.aside.brought.is_empty() {
+                true => failure::cancelled_unsent(mcp, &why),
+                false => failure::cancelled(mcp, &why),
+            });
         }
         if let Some(handle) = slot.ready() {
             if errand.aside.level_said
@@ -63,7 +67,7 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                     && !session.is_revoked()
                     && seat.as_ref().is_none_or(|seat| seat.cancelled().is_none())
             };
-            let sent = Instant::now();
+            let (sent, noise) = (Instant::now(), handle.noise_lines());
             let expected = task::Expected::default();
             let modern = handle.is_modern();
             let line = |id| {
@@ -99,7 +103,9 @@ pub(super) async fn carry(ctx: &Arc<Ctx>, errand: Errand<'_>) -> Result<Reply, R
                 Err(CallError::Refused) => refused = true,
                 Err(CallError::Busy { in_flight }) => return Err(failure::busy(mcp, in_flight)),
                 Err(CallError::TimedOut) => {
-                    return Err(failure::timed_out(mcp, route.tool.as_str()));
+                    let shared = mcp.sharing == Sharing::Shared;
+                    let noise = handle.noise_since(noise, shared);
+                    return Err(failure::timed_out(mcp, route.tool.as_str(), noise));
                 }
                 Err(CallError::Ended(end)) => return Err(ended(ctx, session, route, &end)),
                 Err(CallError::Cancelled(why)) => {

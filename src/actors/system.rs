@@ -125,10 +125,11 @@ async fn open_store(config: &Config) -> Result<Store, SystemError> {
         let path = config.server.data_dir.join("legation.db");
         let place = path.display().to_string();
         let failed = |source| SystemError::Store { place, source };
-        return Store::open(&path).await.map_err(failed);
+        let store = Store::open(&path).await.map_err(failed)?;
+        return Ok(store.with_defaults(config.mcp_defaults()));
     };
     let place = dsn.place();
-    Store::connect(Postgres {
+    let store = Store::connect(Postgres {
         dsn,
         password_file: storage.password_file.clone(),
         ca_file: storage.ca_file.clone(),
@@ -137,7 +138,8 @@ async fn open_store(config: &Config) -> Result<Store, SystemError> {
         application: application(),
     })
     .await
-    .map_err(|source| SystemError::Store { place, source })
+    .map_err(|source| SystemError::Store { place, source })?;
+    Ok(store.with_defaults(config.mcp_defaults()))
 }
 
 /// How this process is called in the database's list of sessions: no other is called so.

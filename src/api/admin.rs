@@ -45,7 +45,6 @@ use crate::config::{Config, Origins};
 use crate::domain::limits::ADMIN_BODY_BYTES_MAX;
 
 pub use error::{ApiError, Problem};
-pub use mcps::Defaults;
 pub use permit::{Admin, group_id};
 
 /// What the admin API needs to know of the configuration.
@@ -53,8 +52,6 @@ pub use permit::{Admin, group_id};
 pub struct About {
     /// Members of this Unix group are administrators.
     pub group: Option<String>,
-    /// What an mcp has that does not say otherwise.
-    pub defaults: Defaults,
     /// Every setting in force.
     pub settings: Vec<config::Setting>,
 }
@@ -65,7 +62,6 @@ impl About {
     pub fn of(config: &Config, origins: &Origins) -> Self {
         Self {
             group: config.admin.group.clone().filter(|name| !name.is_empty()),
-            defaults: Defaults::of(config),
             settings: config::settings(config, origins),
         }
     }

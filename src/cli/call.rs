@@ -2,12 +2,12 @@
 
 use clap::Subcommand;
 
-use super::Desk;
 use super::client::path;
 use super::error::{Done, Exit};
 use super::isolate::left_over;
 use super::table::{Cell, Table};
 use super::units::age;
+use super::{Desk, id};
 use crate::actors::views::{CallList, CallView, CancelReport};
 use crate::api::admin::calls::Cancel;
 
@@ -18,6 +18,7 @@ pub(super) enum CallCommand {
     /// End one call: its caller is told why, its server is told to stop
     Cancel {
         /// Its id, or a part of its beginning that no other has
+        #[arg(value_parser = id)]
         id: String,
         /// What the caller is told
         #[arg(long, default_value = "", value_name = "TEXT")]

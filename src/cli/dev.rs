@@ -11,7 +11,7 @@ use crate::actors::control::Control;
 use crate::api::admin::groups::{self, add_member, grant};
 use crate::api::admin::keys::{self, CreatedKey, NewKey};
 use crate::api::admin::mcps::{self, AddMcp, ProgramChange, UpdateMcp};
-use crate::api::admin::{ApiError, Defaults, users};
+use crate::api::admin::{ApiError, users};
 use crate::demo::SUBCOMMAND;
 use crate::domain::code::Code;
 use crate::domain::mcp::{McpState, Program, Sharing};
@@ -37,18 +37,14 @@ pub(super) struct Furnished {
 ///
 /// # Errors
 /// What the step says that failed; the next start goes on from there.
-pub(super) async fn furnish(
-    control: &Control,
-    usual: &Defaults,
-    exe: &Path,
-) -> Result<Furnished, ApiError> {
-    let result = steps(control, usual, exe).await;
+pub(super) async fn furnish(control: &Control, exe: &Path) -> Result<Furnished, ApiError> {
+    let result = steps(control, exe).await;
     let outcome = result.as_ref().map_or_else(|e| e.code().as_str(), |_| "ok");
     control.audit("serve --dev", "demo.furnish", USER, outcome);
     result
 }
 
-async fn steps(control: &Control, usual: &Defaults, exe: &Path) -> Result<Furnished, ApiError> {
+async fn steps(control: &Control, exe: &Path) -> Result<Furnished, ApiError> {
     if users::by_name(control, USER).await.is_missing()? {
         users::add(control, name(USER)?).await?;
     }
@@ -56,7 +52,7 @@ async fn steps(control: &Control, usual: &Defaults, exe: &Path) -> Result<Furnis
         groups::add(control, name(GROUP)?).await?;
     }
     add_member(control, GROUP, USER).await?;
-    let published = demo(control, usual, exe).await?;
+    let published = demo(control, exe).await?;
     if published {
         grant(control, GROUP, MCP).await?;
     }
@@ -66,7 +62,7 @@ async fn steps(control: &Control, usual: &Defaults, exe: &Path) -> Result<Furnis
 }
 
 /// Adds and publishes the demo mcp; `false` if an operator archived it.
-async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, ApiError> {
+async fn demo(control: &Control, exe: &Path) -> Result<bool, ApiError> {
     let command = exe.display().to_string();
     let found = mcps::by_name(control, MCP).await;
     if found.is_missing()? {
@@ -87,7 +83,7 @@ async fn demo(control: &Control, usual: &Defaults, exe: &Path) -> Result<bool, A
             talk: Default::default(),
             credentials: Default::default(),
         };
-        mcps::add(control, wanted, usual).await?;
+        mcps::add(control, wanted).await?;
     } else {
         let mcp = found?;
         if mcp.state == McpState::Archived {
@@ -168,9 +164,7 @@ mod tests {
     use crate::api::admin::house::TestHouse;
 
     async fn again(control: &Control, exe: &str) -> Furnished {
-        furnish(control, &Defaults::default(), Path::new(exe))
-            .await
-            .unwrap()
+        furnish(control, Path::new(exe)).await.unwrap()
     }
 
     #[tokio::test]

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::Desk;
 use super::client::{NOTHING, path};
 use super::error::{CliError, Done, Exit};
 use super::output::Out;
 use super::table::{Cell, Style, Table};
 use super::units::{age, cpu_time, percent, size};
-use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
+use super::{Desk, id};
+use crate::actors::views::{CallList, CallView, IsolateDetail, IsolateView, KillReport, RunView};
 use crate::api::admin::isolates::{LogLines, Reason};
 
 /// Between two looks of `logs -f`.
@@ -23,16 +23,19 @@ pub(super) enum IsolateCommand {
     /// Show one: its runs, how each ended, its last words
     Show {
         /// Its id, or a part of its beginning that no other has
+        #[arg(value_parser = id)]
         id: String,
     },
     /// Start it anew; ends backoff and quarantine
     Restart {
         /// Its id, or a part of its beginning that no other has
+        #[arg(value_parser = id)]
         id: String,
     },
     /// Kill its whole process tree now; it starts again at the next call
     Kill {
         /// Its id, or a part of its beginning that no other has
+        #[arg(value_parser = id)]
         id: String,
         /// What callers are told
         #[arg(long, default_value = "", value_name = "TEXT")]
@@ -41,6 +44,7 @@ pub(super) enum IsolateCommand {
     /// Print what its server wrote to stderr
     Logs {
         /// Its id, or a part of its beginning that no other has
+        #[arg(value_parser = id)]
         id: String,
         /// Go on with what comes, over restarts, until interrupted
         #[arg(short, long)]
@@ -58,6 +62,11 @@ pub(super) async fn run(command: IsolateCommand, mut desk: Desk) -> Done {
             Ok(Exit::Ok)
         }
         IsolateCommand::Restart { id } => {
+            let now: IsolateDetail = desk.client.get(&path(&["isolates", &id])).await?;
+            let calls: CallList = desk.client.get("/v1/calls").await?;
+            if let Some(what) = cut_off(&now.view, &calls) {
+                desk.confirm(&what)?;
+            }
             let path = path(&["isolates", &id, "restart"]);
             let view: IsolateView = desk.client.patient().post(&path, NOTHING).await?;
             let text = format!("isolate {} of mcp {} is {}", view.id, view.mcp, view.state);
@@ -263,6 +272,25 @@ fn last_words(run: &RunView, out: &mut Out) -> Result<(), CliError> {
     run.stderr_tail.iter().try_for_each(|line| out.line(line))
 }
 
+/// What a restart does to calls in flight, if there are any.
+fn cut_off(one: &IsolateView, list: &CallList) -> Option<String> {
+    let here = |call: &&CallView| call.isolate.as_deref() == Some(one.id.as_str());
+    let calls = match list.total > list.calls.len() as u64 {
+        // Not all are listed; these may be pings of ours as well.
+        true => one.in_flight,
+        false => list.calls.iter().filter(here).count() as u64,
+    };
+    let calls = match calls {
+        0 => return None,
+        1 => "its call in flight".to_owned(),
+        calls => format!("its {calls} calls in flight"),
+    };
+    let (isolate, mcp) = (&one.id, &one.mcp);
+    Some(format!(
+        "restart isolate {isolate} of mcp {mcp} and answer {calls} with an error"
+    ))
+}
+
 async fn kill(id: &str, reason: String, mut desk: Desk) -> Done {
     desk.confirm(&format!(
         "kill isolate {id} and answer its calls with an error"
@@ -311,15 +339,30 @@ async fn logs(id: &str, follow: bool, mut desk: Desk) -> Done {
         } else {
             print_new(&seen, at.map(|(epoch, _)| epoch), &mut desk.out)?;
         }
+        let older = seen.epoch != seen.newest;
         if !follow {
-            if seen.epoch.is_none() {
-                desk.out.say("it has not run yet");
+            match seen.epoch {
+                None => desk.out.say("it has not run yet"),
+                Some(epoch) if older => desk.out.say(&earlier(epoch, &seen)),
+                Some(_) => {}
             }
             return Ok(Exit::Ok);
         }
         at = seen.epoch.map(|epoch| (epoch, seen.last));
-        tokio::time::sleep(FOLLOW_EVERY).await;
+        // Of a run that is over there is no more to wait for.
+        if !older {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+        }
     }
+}
+
+/// Said where the newest run has written nothing yet.
+fn earlier(epoch: u64, seen: &LogLines) -> String {
+    let ended = seen.verdict.as_deref().unwrap_or("over");
+    let newest = seen.newest.unwrap_or_default();
+    format!(
+        "-- that was run {epoch}, which is over: {ended}; run {newest} has written nothing yet --"
+    )
 }
 
 fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), CliError> {
@@ -339,6 +382,33 @@ fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), 
 mod tests {
     use super::*;
     use crate::actors::views::PastVerdict;
+
+    #[test]
+    fn a_restart_asks_where_it_cuts_calls_off() {
+        let mut one = IsolateView {
+            id: "iso_a".into(),
+            mcp: "time".into(),
+            ..IsolateView::default()
+        };
+        let call = |isolate: &str| CallView {
+            isolate: Some(isolate.into()),
+            ..CallView::default()
+        };
+        let mut list = CallList {
+            calls: vec![call("iso_b")],
+            total: 1,
+        };
+        // A ping of ours is nobody's call.
+        one.in_flight = 1;
+        assert_eq!(cut_off(&one, &list), None);
+        list.calls.extend([call("iso_a"), call("iso_a")]);
+        list.total = 3;
+        let asked = cut_off(&one, &list).unwrap();
+        assert!(
+            asked.ends_with("answer its 2 calls in flight with an error"),
+            "{asked}"
+        );
+    }
 
     #[test]
     fn the_list_tells_the_troubled_from_the_well() {

@@ -11,7 +11,7 @@ use super::isolate::left_over;
 use super::key::time;
 use super::output::Out;
 use super::table::{Cell, Style, Table};
-use super::units::{UnitError, parse_deadline};
+use super::units::{UnitError, no_moment, parse_deadline};
 use crate::actors::views::{DenyReport, DenyView};
 use crate::api::admin::kill::{NewSwitch, OldSwitch};
 use crate::domain::account::Millis;
@@ -79,7 +79,9 @@ enum Expiry {
 fn expiry(text: &str) -> Result<Expiry, UnitError> {
     match text.parse::<jiff::Timestamp>() {
         Ok(at) => Ok(Expiry::At(at.as_millisecond())),
-        Err(_) => parse_deadline(text).map(Expiry::In),
+        Err(_) => parse_deadline(text)
+            .map(Expiry::In)
+            .map_err(|error| no_moment(text, error)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::api::admin::isolates::Reason;
 use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::confinement::{Confinement, Profile};
 use crate::domain::era::Era;
-use crate::domain::mcp::{Mcp, McpState, Tool};
+use crate::domain::mcp::{Mcp, McpState, Tool, Usual};
 use crate::domain::name::Name;
 use crate::domain::remote::{Reach, Remote};
 use crate::domain::talk::{Check, ToolChanges};
@@ -203,8 +203,16 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
     out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
     out.table(&tools(&found.tools))?;
     unchecked(&found.unfit, out)?;
-    for line in &found.stderr_tail {
-        out.say(&format!("stderr: {line}"));
+    // It went well: what a server says as it starts is mostly its banner, or that it does not know
+    // our question for its era.
+    match found.stderr_tail.len() {
+        0 => {}
+        _ if out.wide() => {
+            for line in &found.stderr_tail {
+                out.say(&format!("stderr: {line}"));
+            }
+        }
+        lines => out.say(&format!("stderr: {lines} lines, which -o wide shows")),
     }
     Ok(())
 }
@@ -333,6 +341,14 @@ fn away(remote: &Remote, fact: &mut impl FnMut(&str, Cell)) {
     );
 }
 
+/// A value, and the configuration's key if it is that one's.
+fn usual(mcp: &Mcp, one: Usual, value: &str) -> Cell {
+    match mcp.as_configured.contains(&one) {
+        true => format!("{value}, as {} says", one.key()).into(),
+        false => value.into(),
+    }
+}
+
 /// What is started, and what the kernel lets it have.
 fn limited(mcp: &Mcp, command: String, fact: &mut impl FnMut(&str, Cell)) {
     fact("command", command.into());
@@ -342,9 +358,11 @@ fn limited(mcp: &Mcp, command: String, fact: &mut impl FnMut(&str, Cell)) {
     }
     let limits = &mcp.limits;
     let (memory, files) = (size(limits.memory_bytes), size(limits.file_bytes));
-    fact("memory", memory.into());
-    fact("processes", limits.pids.to_string().into());
-    fact("cpu", format!("{} cores", cpu(limits.cpu_millis)).into());
+    fact("memory", usual(mcp, Usual::MemoryBytes, &memory));
+    let pids = limits.pids.to_string();
+    fact("processes", usual(mcp, Usual::Pids, &pids));
+    let cores = format!("{} cores", cpu(limits.cpu_millis));
+    fact("cpu", usual(mcp, Usual::CpuMillis, &cores));
     fact(
         "open files",
         format!("{}, {files} each at most", limits.open_files).into(),
@@ -419,16 +437,12 @@ fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     for (name, slot) in &mcp.credentials {
         fact("credential", format!("{name}={}", slot.delivery).into());
     }
-    fact("call within", age(mcp.times.call_ms).into());
+    let call = age(mcp.times.call_ms);
+    fact("call within", usual(mcp, Usual::CallMs, &call));
     let start = u64::try_from(mcp.start_deadline().as_millis()).unwrap_or(u64::MAX);
     fact("start within", age(start).into());
-    fact(
-        "idle after",
-        mcp.times
-            .idle_ms
-            .map_or_else(|| "never".to_owned(), age)
-            .into(),
-    );
+    let idle = mcp.times.idle_ms.map_or_else(|| "never".to_owned(), age);
+    fact("idle after", usual(mcp, Usual::IdleMs, &idle));
     if !mcp.program.is_remote() {
         walls(&mcp.confinement, &mut fact);
     }

@@ -195,7 +195,9 @@ fn jail(config: &Config, installation_id: String) -> Result<Jail, CliError> {
     Jail::start(wanted).map_err(|error| CliError::NotStarted {
         code: match &error {
             LaunchError::Refused { .. } => Code::SandboxRefused,
-            LaunchError::Busy(_) | LaunchError::Over(_) => Code::StartFailed,
+            LaunchError::Busy(_) | LaunchError::NoProcess | LaunchError::Over(_) => {
+                Code::StartFailed
+            }
         },
         message: error.to_string(),
         next: None,
@@ -319,7 +321,7 @@ impl House {
             return Ok(());
         }
         let exe = std::env::current_exe().map_err(|error| not_started(error.to_string()))?;
-        let furnished = dev::furnish(&control, &self.about.defaults, &exe).await;
+        let furnished = dev::furnish(&control, &exe).await;
         let furnished = furnished.map_err(|error| CliError::NotStarted {
             code: error.code(),
             message: format!("the demo could not be furnished: {error}"),

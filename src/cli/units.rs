@@ -14,6 +14,7 @@ pub(super) struct UnitError {
 }
 
 const DURATION: &str = "a duration: a whole number with ms, s, m, h or d, like 300s or 1h30m";
+const MOMENT: &str = "a moment: a day that there is, a time and a zone, like 2026-01-31T08:00:00Z or 2026-01-31T08:00:00+02:00";
 const SIZE: &str = "a size: a number with B, KiB, MiB, GiB or TiB, like 512MiB or 1.5GiB";
 const CPU: &str = "a number of cores, like 1, 0.5 or 1.25 (thousandths at most)";
 
@@ -61,6 +62,15 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         rest = next;
     }
     Ok(Duration::from_millis(total))
+}
+
+/// Says of what looks like a moment and is none how one is written; of anything else, what a duration is.
+pub(super) fn no_moment(text: &str, error: UnitError) -> UnitError {
+    let (year, rest) = split_digits(text.trim());
+    match year.len() == 4 && rest.starts_with('-') {
+        true => refuse(text, MOMENT),
+        false => error,
+    }
 }
 
 /// As [`parse_duration`], but zero is refused: a deadline of nothing never passes.

@@ -4,7 +4,7 @@ use super::schema::{section, within};
 use crate::domain::limits;
 
 section! {
-    /// Tool calls. An mcp's own times and limits go before these.
+    /// Tool calls. An mcp's own times and limits go before these; what it does not set follows them.
     Calls = "calls" {
         /// From admission to answer.
         deadline_ms: u64 = limits::millis(limits::CALL_DEADLINE),

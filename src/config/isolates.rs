@@ -10,7 +10,8 @@ const STARTS_PER_CORE: usize = 4;
 
 section! {
     /// Users' running copies of mcps. An mcp's own limits go before `memory_bytes`, `pids`,
-    /// `cpu_millis` and `idle_ms`; a user's sum holds for all of them together.
+    /// `cpu_millis` and `idle_ms`, which hold from the next start for all mcps that set none (`mcp show` tells,
+    /// `mcp update NAME --memory default` goes back to them); a user's sum holds for all of them together.
     Isolates = "isolates" {
         /// An isolate without calls stops after this.
         idle_ms: u64 = limits::millis(limits::IDLE_AFTER), within(1_000, 30 * 86_400_000);

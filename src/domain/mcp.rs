@@ -1,6 +1,8 @@
 //! What an mcp is: a published server definition, its lifecycle, its limits and its times.
 
-use std::collections::BTreeMap;
+mod usual;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,8 @@ use super::name::{Name, ToolName};
 use super::package::{Install, Package, PackageError, Step};
 use super::remote::Remote;
 use super::talk::Talk;
+
+pub use usual::{Defaults, Usual};
 
 /// Where a definition is in its life. Only `Published` serves calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +183,9 @@ pub struct Mcp {
     /// Deadlines and idle time.
     #[serde(default)]
     pub times: Times,
+    /// Which of those are the configuration's, because it sets none of its own.
+    #[serde(default)]
+    pub as_configured: BTreeSet<Usual>,
     /// Its walls.
     #[serde(default)]
     pub confinement: Confinement,
@@ -302,6 +309,7 @@ mod tests {
             },
             limits: Limits::default(),
             times: Times::default(),
+            as_configured: BTreeSet::new(),
             confinement: Confinement::default(),
             install: Install::default(),
             audit_arguments: Capture::default(),

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use super::verdict::Weight;
 
+/// The delay of who found no room doubles this often.
+const CROWDED_DOUBLINGS_MAX: u32 = 4;
+
 /// The numbers of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -76,6 +79,8 @@ pub enum Permit {
 pub struct Restart {
     settings: Settings,
     failures: u32,
+    /// Starts in a row for which others had left nothing.
+    crowded: u32,
     last_delay: Duration,
     ready_since: Option<Duration>,
     hold: Hold,
@@ -96,6 +101,7 @@ impl Restart {
         Self {
             settings,
             failures: 0,
+            crowded: 0,
             last_delay: Duration::ZERO,
             ready_since: None,
             hold: Hold::None,
@@ -132,6 +138,7 @@ impl Restart {
 
     /// The run became ready.
     pub const fn ready(&mut self, now: Duration) {
+        self.crowded = 0;
         self.ready_since = Some(now);
     }
 
@@ -149,13 +156,19 @@ impl Restart {
                 };
                 Next::Rest
             }
+            Weight::Crowded => {
+                self.crowded = self.crowded.saturating_add(1);
+                // Room may be there at any time: it is looked for every few seconds at least.
+                let doublings = self.crowded.saturating_sub(1).min(CROWDED_DOUBLINGS_MAX);
+                self.back_off(now, doublings, jitter)
+            }
             Weight::Hopeless => self.quarantine(now),
             Weight::Failure(count) => {
                 self.failures = self.failures.saturating_add(count);
                 if half_open || self.failures >= self.settings.failures_max {
                     self.quarantine(now)
                 } else {
-                    self.back_off(now, jitter)
+                    self.back_off(now, self.failures.saturating_sub(1).min(31), jitter)
                 }
             }
         }
@@ -184,8 +197,7 @@ impl Restart {
         Next::Quarantine { until }
     }
 
-    fn back_off(&mut self, now: Duration, jitter: f64) -> Next {
-        let doublings = self.failures.saturating_sub(1).min(31);
+    fn back_off(&mut self, now: Duration, doublings: u32, jitter: f64) -> Next {
         let full = self
             .settings
             .floor
@@ -211,6 +223,26 @@ mod tests {
 
     fn secs(value: u64) -> Duration {
         Duration::from_secs(value)
+    }
+
+    #[test]
+    fn who_finds_no_room_backs_off_and_is_never_quarantined_for_it() {
+        let mut restart = Restart::new(Settings::default());
+        let mut now = Duration::ZERO;
+        for _ in 0..50 {
+            restart.starting(now);
+            match restart.ended(now, Weight::Crowded, 1.0) {
+                Next::Retry { at, failures: 0 } => {
+                    assert!(at - now <= secs(4), "{:?}", at - now);
+                    now = at;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // Failures of its own count as before.
+        restart.starting(now);
+        let next = restart.ended(now, CRASH, 1.0);
+        assert!(matches!(next, Next::Retry { failures: 1, .. }), "{next:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Whose memory limit the kernel enforced.
+/// Whose limit the kernel enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OomScope {
@@ -54,6 +54,13 @@ pub enum Verdict {
         scope: OomScope,
         /// That limit in bytes, where known.
         limit_bytes: Option<u64>,
+    },
+    /// No process was left for it under a limit on processes: it was never executed.
+    OutOfProcesses {
+        /// Whose limit.
+        scope: OomScope,
+        /// That limit, where known.
+        limit: Option<u64>,
     },
     /// It did not become ready in time or answered the handshake wrongly.
     Handshake {
@@ -123,6 +130,8 @@ pub enum Weight {
     Wanted,
     /// A failure worth this many.
     Failure(u32),
+    /// Others took what it needs: it is tried again later, and is not blamed.
+    Crowded,
     /// Trying again cannot help: quarantine at once.
     Hopeless,
 }
@@ -139,6 +148,10 @@ impl Verdict {
             | Self::Killed { .. }
             | Self::Recycled { .. } => Weight::Wanted,
             Self::OutOfMemory { .. } => Weight::Failure(2),
+            Self::OutOfProcesses {
+                scope: OomScope::User | OomScope::Host,
+                ..
+            } => Weight::Crowded,
             // Somebody has to do something before it can be otherwise.
             Self::Remote {
                 fault:
@@ -153,6 +166,7 @@ impl Verdict {
             | Self::Exited { code: 126 | 127 } => Weight::Hopeless,
             Self::Exited { .. }
             | Self::Signaled { .. }
+            | Self::OutOfProcesses { .. }
             | Self::Handshake { .. }
             | Self::Ping { .. }
             | Self::Protocol { .. }
@@ -162,10 +176,11 @@ impl Verdict {
     }
 
     /// All words of [`Verdict::kind`].
-    pub const KINDS: [&'static str; 21] = [
+    pub const KINDS: [&'static str; 22] = [
         "exited",
         "signaled",
         "out_of_memory",
+        "out_of_processes",
         "handshake",
         "ping",
         "protocol",
@@ -193,6 +208,7 @@ impl Verdict {
             Self::Exited { .. } => "exited",
             Self::Signaled { .. } => "signaled",
             Self::OutOfMemory { .. } => "out_of_memory",
+            Self::OutOfProcesses { .. } => "out_of_processes",
             Self::Handshake { .. } => "handshake",
             Self::Ping { .. } => "ping",
             Self::Protocol { .. } => "protocol",
@@ -234,6 +250,7 @@ impl fmt::Display for Verdict {
                     None => Ok(()),
                 }
             }
+            Self::OutOfProcesses { scope, limit } => out_of_processes(f, *scope, *limit),
             Self::Handshake { detail } => write!(f, "handshake failed: {detail}"),
             Self::Ping { missed } => write!(f, "missed {missed} pings in a row"),
             Self::Protocol { detail } => write!(f, "broke the protocol: {detail}"),
@@ -263,6 +280,58 @@ impl fmt::Display for Verdict {
     }
 }
 
+fn out_of_processes(
+    f: &mut fmt::Formatter<'_>,
+    scope: OomScope,
+    limit: Option<u64>,
+) -> fmt::Result {
+    let (whose, mend) = match scope {
+        OomScope::Isolate => (
+            "the isolate's limit",
+            "raise it: legation mcp update --pids",
+        ),
+        OomScope::User => (
+            "the limit of all isolates of the user together",
+            "end what others of them run (legation isolate list), or raise isolates.user_pids",
+        ),
+        OomScope::Host => (
+            "a limit of the host",
+            "see kernel.pid_max, kernel.threads-max and the TasksMax of the service",
+        ),
+    };
+    write!(f, "not started: no process was left under {whose}")?;
+    match limit {
+        Some(limit) => write!(f, " of {limit}; {mend}"),
+        None => write!(f, "; {mend}"),
+    }
+}
+
+impl Verdict {
+    /// The same as what is said of a server: `mcp x …`, `it …`.
+    #[must_use]
+    pub fn predicate(&self) -> String {
+        match self {
+            Self::OutOfMemory { .. } => format!("ran {self}"),
+            Self::Handshake { detail } => format!("failed in its handshake: {detail}"),
+            Self::Internal { detail } => format!("was failed by an internal error: {detail}"),
+            Self::Signaled { .. }
+            | Self::OutOfProcesses { .. }
+            | Self::NotStarted { .. }
+            | Self::CredentialMissing { .. }
+            | Self::Killed { .. }
+            | Self::Recycled { .. }
+            | Self::Idle
+            | Self::Replaced
+            | Self::CredentialChanged
+            | Self::Shutdown => format!("was {self}"),
+            Self::Exited { .. }
+            | Self::Ping { .. }
+            | Self::Protocol { .. }
+            | Self::Remote { .. } => self.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,7 +356,51 @@ mod tests {
             oom.to_string(),
             "out of memory: the isolate's limit of 512 MiB"
         );
+        assert_eq!(oom.predicate(), format!("ran {oom}"));
         assert_eq!(Verdict::Exited { code: 127 }.weight(), Weight::Hopeless);
         assert_eq!(Verdict::Idle.weight(), Weight::Wanted);
+    }
+
+    #[test]
+    fn who_is_crowded_out_by_others_is_not_blamed_and_learns_whose_limit_it_was() {
+        let full = |scope| Verdict::OutOfProcesses {
+            scope,
+            limit: Some(128),
+        };
+        assert_eq!(full(OomScope::User).weight(), Weight::Crowded);
+        assert_eq!(full(OomScope::Isolate).weight(), Weight::Failure(1));
+        assert_eq!(
+            full(OomScope::User).to_string(),
+            "not started: no process was left under the limit of all isolates of the user together \
+             of 128; end what others of them run (legation isolate list), or raise isolates.user_pids"
+        );
+    }
+
+    #[test]
+    fn a_verdict_can_be_said_of_a_server() {
+        let detail = || "why".to_owned();
+        for (verdict, said) in [
+            (
+                Verdict::Handshake { detail: detail() },
+                "failed in its handshake: why",
+            ),
+            (
+                Verdict::NotStarted {
+                    step: "exec".to_owned(),
+                    detail: detail(),
+                },
+                "was not started, at exec: why",
+            ),
+            (
+                Verdict::Internal { detail: detail() },
+                "was failed by an internal error: why",
+            ),
+            (Verdict::Signaled { signal: 9 }, "was ended by signal 9"),
+            (Verdict::Idle, "was stopped: idle"),
+            (Verdict::Exited { code: 1 }, "exited with code 1"),
+            (Verdict::Ping { missed: 3 }, "missed 3 pings in a row"),
+        ] {
+            assert_eq!(verdict.predicate(), said);
+        }
     }
 }

@@ -1,10 +1,16 @@
 //! Mcps: published definitions and their lifecycle.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::account::Millis;
 use crate::domain::ids::McpId;
-use crate::domain::mcp::{Mcp, McpState};
+use crate::domain::mcp::{Defaults, Mcp, McpState, Usual};
 use crate::domain::name::Name;
 
 const CREATE: &str = "INSERT INTO mcps (id, name, description, state, sharing, program, limits, \
@@ -43,18 +49,20 @@ struct Row {
     talk: String,
 }
 
-impl TryFrom<Row> for Mcp {
-    type Error = StoreError;
-    fn try_from(row: Row) -> Result<Self, StoreError> {
-        Ok(Self {
+impl Row {
+    fn into_mcp(self, defaults: &Defaults) -> Result<Mcp, StoreError> {
+        let row = self;
+        let mut left = BTreeSet::new();
+        Ok(Mcp {
             id: rows::field("mcps.id", row.id)?,
             name: rows::field("mcps.name", row.name)?,
             description: row.description,
             state: state_from(&row.state)?,
             sharing: rows::json("mcps.sharing", &row.sharing)?,
             program: rows::json("mcps.program", &row.program)?,
-            limits: rows::json("mcps.limits", &row.limits)?,
-            times: rows::json("mcps.times", &row.times)?,
+            limits: filled("mcps.limits", &row.limits, &defaults.limits, &mut left)?,
+            times: filled("mcps.times", &row.times, &defaults.times, &mut left)?,
+            as_configured: left,
             audit_arguments: rows::json("mcps.audit_arguments", &row.audit_arguments)?,
             credentials: rows::json("mcps.credentials", &row.credentials)?,
             confinement: rows::json("mcps.confinement", &row.confinement)?,
@@ -62,6 +70,33 @@ impl TryFrom<Row> for Mcp {
             talk: rows::json("mcps.talk", &row.talk)?,
         })
     }
+}
+
+/// Writes what a definition says itself: what it leaves to the configuration is not its.
+fn said<T: Serialize>(
+    place: &'static str,
+    values: &T,
+    left: &BTreeSet<Usual>,
+) -> Result<String, StoreError> {
+    let text = rows::to_json(place, values)?;
+    let mut values: Map<String, Value> = rows::json(place, &text)?;
+    values.retain(|field, _| left.iter().all(|one| one.field() != field));
+    rows::to_json(place, &values)
+}
+
+/// Reads what a definition says itself, takes the rest from the configuration, and names it.
+fn filled<T: Serialize + DeserializeOwned>(
+    place: &'static str,
+    text: &str,
+    defaults: &T,
+    left: &mut BTreeSet<Usual>,
+) -> Result<T, StoreError> {
+    let said: Map<String, Value> = rows::json(place, text)?;
+    let mut whole: Map<String, Value> = rows::json(place, &rows::to_json(place, defaults)?)?;
+    let absent = |one: &Usual| whole.contains_key(one.field()) && !said.contains_key(one.field());
+    left.extend(Usual::ALL.into_iter().filter(absent));
+    whole.extend(said);
+    rows::json(place, &rows::to_json(place, &whole)?)
 }
 
 const fn state_text(state: McpState) -> &'static str {
@@ -90,8 +125,8 @@ impl Store {
     pub async fn create_mcp(&self, mcp: &Mcp, at: Millis) -> Result<(), StoreError> {
         let sharing = rows::to_json("mcps.sharing", &mcp.sharing)?;
         let program = rows::to_json("mcps.program", &mcp.program)?;
-        let limits = rows::to_json("mcps.limits", &mcp.limits)?;
-        let times = rows::to_json("mcps.times", &mcp.times)?;
+        let limits = said("mcps.limits", &mcp.limits, &mcp.as_configured)?;
+        let times = said("mcps.times", &mcp.times, &mcp.as_configured)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
@@ -127,8 +162,8 @@ impl Store {
     pub async fn update_mcp(&self, mcp: &Mcp, at: Millis) -> Result<(), StoreError> {
         let sharing = rows::to_json("mcps.sharing", &mcp.sharing)?;
         let program = rows::to_json("mcps.program", &mcp.program)?;
-        let limits = rows::to_json("mcps.limits", &mcp.limits)?;
-        let times = rows::to_json("mcps.times", &mcp.times)?;
+        let limits = said("mcps.limits", &mcp.limits, &mcp.as_configured)?;
+        let times = said("mcps.times", &mcp.times, &mcp.as_configured)?;
         let capture = rows::to_json("mcps.audit_arguments", &mcp.audit_arguments)?;
         let credentials = rows::to_json("mcps.credentials", &mcp.credentials)?;
         let confinement = rows::to_json("mcps.confinement", &mcp.confinement)?;
@@ -214,7 +249,7 @@ impl Store {
             .await)
         .map_err(doing("read an mcp"))?
         .ok_or_else(|| StoreError::not_found("mcp", name))?
-        .try_into()
+        .into_mcp(&self.defaults)
     }
 
     /// The definition with that id.
@@ -228,7 +263,7 @@ impl Store {
             .await)
         .map_err(doing("read an mcp"))?
         .ok_or_else(|| StoreError::not_found("mcp", id))?
-        .try_into()
+        .into_mcp(&self.defaults)
     }
 
     /// Every definition, archived ones too, by name.
@@ -240,6 +275,8 @@ impl Store {
             .fetch_all(&db.reader)
             .await)
         .map_err(doing("list the mcps"))?;
-        rows::all(rows)
+        rows.into_iter()
+            .map(|row| row.into_mcp(&self.defaults))
+            .collect()
     }
 }

@@ -55,6 +55,7 @@ on_every_store! {
     accounts::settings_are_set_once_and_overwritten,
     accounts::a_setting_is_swapped_only_for_what_was_read,
     catalog::mcps_come_back_as_they_went_in,
+    catalog::what_an_mcp_leaves_to_the_configuration_follows_it,
     catalog::what_an_mcp_speaks_is_kept,
     catalog::the_lifecycle_is_kept,
     catalog::of_two_who_archive_one_does,

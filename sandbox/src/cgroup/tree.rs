@@ -256,6 +256,14 @@ impl Tree {
         }
     }
 
+    /// Processes and threads of all leaves of a user; `None` where this host does not count.
+    #[must_use]
+    pub fn processes_of(&self, user: &str) -> Option<u64> {
+        let group = format!("isolates/u-{}", checked(user).ok()?);
+        let hierarchy = self.with(Facility::CgroupPids)?;
+        super::read_number(&hierarchy.base.join(group).join("pids.current"))
+    }
+
     /// Removes a user's group if no isolate is in it.
     pub fn release_user(&self, user: &str) {
         let Ok(user) = checked(user) else { return };

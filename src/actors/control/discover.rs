@@ -150,7 +150,10 @@ impl Control {
 
     fn failed(&self, slot: &Slot, end: &RunEnd) -> ControlError {
         let name = &slot.mcp.name;
-        let mut message = format!("mcp `{name}` could not be discovered: {}", end.verdict);
+        let mut message = format!(
+            "mcp `{name}` could not be discovered: it {}",
+            end.verdict.predicate()
+        );
         let tail = slot
             .history()
             .first()

@@ -196,7 +196,7 @@ async fn waited(
             },
             _ = stopping.wait_for(|stopping| *stopping) => return Err(failure::shutting_down()),
             () = tokio::time::sleep_until(deadline) => {
-                return Err(failure::timed_out(mcp, route.tool.as_str()));
+                return Err(failure::timed_out(mcp, route.tool.as_str(), None));
             }
         }
     }

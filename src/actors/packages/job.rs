@@ -1,6 +1,6 @@
 //! What one install is started with: the installer's own definition, its order, what it reaches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -122,6 +122,7 @@ impl Job {
                     idle_ms: None,
                     ..Times::default()
                 },
+                as_configured: BTreeSet::new(),
                 confinement: Confinement {
                     profile: Some(profile),
                     ..confinement

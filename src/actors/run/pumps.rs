@@ -123,7 +123,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         }
         // An id that long is no id: we would only echo the server's own flood.
         Some(Incoming::Request { id, .. }) if id.len() > REQUEST_ID_BYTES_MAX => {
-            record.keep_noise(&line);
+            handle.noisy(&line, &record.keep_noise(&line));
         }
         Some(Incoming::Request { id, method }) => {
             record.learn(|facts| facts.asked += 1);
@@ -177,7 +177,7 @@ fn take(occupant: &Occupant, line: bytes::Bytes) -> bool {
         Some(Incoming::Notification { .. }) => {}
         Some(Incoming::Stray) => record.learn(|facts| facts.strays += 1),
         None if line.is_empty() => {}
-        None => record.keep_noise(&line),
+        None => handle.noisy(&line, &record.keep_noise(&line)),
     }
     false
 }

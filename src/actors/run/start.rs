@@ -19,7 +19,7 @@ use crate::domain::limits::{
 };
 use crate::domain::mcp::Tool;
 use crate::domain::remote::Reach;
-use crate::domain::verdict::{RemoteFault, Verdict};
+use crate::domain::verdict::{OomScope, RemoteFault, Verdict};
 use crate::protocol::envelope::{self, ReplyKind};
 use crate::protocol::repeated::outgoing;
 use crate::protocol::{handshake, outbound};
@@ -119,6 +119,10 @@ async fn launch(
         }
         Ok(Err(LaunchError::Over(verdict))) => return Err(verdict),
         Ok(Err(LaunchError::Busy(detail))) => return Err(Verdict::Internal { detail }),
+        Ok(Err(LaunchError::NoProcess)) => {
+            let (scope, limit) = (OomScope::Host, None);
+            return Err(Verdict::OutOfProcesses { scope, limit });
+        }
         Err(_) => return Err(too_slow("the launch", args.deadline)),
     };
     let record = &args.occupant.record;

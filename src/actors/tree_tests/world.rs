@@ -108,6 +108,7 @@ impl World {
             },
             limits: Limits::default(),
             times: Times::default(),
+            as_configured: Default::default(),
             confinement: Default::default(),
             install: Default::default(),
             audit_arguments: Default::default(),

@@ -9,7 +9,7 @@ use super::audited::audited;
 use super::error::{Asked, Body};
 use super::{Admin, ApiError, Shared};
 use crate::actors::control::Control;
-use crate::actors::views::{IsolateDetail, IsolateView, KillReport};
+use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
 use crate::domain::limits::DESCRIPTION_CHARS_MAX;
 
 /// Why something is taken away.
@@ -63,6 +63,9 @@ pub struct LogLines {
     pub last: u64,
     /// How the run ended.
     pub verdict: Option<String>,
+    /// The newest run: while it is not the one above, there is more to read at once.
+    #[serde(default)]
+    pub newest: Option<u64>,
 }
 
 pub(super) fn routes() -> Router<Shared> {
@@ -74,25 +77,34 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/isolates/{id}/logs", get(logs))
 }
 
-/// The newest run's stderr after a place; from its beginning if the place is in an older run.
+/// The stderr after a place: what is left of the run that was read last, else the run after that from its
+/// beginning. Without a place, the newest run that wrote something.
 #[must_use]
 pub fn lines_after(detail: &IsolateDetail, place: &LogPlace) -> LogLines {
-    let Some(run) = detail.runs.first() else {
+    let Some(newest) = detail.runs.first() else {
         return LogLines {
             isolate: detail.view.id.clone(),
             state: detail.view.state.clone(),
             ..LogLines::default()
         };
     };
-    let after = if place.epoch.is_none_or(|epoch| epoch == run.epoch) {
-        place.after
-    } else {
-        0
+    let (run, after) = match place.epoch {
+        None => {
+            let spoke = detail.runs.iter().find(|run| last_of(run) > 0);
+            (spoke.unwrap_or(newest), place.after)
+        }
+        Some(epoch) => {
+            // Newest first: the last one that fits is the oldest.
+            let unread = |run: &&RunView| {
+                run.epoch > epoch || (run.epoch == epoch && last_of(run) > place.after)
+            };
+            let run = detail.runs.iter().rfind(unread).unwrap_or(newest);
+            let read = run.epoch == epoch;
+            (run, if read { place.after } else { 0 })
+        }
     };
-    let kept = u64::try_from(run.stderr_tail.len()).unwrap_or(u64::MAX);
-    // The tail may hold a line that is not counted yet.
-    let last = run.stderr_lines.max(kept);
-    let first_kept = last - kept;
+    let last = last_of(run);
+    let first_kept = last - kept(run);
     let skip = usize::try_from(after.saturating_sub(first_kept)).unwrap_or(usize::MAX);
     LogLines {
         isolate: detail.view.id.clone(),
@@ -102,7 +114,17 @@ pub fn lines_after(detail: &IsolateDetail, place: &LogPlace) -> LogLines {
         lines: run.stderr_tail.iter().skip(skip).cloned().collect(),
         last,
         verdict: run.verdict.clone(),
+        newest: Some(newest.epoch),
     }
+}
+
+fn kept(run: &RunView) -> u64 {
+    u64::try_from(run.stderr_tail.len()).unwrap_or(u64::MAX)
+}
+
+/// The number of a run's last line. The tail may hold one that is not counted yet.
+fn last_of(run: &RunView) -> u64 {
+    run.stderr_lines.max(kept(run))
 }
 
 async fn list(_: Admin, State(control): State<Control>) -> Json<Vec<IsolateView>> {
@@ -157,7 +179,6 @@ async fn kill(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::views::RunView;
 
     fn detail(lines: &[&str], counted: u64) -> IsolateDetail {
         IsolateDetail {
@@ -204,5 +225,50 @@ mod tests {
         assert_eq!(ask(&fresh, Some(6), 900), (vec!["hello".into()], 0, 1));
         let never = IsolateDetail::default();
         assert_eq!(ask(&never, None, 5), (vec![], 0, 0));
+    }
+
+    fn run(epoch: u64, lines: &[&str]) -> RunView {
+        RunView {
+            epoch,
+            ..detail(lines, 0).runs.remove(0)
+        }
+    }
+
+    #[test]
+    fn the_last_words_of_a_run_come_before_the_next_one_however_short_that_was() {
+        let restarted = IsolateDetail {
+            runs: vec![run(9, &[]), run(8, &["brief"]), run(7, &["a", "FATAL"])],
+            ..detail(&[], 0)
+        };
+        let mut place = LogPlace {
+            epoch: Some(7),
+            after: 1,
+        };
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let got = lines_after(&restarted, &place);
+            assert_eq!(got.newest, Some(9));
+            seen.push((got.epoch.unwrap(), got.lines.join(",")));
+            place = LogPlace {
+                epoch: got.epoch,
+                after: got.last,
+            };
+        }
+        let told = |epoch, text: &str| (epoch, text.to_owned());
+        assert_eq!(
+            seen,
+            [told(7, "FATAL"), told(8, "brief"), told(9, ""), told(9, "")]
+        );
+    }
+
+    #[test]
+    fn the_log_of_a_run_that_is_silent_yet_is_the_one_before() {
+        let restarted = IsolateDetail {
+            runs: vec![run(8, &[]), run(7, &["FATAL"])],
+            ..detail(&[], 0)
+        };
+        let got = lines_after(&restarted, &LogPlace::default());
+        assert_eq!((got.epoch, got.newest), (Some(7), Some(8)));
+        assert_eq!(got.lines, ["FATAL"]);
     }
 }

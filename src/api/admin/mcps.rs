@@ -3,7 +3,6 @@
 mod change;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -14,7 +13,7 @@ use super::audited::audited;
 use super::credentials::{self, NeededCredential};
 use super::error::Body;
 use super::isolates::Reason;
-use super::{About, Admin, ApiError, Shared, kill};
+use super::{Admin, ApiError, Shared, kill};
 use crate::actors::control::Control;
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
@@ -25,7 +24,7 @@ use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
 
 pub use change::{
-    AddMcp, ConfinementChange, Defaults, InstallChange, LimitsChange, ProgramChange, RemoteChange,
+    AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, RemoteChange,
     TalkChange, TimesChange, UpdateMcp,
 };
 
@@ -111,8 +110,8 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
 /// # Errors
 /// `invalid_request` if a value is out of its bounds or the program cannot be run, `conflict` if
 /// the name is taken.
-pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<McpView, ApiError> {
-    let mcp = wanted.into_mcp(control.mcp_id(), usual)?;
+pub async fn add(control: &Control, wanted: AddMcp) -> Result<McpView, ApiError> {
+    let mcp = wanted.into_mcp(control.mcp_id(), control.store().defaults())?;
     control.check_program(&mcp.program).await?;
     control.check_walls(&mcp.confinement).await?;
     control.store().create_mcp(&mcp, control.now_ms()).await?;
@@ -127,7 +126,7 @@ pub async fn add(control: &Control, wanted: AddMcp, usual: &Defaults) -> Result<
 /// As [`add`]; `conflict` if it is archived.
 pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<McpView, ApiError> {
     let old = by_name(control, name).await?;
-    let mcp = wanted.apply(old.clone())?;
+    let mcp = wanted.apply(old.clone(), control.store().defaults())?;
     if mcp.program != old.program {
         control.check_program(&mcp.program).await?;
     }
@@ -265,11 +264,10 @@ async fn show(
 async fn create(
     admin: Admin,
     State(control): State<Control>,
-    State(about): State<Arc<About>>,
     Body(wanted): Body<AddMcp>,
 ) -> Result<(http::StatusCode, Json<McpView>), ApiError> {
     let (tree, target) = (control.clone(), wanted.name.to_string());
-    let change = async move { add(&tree, wanted, &about.defaults).await };
+    let change = async move { add(&tree, wanted).await };
     let made = audited(&control, &admin, "mcp.add", target, change).await?;
     Ok((http::StatusCode::CREATED, made))
 }

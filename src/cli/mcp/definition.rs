@@ -1,8 +1,9 @@
 //! The options that describe a server, for `mcp add` and `mcp update`.
 
 mod away;
+mod usual;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::error::CliError;
 use super::super::name;
-use super::super::units::{Idle, parse_cpu, parse_deadline, parse_idle, parse_size};
+use super::super::units::{Idle, parse_deadline};
 use crate::api::admin::mcps::{
     AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, TalkChange, TimesChange,
     UpdateMcp,
@@ -18,13 +19,14 @@ use crate::api::admin::mcps::{
 use crate::domain::confinement::{Network, Profile};
 use crate::domain::credential::{CredentialSlot, parse_slot};
 use crate::domain::egress::{Rule, RuleError};
-use crate::domain::mcp::{Capture, Program, Sharing};
+use crate::domain::mcp::{Capture, Program, Sharing, Usual};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::Step;
 use crate::domain::remote::Field;
 use crate::domain::talk::{Check, Questions, ToolChanges};
 
 use away::Away;
+use usual::Own;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SharingArg {
@@ -183,21 +185,21 @@ struct Traits {
     /// A credential it is given, with `:optional` behind it if it starts without; may be repeated
     #[arg(long = "credential", value_parser = parse_slot, value_name = "NAME=env:VARIABLE|file:FILENAME|fd:NUMBER|header:HEADER")]
     credentials: Vec<(CredentialName, CredentialSlot)>,
-    /// Memory of one isolate, like 512MiB
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
-    memory: Option<u64>,
-    /// Processes and threads of one isolate
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
-    pids: Option<u64>,
-    /// Cores of one isolate, like 1.5
-    #[arg(long, value_parser = parse_cpu, value_name = "CORES")]
-    cpu: Option<u64>,
-    /// Stop an isolate that nobody called for this long, or `never`
-    #[arg(long, value_parser = parse_idle, value_name = "DURATION")]
-    idle: Option<Idle>,
-    /// How long a call may take, like 300s
-    #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
-    call_timeout: Option<Duration>,
+    /// Memory of one isolate, like 512MiB, or `default` for what isolates.memory_bytes says
+    #[arg(long, value_parser = usual::memory, value_name = "SIZE")]
+    memory: Option<Own<u64>>,
+    /// Processes and threads of one isolate, or `default` for what isolates.pids says
+    #[arg(long, value_parser = usual::pids, value_name = "N")]
+    pids: Option<Own<u64>>,
+    /// Cores of one isolate, like 1.5, or `default` for what isolates.cpu_millis says
+    #[arg(long, value_parser = usual::cpu, value_name = "CORES")]
+    cpu: Option<Own<u64>>,
+    /// Stop an isolate that nobody called for this long, or `never`, or `default` for what isolates.idle_ms says
+    #[arg(long, value_parser = usual::idle, value_name = "DURATION")]
+    idle: Option<Own<Idle>>,
+    /// How long a call may take, like 300s, or `default` for what calls.deadline_ms says
+    #[arg(long, value_parser = usual::deadline, value_name = "DURATION")]
+    call_timeout: Option<Own<Duration>>,
     /// How long a start may take, like 30s
     #[arg(long, value_parser = parse_deadline, value_name = "DURATION")]
     start_timeout: Option<Duration>,
@@ -311,18 +313,29 @@ fn millis(duration: Duration) -> u64 {
 impl Traits {
     fn limits(&self) -> LimitsChange {
         LimitsChange {
-            memory_bytes: self.memory,
-            pids: self.pids,
-            cpu_millis: self.cpu,
+            memory_bytes: self.memory.and_then(Own::value),
+            pids: self.pids.and_then(Own::value),
+            cpu_millis: self.cpu.and_then(Own::value),
             ..LimitsChange::default()
         }
     }
 
+    /// What goes back to the configuration.
+    fn left(&self) -> BTreeSet<Usual> {
+        usual::left([
+            (Usual::MemoryBytes, self.memory == Some(Own::Configured)),
+            (Usual::Pids, self.pids == Some(Own::Configured)),
+            (Usual::CpuMillis, self.cpu == Some(Own::Configured)),
+            (Usual::CallMs, self.call_timeout == Some(Own::Configured)),
+            (Usual::IdleMs, self.idle == Some(Own::Configured)),
+        ])
+    }
+
     fn times(&self) -> TimesChange {
         TimesChange {
-            call_ms: self.call_timeout.map(millis),
+            call_ms: self.call_timeout.and_then(Own::value).map(millis),
             start_ms: self.start_timeout.map(|start| Some(millis(start))),
-            idle_ms: self.idle.map(|idle| match idle {
+            idle_ms: self.idle.and_then(Own::value).map(|idle| match idle {
                 Idle::After(time) => Some(millis(time)),
                 Idle::Never => None,
             }),
@@ -431,6 +444,7 @@ impl UpdateArgs {
             },
             limits: self.traits.limits(),
             times: self.traits.times(),
+            as_configured: self.traits.left(),
             confinement: self.traits.confinement(),
             install: self.traits.install(),
             talk: self.traits.talk(),
@@ -517,6 +531,11 @@ mod tests {
             .confinement;
         assert_eq!(walls.profile, Some(None), "back to the operator's");
         assert_eq!((walls.read, walls.write), (Some(Vec::new()), None));
+        let back = update("x update time --memory default --idle default --pids 9").unwrap();
+        let left = BTreeSet::from([Usual::MemoryBytes, Usual::IdleMs]);
+        assert_eq!(back.as_configured, left, "back to the configuration's");
+        let own = (back.limits.memory_bytes, back.limits.pids);
+        assert_eq!((own, back.times.idle_ms), ((None, Some(9)), None));
         let nothing = update("x update time").unwrap_err();
         assert_eq!(nothing.exit().code(), 2);
     }

@@ -3,7 +3,7 @@
 use super::samples::{key, keyed, mcp, name, tool, tool_name};
 use crate::domain::account::{ExposedPrompt, ExposedTool, Key, Subscription};
 use crate::domain::era::{Era, Spoken};
-use crate::domain::mcp::{Mcp, McpState, Sharing};
+use crate::domain::mcp::{Defaults, Limits, Mcp, McpState, Sharing, Times, Usual};
 use crate::protocol::handshake::Abilities;
 use crate::storage::{Store, StoreError};
 
@@ -42,6 +42,36 @@ pub(super) async fn mcps_come_back_as_they_went_in(store: Store) {
     assert!(matches!(error, StoreError::Conflict { kind: "mcp", .. }));
     let error = store.update_mcp(&mcp(9, "none"), 9).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { kind: "mcp", .. }));
+}
+
+pub(super) async fn what_an_mcp_leaves_to_the_configuration_follows_it(store: Store) {
+    let mut demo = mcp(1, "demo");
+    assert_eq!(demo.as_configured, [Usual::CpuMillis, Usual::CallMs].into());
+    store.create_mcp(&demo, 5).await.unwrap();
+    let limits = Limits {
+        memory_bytes: 1,
+        cpu_millis: 33,
+        ..Limits::default()
+    };
+    let times = Times {
+        call_ms: 44,
+        idle_ms: Some(55),
+        ..Times::default()
+    };
+    // As after a restart with another configuration.
+    let later = store.clone().with_defaults(Defaults { limits, times });
+    let there = later.mcp(&demo.id).await.unwrap();
+    assert_eq!((there.limits.cpu_millis, there.times.call_ms), (33, 44));
+    assert_eq!(there.limits.memory_bytes, demo.limits.memory_bytes);
+    assert_eq!(there.times.idle_ms, None, "never is its own");
+    assert_eq!(there.as_configured, demo.as_configured);
+    later.update_mcp(&there, 6).await.unwrap();
+    assert_eq!(store.mcps().await.unwrap(), [demo.clone()]);
+
+    // What an earlier build wrote is all its own, and stays.
+    demo.as_configured.clear();
+    store.update_mcp(&demo, 7).await.unwrap();
+    assert_eq!(later.mcp_by_name(&demo.name).await.unwrap(), demo);
 }
 
 pub(super) async fn what_an_mcp_speaks_is_kept(store: Store) {

@@ -1,11 +1,11 @@
 //! Constructors of stores and of records to put into them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::account::{Group, Key, Session, User};
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::ids::{ConnectionId, GroupId, ID_BYTES, KeyId, McpId, SessionId, UserId};
-use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool};
+use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times, Tool, Usual};
 use crate::domain::name::{Name, ToolName};
 use crate::domain::package::{Install, Step};
 use crate::domain::talk::{Check, Question, Questions, Talk, ToolChanges};
@@ -79,6 +79,7 @@ pub(super) fn mcp(n: u8, text: &str) -> Mcp {
             idle_ms: None,
             ..Times::default()
         },
+        as_configured: BTreeSet::from([Usual::CpuMillis, Usual::CallMs]),
         confinement: Confinement {
             profile: Some(Profile::Standard),
             network: Network::Allowlist,

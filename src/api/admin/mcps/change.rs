@@ -3,18 +3,17 @@
 mod checked;
 mod remote;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::ApiError;
-use crate::config::Config;
 use crate::domain::confinement::{Confinement, Network, Profile};
 use crate::domain::credential::{CredentialSlot, CredentialSlots};
 use crate::domain::egress::Rule;
 use crate::domain::ids::McpId;
-use crate::domain::mcp::{Capture, Limits, Mcp, McpState, Program, Sharing, Times};
+use crate::domain::mcp::{Capture, Defaults, Mcp, McpState, Program, Sharing, Usual};
 use crate::domain::name::{CredentialName, Name};
 use crate::domain::package::{Install, Step};
 use crate::domain::talk::{Check, Questions, Talk, ToolChanges};
@@ -60,36 +59,6 @@ pub struct AddMcp {
     pub talk: TalkChange,
 }
 
-/// What a definition has that does not say otherwise: as the operator configured it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Defaults {
-    /// Kernel limits of one isolate.
-    pub limits: Limits,
-    /// Deadlines and idle time.
-    pub times: Times,
-}
-
-impl Defaults {
-    /// From a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let isolates = &config.isolates;
-        Self {
-            limits: Limits {
-                memory_bytes: isolates.memory_bytes,
-                pids: isolates.pids,
-                cpu_millis: isolates.cpu_millis,
-                ..Limits::default()
-            },
-            times: Times {
-                call_ms: config.calls.deadline_ms,
-                start_ms: None,
-                idle_ms: Some(isolates.idle_ms),
-            },
-        }
-    }
-}
-
 /// A change of a definition: what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,6 +75,9 @@ pub struct UpdateMcp {
     pub limits: LimitsChange,
     /// Deadlines and idle time.
     pub times: TimesChange,
+    /// Limits and times that go back to the configuration's. A value given beside it goes before.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub as_configured: BTreeSet<Usual>,
     /// What the audit log keeps of a call's arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_arguments: Option<Capture>,
@@ -236,33 +208,31 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
 impl AddMcp {
     pub(super) fn into_mcp(self, id: McpId, usual: &Defaults) -> Result<Mcp, ApiError> {
-        let Defaults {
-            mut limits,
-            mut times,
-        } = *usual;
-        self.limits.apply(&mut limits);
-        self.times.apply(&mut times);
         let mut confinement = Confinement::default();
         self.confinement.apply(&mut confinement);
         let mut install = Install::default();
         self.install.apply(&mut install);
         let mut talk = Talk::default();
         self.talk.apply(&mut talk);
-        checked(Mcp {
+        let mut mcp = Mcp {
             id,
             name: self.name,
             description: self.description,
             state: McpState::Draft,
             sharing: self.sharing,
             program: self.program,
-            limits,
-            times,
+            limits: usual.limits,
+            times: usual.times,
+            as_configured: Usual::ALL.into(),
             confinement,
             install,
             audit_arguments: self.audit_arguments,
             credentials: self.credentials,
             talk,
-        })
+        };
+        self.limits.apply(&mut mcp);
+        self.times.apply(&mut mcp);
+        checked(mcp)
     }
 }
 
@@ -274,21 +244,33 @@ fn put<T>(place: &mut T, new: Option<T>) {
     }
 }
 
+/// Sets a value that would be the configuration's otherwise.
+fn own<T>(place: &mut T, new: Option<T>, value: Usual, left: &mut BTreeSet<Usual>) {
+    if let Some(new) = new {
+        *place = new;
+        left.remove(&value);
+    }
+}
+
 impl LimitsChange {
-    fn apply(&self, limits: &mut Limits) {
-        put(&mut limits.memory_bytes, self.memory_bytes);
-        put(&mut limits.pids, self.pids);
-        put(&mut limits.cpu_millis, self.cpu_millis);
+    fn apply(&self, mcp: &mut Mcp) {
+        let (limits, left) = (&mut mcp.limits, &mut mcp.as_configured);
+        let memory = &mut limits.memory_bytes;
+        own(memory, self.memory_bytes, Usual::MemoryBytes, left);
+        own(&mut limits.pids, self.pids, Usual::Pids, left);
+        let cpu = &mut limits.cpu_millis;
+        own(cpu, self.cpu_millis, Usual::CpuMillis, left);
         put(&mut limits.open_files, self.open_files);
         put(&mut limits.file_bytes, self.file_bytes);
     }
 }
 
 impl TimesChange {
-    fn apply(&self, times: &mut Times) {
-        put(&mut times.call_ms, self.call_ms);
+    fn apply(&self, mcp: &mut Mcp) {
+        let (times, left) = (&mut mcp.times, &mut mcp.as_configured);
+        own(&mut times.call_ms, self.call_ms, Usual::CallMs, left);
         put(&mut times.start_ms, self.start_ms);
-        put(&mut times.idle_ms, self.idle_ms);
+        own(&mut times.idle_ms, self.idle_ms, Usual::IdleMs, left);
     }
 }
 
@@ -352,14 +334,17 @@ impl ProgramChange {
 }
 
 impl UpdateMcp {
-    pub(super) fn apply(self, mut mcp: Mcp) -> Result<Mcp, ApiError> {
+    pub(super) fn apply(self, mut mcp: Mcp, usual: &Defaults) -> Result<Mcp, ApiError> {
         put(&mut mcp.description, self.description);
         put(&mut mcp.sharing, self.sharing);
         self.program
             .apply(&mut mcp.program)
             .map_err(|why| ApiError::invalid(format!("mcp `{}`: {why}", mcp.name)))?;
-        self.limits.apply(&mut mcp.limits);
-        self.times.apply(&mut mcp.times);
+        for value in self.as_configured {
+            mcp.leave(value, usual);
+        }
+        self.limits.apply(&mut mcp);
+        self.times.apply(&mut mcp);
         self.confinement.apply(&mut mcp.confinement);
         self.install.apply(&mut mcp.install);
         self.talk.apply(&mut mcp.talk);
@@ -377,7 +362,9 @@ impl UpdateMcp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::domain::ids::ID_BYTES;
+    use crate::domain::mcp::{Limits, Times};
 
     fn add(text: &str) -> Result<Mcp, String> {
         let wanted: AddMcp = serde_json::from_str(text).map_err(|e| e.to_string())?;
@@ -397,19 +384,45 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_defaults_hold_where_nothing_is_said() {
+    fn what_a_definition_does_not_say_is_the_configurations_and_can_be_again() {
         let mut config = Config::default();
         assert_eq!(
-            Defaults::of(&config),
+            config.mcp_defaults(),
             Defaults::default(),
             "one truth for the built-in values"
         );
         config.isolates.memory_bytes = 64 << 20;
+        let usual = config.mcp_defaults();
         let text = r#"{"name":"a","program":{"command":"x"},"limits":{"pids":7}}"#;
         let wanted: AddMcp = serde_json::from_str(text).unwrap();
         let id = McpId::from_random([1; ID_BYTES]);
-        let mcp = wanted.into_mcp(id, &Defaults::of(&config)).unwrap();
+        let mcp = wanted.into_mcp(id, &usual).unwrap();
         assert_eq!((mcp.limits.memory_bytes, mcp.limits.pids), (64 << 20, 7));
+        use Usual::{CallMs, CpuMillis, IdleMs, MemoryBytes, Pids};
+        let all_but = |own: &[Usual]| {
+            let left = Usual::ALL.into_iter().filter(|one| !own.contains(one));
+            left.collect::<BTreeSet<_>>()
+        };
+        assert_eq!(mcp.as_configured, all_but(&[Pids]));
+        let change = |mcp: &Mcp, text: &str| {
+            let update: UpdateMcp = serde_json::from_str(text).unwrap();
+            update.apply(mcp.clone(), &usual).unwrap()
+        };
+        // Never idling is an own value too.
+        let own = r#"{"limits":{"cpu_millis":9000},"times":{"call_ms":1,"idle_ms":null}}"#;
+        let mcp = change(&mcp, own);
+        assert_eq!(
+            mcp.as_configured,
+            all_but(&[Pids, CpuMillis, CallMs, IdleMs])
+        );
+        let back = r#"{"as_configured":["pids","idle_ms"],"limits":{"memory_bytes":9999999}}"#;
+        let mcp = change(&mcp, back);
+        assert_eq!(
+            mcp.as_configured,
+            all_but(&[MemoryBytes, CpuMillis, CallMs])
+        );
+        assert_eq!(mcp.limits.pids, usual.limits.pids);
+        assert_eq!(mcp.times.idle_ms, usual.times.idle_ms);
     }
 
     #[test]
@@ -486,7 +499,10 @@ mod tests {
         let text = r#"{"program":{"env":{"K":null,"M":"n"}},"times":{"idle_ms":null},
             "limits":{"pids":9}}"#;
         let update: UpdateMcp = serde_json::from_str(text).unwrap();
-        let new = update.clone().apply(old.clone()).unwrap();
+        let new = update
+            .clone()
+            .apply(old.clone(), &Defaults::default())
+            .unwrap();
         assert_eq!(new.program.args, old.program.args);
         let env: Vec<_> = new.program.env.keys().map(String::as_str).collect();
         assert_eq!(env, ["L", "M"]);
@@ -499,6 +515,7 @@ mod tests {
         let again: UpdateMcp =
             serde_json::from_value(serde_json::to_value(&update).unwrap()).unwrap();
         assert_eq!(again, update, "null and absent survive the wire");
-        assert_eq!(UpdateMcp::default().apply(old.clone()).unwrap(), old);
+        let nothing = UpdateMcp::default().apply(old.clone(), &Defaults::default());
+        assert_eq!(nothing.unwrap(), old);
     }
 }
