@@ -403,15 +403,9 @@ fn definitions_that_cannot_be_are_refused_with_what_to_do() {
     }
     // What the operator does not allow, no definition does.
     let url = ["--url", "http://127.0.0.1:9/mcp", "--allow-private"];
-    let mut args = vec!["mcp", "add", "own"];
-    args.extend(url);
-    world.cli(&args);
-    let ran = world.run(&["mcp", "discover", "own"]);
-    assert!(
-        ran.stderr.contains("sandbox.allow_network_private"),
-        "{}",
-        ran.stderr
-    );
+    let told = add(&url);
+    assert!(told.contains("sandbox.allow_network_private"), "{told}");
+    world.cli(&["mcp", "add", "own", "--url", "https://tools.example/mcp"]);
     let ran = world.run(&["mcp", "update", "own", "--env", "A=b"]);
     assert!(ran.stderr.contains("has no command"), "{}", ran.stderr);
     world.cli(&["mcp", "add", "cmd", "--", LEGATION, "demo-mcp"]);

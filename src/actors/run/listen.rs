@@ -108,6 +108,7 @@ impl Listener {
             missed &= wanted.is_some();
             // Until its server has it, or for a while: what else changes meanwhile waits, and goes into the next.
             let mut is_opening = wanted.is_some();
+            let mut is_unsaid = is_opening;
             let mut again = None;
             loop {
                 if !is_opening {
@@ -123,8 +124,8 @@ impl Listener {
                         is_opening = false;
                         self.watched.are_told(&[]);
                     }
-                    open = &mut opens, if is_opening => {
-                        is_opening = false;
+                    open = &mut opens, if is_unsaid => {
+                        (is_unsaid, is_opening) = (false, false);
                         if let (Ok(()), Some(wanted)) = (open, &wanted) {
                             self.watched.are_told(&wanted.uris);
                         }
