@@ -43,6 +43,14 @@ fn disk() -> (Sync, Arc<AtomicBool>) {
     (sync, broken)
 }
 
+/// A log whose disk takes nothing any more, until it is told to.
+fn on_a_broken_disk(setup: Setup) -> (Audit, Arc<AtomicBool>) {
+    let (sync, broken) = disk();
+    let audit = Audit::start(Setup { sync, ..setup }).unwrap();
+    broken.store(true, Ordering::Relaxed);
+    (audit, broken)
+}
+
 async fn some(audit: &Audit, numbers: std::ops::Range<i64>) {
     for n in numbers {
         audit.commit(Entry::new("call.test", n)).await.unwrap();
@@ -219,13 +227,7 @@ fn a_batch_whose_sync_failed_is_written_again() {
 #[tokio::test]
 async fn a_close_that_loses_records_says_so_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let (sync, broken) = disk();
-    let audit = Audit::start(Setup {
-        sync,
-        ..setup(dir.path())
-    })
-    .unwrap();
-    broken.store(true, Ordering::Relaxed);
+    let (audit, _broken) = on_a_broken_disk(setup(dir.path()));
     audit.post(Entry::new("call.test", 1));
     assert!(!audit.close(SOON).await);
     assert!(

@@ -5,15 +5,11 @@ use super::*;
 #[tokio::test]
 async fn what_is_not_required_goes_on_and_its_loss_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let (sync, broken) = disk();
     let required = [Category::Admin].into_iter().collect();
-    let audit = Audit::start(Setup {
-        sync,
+    let (audit, broken) = on_a_broken_disk(Setup {
         required,
         ..setup(dir.path())
-    })
-    .unwrap();
-    broken.store(true, Ordering::Relaxed);
+    });
     let calls = AUDIT_QUEUE_MAX - 2 * AUDIT_QUEUE_KEPT + 5;
     for n in 0..calls {
         let entry = Entry::new("call.test", i64::try_from(n).unwrap());
@@ -36,14 +32,10 @@ async fn what_callers_cause_never_takes_the_last_places_of_a_full_queue() {
         [Category::Admin, Category::Kill].into_iter().collect(),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let (sync, broken) = disk();
-        let audit = Audit::start(Setup {
-            sync,
+        let (audit, broken) = on_a_broken_disk(Setup {
             required,
             ..setup(dir.path())
-        })
-        .unwrap();
-        broken.store(true, Ordering::Relaxed);
+        });
         for n in 0..i64::try_from(AUDIT_QUEUE_MAX).unwrap() + 10 {
             for event in ["call.refused", "isolate.ended", "auth.register"] {
                 audit.post(Entry::new(event, n));
@@ -78,13 +70,7 @@ async fn what_callers_cause_never_takes_the_last_places_of_a_full_queue() {
 #[tokio::test]
 async fn the_queue_is_bounded_for_administrators_too() {
     let dir = tempfile::tempdir().unwrap();
-    let (sync, broken) = disk();
-    let audit = Audit::start(Setup {
-        sync,
-        ..setup(dir.path())
-    })
-    .unwrap();
-    broken.store(true, Ordering::Relaxed);
+    let (audit, _broken) = on_a_broken_disk(setup(dir.path()));
     for n in 0..i64::try_from(AUDIT_QUEUE_MAX).unwrap() + 10 {
         audit.post(Entry::new("admin.action", n));
     }
