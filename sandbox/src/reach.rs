@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Program;
-use crate::plan::view::Needs;
+use crate::plan::view::{Needs, PROGRAMS};
 
 /// Interpreters of interpreters that are followed.
 const STEPS_MAX: usize = 8;
@@ -26,16 +26,6 @@ const COVERED_MAX: usize = 64;
 const LINKS_MAX: usize = 40;
 /// Bytes of a first line; the kernel reads no more.
 const SHEBANG_BYTES: usize = 256;
-/// What is shown to everybody.
-const SHOWN: [&str; 7] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/nix/store",
-];
 /// What a directory holds that is the top of a project.
 const PROJECT: [&str; 4] = ["package.json", "pyproject.toml", "pyvenv.cfg", "deno.json"];
 /// Programs whose first argument is a program.
@@ -266,7 +256,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn is_shown(path: &Path) -> bool {
-    SHOWN.iter().any(|shown| path.starts_with(shown))
+    PROGRAMS.iter().any(|shown| path.starts_with(shown))
 }
 
 fn is_interpreter(path: &Path) -> bool {

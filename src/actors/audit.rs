@@ -20,6 +20,7 @@ mod refusals;
 mod resume;
 mod retention;
 mod search;
+mod segment;
 mod selection;
 mod setup;
 mod sole;

@@ -4,7 +4,9 @@
 //! of the run that is in it. The isolate actor is the only one that moves it from state to state;
 //! callers read it, and may ask for it to be filled.
 
+mod key;
 mod occupant;
+mod state;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -17,183 +19,24 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::domain::account::User;
-use crate::domain::ids::{IsolateId, McpId, SessionId, UserId};
+use crate::domain::ids::IsolateId;
 use crate::domain::limits::{HISTORY_RUNS_MAX, TRANSITIONS_MAX};
 use crate::domain::mcp::{Limits, Mcp, Sharing, Tool};
 use crate::domain::restart::{Restart, Settings};
-use crate::domain::talk::Questions;
 use crate::domain::verdict::OomScope;
 
+pub use key::{Principal, SlotKey};
 pub use occupant::{Occupant, Order};
+pub use state::{SlotState, Transition};
 
 use super::changes::{Changes, Who};
 use super::ears::Watched;
 use super::eras::Manners;
-use super::handle::{Askers, Handle, RunEnd};
+use super::handle::{Askers, Handle};
 use super::isolate::IsolateMsg;
 use super::launcher::Scope;
 use super::record::RunRecord;
 use super::sync::Mutex;
-
-/// For whom a process runs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Principal {
-    /// All sessions of a user.
-    User(UserId),
-    /// One session of a user.
-    Session(UserId, SessionId),
-    /// Everybody.
-    Shared,
-}
-
-impl Principal {
-    /// The user whose sum it counts against.
-    #[must_use]
-    pub fn user(&self) -> Option<&UserId> {
-        match self {
-            Self::User(user) | Self::Session(user, _) => Some(user),
-            Self::Shared => None,
-        }
-    }
-}
-
-/// What makes two calls meet in the same process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SlotKey {
-    /// For whom.
-    pub principal: Principal,
-    /// Of what.
-    pub mcp: McpId,
-    /// With which definition.
-    pub config: Arc<str>,
-    /// What the server was told that its client can answer.
-    pub questions: Questions,
-}
-
-/// What the config part of a probe's key starts with.
-const PROBE: &str = "probe-";
-/// The same of an installer's, which is a probe too: nobody's calls go to it.
-const INSTALL: &str = "probe-install-";
-
-impl SlotKey {
-    /// The key of a run that only looks what a server offers.
-    #[must_use]
-    pub fn probe(mcp: &McpId, id: &IsolateId) -> Self {
-        let config = format!("{PROBE}{}", id.short()).into();
-        Self {
-            principal: Principal::Shared,
-            mcp: mcp.clone(),
-            config,
-            questions: Questions::NONE,
-        }
-    }
-
-    /// The key of a run of the installer.
-    #[must_use]
-    pub fn install(mcp: &McpId, id: &IsolateId) -> Self {
-        let config = format!("{INSTALL}{}", id.short()).into();
-        Self {
-            config,
-            ..Self::probe(mcp, id)
-        }
-    }
-
-    /// Whether it is an installer's.
-    #[must_use]
-    pub fn is_install(&self) -> bool {
-        self.config.starts_with(INSTALL)
-    }
-
-    /// Whether it is nobody's: a probe's or an installer's.
-    #[must_use]
-    pub fn is_probe(&self) -> bool {
-        self.config.starts_with(PROBE)
-    }
-
-    /// As `isolate list` shows it.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let whose = match &self.principal {
-            Principal::User(user) => user.to_string(),
-            Principal::Session(user, session) => format!("{user}/{session}"),
-            Principal::Shared => "shared".to_owned(),
-        };
-        let key = format!("{whose}/{}/{}", self.mcp, self.config);
-        match self.questions.is_empty() {
-            true => key,
-            false => format!("{key}/{}", self.questions),
-        }
-    }
-}
-
-/// Where a slot is.
-#[derive(Debug, Clone)]
-pub enum SlotState {
-    /// No run, and none wanted: the next call starts one.
-    Resting,
-    /// A run is on its way to ready.
-    Starting {
-        /// Since when.
-        since: Instant,
-        /// When it is given up.
-        deadline: Instant,
-    },
-    /// A run serves.
-    Ready(Arc<Handle>),
-    /// The last run's processes are being cleared away.
-    Stopping,
-    /// The last run failed; the next is due then.
-    Backoff {
-        /// When.
-        until: Instant,
-        /// How the last one ended.
-        end: Arc<RunEnd>,
-        /// Failures in a row.
-        failures: u32,
-    },
-    /// It failed too often, or cannot heal by itself.
-    Quarantined {
-        /// When one try is allowed.
-        until: Instant,
-        /// How the last one ended.
-        end: Arc<RunEnd>,
-    },
-    /// Processes outlived the kill: shut until they are gone.
-    Stuck {
-        /// Their pids.
-        survivors: Vec<i32>,
-    },
-    /// This slot will never run again; another may have taken its place.
-    Closed,
-}
-
-impl SlotState {
-    /// One word for tables and metrics.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Resting => "resting",
-            Self::Starting { .. } => "starting",
-            Self::Ready(_) => "ready",
-            Self::Stopping => "stopping",
-            Self::Backoff { .. } => "backoff",
-            Self::Quarantined { .. } => "quarantined",
-            Self::Stuck { .. } => "stuck",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-/// One remembered change of state.
-#[derive(Debug, Clone)]
-pub struct Transition {
-    /// When.
-    pub at: Instant,
-    /// To what.
-    pub to: &'static str,
-    /// Why.
-    pub cause: String,
-}
 
 /// One slot.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use crate::domain::limits::{AUDIT_RECOVER_BYTES_MAX, AUDIT_UNFINISHED_NAMED_MAX}
 use super::super::clock::random;
 use super::Entry;
 use super::files::{self, CHECKPOINT_NAME, EARLIER_NAME, Lines, Segment};
-use super::log::{Log, Open, move_tail, open_file, set_aside};
+use super::log::Log;
+use super::segment::{Open, move_tail, open_file, set_aside};
 use super::setup::{Setup, signer};
 use super::sole::{self, OpenError};
 use super::stats::Counters;

@@ -9,7 +9,8 @@ use crate::domain::audit::check::{REMOVED, head};
 
 use super::Entry;
 use super::files::{Lines, Segment};
-use super::log::{Log, sync_dir};
+use super::log::Log;
+use super::segment::sync_dir;
 
 impl Log {
     /// Removes the oldest segments, one by one, until what is left may stay. Never the open one.
