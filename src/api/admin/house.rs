@@ -78,12 +78,13 @@ impl TestHouse {
                 preshared_key: SecretString::from(key),
                 friendly_name: "test".to_owned(),
                 host_tool: "cli".to_owned(),
+                from: None,
                 questions: Questions::NONE,
             })
             .await
             .unwrap();
         let token = registered.token.expose_secret();
-        let session = front.authenticate(Some(token)).unwrap();
+        let session = front.authenticate(Some(token), None).unwrap();
         front.tools(&session).len()
     }
 

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::{Asked, Body};
 use super::isolates::Reason;
-use super::{Admin, ApiError, Shared, kill, users};
+use super::kill::Suspended;
+use super::{Admin, ApiError, Shared, users};
 use crate::actors::control::Control;
 use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::{Key, Millis};
@@ -317,19 +318,21 @@ pub(super) async fn whole(control: &Control, id: &str) -> String {
     found.map_or_else(|_| id.to_owned(), |named| named.target.text())
 }
 
+/// Suspending one and resuming it.
+const SUSPENDED: Suspended = Suspended {
+    kind: Kind::Suspension,
+    scope: Scope::Client,
+    suspend: "key.suspend",
+    resume: "key.resume",
+};
+
 async fn suspend(
     admin: Admin,
     State(control): State<Control>,
     Path(id): Path<String>,
     Body(why): Body<Reason>,
 ) -> Result<Json<DenyReport>, ApiError> {
-    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let target = whole(&control, &id).await;
-    let change = async move {
-        let what = (Kind::Suspension, Scope::Client, id.as_str());
-        kill::deny(&tree, what, &reason, &author).await
-    };
-    audited(&control, &admin, "key.suspend", target, change).await
+    SUSPENDED.suspend(&control, &admin, id, &why).await
 }
 
 async fn resume(
@@ -337,11 +340,5 @@ async fn resume(
     State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<Json<DenyView>, ApiError> {
-    let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = whole(&control, &id).await;
-    let change = async move {
-        let lifted = tree.switch_off(Kind::Suspension, Scope::Client, &id, &author);
-        Ok(lifted.await?)
-    };
-    audited(&control, &admin, "key.resume", target, change).await
+    SUSPENDED.resume(&control, &admin, id).await
 }

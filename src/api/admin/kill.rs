@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audited::audited;
 use super::error::{Asked, Body};
+use super::isolates::Reason;
 use super::{Admin, ApiError, Shared, keys};
 use crate::actors::control::{Control, Wanted};
 use crate::actors::views::{DenyReport, DenyView};
@@ -63,24 +64,69 @@ pub(super) fn routes() -> Router<Shared> {
 
 // === operations ===
 
-/// Denies what a name means within a scope.
-///
-/// # Errors
-/// `not_found` with the nearest name, `conflict` if it is denied already, `invalid_request`,
-/// `kill_journal_unavailable`: nothing was done.
-pub(super) async fn deny(
-    control: &Control,
-    (kind, scope, target): (Kind, Scope, &str),
-    reason: &str,
-    author: &str,
-) -> Result<DenyReport, ApiError> {
-    let wanted = Wanted {
-        kind,
-        of: control.target(scope, target).await?,
-        reason: reason.to_owned(),
-        expires_at: None,
-    };
-    Ok(control.switch_on(wanted, author).await?)
+/// What is suspended and resumed by its name, through routes of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspended {
+    pub(super) kind: Kind,
+    pub(super) scope: Scope,
+    /// What that is called in the audit log.
+    pub(super) suspend: &'static str,
+    pub(super) resume: &'static str,
+}
+
+impl Suspended {
+    /// Denies what `name` means.
+    ///
+    /// # Errors
+    /// `not_found` with the nearest name, `conflict` if it is denied already, `invalid_request`,
+    /// `kill_journal_unavailable`: nothing was done.
+    pub(super) async fn suspend(
+        self,
+        control: &Control,
+        admin: &Admin,
+        name: String,
+        why: &Reason,
+    ) -> Result<Json<DenyReport>, ApiError> {
+        let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
+        let target = self.target(control, &name).await;
+        let change = async move {
+            let wanted = Wanted {
+                kind: self.kind,
+                of: tree.target(self.scope, &name).await?,
+                reason,
+                expires_at: None,
+            };
+            Ok(tree.switch_on(wanted, &author).await?)
+        };
+        audited(control, admin, self.suspend, target, change).await
+    }
+
+    /// Lifts that again.
+    ///
+    /// # Errors
+    /// `not_found` with the nearest name, `conflict` if it is not denied, `kill_journal_unavailable`.
+    pub(super) async fn resume(
+        self,
+        control: &Control,
+        admin: &Admin,
+        name: String,
+    ) -> Result<Json<DenyView>, ApiError> {
+        let (tree, author) = (control.clone(), admin.actor().to_owned());
+        let target = self.target(control, &name).await;
+        let change = async move {
+            let lifted = tree.switch_off(self.kind, self.scope, &name, &author);
+            Ok(lifted.await?)
+        };
+        audited(control, admin, self.resume, target, change).await
+    }
+
+    /// What was meant, for the record: of a key, its whole id.
+    async fn target(self, control: &Control, name: &str) -> String {
+        match self.scope {
+            Scope::Client => keys::whole(control, name).await,
+            _ => name.to_owned(),
+        }
+    }
 }
 
 async fn wanted(control: &Control, new: &NewSwitch) -> Result<Wanted, ApiError> {

@@ -13,7 +13,8 @@ use super::audited::audited;
 use super::credentials::{self, NeededCredential};
 use super::error::Body;
 use super::isolates::Reason;
-use super::{Admin, ApiError, Shared, kill};
+use super::kill::Suspended;
+use super::{Admin, ApiError, Shared};
 use crate::actors::control::Control;
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
@@ -326,19 +327,21 @@ async fn put_away(
     audited(&control, &admin, "mcp.archive", target, change).await
 }
 
+/// Suspending one and resuming it.
+const SUSPENDED: Suspended = Suspended {
+    kind: Kind::KillSwitch,
+    scope: Scope::Mcp,
+    suspend: "mcp.suspend",
+    resume: "mcp.resume",
+};
+
 async fn suspend(
     admin: Admin,
     State(control): State<Control>,
     Path(name): Path<String>,
     Body(why): Body<Reason>,
 ) -> Result<Json<DenyReport>, ApiError> {
-    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let target = name.clone();
-    let change = async move {
-        let what = (Kind::KillSwitch, Scope::Mcp, name.as_str());
-        kill::deny(&tree, what, &reason, &author).await
-    };
-    audited(&control, &admin, "mcp.suspend", target, change).await
+    SUSPENDED.suspend(&control, &admin, name, &why).await
 }
 
 async fn resume(
@@ -346,11 +349,5 @@ async fn resume(
     State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<Json<DenyView>, ApiError> {
-    let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = name.clone();
-    let change = async move {
-        let lifted = tree.switch_off(Kind::KillSwitch, Scope::Mcp, &name, &author);
-        Ok(lifted.await?)
-    };
-    audited(&control, &admin, "mcp.resume", target, change).await
+    SUSPENDED.resume(&control, &admin, name).await
 }

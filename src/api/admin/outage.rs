@@ -77,13 +77,14 @@ async fn register(front: &Front, key: &str) -> SecretString {
         preshared_key: SecretString::from(key),
         friendly_name: "test".to_owned(),
         host_tool: "cli".to_owned(),
+        from: None,
     };
     front.register(registration).await.unwrap().token
 }
 
 /// The code that a call fails with, if it does.
 async fn call(front: &Front, token: &SecretString, tool: &str) -> Option<Code> {
-    let session = match front.authenticate(Some(token.expose_secret())) {
+    let session = match front.authenticate(Some(token.expose_secret()), None) {
         Ok(session) => session,
         Err(refusal) => return Some(refusal.code),
     };

@@ -12,8 +12,9 @@ use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
 use super::keys::KeyView;
+use super::kill::Suspended;
 use super::subscriptions::SubscriptionView;
-use super::{Admin, ApiError, Shared, keys, kill, subscriptions};
+use super::{Admin, ApiError, Shared, keys, subscriptions};
 use crate::actors::control::Control;
 use crate::actors::views::{DenyReport, DenyView, IsolateView};
 use crate::domain::account::User;
@@ -168,19 +169,21 @@ async fn create(
     Ok((StatusCode::CREATED, made))
 }
 
+/// Suspending one and resuming it.
+const SUSPENDED: Suspended = Suspended {
+    kind: Kind::Suspension,
+    scope: Scope::User,
+    suspend: "user.suspend",
+    resume: "user.resume",
+};
+
 async fn suspend(
     admin: Admin,
     State(control): State<Control>,
     Path(name): Path<String>,
     Body(why): Body<Reason>,
 ) -> Result<Json<DenyReport>, ApiError> {
-    let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-    let target = name.clone();
-    let change = async move {
-        let what = (Kind::Suspension, Scope::User, name.as_str());
-        kill::deny(&tree, what, &reason, &author).await
-    };
-    audited(&control, &admin, "user.suspend", target, change).await
+    SUSPENDED.suspend(&control, &admin, name, &why).await
 }
 
 async fn resume(
@@ -188,11 +191,5 @@ async fn resume(
     State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<Json<DenyView>, ApiError> {
-    let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = name.clone();
-    let change = async move {
-        let lifted = tree.switch_off(Kind::Suspension, Scope::User, &name, &author);
-        Ok(lifted.await?)
-    };
-    audited(&control, &admin, "user.resume", target, change).await
+    SUSPENDED.resume(&control, &admin, name).await
 }
