@@ -11,6 +11,7 @@ use crate::tools;
 use crate::world::{LEGATION, World, free_port};
 
 mod connect;
+mod cut;
 mod fake;
 pub(crate) mod host;
 

@@ -20,6 +20,7 @@ mod reach;
 mod relay;
 mod session;
 mod settings;
+mod stream;
 mod trust;
 mod wire;
 

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use crate::domain::limits::{BRIDGE_ANSWER_BYTES_MAX, BRIDGE_SILENCE_MAX};
+use crate::domain::limits::{
+    BRIDGE_ANSWER_BYTES_MAX, BRIDGE_RETRY_CAP, BRIDGE_RETRY_FLOOR, BRIDGE_SILENCE_MAX,
+};
 use crate::protocol::sse::{Parser, TooLong};
 
 /// Why a stream is of no more use.
@@ -36,6 +39,24 @@ impl Events {
             body,
             parser: Parser::new(BRIDGE_ANSWER_BYTES_MAX),
         }
+    }
+
+    /// The value of the header that says where to go on, if the server keeps what it tells.
+    pub(super) fn last(&self) -> Option<HeaderValue> {
+        let id = self.parser.last_id().filter(|id| !id.is_empty())?;
+        HeaderValue::from_bytes(id).ok()
+    }
+
+    /// How long to wait before the stream is asked for again, if the server said so: neither at once nor for ever.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        let wait = self.parser.retry()?;
+        Some(wait.clamp(BRIDGE_RETRY_FLOOR, BRIDGE_RETRY_CAP))
+    }
+
+    /// Goes on with the body of another answer.
+    pub(super) fn again(&mut self, body: Incoming) {
+        self.parser.again();
+        self.body = body;
     }
 
     /// The next message; `None` at the end.

@@ -31,6 +31,8 @@ use crate::domain::limits::{BRIDGE_CONNECT_MAX, BRIDGE_REFUSAL_BYTES_MAX};
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the version spoken.
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The header that says where a stream goes on.
+pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How a certificate that is not taken is told.
 pub(super) const DISTRUSTED: &str = "its certificate is not trusted";

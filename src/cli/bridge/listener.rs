@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::events::Events;
-use super::http::{Ask, Kind, OPEN};
+use super::http::{Ask, Kind, LAST_EVENT, OPEN};
 use super::link::Link;
 use super::reach::pause;
 use super::session::{self, Failure};
@@ -26,14 +26,14 @@ enum Next {
 
 /// Listens for as long as it is not dropped.
 pub(super) async fn listen(link: Arc<Link>) {
-    let mut tries = 0;
+    let (mut tries, mut last) = (0, None);
     loop {
         if !link.is_begun() {
             link.nudged().await;
             continue;
         }
         let since = Instant::now();
-        match once(&link).await {
+        match once(&link, &mut last).await {
             Next::Now => {}
             Next::Later => {
                 if since.elapsed() > BRIDGE_CONNECT_MAX * 2 {
@@ -51,15 +51,23 @@ pub(super) async fn listen(link: Arc<Link>) {
     }
 }
 
-async fn once(link: &Link) -> Next {
+/// Where the stream of a session goes on.
+type Last = Option<(u64, HeaderValue)>;
+
+async fn once(link: &Link, last: &mut Last) -> Next {
     let session = match link.session().await {
         Ok(session) => session,
         Err(failure) => return after(&failure),
     };
+    let mut headers = session.headers.clone();
+    // Once: a server that knows it no more is asked for a new stream the next time.
+    if let Some((_, id)) = last.take_if(|(generation, _)| *generation == session.generation) {
+        headers.insert(LAST_EVENT, id);
+    }
     let ask = Ask {
         method: Method::GET,
         body: Bytes::new(),
-        headers: &session.headers,
+        headers: &headers,
         wait: BRIDGE_BEGIN_WAIT,
     };
     let heard = session::post(&link.http, ask, OPEN).await;
@@ -95,6 +103,7 @@ async fn once(link: &Link) -> Next {
         }
     };
     tracing::info!(why, "the stream of notifications has ended");
+    *last = events.last().map(|id| (session.generation, id));
     // Something may have changed while nobody listened.
     link.is_stale();
     match link.current() {

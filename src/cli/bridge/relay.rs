@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::cache;
-use super::events::Events;
 use super::flights::{Flight, Place};
 use super::http::{Heard, Kind};
 use super::link::Link;
 use super::reach::{self, pause};
-use super::session::{self, Failure};
+use super::session::{self, Failure, Session};
+use super::stream::Stream;
 use super::wire;
 use crate::domain::code::Code;
 use crate::domain::limits::{BRIDGE_ANSWER_WAIT, BRIDGE_AWAY_WAIT};
@@ -149,7 +149,7 @@ async fn send(link: &Link, request: &Request, flight: &Flight) -> Tried<()> {
         let gate = || flight.take_off();
         let body = request.message.clone();
         match link.post(&session, body, BRIDGE_ANSWER_WAIT, &gate).await {
-            Ok(heard) => return pass(link, request, flight, heard).await,
+            Ok(heard) => return pass(link, request, flight, (&session, heard)).await,
             Err(failure) if failure.is_session_gone() && !is_second => {
                 link.forget(&session);
                 is_second = true;
@@ -176,8 +176,13 @@ fn absent<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
     }
 }
 
-async fn pass(link: &Link, request: &Request, flight: &Flight, heard: Heard) -> Tried<()> {
-    match passed(link, request, flight, heard).await {
+async fn pass(
+    link: &Link,
+    request: &Request,
+    flight: &Flight,
+    answer: (&Session, Heard),
+) -> Tried<()> {
+    match passed(link, request, flight, answer).await {
         Ok(()) => Tried::Done(Ok(())),
         Err(failure) => ended(link, request, failure),
     }
@@ -188,9 +193,8 @@ async fn passed(
     link: &Link,
     request: &Request,
     flight: &Flight,
-    heard: Heard,
+    (session, heard): (&Session, Heard),
 ) -> Result<(), Failure> {
-    let broken = |why: &str| Err(Failure::Broken(why.to_owned()));
     let number = heard.status.as_u16();
     match heard.kind {
         Kind::Json => {
@@ -199,22 +203,19 @@ async fn passed(
             Ok(())
         }
         Kind::Events => {
-            let _moving = heard.moving;
-            let mut events = Events::new(heard.body);
+            let mut stream = Stream::new(link, session, heard);
             loop {
-                match events.next().await {
-                    Ok(Some(message)) if wire::is_answer_to(&message, &request.id) => {
-                        finish(link, request, flight, message).await;
-                        return Ok(());
-                    }
-                    Ok(Some(message)) if !flight.is_cancelled() => link.output.write(message).await,
-                    Ok(Some(_)) => {}
-                    Ok(None) => return broken("the stream ended without the answer"),
-                    Err(error) => return broken(&error.to_string()),
+                let message = stream.next().await?;
+                if wire::is_answer_to(&message, &request.id) {
+                    finish(link, request, flight, message).await;
+                    return Ok(());
+                }
+                if !flight.is_cancelled() {
+                    link.output.write(message).await;
                 }
             }
         }
-        Kind::Other => broken(&format!("status {number} and no answer")),
+        Kind::Other => Err(Failure::Broken(format!("status {number} and no answer"))),
     }
 }
 

@@ -1,0 +1,115 @@
+//! Connections that are cut between the bridge and its server, while both stay.
+
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::fake::{Fake, begun};
+use super::host::{Host, text};
+use super::{home, until_a_call_is_under_way};
+use crate::world::World;
+
+/// A line to a server that can be cut.
+struct Line {
+    url: String,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Line {
+    fn to(world: &World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let server = world.url.strip_prefix("http://").unwrap().to_owned();
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&open);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&server).unwrap();
+                let both = [&client, &server].map(|end| end.try_clone().unwrap());
+                kept.lock().unwrap().extend(both);
+                let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                thread::spawn(move || io::copy(&mut up, &mut down));
+                let (mut from, mut to) = (server, client);
+                thread::spawn(move || {
+                    _ = io::copy(&mut from, &mut to);
+                    _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { url, open }
+    }
+
+    fn cut(&self) {
+        for end in self.open.lock().unwrap().drain(..) {
+            _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn a_call_whose_connection_is_cut_is_answered_and_was_made_once() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let (home, line) = (home(), Line::to(&world));
+    let mut host = Host::start(home.path(), &line.url, &world.key("ada"));
+    host.begin();
+    let id = host.call("sleep", json!({"ms": 4000}));
+    until_a_call_is_under_way(&world);
+    for _ in 0..2 {
+        thread::sleep(std::time::Duration::from_millis(500));
+        line.cut();
+    }
+    let answer = host.answer(&id);
+    assert_eq!(answer["result"]["isError"], json!(false), "{answer}");
+    assert!(text(&answer).contains("4000"), "{answer}");
+    let records = crate::kill::audit(&world);
+    let made = |one: &&Value| one["event"] == "call.start" && one["tool"] == "sleep";
+    assert_eq!(records.iter().filter(made).count(), 1, "{records:?}");
+    let log = host.log();
+    assert!(log.contains("is taken up again"), "{log}");
+    // The stream of news as well: what comes after the cut is told.
+    world.demo("second", &[]);
+    let key = world.cli(&["key", "list"])[0]["id"].clone();
+    world.cli(&["subscription", "add", key.as_str().unwrap(), "second"]);
+    host.told("notifications/tools/list_changed");
+}
+
+#[test]
+fn a_server_that_ends_each_stream_is_asked_for_the_rest_until_it_has_an_answer() {
+    let event = |id: u32, data: &str| {
+        let text = format!("id: {id}\nretry: 10\ndata: {data}\n\n");
+        Some((200, "text/event-stream", text))
+    };
+    let asked = Arc::new(Mutex::new(0));
+    let server = Fake::start(move |verb, message| {
+        if let Some(answer) = begun(message) {
+            return Some(answer);
+        }
+        match (verb, message["method"].as_str()) {
+            ("POST", Some("tools/call")) => event(1, ""),
+            ("GET", _) => {
+                let mut asked = asked.lock().unwrap();
+                *asked += 1;
+                match *asked {
+                    // The listener's.
+                    0..5 => event(*asked + 1, ""),
+                    _ => {
+                        let result = json!({"content": [{"type": "text", "text": "at last"}]});
+                        let answer = json!({"jsonrpc": "2.0", "id": 2, "result": result});
+                        event(9, &answer.to_string())
+                    }
+                }
+            }
+            _ => Some((202, "text/plain", String::new())),
+        }
+    });
+    let home = home();
+    let mut host = Host::start(home.path(), &server.url, "amb_pk_any");
+    host.begin();
+    let answer = host.done("slow", json!({}));
+    assert_eq!(text(&answer), "at last", "{answer}");
+    assert_eq!(server.count("tools/call"), 1);
+}
