@@ -137,7 +137,7 @@ pub(crate) fn initialized(world: &World, path: &str, key: &str) -> Value {
     client.ask(1, "initialize", initialize("2025-11-25")).json()
 }
 
-fn initialize(version: &str) -> Value {
+pub(crate) fn initialize(version: &str) -> Value {
     json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}})
 }
 

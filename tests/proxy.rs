@@ -73,3 +73,44 @@ fn a_proxy_elsewhere_is_not_the_one_that_is_trusted() {
         "127.0.0.1"
     );
 }
+
+#[test]
+fn the_audit_log_says_where_those_are_who_were_let_in_or_refused() {
+    let world = World::with_client("tls = \"off\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n", "");
+    let key = world.key_alone("ada");
+    // One that nobody has, and one that is none.
+    let (unknown, none) = (format!("amb_pk_{}", "A".repeat(48)), "none");
+    let from = |path: &str, more: &str, body: &Value| {
+        let body = body.to_string();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             X-Forwarded-For: 203.0.113.9\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Http::new(&world.url).raw(head.as_bytes()).status
+    };
+    for (key, status) in [(key.as_str(), 201), (&unknown, 401), (none, 401)] {
+        let body = json!({"preshared_key": key});
+        assert_eq!(from("/v1/sessions/register", "", &body), status, "{key}");
+    }
+    let begin = crate::face::initialize("2025-11-25");
+    let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": begin});
+    for (bearer, status) in [(key.as_str(), 200), (none, 401)] {
+        let more = format!("Authorization: Bearer {bearer}\r\n");
+        assert_eq!(from("/mcp", &more, &begin), status, "{bearer}");
+    }
+    let seen = |event: &str| -> Vec<Value> {
+        let page = world.cli(&["audit", "search", "--event", event]);
+        let items = page["items"].as_array().unwrap().iter();
+        let fields = items.map(|one| json!([one["record"]["outcome"], one["record"]["address"]]));
+        fields.collect()
+    };
+    let count = |event: &str, outcome: &str| {
+        let wanted = json!([outcome, "203.0.113.9"]);
+        seen(event).iter().filter(|one| **one == wanted).count()
+    };
+    assert_eq!(count("auth.register", "ok"), 2);
+    // Of those who are alike the first.
+    assert!(count("auth.register", "key_unknown") >= 1);
+    assert_eq!(count("auth.refused", "unauthorized"), 1);
+}

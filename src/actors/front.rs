@@ -16,6 +16,7 @@ mod tasks;
 mod watch;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,7 +45,7 @@ use super::ctx::Ctx;
 use super::failure::Reason;
 use super::router::{Ask, Errand};
 pub use ask::Method;
-pub use bearer::Bearers;
+pub use bearer::{Bearer, Bearers};
 pub use gather::{Gathered, Gathering, Listing, Missing};
 pub use lists::{ListChange, Lists};
 pub use owner::{Listed, Owner};
@@ -84,6 +85,8 @@ pub struct Registration {
     pub host_tool: String,
     /// What it can answer when a server asks.
     pub questions: Questions,
+    /// Where it is, for the record.
+    pub from: Option<IpAddr>,
 }
 
 /// What a client gets when it registers.
@@ -221,12 +224,16 @@ impl Front {
         register::register(&self.ctx, registration).await
     }
 
-    /// Whose token this is. No lock, no actor, no database.
+    /// Whose token this is, which came from there. No lock, no actor, no database.
     ///
     /// # Errors
     /// [`Refusal`] with `unauthorized`, `session_expired` or `session_suspended`.
-    pub fn authenticate(&self, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
-        register::authenticate(&self.ctx, token)
+    pub fn authenticate(
+        &self,
+        token: Option<&str>,
+        from: Option<IpAddr>,
+    ) -> Result<Arc<SessionHandle>, Refusal> {
+        register::authenticate(&self.ctx, token, from)
     }
 
     /// The session was heard of; gives its new end.
@@ -550,6 +557,7 @@ mod tests {
             friendly_name: "x".to_owned(),
             host_tool: "y".to_owned(),
             questions: Questions::NONE,
+            from: None,
         };
         let refusal = front.register(try_it()).await.unwrap_err();
         assert_eq!(refusal.code, Code::AuditUnavailable);

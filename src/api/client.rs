@@ -12,13 +12,13 @@ mod register;
 mod session;
 mod tools;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use http::HeaderMap;
 
 use crate::actors::front::Front;
 use crate::actors::session::SessionHandle;
@@ -27,6 +27,7 @@ use crate::domain::code::Code;
 use crate::domain::limits::{BODY_BYTES_MAX, STANDARD_CLIENT_RESPONSE_BYTES_MAX};
 
 use super::error::{Error, method_not_allowed};
+use super::peer;
 
 const SESSION_TOKEN: &str = "x-session-token";
 
@@ -98,18 +99,22 @@ impl Shared {
     }
 
     /// The session whose token the request carries.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<SessionHandle>, Error> {
-        let token = headers
-            .get(SESSION_TOKEN)
-            .and_then(|value| value.to_str().ok());
-        Ok(self.front().authenticate(token)?)
+    fn authenticate(&self, request: &Request) -> Result<Arc<SessionHandle>, Error> {
+        let token = request.headers().get(SESSION_TOKEN);
+        let token = token.and_then(|value| value.to_str().ok());
+        Ok(self.front().authenticate(token, self.caller(request))?)
+    }
+
+    /// Where a request came from.
+    fn caller(&self, request: &Request) -> Option<IpAddr> {
+        peer::caller(request, &self.options().trusted_proxies)
     }
 
     /// The session, or the refusal after the request's body was thrown away: closing on a client
     /// that is still sending would show it a broken connection instead of the `401` it acts on.
     async fn authenticate_post(&self, request: &mut Request) -> Result<Arc<SessionHandle>, Error> {
         let session = match body::is_json(request.headers()) {
-            Ok(()) => self.authenticate(request.headers()),
+            Ok(()) => self.authenticate(request),
             Err(error) => Err(error),
         };
         if session.is_err() {

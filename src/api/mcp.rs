@@ -31,6 +31,7 @@ mod streams;
 mod subscribe;
 mod tasks;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -45,6 +46,7 @@ use serde_json::value::RawValue;
 
 use crate::actors::front::{Front, Method};
 use crate::actors::session::SessionHandle;
+use crate::config::Cidr;
 use crate::domain::code::Code;
 use crate::domain::limits::MCP_BEGIN_BYTES_MAX;
 use crate::domain::talk::{Level, Questions};
@@ -52,9 +54,9 @@ use crate::protocol::jsonrpc::{self, Malformed, Message};
 use crate::protocol::modern as era;
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome, known};
 
-use super::client::body;
+use super::client::{Options, body};
 use super::error::{Error, json, status};
-use super::shares;
+use super::{peer, shares};
 use call::Asked;
 use flights::Flights;
 use headers::Head;
@@ -85,19 +87,18 @@ struct Inner {
     lines: Lines,
     listening: Listening,
     body_bytes_max: usize,
+    trusted_proxies: Vec<Cidr>,
 }
 
-/// Whether clients of the transport of 2024-11-05 are served as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OldTransport {
-    /// They find nothing.
-    Off,
-    /// At `/sse`.
-    On,
+impl Shared {
+    /// Where a request came from.
+    fn caller(&self, request: &Request) -> Option<IpAddr> {
+        peer::caller(request, &self.0.trusted_proxies)
+    }
 }
 
 /// The face's routes, for a router that has a fallback.
-pub fn router(front: Front, body_bytes_max: usize, old_transport: OldTransport) -> Router {
+pub fn router(front: Front, options: &Options) -> Router {
     let methods = || post(take).delete(leave).get(listen);
     let shared = Shared(Arc::new(Inner {
         front,
@@ -109,15 +110,16 @@ pub fn router(front: Front, body_bytes_max: usize, old_transport: OldTransport) 
         streams: Streams::default(),
         lines: Lines::default(),
         listening: Listening::default(),
-        body_bytes_max,
+        body_bytes_max: options.body_bytes_max,
+        trusted_proxies: options.trusted_proxies.clone(),
     }));
     let router = Router::new()
         .route("/mcp", methods())
         .route("/mcp/{name}", methods())
         .with_state(shared.clone());
-    match old_transport {
-        OldTransport::Off => router,
-        OldTransport::On => router.merge(sse::router(shared)),
+    match options.http_sse {
+        true => router.merge(sse::router(shared)),
+        false => router,
     }
 }
 
@@ -128,7 +130,7 @@ fn view_of(path: &str) -> Option<&str> {
 
 /// One message of a client.
 async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
-    let head = match Head::of(request.headers()) {
+    let head = match Head::of(request.headers(), shared.caller(&request)) {
         Ok(head) => head,
         Err(error) => {
             body::discard(request.body_mut()).await;
@@ -347,7 +349,7 @@ fn cancel(shared: &Shared, session: &SessionHandle, params: &str) {
 /// `DELETE`: the client leaves for good.
 async fn leave(State(shared): State<Shared>, request: Request) -> Response {
     let front = &shared.0.front;
-    let head = match Head::without_body(request.headers()) {
+    let head = match Head::without_body(request.headers(), shared.caller(&request)) {
         Ok(head) => head,
         Err(error) => return refused(error),
     };
@@ -364,7 +366,7 @@ async fn leave(State(shared): State<Shared>, request: Request) -> Response {
 
 /// `GET`: what is about no request.
 async fn listen(State(shared): State<Shared>, request: Request) -> Response {
-    let head = match Head::of_stream(request.headers()) {
+    let head = match Head::of_stream(request.headers(), shared.caller(&request)) {
         Ok(head) => head,
         Err(error) => return refused(error),
     };

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use axum::extract::Request;
 use http::HeaderMap;
 use http::header::FORWARDED;
 
@@ -51,6 +52,13 @@ pub fn client_address(socket: IpAddr, headers: &HeaderMap, trusted: &[Cidr]) -> 
             if one == other { one } else { socket }
         }
     }
+}
+
+/// The address a request came from; `None` if it came over no network.
+#[must_use]
+pub fn caller(request: &Request, trusted: &[Cidr]) -> Option<IpAddr> {
+    let PeerAddress(socket) = request.extensions().get()?;
+    Some(client_address(socket.ip(), request.headers(), trusted))
 }
 
 fn is_trusted(address: IpAddr, trusted: &[Cidr]) -> bool {

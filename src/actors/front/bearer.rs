@@ -4,10 +4,11 @@
 //! what was revoked. The store is asked for a key once; later its digest is enough, because whatever
 //! ends the key ends its sessions.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, SessionId};
@@ -41,6 +42,31 @@ impl Bearers {
     }
 }
 
+/// What a request proves itself with, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    text: SecretString,
+    from: Option<IpAddr>,
+}
+
+impl Bearer {
+    /// A key or a token, unchecked.
+    #[must_use]
+    pub fn new(text: SecretString, from: Option<IpAddr>) -> Self {
+        Self { text, from }
+    }
+
+    /// Whether it has the form of a key; else it is a session's token, or nothing.
+    #[must_use]
+    pub fn is_key(&self) -> bool {
+        PresharedKey::parse(self.text()).is_ok()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
 /// What a standing session is called in tables.
 const STANDING: &str = "clients without sessions";
 
@@ -59,20 +85,21 @@ impl Front {
     /// [`Refusal`], as for [`Front::register`] and [`Front::authenticate`].
     pub async fn begin(
         &self,
-        bearer: &str,
+        bearer: &Bearer,
         client: String,
         questions: Questions,
     ) -> Result<Arc<SessionHandle>, Refusal> {
-        if PresharedKey::parse(bearer).is_err() {
+        if !bearer.is_key() {
             let session = self.by_token(bearer)?;
             session.declare(questions);
             return Ok(session);
         }
         let registration = Registration {
-            preshared_key: SecretString::from(bearer),
+            preshared_key: bearer.text.clone(),
             friendly_name: client,
             host_tool: "mcp".to_owned(),
             questions,
+            from: bearer.from,
         };
         let registered = self.register(registration).await?;
         let known = self.ctx.sessions.pin();
@@ -88,10 +115,10 @@ impl Front {
     /// [`Refusal`]: the bearer is not good, no session is named, or it has ended.
     pub async fn resume(
         &self,
-        bearer: &str,
+        bearer: &Bearer,
         session: Option<&str>,
     ) -> Result<Arc<SessionHandle>, Refusal> {
-        if PresharedKey::parse(bearer).is_err() {
+        if !bearer.is_key() {
             let own = self.by_token(bearer)?;
             return match session {
                 Some(named) if named != own.id().as_str() => Err(gone()),
@@ -113,8 +140,8 @@ impl Front {
     ///
     /// # Errors
     /// [`Refusal`]: the bearer is not good, or its user or key is suspended.
-    pub async fn standing(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
-        if PresharedKey::parse(bearer).is_err() {
+    pub async fn standing(&self, bearer: &Bearer) -> Result<Arc<SessionHandle>, Refusal> {
+        if !bearer.is_key() {
             return self.by_token(bearer);
         }
         let began = Instant::now();
@@ -131,18 +158,18 @@ impl Front {
     ///
     /// # Errors
     /// [`Refusal`]: it is not good.
-    pub async fn key_of(&self, bearer: &str) -> Result<KeyId, Refusal> {
-        if PresharedKey::parse(bearer).is_err() {
+    pub async fn key_of(&self, bearer: &Bearer) -> Result<KeyId, Refusal> {
+        if !bearer.is_key() {
             return self.by_token(bearer).map(|session| session.key.clone());
         }
-        let known = known_key(&self.ctx, bearer).await;
-        known.inspect_err(|refusal| record_refused(&self.ctx, None, refusal))
+        let known = known_key(&self.ctx, bearer.text()).await;
+        known.inspect_err(|refusal| record_refused(&self.ctx, None, refusal, bearer.from))
     }
 
-    async fn stood(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
+    async fn stood(&self, bearer: &Bearer) -> Result<Arc<SessionHandle>, Refusal> {
         let ctx = &self.ctx;
-        let key = known_key(ctx, bearer).await.inspect_err(|refusal| {
-            record_refused(ctx, None, refusal);
+        let key = known_key(ctx, bearer.text()).await.inspect_err(|refusal| {
+            record_refused(ctx, None, refusal, bearer.from);
         })?;
         if let Some(session) = self.standing_of(&key) {
             return Ok(session);
@@ -170,8 +197,8 @@ impl Front {
         takes(ctx, &session, None).is_ok().then_some(session)
     }
 
-    fn by_token(&self, bearer: &str) -> Result<Arc<SessionHandle>, Refusal> {
-        self.authenticate(Some(bearer)).map_err(|refusal| match refusal.code {
+    fn by_token(&self, bearer: &Bearer) -> Result<Arc<SessionHandle>, Refusal> {
+        self.authenticate(Some(bearer.text()), bearer.from).map_err(|refusal| match refusal.code {
             // It may as well be a key that was copied badly.
             Code::Unauthorized => refuse(
                 Code::Unauthorized,
@@ -184,12 +211,12 @@ impl Front {
 
     async fn resumed(
         &self,
-        bearer: &str,
+        bearer: &Bearer,
         session: Option<&str>,
     ) -> Result<Arc<SessionHandle>, Refusal> {
         let ctx = &self.ctx;
-        let key = known_key(ctx, bearer).await.inspect_err(|refusal| {
-            record_refused(ctx, None, refusal);
+        let key = known_key(ctx, bearer.text()).await.inspect_err(|refusal| {
+            record_refused(ctx, None, refusal, bearer.from);
         })?;
         let Some(named) = session else {
             let text = "the header Mcp-Session-Id is missing; begin with `initialize`";
@@ -202,7 +229,7 @@ impl Front {
             .filter(|session| session.key == key)
             .ok_or_else(gone)?;
         let taken = takes(ctx, &session, None).inspect_err(|refusal| {
-            record_refused(ctx, Some(&session), refusal);
+            record_refused(ctx, Some(&session), refusal, bearer.from);
         });
         match taken {
             Ok(()) => Ok(session),
@@ -217,8 +244,8 @@ impl Front {
 
     /// Ends the session of a client that leaves for good. One that belongs to a token lives on: the
     /// token is still somebody's.
-    pub async fn leave(&self, bearer: &str, session: &SessionHandle) {
-        if PresharedKey::parse(bearer).is_ok() {
+    pub async fn leave(&self, bearer: &Bearer, session: &SessionHandle) {
+        if bearer.is_key() {
             end(&self.ctx, session.id()).await;
         } else {
             session.leave();

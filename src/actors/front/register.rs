@@ -1,5 +1,6 @@
 //! Registering and authenticating: keys once, tokens on every call.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,9 +35,13 @@ fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
-pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+pub(super) fn authenticate(
+    ctx: &Ctx,
+    token: Option<&str>,
+    from: Option<IpAddr>,
+) -> Result<Arc<SessionHandle>, Refusal> {
     let began = Instant::now();
-    let decided = decide(ctx, token);
+    let decided = decide(ctx, token, from);
     let outcome = decided
         .as_ref()
         .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
@@ -45,7 +50,11 @@ pub(super) fn authenticate(ctx: &Ctx, token: Option<&str>) -> Result<Arc<Session
     decided
 }
 
-fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal> {
+fn decide(
+    ctx: &Ctx,
+    token: Option<&str>,
+    from: Option<IpAddr>,
+) -> Result<Arc<SessionHandle>, Refusal> {
     let Some(token) = token else {
         return Err(refuse(
             Code::Unauthorized,
@@ -55,7 +64,7 @@ fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal>
     let access = access(ctx)?;
     let genuine = access.tokens.verify(token).map_err(|error| {
         let refusal = refuse(Code::Unauthorized, error.to_string());
-        record_refused(ctx, None, &refusal);
+        record_refused(ctx, None, &refusal, from);
         refusal
     })?;
     let Some(session) = ctx.sessions.pin().get(&genuine.session).cloned() else {
@@ -63,13 +72,13 @@ fn decide(ctx: &Ctx, token: Option<&str>) -> Result<Arc<SessionHandle>, Refusal>
             Code::SessionExpired,
             "the session has ended; register again",
         );
-        record_refused(ctx, None, &refusal);
+        record_refused(ctx, None, &refusal, from);
         return Err(refusal);
     };
     match takes(ctx, &session, genuine.signed_by_rotated) {
         Ok(()) => Ok(session),
         Err(refusal) => {
-            record_refused(ctx, Some(&session), &refusal);
+            record_refused(ctx, Some(&session), &refusal, from);
             Err(refusal)
         }
     }
@@ -161,6 +170,7 @@ async fn record(
         .field("client", &registration.friendly_name)
         .field("host_tool", &registration.host_tool)
         .field("prefix", prefix);
+    let entry = with_address(entry, registration.from);
     let entry = match result {
         Ok(registered) => {
             let id = registered.session.bits();
@@ -187,7 +197,12 @@ async fn record(
 }
 
 /// Records a token that was not taken: of many alike the first, then how many.
-pub(super) fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal: &Refusal) {
+pub(super) fn record_refused(
+    ctx: &Ctx,
+    session: Option<&SessionHandle>,
+    refusal: &Refusal,
+    from: Option<IpAddr>,
+) {
     let (code, who) = (
         refusal.code.as_str(),
         session.map_or("", |session| session.id().as_str()),
@@ -195,7 +210,8 @@ pub(super) fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal
     if !ctx.refusals.is_first("token", who, code) {
         return;
     }
-    let mut entry = Entry::new("auth.refused", ctx.wall_ms()).field("outcome", code);
+    let entry = Entry::new("auth.refused", ctx.wall_ms()).field("outcome", code);
+    let mut entry = with_address(entry, from);
     if let Some(session) = session {
         entry = entry
             .field("session", who)
@@ -203,6 +219,14 @@ pub(super) fn record_refused(ctx: &Ctx, session: Option<&SessionHandle>, refusal
             .field("key", session.key.as_str());
     }
     ctx.audit.post(entry);
+}
+
+/// Where a client is, if it is known.
+fn with_address(entry: Entry, from: Option<IpAddr>) -> Entry {
+    match from {
+        Some(from) => entry.field("address", &from.to_string()),
+        None => entry,
+    }
 }
 
 /// Ends a session so that it takes no room from its key.

@@ -1,6 +1,7 @@
 //! `POST /v1/sessions/register`: a preshared key becomes a session.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,6 @@ use serde::Deserialize;
 use super::{Shared, body};
 use crate::actors::front::{Registered, Registration};
 use crate::api::error::{Error, json, put_string};
-use crate::api::peer::{PeerAddress, client_address};
 use crate::api::stamp::rfc3339;
 use crate::domain::limits::{LABEL_CHARS_MAX, PRESENTED_KEY_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::domain::talk::Questions;
@@ -45,18 +45,9 @@ async fn registered(shared: &Shared, mut request: Request) -> Result<Registered,
         return Err(error);
     }
     let bytes = body::read(request.body_mut(), SMALL_BODY_BYTES_MAX).await?;
-    let registration = parse(&bytes)?;
+    let from = shared.caller(&request);
+    let registration = parse(&bytes, from)?;
     let registered = shared.front().register(registration).await;
-    let from = request
-        .extensions()
-        .get::<PeerAddress>()
-        .map(|PeerAddress(socket)| {
-            client_address(
-                socket.ip(),
-                request.headers(),
-                &shared.options().trusted_proxies,
-            )
-        });
     let address = from.map(tracing::field::display);
     match &registered {
         Ok(new) => {
@@ -70,7 +61,7 @@ async fn registered(shared: &Shared, mut request: Request) -> Result<Registered,
     Ok(registered?)
 }
 
-fn parse(bytes: &[u8]) -> Result<Registration, Error> {
+fn parse(bytes: &[u8], from: Option<IpAddr>) -> Result<Registration, Error> {
     let wire: Wire<'_> = body::parse(bytes)?;
     if wire.preshared_key.len() > PRESENTED_KEY_BYTES_MAX {
         let text = format!("`preshared_key` is longer than {PRESENTED_KEY_BYTES_MAX} bytes");
@@ -81,6 +72,7 @@ fn parse(bytes: &[u8]) -> Result<Registration, Error> {
         preshared_key: SecretString::from(wire.preshared_key.as_ref()),
         friendly_name: label("friendly_name", wire.friendly_name, UNNAMED)?,
         host_tool: label("host_tool", wire.host_tool, UNKNOWN_TOOL)?,
+        from,
     })
 }
 
@@ -123,13 +115,14 @@ mod tests {
     use crate::domain::name::Name;
 
     fn complaint(text: &str) -> String {
-        parse(text.as_bytes()).unwrap_err().to_string()
+        parse(text.as_bytes(), None).unwrap_err().to_string()
     }
 
     #[test]
     fn takes_what_the_standard_client_sends() {
         let registration = parse(
             br#"{"preshared_key":"amb_pk_x","friendly_name":"ada's \u006captop","host_tool":"vscode"}"#,
+            None,
         )
         .unwrap();
         assert_eq!(registration.preshared_key.expose_secret(), "amb_pk_x");
@@ -139,7 +132,7 @@ mod tests {
 
     #[test]
     fn only_the_key_is_needed() {
-        let registration = parse(br#"{"preshared_key":"k","friendly_name":null}"#).unwrap();
+        let registration = parse(br#"{"preshared_key":"k","friendly_name":null}"#, None).unwrap();
         assert_eq!(registration.friendly_name, UNNAMED);
         assert_eq!(registration.host_tool, UNKNOWN_TOOL);
     }
@@ -153,7 +146,11 @@ mod tests {
         );
         let long = "ä".repeat(LABEL_CHARS_MAX);
         assert!(
-            parse(format!(r#"{{"preshared_key":"k","host_tool":"{long}"}}"#).as_bytes()).is_ok()
+            parse(
+                format!(r#"{{"preshared_key":"k","host_tool":"{long}"}}"#).as_bytes(),
+                None
+            )
+            .is_ok()
         );
         let longer = format!(r#"{{"preshared_key":"k","host_tool":"{long}x"}}"#);
         assert!(complaint(&longer).contains("`host_tool`"));

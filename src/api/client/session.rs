@@ -37,7 +37,7 @@ async fn beaten(shared: &Shared, mut request: Request) -> Result<Millis, Error> 
 
 /// Leaving twice, or a connection that was never there, is left.
 pub(super) async fn disconnect(State(shared): State<Shared>, request: Request) -> Response {
-    match shared.authenticate(request.headers()) {
+    match shared.authenticate(&request) {
         Ok(session) => {
             let path = request.uri().path();
             let connection = path.strip_prefix(CONNECTIONS).unwrap_or_default();

@@ -28,7 +28,7 @@ const TAIL: &[u8] = b"]}";
 struct Members<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
 pub(super) async fn tools(State(shared): State<Shared>, request: Request) -> Response {
-    match shared.authenticate(request.headers()) {
+    match shared.authenticate(&request) {
         Ok(session) => {
             let front = shared.front();
             let max = shared.options().response_bytes_max;

@@ -1,14 +1,17 @@
 //! What a client says before its message: who it is, what it takes, which version it speaks.
 
+use std::net::IpAddr;
+
 use http::header::{ACCEPT, AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
+use secrecy::SecretString;
 
 use super::SESSION;
+use crate::actors::front::Bearer;
 use crate::api::client::body;
 use crate::api::error::Error;
 use crate::domain::code::Code;
 use crate::domain::limits::PRESENTED_KEY_BYTES_MAX;
-use crate::domain::token::PresharedKey;
 use crate::protocol::modern::Says;
 use crate::protocol::repeated::Header;
 use crate::protocol::version;
@@ -35,7 +38,7 @@ pub(super) enum Keeps {
 #[derive(Debug)]
 pub(super) struct Head {
     /// A key or a token.
-    pub(super) bearer: String,
+    pub(super) bearer: Bearer,
     /// The session it names.
     pub(super) session: Option<String>,
     /// Whether it takes a stream of events.
@@ -55,8 +58,8 @@ impl Head {
     ///
     /// # Errors
     /// Another origin, no JSON, an answer it would not take, no bearer.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Error> {
-        let mut head = Self::without_body(headers)?;
+    pub(super) fn of(headers: &HeaderMap, from: Option<IpAddr>) -> Result<Self, Error> {
+        let mut head = Self::without_body(headers, from)?;
         body::is_json(headers)?;
         let (takes_json, takes_events) = accepts(headers);
         if !takes_json {
@@ -72,8 +75,8 @@ impl Head {
     ///
     /// # Errors
     /// Another origin, no bearer, and a stream is not taken.
-    pub(super) fn of_stream(headers: &HeaderMap) -> Result<Self, Error> {
-        let head = Self::without_body(headers)?;
+    pub(super) fn of_stream(headers: &HeaderMap, from: Option<IpAddr>) -> Result<Self, Error> {
+        let head = Self::without_body(headers, from)?;
         match accepts(headers) {
             (_, true) => Ok(head),
             _ => {
@@ -85,18 +88,18 @@ impl Head {
 
     /// Whether it names a session, or its bearer is one.
     pub(super) fn names_a_session(&self) -> bool {
-        self.session.is_some() || PresharedKey::parse(&self.bearer).is_err()
+        self.session.is_some() || !self.bearer.is_key()
     }
 
     /// Of a request without a body.
     ///
     /// # Errors
     /// Another origin, no bearer.
-    pub(super) fn without_body(headers: &HeaderMap) -> Result<Self, Error> {
+    pub(super) fn without_body(headers: &HeaderMap, from: Option<IpAddr>) -> Result<Self, Error> {
         check_origin(headers)?;
         let version = text(headers, VERSION);
         Ok(Self {
-            bearer: bearer(headers)?,
+            bearer: Bearer::new(bearer(headers)?, from),
             keeps: match version.as_deref() == Some(version::PRIMES) {
                 true => Keeps::Primed,
                 false => Keeps::Messages,
@@ -157,7 +160,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn bearer(headers: &HeaderMap) -> Result<String, Error> {
+fn bearer(headers: &HeaderMap) -> Result<SecretString, Error> {
     let refused = |text: &str| Err(Error::new(Code::Unauthorized, text));
     let Some(given) = headers.get(AUTHORIZATION) else {
         return refused("the header `Authorization: Bearer <key>` is missing");
@@ -171,7 +174,7 @@ fn bearer(headers: &HeaderMap) -> Result<String, Error> {
     if !scheme.eq_ignore_ascii_case("bearer") || !fits {
         return refused("the header Authorization is not `Bearer <key>`");
     }
-    Ok(credential.to_owned())
+    Ok(SecretString::from(credential))
 }
 
 /// Whether JSON is taken, and whether events are. Who says nothing takes everything.
@@ -272,7 +275,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                Head::of(&headers(given)).unwrap_err().code(),
+                Head::of(&headers(given), None).unwrap_err().code(),
                 code,
                 "{given:?}"
             );
@@ -304,9 +307,9 @@ mod tests {
             ),
             (&[("authorization", "bEARER  k"), JSON], true),
         ] {
-            let head = Head::of(&headers(given)).unwrap();
+            let head = Head::of(&headers(given), None).unwrap();
             assert_eq!(
-                (head.bearer.as_str(), head.takes_events),
+                (head.bearer.text(), head.takes_events),
                 ("k", events),
                 "{given:?}"
             );
@@ -323,11 +326,11 @@ mod tests {
             ("2026-07-28", false),
             ("x", false),
         ] {
-            let head = Head::of(&headers(&[KEY, JSON, (VERSION, version)])).unwrap();
+            let head = Head::of(&headers(&[KEY, JSON, (VERSION, version)]), None).unwrap();
             assert_eq!(head.check_version().is_ok(), is_spoken, "{version}");
         }
         assert!(
-            Head::of(&headers(&[KEY, JSON]))
+            Head::of(&headers(&[KEY, JSON]), None)
                 .unwrap()
                 .check_version()
                 .is_ok()
@@ -354,12 +357,12 @@ mod tests {
                     }
                 }
             }
-            prop_assert!(Head::of(&given).is_err(), "no origin of this machine is random");
+            prop_assert!(Head::of(&given, None).is_err(), "no origin of this machine is random");
             given.remove(ORIGIN);
             given.remove(AUTHORIZATION);
-            prop_assert!(Head::without_body(&given).is_err());
+            prop_assert!(Head::without_body(&given, None).is_err());
             given.insert(AUTHORIZATION, HeaderValue::from_static("Bearer k"));
-            let head = Head::without_body(&given).unwrap();
+            let head = Head::without_body(&given, None).unwrap();
             for said in [&head.session, &head.last_event, &head.says.version, &head.says.name] {
                 prop_assert!(said.as_ref().is_none_or(|said| !said.is_empty()));
             }

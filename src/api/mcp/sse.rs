@@ -17,7 +17,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::StatusCode;
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -64,7 +63,7 @@ fn of_sse(head: Head) -> Head {
 
 /// `GET`: the connection, which is the session.
 async fn listen(State(shared): State<Shared>, request: Request) -> Response {
-    let head = match Head::of_stream(request.headers()) {
+    let head = match Head::of_stream(request.headers(), shared.caller(&request)) {
         Ok(head) => head,
         Err(error) => return refused(error),
     };
@@ -74,8 +73,7 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
     };
     let view = request.uri().path().strip_prefix("/sse/");
     let (tell, told) = mpsc::channel(UNREAD_MAX);
-    let bearer = SecretString::from(head.bearer);
-    let line = Line::new(key, view.map(str::to_owned), bearer, tell);
+    let line = Line::new(key, view.map(str::to_owned), head.bearer, tell);
     let Some(place) = shared.0.lines.open(line) else {
         let text = format!("{MCP_SSE_KEY_MAX} streams of this key are open, which is the most");
         return refused(Error::new(Code::Busy, text));
@@ -134,7 +132,7 @@ impl Drop for Leaves {
         };
         self.shared.0.flights.cancel_all(&session);
         let front = self.shared.0.front.clone();
-        tokio::spawn(async move { front.leave(line.bearer.expose_secret(), &session).await });
+        tokio::spawn(async move { front.leave(&line.bearer, &session).await });
     }
 }
 
@@ -150,7 +148,7 @@ async fn take(State(shared): State<Shared>, mut request: Request) -> Response {
 }
 
 async fn taken(shared: &Shared, request: &mut Request) -> Result<Response, Error> {
-    let head = of_sse(Head::of(request.headers())?);
+    let head = of_sse(Head::of(request.headers(), shared.caller(request))?);
     head.check_version()?;
     let front = &shared.0.front;
     let key = front.key_of(&head.bearer).await?;

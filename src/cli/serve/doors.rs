@@ -142,16 +142,9 @@ impl HouseDoors {
             Bounds::default(),
             stop.clone(),
         );
-        let old_transport = match self.options.http_sse {
-            true => mcp::OldTransport::On,
-            false => mcp::OldTransport::Off,
-        };
         let clients = clients.serve(
-            client::router(front.clone(), self.options.clone()).merge(mcp::router(
-                front,
-                self.options.body_bytes_max,
-                old_transport,
-            )),
+            client::router(front.clone(), self.options.clone())
+                .merge(mcp::router(front, &self.options)),
             self.tls.clone(),
             Bounds::default(),
             stop.clone(),

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use secrecy::SecretString;
 use tokio::sync::{
     Mutex as Turns, MutexGuard as Turn, Notify, OwnedSemaphorePermit, Semaphore, mpsc,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::clock::random;
+use crate::actors::front::Bearer;
 use crate::actors::session::SessionHandle;
 use crate::domain::hex::hex;
 use crate::domain::ids::KeyId;
@@ -25,7 +25,7 @@ pub(super) struct Line {
     /// The mcp whose address it came to.
     pub(super) view: Option<String>,
     /// What opened it.
-    pub(super) bearer: SecretString,
+    pub(super) bearer: Bearer,
     session: OnceLock<Arc<SessionHandle>>,
     begun: Notify,
     /// Who holds it may tell something; an event is told as a whole.
@@ -80,7 +80,7 @@ impl Line {
     pub(super) fn new(
         key: KeyId,
         view: Option<String>,
-        bearer: SecretString,
+        bearer: Bearer,
         tell: mpsc::Sender<Bytes>,
     ) -> Self {
         Self {
@@ -159,7 +159,7 @@ mod tests {
         let line = || {
             let key = session(1).key.clone();
             let (tell, _) = mpsc::channel(1);
-            Line::new(key, None, SecretString::from("x"), tell)
+            Line::new(key, None, Bearer::new("x".into(), None), tell)
         };
         let open = line();
         assert!(open.begins(session(1)).is_none());
