@@ -5,11 +5,14 @@
 //! gateway stays who it is.
 
 use std::fs::{DirBuilder, Permissions};
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Uid, User, getegid, geteuid};
 
 use super::{CLAIMS, Range};
@@ -18,6 +21,12 @@ use super::{CLAIMS, Range};
 const COUNT_MAX: u64 = 1 << 24;
 /// Ids for as many users that no other range is looked for.
 const COUNT_GOOD: u32 = 4096;
+/// How long a program may take that puts ids into a namespace.
+const WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at it: it takes about a millisecond.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Bytes of what it says that are read.
+const SAID_BYTES_MAX: usize = 4096;
 /// Where the programs are looked for.
 const PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin";
 
@@ -89,21 +98,55 @@ pub(crate) fn map(pid: i32, range: Range) -> Result<(), String> {
         let (first, count) = (range.base.to_string(), range.count.to_string());
         let found = find(program)
             .ok_or_else(|| format!("`{program}` is not installed (package uidmap)"))?;
-        let ran = Command::new(found)
+        let mut command = Command::new(found);
+        command
             .arg(pid.to_string())
             .args([&own, &own, "1"])
             .args([&first, &first, &count])
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("{program} was not started: {error}"))?;
-        if !ran.status.success() {
-            let said = String::from_utf8_lossy(&ran.stderr);
-            let said: String = said.trim().chars().take(200).collect();
-            return Err(format!("{program} refused {range}: {said}"));
-        }
+            .env_clear();
+        run(&mut command, WAIT).map_err(|why| format!("{program}: {range}: {why}"))?;
     }
     Ok(())
+}
+
+/// Runs a program to its good end, for so long: where accounts come from a directory service, it asks that.
+fn run(command: &mut Command, wait: Duration) -> Result<(), String> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("it was not started: {error}"))?;
+    let until = Instant::now() + wait;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+            Ok(None) => {
+                // Its real user is ours, so that we may, though it is root's program.
+                let ended = child.kill().and_then(|()| child.wait());
+                let more =
+                    ended.map_or_else(|error| format!(", nor ended: {error}"), |_| String::new());
+                return Err(format!("it was not done within {wait:?}{more}"));
+            }
+            Err(error) => return Err(format!("it cannot be waited for: {error}")),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = [0; SAID_BYTES_MAX];
+    let count = child.stderr.take().map_or(0, |mut stderr| {
+        // What it left running may hold the pipe open: only what is there is read.
+        let mut there = [PollFd::new(stderr.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut there, PollTimeout::ZERO) {
+            Ok(1..) => stderr.read(&mut said).unwrap_or(0),
+            _ => 0,
+        }
+    });
+    let said = String::from_utf8_lossy(said.get(..count).unwrap_or_default());
+    let said: String = said.trim().chars().take(200).collect();
+    Err(format!("it refused ({status}): {said}"))
 }
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -141,6 +184,21 @@ pub fn claims() -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_not_waited_for() {
+        let ran = |script: &str, wait| run(Command::new("sh").args(["-c", script]), wait);
+        let since = Instant::now();
+        let why = ran("exec sleep 60", Duration::from_millis(50)).unwrap_err();
+        assert!(why.contains("not done within 50ms"), "{why}");
+        assert!(since.elapsed() < WAIT, "it was waited for");
+        assert_eq!(ran("true", WAIT), Ok(()));
+        let why = ran("echo no such range >&2; exit 3", WAIT).unwrap_err();
+        assert!(
+            why.contains("refused") && why.contains("no such range"),
+            "{why}"
+        );
+    }
 
     #[test]
     fn an_account_has_what_both_files_give_it_by_name_or_uid() {
