@@ -104,14 +104,18 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         }
     }
     // What is declared is shown as it is, and so is what the program itself needs: a virtualenv may be called `.env`.
-    covered.retain(|path| {
-        if read.iter().any(|root| root.starts_with(path)) {
-            return false;
-        }
+    let shown = || {
         let declared = declared.read.keys().chain(&declared.write);
-        let mut declared = declared.map(PathBuf::as_path).chain([home]);
-        !declared.any(|shown| path.starts_with(shown) || shown.starts_with(path))
+        declared.map(PathBuf::as_path).chain([home])
+    };
+    covered.retain(|path| {
+        let needed = read.iter().any(|root| root.starts_with(path));
+        !needed && !shown().any(|shown| path.starts_with(shown))
     });
+    // A file of a private directory tells nothing of its neighbours.
+    let (hollow, covered): (BTreeSet<_>, _) = covered
+        .into_iter()
+        .partition(|path: &PathBuf| shown().any(|shown| shown.starts_with(path)));
     read.extend(declared.read.keys().cloned());
     ends.extend(declared.read.clone());
     let mut needed: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
@@ -122,6 +126,7 @@ pub fn needs(program: &Program, home: &Path, declared: &Declared) -> Needs {
         read: read.into_iter().collect(),
         write: declared.write.clone(),
         covered: shortest_first(covered),
+        hollow: hollow.into_iter().collect(),
         ends,
         closed: closed.into_iter().collect(),
     }
@@ -601,6 +606,11 @@ mod tests {
         let env = tree.at("app/dist/.env");
         declared.read.insert(env.clone(), env);
         assert_eq!(covered(&declared), expected[..3]);
+        let one = tree.at("app/.git/config");
+        declared.read.insert(one.clone(), one.clone());
+        let needs = needs(&program, &tree.at("data/homes/ada/m"), &declared);
+        assert_eq!(needs.hollow, [tree.at("app/.git")]);
+        assert!(needs.read.contains(&one) && !needs.covered.contains(&tree.at("app/.git")));
         let app = tree.at("app");
         declared.read.insert(app.clone(), app);
         assert!(covered(&declared).is_empty());

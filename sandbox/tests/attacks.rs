@@ -397,7 +397,7 @@ A systemd unit needs `Delegate=cpu io memory pids` and must not set `NoNewPrivil
 
 A script brings the project it lies in (the nearest `package.json`, `pyproject.toml`, …), read-only. Its history and what its developers
 and their tools are let in with are covered: `.git`, `.hg`, `.svn`, `.env`, `.env.*`, `.envrc`, `.npmrc`, `.pypirc`, `.netrc` and `.ssh`, in the directories from
-the script up to the project's top. A server that reads its `.env` has it declared (`--read PATH`): what is declared is shown as it is. Credentials belong
+the script up to the project's top. A server that reads its `.env` has it declared (`--read PATH`): what is declared is shown as it is, and nothing beside it. Credentials belong
 into the vault. A cover lies on the file that was there at the start: one that is replaced on the host, or made, while a server runs is seen by it until its next start.
 
 Links on the way to a declared path are followed only if root or the server's own account made them: an isolate that may write somewhere

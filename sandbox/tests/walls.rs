@@ -274,7 +274,6 @@ fn declared_paths_are_shown() -> Outcome {
     Ok(())
 }
 
-/// Another mcp that may write there put a link in its place, between the check and the mount.
 /// A script brings its project, and neither its history nor what its developers are let in with.
 fn a_project_comes_without_its_secrets() -> Outcome {
     let host = host()?;
@@ -292,6 +291,12 @@ fn a_project_comes_without_its_secrets() -> Outcome {
     let spec = world::spec("/bin/sh", &[script.to_str().unwrap()]);
     let mut spec = within(spec, Profile::Strict, &home.path());
     assert_eq!(told(&host, &spec), "text\nno\n");
+    // One file of a directory tells nothing of its neighbours.
+    let config = app.join(".git/config");
+    spec.declared
+        .read
+        .insert(config.clone(), config.canonicalize().unwrap());
+    assert_eq!(told(&host, &spec), "text\nconfig\nno\n");
     // What is declared is shown as it is.
     spec.declared
         .read
@@ -300,6 +305,7 @@ fn a_project_comes_without_its_secrets() -> Outcome {
     Ok(())
 }
 
+/// Another mcp that may write there put a link in its place, between the check and the mount.
 fn what_leads_elsewhere_than_it_did_is_not_shown() -> Outcome {
     let host = host()?;
     let (home, data) = (Home::new(), Home::new());

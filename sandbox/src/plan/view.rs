@@ -122,6 +122,8 @@ pub struct Needs {
     pub ends: BTreeMap<PathBuf, PathBuf>,
     /// What of that is nobody's to see: a project's history and secrets.
     pub covered: Vec<PathBuf>,
+    /// Private directories of which a part is shown: that alone is in them.
+    pub hollow: Vec<PathBuf>,
     /// Directories of the host nobody but their owner may pass, above what is needed.
     pub closed: Vec<PathBuf>,
 }
@@ -157,18 +159,7 @@ impl View {
     /// in the way.
     #[must_use]
     pub fn of_host(needs: &Needs, home: &Path) -> Option<Self> {
-        let mut mounts: Vec<Mount> = needs
-            .closed
-            .iter()
-            .map(|at| Mount {
-                at: at.clone(),
-                kind: Kind::Tmpfs {
-                    bytes: ROOT_BYTES,
-                    files: ROOT_FILES,
-                    mode: 0o755,
-                },
-            })
-            .collect();
+        let mut mounts: Vec<Mount> = needs.closed.iter().map(stand_in).collect();
         if mounts.is_empty() {
             return None;
         }
@@ -270,6 +261,18 @@ impl View {
     }
 }
 
+/// An empty directory in the place of the host's, for what is shown beneath it.
+fn stand_in(at: &PathBuf) -> Mount {
+    Mount {
+        at: at.clone(),
+        kind: Kind::Tmpfs {
+            bytes: ROOT_BYTES,
+            files: ROOT_FILES,
+            mode: 0o755,
+        },
+    }
+}
+
 fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
     let bind = |at: &Path, access| Mount {
         at: at.to_owned(),
@@ -285,6 +288,7 @@ fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
         .chain(write)
         .chain(read)
         .chain(needs.covered.iter().map(cover))
+        .chain(needs.hollow.iter().map(stand_in))
         .collect()
 }
 
@@ -379,6 +383,7 @@ mod tests {
         Needs {
             ends: BTreeMap::new(),
             covered: Vec::new(),
+            hollow: Vec::new(),
             read: paths(read),
             write: paths(write),
             closed: paths(closed),
