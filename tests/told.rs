@@ -267,3 +267,22 @@ fn a_call_that_no_server_had_seen_is_not_said_to_have_had_an_effect() {
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("is not a moment"), "{}", wrong.stderr);
 }
+
+#[test]
+fn each_line_of_a_log_that_programs_read_is_json() {
+    let mut world = World::new();
+    let url = world.url.clone();
+    world.demo("demo", &[]);
+    world.client("ada").ask("echo", json!({"text": "hello"}));
+    world.stop();
+    let log = world.log();
+    let lines = log.lines().map(|line| {
+        let read: Result<Value, _> = serde_json::from_str(line);
+        read.unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let serving = lines.filter(|line| line["message"] == "serving");
+    let serving: Vec<Value> = serving.collect();
+    assert_eq!(serving.len(), 1, "{log}");
+    assert_eq!(serving[0]["clients"], url, "{log}");
+    assert!(serving[0]["isolates"].is_string(), "{log}");
+}

@@ -71,6 +71,23 @@ pub(super) fn plain(facts: &Facts) -> String {
     out
 }
 
+/// The same as one line of the log, where that is read by programs.
+pub(super) fn log(facts: &Facts) {
+    let sha256 = facts.certificate.as_ref().map(|(sha256, _)| sha256);
+    tracing::info!(
+        version = facts.version,
+        clients = facts.client_url,
+        clients.taken_port = facts.taken_port,
+        ops = facts.ops_url,
+        ops.taken_port = facts.ops_taken_port,
+        certificate.sha256 = sha256,
+        data = %facts.data_dir.display(),
+        isolates = facts.enforcement.summary,
+        not_enforced = facts.enforcement.missing.join("; "),
+        "serving"
+    );
+}
+
 /// The whole block of `serve --dev`.
 pub(super) fn dev(facts: &Facts, key: &KeyShown, demo: bool) -> String {
     let mut out = plain(facts);
@@ -107,7 +124,7 @@ fn any_client(facts: &Facts, key: &str) -> String {
     if let Some((_, file)) = &facts.certificate {
         _ = writeln!(
             out,
-            "\n    (A client on Node trusts the certificate with NODE_EXTRA_CA_CERTS={})",
+            "\n    (A client on Node or Bun trusts the certificate with NODE_EXTRA_CA_CERTS={})",
             file.display()
         );
     }
@@ -233,7 +250,7 @@ mod tests {
 
             claude mcp add --transport http legation https://localhost:41443/mcp --header "Authorization: Bearer amb_pk_x"
 
-            (A client on Node trusts the certificate with NODE_EXTRA_CA_CERTS=/d/tls/cert.pem)
+            (A client on Node or Bun trusts the certificate with NODE_EXTRA_CA_CERTS=/d/tls/cert.pem)
 
         The standard client (it needs Node 20):
 

@@ -30,12 +30,11 @@ pub(super) fn start(log: &Log) -> Result<(), CliError> {
         .ok()
         .filter(|text| !text.is_empty());
     let filter = filter(wanted.as_deref(), log).map_err(refused)?;
-    let terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    let started = if is_text(log.format, terminal) {
-        let colour = terminal && colour_wanted();
+    let started = if tells_people(log) {
+        let colour = io::stderr().is_terminal() && colour_wanted();
         builder
             .with_target(false)
             .with_ansi(colour)
@@ -45,6 +44,11 @@ pub(super) fn start(log: &Log) -> Result<(), CliError> {
         builder.json().flatten_event(true).finish().try_init()
     };
     started.map_err(|error| refused(error.to_string()))
+}
+
+/// Whether the log is text; else each of its lines is JSON.
+pub(super) fn tells_people(log: &Log) -> bool {
+    is_text(log.format, io::stderr().is_terminal())
 }
 
 fn filter(wanted: Option<&str>, log: &Log) -> Result<EnvFilter, String> {

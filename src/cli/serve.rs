@@ -317,7 +317,10 @@ impl House {
             enforcement: status.enforcement,
         };
         if !self.config.server.dev {
-            self.out.say(&banner::plain(&facts));
+            match logging::tells_people(&self.config.log) {
+                true => self.out.say(&banner::plain(&facts)),
+                false => banner::log(&facts),
+            }
             return Ok(());
         }
         let exe = std::env::current_exe().map_err(|error| not_started(error.to_string()))?;
