@@ -39,7 +39,7 @@ use crate::protocol::envelope::ReplyKind;
 use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::audit::{AuditError, Entry};
-use super::catalog::{Route, Routes};
+use super::catalog::{Published, Route, Routes};
 use super::clock::id_bits;
 use super::ctx::Ctx;
 use super::failure::Reason;
@@ -300,13 +300,15 @@ impl Front {
                 let known = called.in_view(&routes, session);
                 let meter = known.map_or(ctx.metrics.no_mcp(), |route| &route.published.meter);
                 let meter = CallMeter::refused(Arc::clone(meter));
-                self.refused(session, &call, &tool, &reason).await;
+                let what = (known.map(|route| &route.published), &*tool);
+                self.refused(session, &call, what, &reason).await;
                 return self.failed(call, None, reason, admitted, &meter);
             }
         };
         if let Err(reason) = arguments::check(ctx, route, arguments).await {
             let meter = CallMeter::refused(Arc::clone(&route.published.meter));
-            self.refused(session, &call, &called.shown(), &reason).await;
+            let what = (Some(&route.published), &*called.shown());
+            self.refused(session, &call, what, &reason).await;
             let mcp = route.published.mcp.name.clone();
             return self.failed(call, Some(mcp), reason, admitted, &meter);
         }
@@ -400,7 +402,13 @@ impl Front {
     /// Waits for the disk like any other record: a client that floods us with refusals slows itself
     /// down. While the disk refuses nobody waits; then such refusals are counted (see `admit`), and
     /// the queue keeps its last places for others.
-    async fn refused(&self, session: &SessionHandle, call: &CallId, tool: &str, reason: &Reason) {
+    async fn refused(
+        &self,
+        session: &SessionHandle,
+        call: &CallId,
+        (published, tool): (Option<&Published>, &str),
+        reason: &Reason,
+    ) {
         // One under way that a deny cuts off is counted by whoever set it.
         if let Some(deny) = &reason.deny {
             self.ctx.kill.stats.count_denied(deny.target.scope());
@@ -413,10 +421,20 @@ impl Front {
             .field("call", call.as_str())
             .field("session", session.id().as_str())
             .field("user", session.user.id.as_str())
+            .field("key", session.key.as_str());
+        let entry = match published {
+            Some(published) => entry.field("mcp", published.mcp.id.as_str()),
+            None => entry,
+        };
+        let entry = entry
             .field("tool", &name)
             .field("code", reason.code.as_str());
         let entry = match &reason.rule {
             Some(rule) => entry.field("rule", rule),
+            None => entry,
+        };
+        let entry = match &reason.deny {
+            Some(deny) => entry.field("deny", deny.id.as_str()),
             None => entry,
         };
         // Refused is refused, on record or not; the log's keeper tells of its own trouble.
@@ -532,7 +550,9 @@ mod tests {
             let reason = refused.unwrap_err();
             assert_eq!(reason.code, Code::AuditUnavailable);
             let call = CallId::from_random(id_bits());
-            front.refused(&session, &call, "demo.echo", &reason).await;
+            front
+                .refused(&session, &call, (None, "demo.echo"), &reason)
+                .await;
         }
         let refused = reading::records(&dir.path().join("audit"));
         assert_eq!(refused.len(), 1, "{refused:?}");

@@ -51,17 +51,26 @@ fn a_suspension_on_a_full_disk_is_on_record_though_callers_try_again_and_again()
 fn acts_are_found_by_whom_and_what_they_are_about() {
     let world = World::new();
     world.demo("demo", &[]);
-    let ada = world.client("ada");
+    let ada_secret = world.key("ada");
+    let ada = world.client_of_key(&ada_secret);
     ada.ask("echo", json!({"text": "x"}));
     let key = ada_key(&world);
     world.cli(&["user", "suspend", "ada", "--reason", "leak"]);
     world.cli(&["user", "resume", "ada"]);
+    let ada = world.client_of_key(&ada_secret);
+    let mut denied = Vec::new();
     for (scope, target) in [("tool", "demo/echo"), ("mcp", "demo"), ("client", &*key)] {
         let target = ["--scope", scope, "--target", target];
         let words = [&["kill-switch", "on", "--reason", "drill"], &target[..]].concat();
-        world.cli(&words);
+        let report = world.cli(&words);
+        ada.call("echo", json!({"text": "x"}));
+        denied.push(report["deny"]["id"].clone());
         world.cli(&[&["kill-switch", "off"], &target[..]].concat());
     }
+    let page = search(&world, &["--mcp", "demo", "--event", "call.refused"]);
+    let refused = page["items"].as_array().unwrap().iter();
+    let by: Vec<&Value> = refused.map(|item| &item["record"]["deny"]).rev().collect();
+    assert_eq!(by, denied.iter().collect::<Vec<_>>(), "{page}");
     world.cli(&["key", "revoke", &key]);
     world.cli(&["mcp", "archive", "demo"]);
     let found = |world: &World, args: &[&str]| -> Vec<String> {

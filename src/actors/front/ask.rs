@@ -224,7 +224,8 @@ impl Front {
         let call = CallId::from_random(id_bits());
         self.ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
         let meter = CallMeter::refused(Arc::clone(&published.meter));
-        self.refused(session, &call, method, &refusal).await;
+        self.refused(session, &call, (Some(published), method), &refusal)
+            .await;
         self.failed(
             call,
             Some(published.mcp.name.clone()),

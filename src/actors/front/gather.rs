@@ -239,7 +239,7 @@ impl Front {
         let call = CallId::from_random(id_bits());
         self.ctx.totals.calls.fetch_add(1, Ordering::Relaxed);
         let meter = CallMeter::refused(Arc::clone(self.ctx.metrics.no_mcp()));
-        self.refused(session, &call, method, &reason).await;
+        self.refused(session, &call, (None, method), &reason).await;
         self.failed(call, None, reason, Instant::now(), &meter)
     }
 }

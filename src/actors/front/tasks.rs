@@ -192,7 +192,8 @@ impl Front {
     async fn not_begun(&self, session: &SessionHandle, route: &Route, reason: Reason) -> Outcome {
         let call = CallId::from_random(id_bits());
         let meter = CallMeter::refused(Arc::clone(&route.published.meter));
-        self.refused(session, &call, &route.exposed, &reason).await;
+        let what = (Some(&route.published), &*route.exposed);
+        self.refused(session, &call, what, &reason).await;
         let mcp = route.published.mcp.name.clone();
         self.failed(call, Some(mcp), reason, Instant::now(), &meter)
     }
