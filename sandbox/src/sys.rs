@@ -8,6 +8,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod mount;
+pub(crate) mod pidfd;
 pub(crate) mod rights;
 
 use std::io;
@@ -222,63 +223,6 @@ pub(crate) fn kill_child(pid: i32) {
         libc::kill(pid, libc::SIGKILL);
         libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
     }
-}
-
-/// Reaps the child behind a pidfd if it has ended; `Ok(None)` while it lives.
-pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Option<Ended>> {
-    let id = libc::id_t::try_from(pidfd.as_raw_fd()).map_err(io::Error::other)?;
-    // SAFETY: all-zero is a valid siginfo_t, and the kernel leaves it so when nothing has ended.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` outlives the call.
-    let result = unsafe {
-        libc::waitid(
-            libc::P_PIDFD,
-            id,
-            &raw mut info,
-            libc::WEXITED | libc::WNOHANG | libc::__WALL,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: waitid has filled in the fields of a child's end, or left zeroes.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    Ok(match (pid, info.si_code) {
-        (0, _) => None,
-        (_, libc::CLD_EXITED) => Some(Ended::Code(status)),
-        _ => Some(Ended::Signal(status)),
-    })
-}
-
-/// Sends a signal through a pidfd, so that a reused pid is never hit.
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers but a null siginfo, which means "as kill(2)".
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// A pidfd for a child of ours.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// An eventfd registered with a v1 `cgroup.event_control` line for the given control file.

@@ -178,7 +178,7 @@ impl Link {
             .spawn()
             .map_err(|e| HostError::io("start the spawner", e))?;
         let pid = i32::try_from(child.id()).unwrap_or(-1);
-        let pidfd = match sys::pidfd_open(pid) {
+        let pidfd = match sys::pidfd::open(pid) {
             Ok(pidfd) => pidfd,
             Err(error) => {
                 child.kill().ok();
@@ -239,7 +239,7 @@ impl Link {
             Err(error) => {
                 // A late answer would be taken for the next one's: this link is of no use any more.
                 self.broken.store(true, Ordering::Relaxed);
-                sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+                sys::pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
                 Err(HostError::SpawnerLost(describe(&error)))
             }
         }

@@ -1,7 +1,6 @@
 //! The gateway's hold on an init: its pidfd and its lifeline.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::HostError;
 use crate::procfs;
 use crate::spawnd::{INIT_NAME, SPAWND_NAME};
+use crate::sys::pidfd::{self, Namespace};
 use crate::sys::{self, Ended};
 
 /// How a process ended.
@@ -121,7 +121,7 @@ impl Process {
 
     /// Asks the server to end: init passes it on to the server's process group.
     pub fn terminate(&self) {
-        sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGTERM).ok();
+        pidfd::send_signal(self.pidfd.as_fd(), libc::SIGTERM).ok();
     }
 
     /// Kills the tree as far as init reaches: with it its pid namespace; without one init does it
@@ -133,9 +133,9 @@ impl Process {
                 nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
             }
             // A server of the same user may have stopped its init.
-            sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGCONT).ok();
+            pidfd::send_signal(self.pidfd.as_fd(), libc::SIGCONT).ok();
         } else {
-            sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
+            pidfd::send_signal(self.pidfd.as_fd(), libc::SIGKILL).ok();
         }
         self.lifeline
             .lock()
@@ -150,12 +150,9 @@ impl Process {
     pub fn hold(&self) {
         let mut held = self.held();
         if held.is_empty() && !self.alone {
-            let open = |name: &str| File::open(format!("/proc/{}/ns/{name}", self.pid));
+            let both = [Namespace::Mounts, Namespace::Network].into_iter();
             held.extend(
-                ["mnt", "net"]
-                    .into_iter()
-                    .filter_map(|name| open(name).ok())
-                    .map(OwnedFd::from),
+                both.filter_map(|which| pidfd::namespace(self.pidfd.as_fd(), self.pid, which).ok()),
             );
         }
     }
@@ -182,12 +179,10 @@ impl Process {
     /// # Errors
     /// The kernel's answer.
     pub fn try_reap(&self) -> io::Result<Option<End>> {
-        Ok(
-            sys::wait_pidfd(self.pidfd.as_fd())?.map(|ended| match ended {
-                Ended::Code(code) => End::Code(code),
-                Ended::Signal(signal) => End::Signal(signal),
-            }),
-        )
+        Ok(pidfd::wait(self.pidfd.as_fd())?.map(|ended| match ended {
+            Ended::Code(code) => End::Code(code),
+            Ended::Signal(signal) => End::Signal(signal),
+        }))
     }
 }
 
@@ -201,9 +196,7 @@ impl AsFd for Process {
 /// Waits for a child that ends at once.
 pub(super) fn wait_blocking(pidfd: BorrowedFd<'_>) -> Result<Ended, HostError> {
     loop {
-        if let Some(ended) =
-            sys::wait_pidfd(pidfd).map_err(|e| HostError::io("wait for a probe", e))?
-        {
+        if let Some(ended) = pidfd::wait(pidfd).map_err(|e| HostError::io("wait for a probe", e))? {
             return Ok(ended);
         }
         poll(

@@ -159,7 +159,7 @@ impl View {
     /// in the way.
     #[must_use]
     pub fn of_host(needs: &Needs, home: &Path) -> Option<Self> {
-        let mut mounts: Vec<Mount> = needs.closed.iter().map(stand_in).collect();
+        let mut mounts: Vec<Mount> = needs.closed.iter().map(|at| stand_in(at)).collect();
         if mounts.is_empty() {
             return None;
         }
@@ -262,9 +262,9 @@ impl View {
 }
 
 /// An empty directory in the place of the host's, for what is shown beneath it.
-fn stand_in(at: &PathBuf) -> Mount {
+fn stand_in(at: &Path) -> Mount {
     Mount {
-        at: at.clone(),
+        at: at.to_owned(),
         kind: Kind::Tmpfs {
             bytes: ROOT_BYTES,
             files: ROOT_FILES,
@@ -288,7 +288,7 @@ fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
         .chain(write)
         .chain(read)
         .chain(needs.covered.iter().map(cover))
-        .chain(needs.hollow.iter().map(stand_in))
+        .chain(needs.hollow.iter().map(|at| stand_in(at)))
         .collect()
 }
 
