@@ -30,6 +30,7 @@ mod sse;
 mod streams;
 mod subscribe;
 mod tasks;
+mod work;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::AbortRegistration;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -16,13 +17,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::comeback::Back;
-use super::exchange::{Exchange, Side, Work};
+use super::exchange::{Exchange, Side};
 use super::flights::{Flight, NoPlace};
 use super::headers::{Head, Keeps};
 use super::job::{Job, Says, What};
 use super::modern::GATEWAY;
 use super::passing::Passing;
 use super::rounds::Rounds;
+use super::work::Work;
 use super::{Shared, answer, tasks};
 use crate::actors::clock::random;
 use crate::actors::front::{Method, Task};
@@ -182,7 +184,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Begins work on its own: a connection that is lost does not cancel it. `asks` is the method, if its server may
+    /// Begins work: a connection that is lost does not cancel it. `asks` is the method, if its server may
     /// ask the client meanwhile.
     fn begin(
         self,
@@ -193,8 +195,7 @@ impl Asked<'_> {
         token: Option<String>,
     ) -> Result<Exchange, NoPlace> {
         let shared = &self.shared.0;
-        let place = self.place()?;
-        let name = place.id().to_owned();
+        let (place, abort) = self.place()?;
         let (tell, news) = match hears {
             true => {
                 let (tell, news) = mpsc::channel(MCP_NEWS_MAX);
@@ -216,10 +217,6 @@ impl Asked<'_> {
             _done: done.clone().drop_guard(),
             _flight: place,
         };
-        let task = tokio::spawn(job.done());
-        shared
-            .flights
-            .started(self.session, &name, task.abort_handle());
         let side = match self.stateless {
             false => Side::Sessions(shared.inquiries.clone(), Vec::new()),
             true => Side::Stateless(Box::new(Rounds::new(
@@ -237,11 +234,7 @@ impl Asked<'_> {
         };
         Ok(Exchange {
             session: Arc::clone(self.session),
-            work: Work {
-                task,
-                cancels: self.stateless,
-                done,
-            },
+            work: Work::new(job, abort, self.stateless, done),
             news,
             id: self.id.to_owned(),
             token,
@@ -255,7 +248,7 @@ impl Asked<'_> {
     }
 
     /// A place among what is under way. Ids of clients that share a session are no names.
-    pub(super) fn place(self) -> Result<Flight, NoPlace> {
+    fn place(self) -> Result<(Flight, AbortRegistration), NoPlace> {
         let shared = &self.shared.0;
         if !self.stateless {
             return shared.flights.enter(self.session, self.id);

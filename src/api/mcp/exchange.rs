@@ -10,15 +10,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::events::{self, event};
 use super::headers::Keeps;
 use super::inquiries::{Inquiries, Inquiry};
 use super::job::Ended;
 use super::rounds::Rounds;
+use super::work::Work;
 use super::{Shared, answer, streams};
 use crate::actors::front::News;
 use crate::actors::session::SessionHandle;
@@ -61,24 +60,6 @@ impl std::fmt::Debug for Side {
     }
 }
 
-/// The task that does it.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) task: JoinHandle<Ended>,
-    /// Whether who lets go of the request cancels it.
-    pub(super) cancels: bool,
-    /// Says that it has ended.
-    pub(super) done: CancellationToken,
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if self.cancels {
-            self.task.abort();
-        }
-    }
-}
-
 /// What a client hears.
 #[derive(Debug)]
 pub(super) enum Said {
@@ -95,7 +76,7 @@ pub(super) enum Said {
 enum Step {
     Heard(Option<News>),
     TakenBack(usize),
-    Ended(Result<Ended, JoinError>),
+    Ended(Option<Ended>),
     Due,
 }
 
@@ -113,7 +94,7 @@ impl Exchange {
                 biased;
                 news = hear(&mut self.news) => Step::Heard(news),
                 at = self.side.taken_back() => Step::TakenBack(at),
-                ended = &mut self.work.task => Step::Ended(ended),
+                ended = self.work.ended() => Step::Ended(ended),
                 () = until(due) => Step::Due,
             };
             let event = match step {
@@ -124,8 +105,8 @@ impl Exchange {
                 Step::Heard(Some(news)) => self.heard(news),
                 Step::TakenBack(at) => self.side.take_back(at),
                 Step::Due => return Said::Asks,
-                Step::Ended(Ok(ended)) => return self.last(ended),
-                Step::Ended(Err(_)) => return Said::Over,
+                Step::Ended(Some(ended)) => return self.last(ended),
+                Step::Ended(None) => return Said::Over,
             };
             if let Some(event) = event.filter(|_| self.takes_events) {
                 return Said::Event(event);
@@ -192,6 +173,7 @@ impl Exchange {
             return Err(Box::new(self));
         };
         let place = (rounds.call, rounds.round);
+        self.work.set_apart();
         let body = answer::body_of_result(&self.id, &result);
         match shared.held.keep(self, place, until) {
             Ok(()) => Ok(body),
@@ -243,7 +225,9 @@ impl Exchange {
     }
 
     /// The answer as a stream, which begins with this if there is something to tell already.
-    fn streamed(self, shared: &Shared, first: Option<Bytes>) -> Response {
+    fn streamed(mut self, shared: &Shared, first: Option<Bytes>) -> Response {
+        // Who is slow to read it does not hold up the work.
+        self.work.set_apart();
         if self.keeps == Keeps::Nothing {
             let first = first.map_or(events::ALIVE, |message| event(&message));
             return events::stream(shared.clone(), self, first);

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::task::AbortHandle;
+use futures_util::future::{AbortHandle, AbortRegistration};
 
 use crate::actors::session::SessionHandle;
 use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::MCP_CALLS_MAX;
 
-type Calls = HashMap<[u8; ID_BYTES], HashMap<String, Option<AbortHandle>>>;
+type Calls = HashMap<[u8; ID_BYTES], HashMap<String, AbortHandle>>;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -24,13 +24,6 @@ pub(super) struct Flight {
     id: String,
 }
 
-impl Flight {
-    /// What it is found by.
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-}
-
 /// Why there is no place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoPlace {
@@ -41,8 +34,12 @@ pub(super) enum NoPlace {
 }
 
 impl Flights {
-    /// A place for a call with this id.
-    pub(super) fn enter(&self, session: &SessionHandle, id: &str) -> Result<Flight, NoPlace> {
+    /// A place for a call with this id, and what ends it when it is cancelled.
+    pub(super) fn enter(
+        &self,
+        session: &SessionHandle,
+        id: &str,
+    ) -> Result<(Flight, AbortRegistration), NoPlace> {
         let session = session.id().bits();
         let mut calls = lock(&self.0);
         let own = calls.entry(session).or_default();
@@ -52,29 +49,22 @@ impl Flights {
         if own.len() >= MCP_CALLS_MAX {
             return Err(NoPlace::Full);
         }
-        own.insert(id.to_owned(), None);
-        Ok(Flight {
+        let (abort, aborted) = AbortHandle::new_pair();
+        own.insert(id.to_owned(), abort);
+        let flight = Flight {
             calls: Arc::clone(&self.0),
             session,
             id: id.to_owned(),
-        })
-    }
-
-    /// What to abort when the call is cancelled; one that is over already is not kept.
-    pub(super) fn started(&self, session: &SessionHandle, id: &str, task: AbortHandle) {
-        let mut calls = lock(&self.0);
-        let own = calls.get_mut(&session.id().bits());
-        if let Some(place) = own.and_then(|own| own.get_mut(id)) {
-            *place = Some(task);
-        }
+        };
+        Ok((flight, aborted))
     }
 
     /// Cancels a call of a session.
     pub(super) fn cancel(&self, session: &SessionHandle, id: &str) {
         let calls = lock(&self.0);
         let own = calls.get(&session.id().bits());
-        if let Some(Some(task)) = own.and_then(|own| own.get(id)) {
-            task.abort();
+        if let Some(call) = own.and_then(|own| own.get(id)) {
+            call.abort();
         }
     }
 
@@ -82,7 +72,7 @@ impl Flights {
     pub(super) fn cancel_all(&self, session: &SessionHandle) {
         let calls = lock(&self.0);
         let own = calls.get(&session.id().bits()).into_iter();
-        own.flat_map(|own| own.values().flatten())
+        own.flat_map(|own| own.values())
             .for_each(AbortHandle::abort);
     }
 }
@@ -92,7 +82,7 @@ impl Drop for Flights {
         let calls = lock(&self.0);
         calls
             .values()
-            .flat_map(|own| own.values().flatten())
+            .flat_map(|own| own.values())
             .for_each(AbortHandle::abort);
     }
 }

@@ -1,5 +1,4 @@
-//! The work of one request, in a task of its own: a request that is lost does not end it, and what became of it
-//! is written down for whoever waits for it then.
+//! What one request asks of servers, without the request itself: one that is lost does not end it.
 
 use std::sync::Arc;
 
