@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::face::{Client, text};
 use crate::stateless::Client as Stateless;
-use crate::world::World;
+use crate::world::{World, free_port};
 
 const OURS: &str = "io.modelcontextprotocol/";
 
@@ -171,12 +171,47 @@ fn questions_are_never_left_open() {
     let request = call(3, "ask", json!({"kinds": ["elicitation"]})).to_string();
     let deaf = client.raw("POST", &[("Accept", "application/json")], &request);
     assert!(said(&deaf.json())[0]["error"]["code"].is_i64(), "{deaf:?}");
+    // Of a call that is cancelled, its question is too.
+    let mut told = client.messages(&call(6, "ask", json!({"kinds": ["elicitation"]})));
+    let asked = told.next().unwrap();
+    client.send(
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": {"requestId": 6}}),
+    );
+    let cancelled = told.next().unwrap();
+    assert_eq!(
+        (&cancelled["method"], &cancelled["params"]["requestId"]),
+        (&json!("notifications/cancelled"), &asked["id"])
+    );
+    assert_eq!(told.next(), None);
     // One that goes away in the middle: its server goes on, and answers the next.
     drop(client.messages(&call(4, "ask", json!({"kinds": ["elicitation"]}))));
     world.until("the call has ended", |world| {
         (world.cli(&["call", "list"]) == json!([])).then_some(())
     });
     assert_eq!(said(&client.call(5, "declared", json!({}))), can_all());
+}
+
+#[test]
+fn an_answer_to_a_question_of_an_earlier_life_answers_no_other() {
+    let mut world = World::at_port(free_port());
+    add(&world, ALL);
+    let key = world.key("ada");
+    let client = Client::that_can(&world, "/mcp/asker", &key, can_all());
+    let ask = json!({"kinds": ["elicitation"]});
+    let first = client
+        .messages(&call(1, "ask", ask.clone()))
+        .next()
+        .unwrap();
+    world.kill_9();
+    world.start();
+    let mut told = client.messages(&call(2, "ask", ask));
+    let second = told.next().unwrap();
+    assert_ne!(first["id"], second["id"]);
+    for (asked, name) in [(&first, "old"), (&second, "new")] {
+        client.send(json!({"jsonrpc": "2.0", "id": asked["id"], "result": accepts(name)}));
+    }
+    assert_eq!(said(&told.next().unwrap()), json!([accepts("new")]));
 }
 
 #[test]

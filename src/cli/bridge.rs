@@ -4,6 +4,7 @@
 //! Stdout is the protocol's. What the bridge has to tell goes into its log, warnings to stderr too, and
 //! failures into the answers, where a person or a model reads them.
 
+mod bearer;
 mod cache;
 mod endpoint;
 mod events;
@@ -26,8 +27,6 @@ mod wire;
 
 use std::sync::Arc;
 
-use ::http::Method;
-use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -43,13 +42,18 @@ use settings::Settings;
 pub(super) use endpoint::Endpoint;
 pub(super) use probe::{Unseen, count_tools};
 pub(super) use settings::{
-    BridgeArgs, KEY_VARIABLE, URL_VARIABLE, endpoint, key, key_of_file, trust,
+    BridgeArgs, KEY_VARIABLE, URL_VARIABLE, endpoint, key, key_of_file, trust, unquoted,
 };
 
 /// Runs until stdin ends or a signal comes.
 pub(super) fn run(args: BridgeArgs) -> Done {
     let settings = Settings::of(args, &|name| std::env::var(name).ok())?;
-    let http = http::Http::new(settings.endpoint.clone(), &settings.trust, &settings.key)?;
+    let http = http::Http::new(
+        settings.endpoint.clone(),
+        &settings.trust,
+        &settings.key,
+        settings.key_file.clone(),
+    )?;
     journal::start(settings.log_file.as_deref());
     let cache = Cache::open(settings.cache_file.clone(), settings.fingerprint());
     // One thread: the bridge waits more than it works.
@@ -95,14 +99,5 @@ async fn leave(link: &Link) {
     let Some(session) = link.current() else {
         return;
     };
-    let ask = http::Ask {
-        method: Method::DELETE,
-        body: Bytes::new(),
-        headers: &session.headers,
-        wait: BRIDGE_LEAVE_MAX,
-    };
-    let left = timeout(BRIDGE_LEAVE_MAX, session::post(&link.http, ask, http::OPEN)).await;
-    if !matches!(left, Ok(Ok(_))) {
-        tracing::info!("the server was not told that the session ends");
-    }
+    session::end(&link.http, &session).await;
 }

@@ -2,19 +2,24 @@
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::fake::{Fake, begun};
-use super::host::{Host, text};
+use super::host::{Host, initialize, text};
 use super::{home, until_a_call_is_under_way};
+use crate::questions::{ALL, accepts, asker, can_all, said};
 use crate::world::World;
 
 /// A line to a server that can be cut.
 struct Line {
     url: String,
+    /// Nobody else gets through.
+    shut: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -25,8 +30,13 @@ impl Line {
         let server = world.url.strip_prefix("http://").unwrap().to_owned();
         let open = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&open);
+        let shut = Arc::new(AtomicBool::new(false));
+        let is_shut = Arc::clone(&shut);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if is_shut.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let server = TcpStream::connect(&server).unwrap();
                 let both = [&client, &server].map(|end| end.try_clone().unwrap());
                 kept.lock().unwrap().extend(both);
@@ -39,7 +49,7 @@ impl Line {
                 });
             }
         });
-        Self { url, open }
+        Self { url, shut, open }
     }
 
     fn cut(&self) {
@@ -59,7 +69,7 @@ fn a_call_whose_connection_is_cut_is_answered_and_was_made_once() {
     let id = host.call("sleep", json!({"ms": 4000}));
     until_a_call_is_under_way(&world);
     for _ in 0..2 {
-        thread::sleep(std::time::Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         line.cut();
     }
     let answer = host.answer(&id);
@@ -75,6 +85,25 @@ fn a_call_whose_connection_is_cut_is_answered_and_was_made_once() {
     let key = world.cli(&["key", "list"])[0]["id"].clone();
     world.cli(&["subscription", "add", key.as_str().unwrap(), "second"]);
     host.told("notifications/tools/list_changed");
+}
+
+#[test]
+fn an_answer_to_a_servers_question_waits_for_a_server_that_is_away() {
+    let (world, key) = asker(ALL);
+    let (home, line) = (home(), Line::to(&world));
+    let mut host = Host::start(home.path(), &line.url, &key);
+    let mut begin = initialize();
+    begin["capabilities"] = can_all();
+    let begun = host.ask("initialize", begin);
+    host.answer(&begun);
+    let call = host.call("ask", json!({"kinds": ["elicitation"]}));
+    let asked = host.find("it is asked", |one| one["method"] == "elicitation/create");
+    line.shut.store(true, Ordering::Relaxed);
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": accepts("late")});
+    host.write(&answer.to_string());
+    thread::sleep(Duration::from_millis(1500));
+    line.shut.store(false, Ordering::Relaxed);
+    assert_eq!(said(&host.answer(&call)), json!([accepts("late")]));
 }
 
 #[test]

@@ -244,6 +244,7 @@ impl Asked<'_> {
                 false => self.head.keeps,
             },
             side,
+            ended: None,
         })
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     /// Whether the stream of its answer can be taken up again.
     pub(super) keeps: Keeps,
     pub(super) side: Side,
+    /// What it ended with, while there is something to tell before.
+    pub(super) ended: Option<Option<Ended>>,
 }
 
 /// Who is asked, and how.
@@ -89,6 +91,14 @@ impl Exchange {
     /// What comes next. Nothing is lost if it is not waited for.
     pub(super) async fn next(&mut self) -> Said {
         loop {
+            if let Some(ended) = self.ended.take() {
+                // Nobody waits for an answer to these any more.
+                if let Some(event) = self.side.end_one().filter(|_| self.takes_events) {
+                    self.ended = Some(ended);
+                    return Said::Event(event);
+                }
+                return ended.map_or(Said::Over, |ended| self.last(ended));
+            }
             let due = self.side.due();
             let step = tokio::select! {
                 biased;
@@ -105,8 +115,10 @@ impl Exchange {
                 Step::Heard(Some(news)) => self.heard(news),
                 Step::TakenBack(at) => self.side.take_back(at),
                 Step::Due => return Said::Asks,
-                Step::Ended(Some(ended)) => return self.last(ended),
-                Step::Ended(None) => return Said::Over,
+                Step::Ended(ended) => {
+                    self.ended = Some(ended);
+                    continue;
+                }
             };
             if let Some(event) = event.filter(|_| self.takes_events) {
                 return Said::Event(event);
@@ -270,6 +282,15 @@ impl Side {
             at.map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// Ends a question of the call that its client has not answered; what to tell it.
+    fn end_one(&mut self) -> Option<Bytes> {
+        let Self::Sessions(_, open) = self else {
+            return None;
+        };
+        let at = open.iter().position(Inquiry::ends_with_its_call)?;
+        Some(open.swap_remove(at).taken_back())
     }
 
     fn take_back(&mut self, at: usize) -> Option<Bytes> {

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::actors::clock::random;
 use crate::actors::front::{Asked, TaskQuestion};
 use crate::actors::session::SessionHandle;
+use crate::domain::hex::hex;
 use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::{MCP_LATE_ANSWER, MCP_QUESTIONS_MAX};
 use crate::domain::talk::Question;
@@ -30,8 +32,10 @@ enum Put {
 }
 
 /// All of them.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Inquiries {
+    /// In each id: sessions outlive the process, and a number that meant a question before must not mean another one.
+    life: Arc<str>,
     open: Arc<Mutex<Open>>,
     asked: Arc<AtomicU64>,
     /// How often one of a task was put.
@@ -49,6 +53,17 @@ pub(super) struct Inquiry {
     beside: Option<bool>,
     /// Its server takes it back.
     pub(super) withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Default for Inquiries {
+    fn default() -> Self {
+        Self {
+            life: hex(&random::<4>()).into(),
+            open: Arc::default(),
+            asked: Arc::default(),
+            of_tasks: Arc::default(),
+        }
+    }
 }
 
 impl Inquiries {
@@ -126,7 +141,7 @@ impl Inquiries {
     /// An id that no other question has; raw.
     fn id(&self) -> String {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        format!("\"legation-{number}\"")
+        format!("\"legation-{}-{number}\"", self.life)
     }
 }
 
@@ -136,6 +151,11 @@ impl Inquiry {
         let open = lock(&self.open);
         let own = open.get(&self.session);
         own.is_some_and(|own| own.contains_key(&self.id))
+    }
+
+    /// Whether it is open and of no use without its call.
+    pub(super) fn ends_with_its_call(&self) -> bool {
+        self.beside == Some(false) && self.is_open()
     }
 
     /// What a client is told when its server does not want an answer any more.

@@ -3,6 +3,7 @@
 //! A file of another server or another key is as good as none. Whatever is wrong with it is told in
 //! the log and stops nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,13 +15,17 @@ use serde_json::value::RawValue;
 
 use crate::domain::limits::BRIDGE_CACHE_BYTES_MAX;
 
+/// Versions whose answers are kept.
+const VERSIONS_MAX: usize = 8;
+
 /// What the file holds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Kept {
     /// The server and the key it is of, as a digest.
     of: String,
+    /// By the version that was asked for: the answer depends on it.
     #[serde(default)]
-    initialize: Option<Box<RawValue>>,
+    begun: BTreeMap<String, Box<RawValue>>,
     #[serde(default)]
     tools: Option<Box<RawValue>>,
 }
@@ -59,19 +64,38 @@ impl Cache {
         }
     }
 
-    pub(super) fn initialize(&self) -> Option<Box<RawValue>> {
-        self.lock().initialize.clone()
+    /// What was answered to an `initialize` that asked for this version.
+    pub(super) fn initialize(&self, version: &str) -> Option<Box<RawValue>> {
+        self.lock().begun.get(version).cloned()
     }
 
     pub(super) fn tools(&self) -> Option<Box<RawValue>> {
         self.lock().tools.clone()
     }
 
-    pub(super) async fn keep_initialize(&self, result: &RawValue) {
-        let changed = differs(self.lock().initialize.as_deref(), result);
+    pub(super) async fn keep_initialize(&self, version: &str, result: &RawValue) {
+        let changed = differs(self.lock().begun.get(version).map(|known| &**known), result);
         if changed {
-            self.lock().initialize = Some(result.to_owned());
+            {
+                let begun = &mut self.lock().begun;
+                if begun.len() >= VERSIONS_MAX {
+                    begun.pop_first();
+                }
+                begun.insert(version.to_owned(), result.to_owned());
+            }
             self.save().await;
+        }
+    }
+
+    /// Its key is not good any more: what was seen with it is nobody's.
+    pub(super) fn forget(&self) {
+        {
+            let mut kept = self.lock();
+            (kept.begun, kept.tools) = (BTreeMap::new(), None);
+        }
+        if let Some(path) = &self.path {
+            // It may not be there.
+            _ = fs::remove_file(path);
         }
     }
 
@@ -181,11 +205,15 @@ mod tests {
         let path = folder.path().join("new/cache.json");
         let open = |of: &str| Cache::open(Some(path.clone()), of.to_owned());
         let cache = open("a");
-        assert!(cache.initialize().is_none() && cache.tools().is_none());
-        cache.keep_initialize(&raw("{\"x\":1.0e2}")).await;
+        assert!(cache.initialize("v").is_none() && cache.tools().is_none());
+        cache.keep_initialize("v", &raw("{\"x\":1.0e2}")).await;
         cache.keep_tools(&raw("{\"tools\":[]}")).await;
         let again = open("a");
-        assert_eq!(again.initialize().unwrap().get(), "{\"x\":1.0e2}");
+        assert!(
+            again.initialize("w").is_none(),
+            "the answer to another version"
+        );
+        assert_eq!(again.initialize("v").unwrap().get(), "{\"x\":1.0e2}");
         assert_eq!(again.tools().unwrap().get(), "{\"tools\":[]}");
         assert!(open("b").tools().is_none());
         let mode = fs::metadata(&path).unwrap().permissions().mode();

@@ -32,6 +32,15 @@ impl Endpoint {
     /// # Errors
     /// What is wrong with it, for people.
     pub(in crate::cli) fn parse(url: &str) -> Result<Self, String> {
+        // Before it is shown: a password may stand there.
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        if rest
+            .split(['/', '?', '#'])
+            .next()
+            .is_some_and(|place| place.contains('@'))
+        {
+            return Err("an address has no name and no password in it".to_owned());
+        }
         let shown = url.escape_debug();
         let uri: Uri = url.parse().map_err(|error| {
             format!("`{shown}` is no address ({error}); write https://HOST:8443/mcp")
@@ -44,19 +53,23 @@ impl Endpoint {
         let Some(authority) = uri.authority() else {
             return Err(format!("`{shown}` names no host"));
         };
-        if authority.as_str().contains('@') {
-            return Err("an address has no name and no password in it".to_owned());
-        }
         let host = authority.host();
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host = bare.unwrap_or(host).to_owned();
         if host.is_empty() {
             return Err(format!("`{shown}` names no host"));
         }
-        let port = authority.port_u16().unwrap_or(match scheme {
-            Scheme::Https => 443,
-            Scheme::Http => 80,
-        });
+        let named = authority.as_str().len() > authority.host().len();
+        let port = match (authority.port_u16(), scheme) {
+            (Some(port), _) if port > 0 => port,
+            (None, Scheme::Https) if !named => 443,
+            (None, Scheme::Http) if !named => 80,
+            _ => {
+                return Err(format!(
+                    "`{shown}` has a port that is none; they are 1 to 65535"
+                ));
+            }
+        };
         let target = uri.path_and_query().map_or("/", |path| path.as_str());
         if target == "/" {
             return Err(format!(
@@ -149,6 +162,10 @@ mod tests {
             ("https://tools.example", "/mcp"),
             ("https://tools.example/", "/mcp"),
             ("https://ada:pw@tools.example/mcp", "no password"),
+            ("ftp://ada:p w@tools.example/mcp", "no password"),
+            ("https://tools.example:84430/mcp", "1 to 65535"),
+            ("https://tools.example:0/mcp", "1 to 65535"),
+            ("http://127.0.0.1:/mcp", "1 to 65535"),
         ] {
             let told = Endpoint::parse(url).unwrap_err();
             assert!(told.contains(why), "{url}: {told}");

@@ -28,6 +28,8 @@ pub(super) struct Host {
     link: Arc<Link>,
     flights: Flights,
     places: Arc<Semaphore>,
+    /// Answers on their way: as many as there can be requests.
+    replies: Arc<Semaphore>,
     tasks: JoinSet<()>,
     notices: mpsc::Sender<Bytes>,
 }
@@ -43,6 +45,7 @@ impl Host {
             link,
             flights: Flights::default(),
             places: Arc::new(Semaphore::new(BRIDGE_REQUESTS_MAX)),
+            replies: Arc::new(Semaphore::new(BRIDGE_REQUESTS_MAX)),
             tasks,
             notices,
         }
@@ -107,7 +110,7 @@ impl Host {
                 "notifications/cancelled" => self.cancel(params, message.clone()),
                 _ => self.notice(message.clone()),
             },
-            Ok(Message::Response { .. }) => self.notice(message.clone()),
+            Ok(Message::Response { .. }) => self.reply(message.clone()).await,
             Err(malformed) => {
                 let (code, why) = (malformed.code, &malformed.why);
                 self.refuse("null", code, why, Code::InvalidRequest).await;
@@ -158,6 +161,18 @@ impl Host {
         }
     }
 
+    /// Sends an answer on. None is dropped for want of room: then the AI tool waits.
+    async fn reply(&mut self, message: Bytes) {
+        let Ok(permit) = Arc::clone(&self.replies).acquire_owned().await else {
+            return;
+        };
+        let link = Arc::clone(&self.link);
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            relay::reply(&link, message).await;
+        });
+    }
+
     fn notice(&self, message: Bytes) {
         if self.notices.try_send(message).is_err() {
             tracing::warn!("too many notifications wait for the server; one is dropped");
@@ -171,8 +186,7 @@ impl Host {
     }
 }
 
-/// Sends notifications and answers on, in their order. One that fails is told in the log: nobody waits
-/// for an answer.
+/// Sends notifications on, in their order. One that fails is told in the log: nobody waits for an answer.
 async fn send_notices(link: Arc<Link>, mut waiting: mpsc::Receiver<Bytes>) {
     while let Some(message) = waiting.recv().await {
         let sent = match link.session().await {

@@ -3,6 +3,8 @@
 //! A connection that is used again may have been closed meanwhile, and then nobody knows whether the
 //! request arrived. With one of its own, what fails before [`Gate`] opens never reached the server.
 
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::bearer::Bearer;
 use super::endpoint::{Endpoint, Scheme};
 use super::settings::Trust;
 use super::trust;
@@ -48,8 +51,10 @@ pub(super) const OPEN: Gate<'static> = &|| true;
 /// A way to one server.
 pub(super) struct Http {
     endpoint: Endpoint,
-    tls: Option<TlsConnector>,
+    trust: Trust,
+    tls: Option<Mutex<TlsConnector>>,
     headers: HeaderMap,
+    bearer: Bearer,
 }
 
 /// A request.
@@ -110,9 +115,10 @@ impl Http {
         endpoint: Endpoint,
         trust: &Trust,
         key: &SecretString,
+        key_file: Option<PathBuf>,
     ) -> Result<Self, CliError> {
         let tls = match endpoint.scheme() {
-            Scheme::Https => Some(trust::connector(trust)?),
+            Scheme::Https => Some(Mutex::new(trust::connector(trust)?)),
             Scheme::Http => None,
         };
         let value = |text: &str| {
@@ -124,15 +130,16 @@ impl Http {
         };
         let mut headers = HeaderMap::new();
         headers.insert(HOST, value(&endpoint.authority())?);
-        let mut bearer = value(&format!("Bearer {}", key.expose_secret()))?;
-        bearer.set_sensitive(true);
-        headers.insert(AUTHORIZATION, bearer);
+        let bearer = Bearer::new(key, key_file);
+        value(&format!("Bearer {}", key.expose_secret()))?;
         let agent = concat!("legation-bridge/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         Ok(Self {
             endpoint,
+            trust: trust.clone(),
             tls,
             headers,
+            bearer,
         })
     }
 
@@ -185,6 +192,7 @@ impl Http {
         *request.uri_mut() = self.endpoint.target().parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.extend(self.headers.clone());
+        headers.extend(self.bearer.header().map(|bearer| (AUTHORIZATION, bearer)));
         headers.extend(ask.headers.clone());
         headers.insert(ACCEPT, HeaderValue::from_static(accepted));
         if has_body {
@@ -194,7 +202,22 @@ impl Http {
         request
     }
 
+    /// Connects; where the server's certificate is not trusted, once more with what the authorities' file holds now.
     async fn connect(&self) -> Result<Connected, Lost> {
+        let first = self.connect_once().await;
+        let (Some(tls), Err(Lost::Unreached(why))) = (&self.tls, &first) else {
+            return first;
+        };
+        match trust::connector(&self.trust) {
+            Ok(anew) if why.contains(DISTRUSTED) => {
+                *lock(tls) = anew;
+                self.connect_once().await
+            }
+            _ => first,
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Connected, Lost> {
         let unreached = |why: String| Lost::Unreached(why);
         let place = (self.endpoint.host(), self.endpoint.port());
         let stream = TcpStream::connect(place)
@@ -207,11 +230,16 @@ impl Http {
             Some(tls) => {
                 let name = ServerName::try_from(self.endpoint.host().to_owned())
                     .map_err(|error| unreached(error.to_string()))?;
+                let tls = lock(tls).clone();
                 let secured = tls.connect(name, stream).await;
                 handshake(secured.map_err(|error| unreached(distrust(&error)))?).await
             }
         }
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Connected = (http1::SendRequest<Full<Bytes>>, AbortOnDropHandle<()>);
@@ -277,11 +305,15 @@ fn kind(value: &HeaderValue) -> Kind {
 /// What to do about a certificate that is not trusted stands with the failure itself.
 fn distrust(error: &std::io::Error) -> String {
     let text = error.to_string();
-    if text.contains("certificate") {
-        format!("{DISTRUSTED} ({text}); give it, or its CA's, with --ca-file")
-    } else {
-        format!("{NO_TLS}: {text}")
+    if !text.contains("certificate") {
+        return format!("{NO_TLS}: {text}");
     }
+    let next = match text.contains("not valid for") {
+        true => "use the address it is for",
+        false if text.contains("expired") => "its server needs a new one",
+        false => "give it, or its CA's, with --ca-file",
+    };
+    format!("{DISTRUSTED} ({text}); {next}")
 }
 
 /// An error and what is behind it.

@@ -37,6 +37,8 @@ struct State {
     /// Of the AI tool's `initialize`.
     params: Option<Box<RawValue>>,
     session: Option<Arc<Session>>,
+    /// One whose AI tool has begun again; it ends when the next has begun.
+    before: Option<Arc<Session>>,
     /// Sessions so far.
     count: u64,
     away: Option<Away>,
@@ -72,7 +74,9 @@ impl Link {
     pub(super) fn set_params(&self, params: Box<RawValue>) {
         let mut state = self.lock();
         state.params = Some(params);
-        state.session = None;
+        if let Some(before) = state.session.take() {
+            state.before = Some(before);
+        }
     }
 
     /// The AI tool has its answer to `initialize`.
@@ -139,7 +143,14 @@ impl Link {
         }
         let (session, result) = begun?;
         let session = Arc::new(session);
-        self.lock().session = Some(Arc::clone(&session));
+        let before = {
+            let mut state = self.lock();
+            state.session = Some(Arc::clone(&session));
+            state.before.take()
+        };
+        if let Some(before) = before {
+            session::end(&self.http, &before).await;
+        }
         tracing::info!(server = self.url(), "a session has begun");
         self.nudged.notify_one();
         Ok((session, result))
@@ -180,6 +191,9 @@ impl Link {
             None => self.is_here(false),
             Some(Failure::Away(why)) => self.is_away(why),
             Some(failure @ (Failure::Refused { .. } | Failure::Error(_))) => {
+                if failure.is_denial() {
+                    self.cache.forget();
+                }
                 self.is_here(failure.is_denial());
             }
             Some(Failure::Broken(_) | Failure::NotBegun | Failure::Unwanted) => {}

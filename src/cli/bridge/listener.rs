@@ -96,7 +96,17 @@ async fn once(link: &Link, last: &mut Last) -> Next {
     let _moving = heard.moving;
     let mut events = Events::new(heard.body);
     let why = loop {
-        match events.next().await {
+        let next = tokio::select! {
+            next = events.next() => next,
+            () = link.nudged() => {
+                let current = link.current();
+                if current.is_some_and(|current| current.generation != session.generation) {
+                    break "the AI tool has begun again".to_owned();
+                }
+                continue;
+            }
+        };
+        match next {
             Ok(Some(message)) => link.output.write(message).await,
             Ok(None) => break "the server ended it".to_owned(),
             Err(error) => break error.to_string(),

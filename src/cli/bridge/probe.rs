@@ -32,7 +32,7 @@ pub(in crate::cli) async fn count_tools(
     trust: &Trust,
     key: &SecretString,
 ) -> Result<Result<usize, Unseen>, CliError> {
-    let http = Http::new(endpoint.clone(), trust, key)?;
+    let http = Http::new(endpoint.clone(), trust, key, None)?;
     Ok(look(&http).await.map_err(|failure| unseen(&failure)))
 }
 

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use super::cache;
 use super::flights::{Flight, Place};
-use super::http::{Heard, Kind};
+use super::http::{Heard, Kind, OPEN};
 use super::link::Link;
 use super::reach::{self, pause};
 use super::session::{self, Failure, Session};
 use super::stream::Stream;
 use super::wire;
 use crate::domain::code::Code;
-use crate::domain::limits::{BRIDGE_ANSWER_WAIT, BRIDGE_AWAY_WAIT};
+use crate::domain::limits::{BRIDGE_ANSWER_WAIT, BRIDGE_AWAY_WAIT, BRIDGE_BEGIN_WAIT};
 use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
 
 /// A request of the AI tool.
@@ -46,16 +46,20 @@ pub(super) async fn answer(link: Arc<Link>, request: Request, place: Place) {
 }
 
 async fn initialize(link: &Link, request: &Request, flight: &Flight) {
-    let failure = match with_patience(link, flight, || begin(link)).await {
+    let version = wire::version_asked(request.params.as_deref());
+    let failure = match with_patience(link, flight, || begin(link, &version)).await {
         Ok(result) => {
             link.output.write(wire::result(&request.id, &result)).await;
             link.has_begun();
-            link.cache.keep_initialize(&result).await;
+            link.cache.keep_initialize(&version, &result).await;
             return;
         }
         Err(failure) => failure,
     };
-    let cached = link.cache.initialize().filter(|_| failure.is_absence());
+    let cached = link
+        .cache
+        .initialize(&version)
+        .filter(|_| failure.is_absence());
     let told = link.away_told(&failure.to_string());
     let known = cached.and_then(|known| {
         let notice = format!(
@@ -74,10 +78,10 @@ async fn initialize(link: &Link, request: &Request, flight: &Flight) {
 }
 
 /// One try. What is known already is as good as waiting.
-async fn begin(link: &Link) -> Tried<Box<RawValue>> {
+async fn begin(link: &Link, version: &str) -> Tried<Box<RawValue>> {
     let begun = link.begin_anew().await;
     match begun {
-        Err(failure) if failure.is_absence() && link.cache.initialize().is_none() => {
+        Err(failure) if failure.is_absence() && link.cache.initialize(version).is_none() => {
             Tried::Again(failure)
         }
         other => Tried::Done(other),
@@ -226,9 +230,29 @@ async fn finish(link: &Link, request: &Request, flight: &Flight, message: Bytes)
     link.output.write(message.clone()).await;
     if is_tool_list(request)
         && let Ok(result) = session::result(&message)
-        && !result.get().contains("\"nextCursor\"")
+        && !wire::has_member(result.get(), "nextCursor")
     {
         link.cache.keep_tools(&result).await;
+    }
+}
+
+/// Sends on what the AI tool answers to a question of the server's: again, while the server is away or busy, since a call
+/// waits for it. That it comes twice does no harm.
+pub(super) async fn reply(link: &Link, message: Bytes) {
+    let Some(session) = link.current() else {
+        return tracing::warn!("an answer of the AI tool is to nobody: the session has ended");
+    };
+    let until = Instant::now() + BRIDGE_AWAY_WAIT;
+    let mut tries = 0;
+    loop {
+        let sent = link.post(&session, message.clone(), BRIDGE_BEGIN_WAIT, OPEN);
+        let Err(failure) = sent.await else { return };
+        let left = until.saturating_duration_since(Instant::now());
+        if !failure.is_absence() || left.is_zero() {
+            return tracing::warn!(%failure, "an answer of the AI tool was not sent on");
+        }
+        tokio::time::sleep(pause(tries).min(left)).await;
+        tries += 1;
     }
 }
 
@@ -240,7 +264,7 @@ fn is_list(request: &Request) -> bool {
 /// Whether it asks for the (first page of the) tools.
 fn is_tool_list(request: &Request) -> bool {
     let params = request.params.as_deref().map_or("", RawValue::get);
-    request.method == "tools/list" && !params.contains("\"cursor\"")
+    request.method == "tools/list" && !wire::has_member(params, "cursor")
 }
 
 /// The answer in place of the server's.

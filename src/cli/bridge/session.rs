@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::events::Events;
 use super::http::{Ask, Gate, Heard, Http, Kind, Lost, OPEN, SESSION, VERSION};
 use super::wire::{self, Answer};
-use crate::domain::limits::{BRIDGE_ANSWER_BYTES_MAX, BRIDGE_BEGIN_WAIT, BRIDGE_SILENCE_MAX};
+use crate::domain::limits::{
+    BRIDGE_ANSWER_BYTES_MAX, BRIDGE_BEGIN_WAIT, BRIDGE_LEAVE_MAX, BRIDGE_SILENCE_MAX,
+};
 
 /// Why a request came to nothing, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +133,20 @@ pub(super) async fn begin(
         generation,
     };
     Ok((session, result))
+}
+
+/// Ends a session, if the server is there to hear it.
+pub(super) async fn end(http: &Http, session: &Session) {
+    let ask = Ask {
+        method: Method::DELETE,
+        body: Bytes::new(),
+        headers: &session.headers,
+        wait: BRIDGE_LEAVE_MAX,
+    };
+    let left = timeout(BRIDGE_LEAVE_MAX, post(http, ask, OPEN)).await;
+    if !matches!(left, Ok(Ok(_))) {
+        tracing::info!("the server was not told that a session ends");
+    }
 }
 
 /// The result of a whole answer.

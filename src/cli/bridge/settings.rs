@@ -75,6 +75,8 @@ pub(in crate::cli) enum Trust {
 pub(in crate::cli) struct Settings {
     pub(in crate::cli) endpoint: Endpoint,
     pub(in crate::cli) key: SecretString,
+    /// Where that came from, if from a file.
+    pub(super) key_file: Option<PathBuf>,
     pub(in crate::cli) trust: Trust,
     pub(super) log_file: Option<PathBuf>,
     pub(super) cache_file: Option<PathBuf>,
@@ -98,9 +100,9 @@ impl Settings {
         };
         let url = args.url.or_else(|| variable(URL_VARIABLE)).or(file.url);
         let endpoint = endpoint(url.as_deref())?;
-        let key = match (args.key_file, variable(KEY_VARIABLE), file.key_file) {
-            (Some(path), ..) | (None, None, Some(path)) => key_of_file(&path)?,
-            (None, Some(text), _) => key(&text, &format!("the variable {KEY_VARIABLE}"))?,
+        let (key, key_file) = match (args.key_file, variable(KEY_VARIABLE), file.key_file) {
+            (Some(path), ..) | (None, None, Some(path)) => (key_of_file(&path)?, Some(path)),
+            (None, Some(text), _) => (key(&text, &format!("the variable {KEY_VARIABLE}"))?, None),
             (None, None, None) => return Err(no_key()),
         };
         let trust = trust(
@@ -127,6 +129,7 @@ impl Settings {
                 .or_else(|| Some(home("XDG_CACHE_HOME", ".cache")?.join(cache_name))),
             endpoint,
             key,
+            key_file,
             trust,
         })
     }
@@ -135,6 +138,13 @@ impl Settings {
     pub(super) fn fingerprint(&self) -> String {
         fingerprint(&self.endpoint, &self.key)
     }
+}
+
+/// What is wrong with a file, and where; not the line, which may be somebody's key.
+pub(in crate::cli) fn unquoted(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    format!("line {line}: {}", error.message())
 }
 
 // === impl ConfigFile ===
@@ -149,7 +159,11 @@ impl ConfigFile {
         })?;
         let mut file: Self = toml::from_str(&text).map_err(|error| {
             wrong(
-                format!("{} is not usable: {error}", path.display()),
+                format!(
+                    "{} is not usable: {}",
+                    path.display(),
+                    unquoted(&error, &text)
+                ),
                 "it may have url, key_file, ca_file, log_file and cache_file, each a text",
             )
         })?;

@@ -1,5 +1,7 @@
 //! Messages that the bridge writes itself, and what it reads of those it passes on.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -64,6 +66,24 @@ pub(super) fn tool_failed(id: &str, text: &str, ours: &str) -> Bytes {
     ))
 }
 
+/// The version that an `initialize` asks for.
+pub(super) fn version_asked(params: Option<&RawValue>) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Asked {
+        protocol_version: String,
+    }
+    let asked: Result<Asked, _> = serde_json::from_str(params.map_or("", RawValue::get));
+    asked.map_or_else(|_| String::new(), |asked| asked.protocol_version)
+}
+
+/// Whether an object has a member of this name that is not null: not one of its members' members.
+pub(super) fn has_member(object: &str, name: &str) -> bool {
+    let members: Result<HashMap<&str, &RawValue>, _> = serde_json::from_str(object);
+    let members = members.unwrap_or_default();
+    members.get(name).is_some_and(|value| value.get() != "null")
+}
+
 /// Whether a message is the answer to the request of this id.
 pub(super) fn is_answer_to(message: &[u8], id: &str) -> bool {
     match jsonrpc::read(message) {
@@ -114,6 +134,15 @@ mod tests {
         let params = RawValue::from_string("{\"x\":1.0e2}".to_owned()).unwrap();
         let own: Value = serde_json::from_slice(&own("initialize", &params)).unwrap();
         assert_eq!(own["params"]["x"], 100.0);
+    }
+
+    #[test]
+    fn a_tool_with_a_property_of_a_cursors_name_makes_no_page() {
+        let page = r#"{"tools":[],"nextCursor":"x"}"#;
+        let tools =
+            r#"{"tools":[{"outputSchema":{"properties":{"nextCursor":{}}}}],"nextCursor":null}"#;
+        assert!(has_member(page, "nextCursor"));
+        assert!(!has_member(tools, "nextCursor") && !has_member("", "cursor"));
     }
 
     #[test]

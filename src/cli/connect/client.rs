@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::json::{self, Ordered};
 use super::table;
-use crate::cli::bridge::KEY_VARIABLE;
+use crate::cli::bridge::{KEY_VARIABLE, unquoted};
 
 /// An AI tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -182,7 +182,7 @@ fn input() -> Ordered {
 fn edit_codex(text: &str, name: &str, url: &str) -> Result<String, String> {
     const OUTER: &str = "mcp_servers";
     let members = [("url", url), ("bearer_token_env_var", KEY_VARIABLE)];
-    let table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    let table: toml::Table = text.parse().map_err(|error| unquoted(&error, text))?;
     let is_there = table::get(&table, OUTER, name).is_some_and(|entry| {
         members
             .iter()
