@@ -65,8 +65,8 @@ struct Connected {
 pub(super) fn run(args: ConnectArgs, mut out: Out) -> Done {
     let endpoint = bridge::endpoint(args.url.as_deref())?;
     let trust = bridge::trust(args.ca_file.clone(), args.allow_self_signed, &endpoint)?;
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let path = args.file.clone().or_else(|| args.client.file(home));
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let path = args.file.clone().or_else(|| args.client.file(&variable));
     let path = path.ok_or_else(|| {
         usage(
             "there is no home directory to find the file in".to_owned(),
@@ -162,6 +162,7 @@ fn put(
     path: &Path,
     endpoint: &Endpoint,
 ) -> Result<(bool, Option<PathBuf>), CliError> {
+    let _alone = file::lock(path);
     let before = file::read(path).map_err(|error| refused(path, &error.to_string()))?;
     let text = before.as_deref().unwrap_or_default();
     let edited = args.client.edit(text, args.name.as_str(), endpoint.url());

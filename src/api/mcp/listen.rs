@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::call::streamed;
-use crate::actors::front::{ListChange, Lists, Told as OfServer};
+pub(super) use crate::actors::front::Told as OfServer;
+use crate::actors::front::{ListChange, Lists};
 use crate::actors::session::SessionHandle;
 use crate::api::shares::Pieces;
 use crate::domain::ids::{ID_BYTES, KeyId};

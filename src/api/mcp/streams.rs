@@ -21,7 +21,7 @@ use http::StatusCode;
 use super::answer::unread;
 use super::exchange::{Exchange, Said};
 use super::headers::{Head, Keeps};
-use super::listen::{CHANGED, Place, of_server};
+use super::listen::{CHANGED, OfServer, Place, of_server};
 use super::{Shared, refused};
 use crate::actors::front::{ListChange, Lists};
 use crate::actors::session::SessionHandle;
@@ -89,11 +89,12 @@ pub(super) fn listen(
     session: &Arc<SessionHandle>,
     view: Option<String>,
 ) -> Response {
+    let mut missed = false;
     if let Some(id) = head.last_event.as_deref() {
         match shared.0.streams.again(session, id) {
             Some(response) => return response,
             // What was told meanwhile is lost; what will be is not.
-            None if name::read(id).is_some_and(|(kind, ..)| kind == Kind::Listen) => {}
+            None if name::read(id).is_some_and(|(kind, ..)| kind == Kind::Listen) => missed = true,
             None => return lost(),
         }
     }
@@ -106,15 +107,24 @@ pub(super) fn listen(
         stream: Arc::clone(&stream),
     };
     let primes = head.keeps == Keeps::Primed;
-    tokio::spawn(tell(writer, lists, place, primes));
+    tokio::spawn(tell(writer, lists, place, (primes, missed)));
     streams.begun(stream)
 }
 
-/// Writes what changes, until the session ends, the server stops, or a newer stream takes the place.
-async fn tell(writer: Writer, mut lists: Lists, place: Place, primes: bool) {
+/// Writes what changes, until the session ends, the server stops, or a newer stream takes the place. Who has `missed`
+/// what was told looks at all lists again.
+async fn tell(writer: Writer, mut lists: Lists, place: Place, (primes, missed): (bool, bool)) {
     let telling = async {
         if primes {
             writer.prime().await?;
+        }
+        if missed {
+            writer.say(CHANGED).await?;
+            for told in [OfServer::Resources, OfServer::Prompts] {
+                if let Some(message) = of_server(&told) {
+                    writer.say(&message).await?;
+                }
+            }
         }
         loop {
             match lists.next().await {

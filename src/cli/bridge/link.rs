@@ -244,12 +244,13 @@ impl Link {
         self.lock().stale = true;
     }
 
-    /// Has the AI tool ask for the tools again, if what it has may be old.
+    /// Has the AI tool ask for all lists again, if what it has may be old.
     pub(super) async fn freshen(&self) {
         let is_stale = std::mem::take(&mut self.lock().stale);
         if is_stale {
-            let message = Bytes::from_static(wire::LIST_CHANGED);
-            self.output.write(message).await;
+            for message in wire::LISTS_CHANGED {
+                self.output.write(Bytes::from_static(message)).await;
+            }
         }
     }
 

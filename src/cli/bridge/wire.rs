@@ -11,9 +11,12 @@ use crate::protocol::jsonrpc::{self, Message};
 
 /// What the bridge calls its own requests. No answer to one is ever shown to an AI tool.
 pub(super) const OWN_ID: &str = "\"legation-bridge\"";
-/// Tells the AI tool to ask for the tools again.
-pub(super) const LIST_CHANGED: &[u8] =
-    br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+/// Tell the AI tool to ask for what there is again.
+pub(super) const LISTS_CHANGED: [&[u8]; 3] = [
+    br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+    br#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#,
+    br#"{"jsonrpc":"2.0","method":"notifications/prompts/list_changed"}"#,
+];
 /// Ends the beginning.
 pub(super) const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 

@@ -22,8 +22,10 @@ pub(super) enum Client {
     Opencode,
 }
 
-/// What VS Code calls the question for the key.
-const INPUT: &str = "legation-key";
+/// What VS Code calls the question for the key: one for each server, which may be another's.
+fn input_of(name: &str) -> String {
+    format!("{name}-key")
+}
 
 // === impl Client ===
 
@@ -40,16 +42,26 @@ impl Client {
         }
     }
 
-    /// Where it reads its MCP servers from. `None` without a home.
-    pub(super) fn file(self, home: Option<PathBuf>) -> Option<PathBuf> {
-        let at = |path: &str| home.map(|home| home.join(path));
+    /// Where it reads its MCP servers from, by the variables that it looks at as well. `None` without a home.
+    pub(super) fn file(self, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+        let at = |path: &str| variable("HOME").map(|home| home.join(path));
+        let within = |name: &str, usual: &str| {
+            let own = variable(name).filter(|folder| folder.is_absolute());
+            own.or_else(|| at(usual))
+        };
         match self {
             Self::ClaudeCode => Some(PathBuf::from(".mcp.json")),
             Self::Vscode => Some(PathBuf::from(".vscode/mcp.json")),
             Self::Cursor => at(".cursor/mcp.json"),
             Self::Gemini => at(".gemini/settings.json"),
-            Self::Codex => at(".codex/config.toml"),
-            Self::Opencode => at(".config/opencode/opencode.json"),
+            Self::Codex => Some(within("CODEX_HOME", ".codex")?.join("config.toml")),
+            Self::Opencode => {
+                let folder = within("XDG_CONFIG_HOME", ".config")?.join("opencode");
+                let (plain, commented) =
+                    (folder.join("opencode.json"), folder.join("opencode.jsonc"));
+                let is_other = commented.exists() && !plain.exists();
+                Some(if is_other { commented } else { plain })
+            }
         }
     }
 
@@ -85,20 +97,26 @@ impl Client {
         if self == Self::Codex {
             return edit_codex(text, name, url);
         }
-        let entry = self.entry(text, url);
+        let entry = self.entry(text, name, url);
         let path = self.path(text);
         let path: Vec<&str> = path.iter().copied().chain([name]).collect();
         let wanted = entry.value();
         let is_in = |text: &str| json::get(text, &path).is_some_and(|found| has(&found, &wanted));
         let edited = match is_in(text) {
             true => text.to_owned(),
-            false => json::set(text, &path, &entry)?,
+            // What is ours of it: its user may have added to it. One that starts a program is another thing.
+            false => match json::get(text, &path) {
+                Some(Value::Object(found)) if !found.contains_key("command") => {
+                    json::set_each(text, &path, &entry)?
+                }
+                _ => json::set(text, &path, &entry)?,
+            },
         };
         if !is_in(&edited) {
             return Err(format!("`{}` is there twice", path.join(".")));
         }
         match self {
-            Self::Vscode => json::add(&edited, "inputs", INPUT, &input()),
+            Self::Vscode => json::add(&edited, "inputs", &input_of(name), &input(name)),
             _ => Ok(edited),
         }
     }
@@ -113,7 +131,7 @@ impl Client {
         }
     }
 
-    fn entry(self, text: &str, url: &str) -> Ordered {
+    fn entry(self, text: &str, name: &str, url: &str) -> Ordered {
         let headers = |reference: &str| {
             let bearer = Ordered::text(&format!("Bearer {reference}"));
             ("headers", Ordered::object([("Authorization", bearer)]))
@@ -128,7 +146,7 @@ impl Client {
             Self::Vscode => Ordered::object([
                 ("type", Ordered::text("http")),
                 ("url", url),
-                headers(&format!("${{input:{INPUT}}}")),
+                headers(&format!("${{input:{}}}", input_of(name))),
             ]),
             Self::Cursor => {
                 Ordered::object([("url", url), headers(&format!("${{env:{KEY_VARIABLE}}}"))])
@@ -166,15 +184,25 @@ fn has(found: &Value, wanted: &Value) -> bool {
 
 /// Whether the file has the form of OpenCode 2: its servers one level deeper.
 fn is_opencode_2(text: &str) -> bool {
-    json::get(text, &["mcp", "servers"]).is_some_and(|servers| servers.get("url").is_none())
+    let of_a_server = ["url", "type", "command"];
+    json::get(text, &["mcp", "servers"]).is_some_and(|servers| {
+        let is_one = of_a_server
+            .iter()
+            .any(|member| servers.get(member).is_some());
+        !is_one
+    })
 }
 
 /// The question for the key.
-fn input() -> Ordered {
+fn input(name: &str) -> Ordered {
+    let description = match name {
+        "legation" => "Legation key".to_owned(),
+        other => format!("Legation key of {other}"),
+    };
     Ordered::object([
-        ("id", Ordered::text(INPUT)),
+        ("id", Ordered::text(&input_of(name))),
         ("type", Ordered::text("promptString")),
-        ("description", Ordered::text("Legation key")),
+        ("description", Ordered::text(&description)),
         ("password", Ordered::Plain(Value::from(true))),
     ])
 }
@@ -339,12 +367,49 @@ mod tests {
 
     #[test]
     fn files_are_where_the_tools_look() {
-        let home = || Some(PathBuf::from("/home/ada"));
+        let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/ada"));
         for client in Client::value_variants() {
-            let file = client.file(home()).unwrap();
+            let file = client.file(&home).unwrap();
             let is_project = matches!(client, Client::ClaudeCode | Client::Vscode);
             assert_eq!(file.is_relative(), is_project, "{client:?}");
-            assert_eq!(client.file(None).is_some(), is_project, "{client:?}");
+            assert_eq!(client.file(&|_| None).is_some(), is_project, "{client:?}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        let own = |name: &str| match name {
+            "CODEX_HOME" | "XDG_CONFIG_HOME" => Some(folder.path().to_owned()),
+            other => home(other),
+        };
+        let file = |client: Client| client.file(&own).unwrap();
+        assert_eq!(file(Client::Codex), folder.path().join("config.toml"));
+        let opencode = folder.path().join("opencode");
+        assert_eq!(file(Client::Opencode), opencode.join("opencode.json"));
+        std::fs::create_dir(&opencode).unwrap();
+        std::fs::write(opencode.join("opencode.jsonc"), "{}").unwrap();
+        assert_eq!(file(Client::Opencode), opencode.join("opencode.jsonc"));
+    }
+
+    #[test]
+    fn what_its_user_added_to_an_entry_stays_when_the_address_changes() {
+        let mine = "{\"mcpServers\": {\"legation\": {\"httpUrl\": \"https://old/mcp\", \"timeout\": 9,\n\
+                    \"headers\": {\"X-Team\": \"a\"}}}}";
+        let edited = Client::Gemini.edit(mine, "legation", URL).unwrap();
+        let entry = json::get(&edited, &["mcpServers", "legation"]).unwrap();
+        assert_eq!(
+            (&entry["httpUrl"], &entry["timeout"]),
+            (&URL.into(), &9.into())
+        );
+        assert_eq!(entry["headers"]["X-Team"], "a");
+        assert!(entry["headers"]["Authorization"].is_string(), "{edited}");
+        // One that started a program is another server.
+        let other = "{\"mcpServers\": {\"legation\": {\"command\": \"npx\"}}}";
+        let edited = Client::Gemini.edit(other, "legation", URL).unwrap();
+        assert!(!edited.contains("npx"), "{edited}");
+        // A server of OpenCode's that is called `servers`.
+        let named = "{\"mcp\": {\"servers\": {\"type\": \"local\", \"command\": [\"x\"]}}}";
+        let edited = Client::Opencode.edit(named, "legation", URL).unwrap();
+        assert!(
+            json::get(&edited, &["mcp", "legation", "url"]).is_some(),
+            "{edited}"
+        );
     }
 }

@@ -97,6 +97,25 @@ pub(super) fn get(text: &str, path: &[&str]) -> Option<Value> {
     Some(here.clone())
 }
 
+/// The text with each of an object's members at `path`; others that are there stay.
+///
+/// # Errors
+/// As for [`set`].
+pub(super) fn set_each(text: &str, path: &[&str], value: &Ordered) -> Result<String, String> {
+    match (value, get(text, path)) {
+        (Ordered::Object(members), Some(Value::Object(_))) => {
+            let mut text = text.to_owned();
+            for (name, value) in members {
+                let path: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
+                text = set_each(&text, &path, value)?;
+            }
+            Ok(text)
+        }
+        (value, Some(found)) if found == value.value() => Ok(text.to_owned()),
+        (value, _) => set(text, path, value),
+    }
+}
+
 /// Puts one more into an object or an array, after the last that is there.
 fn insert(
     text: &str,
