@@ -34,6 +34,7 @@ pub(super) enum CredentialCommand {
     Set {
         #[command(flatten)]
         holder: Holder,
+        /// Its name or id
         #[arg(long, value_parser = name)]
         mcp: Name,
         /// Which of the mcp's credentials
@@ -59,6 +60,7 @@ pub(super) enum CredentialCommand {
     Remove {
         #[command(flatten)]
         holder: Holder,
+        /// Its name or id
         #[arg(long, value_parser = name)]
         mcp: Name,
         /// Which of the mcp's credentials
@@ -114,10 +116,7 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
             }
             let done: CredentialChanged = desk.client.delete(&path).await?;
             desk.out.one(&done, name.as_str(), |out| {
-                out.line(match done.changed {
-                    true => "it is forgotten",
-                    false => "it was not set",
-                })
+                out.line("it is forgotten")
             })?;
             replaced(&done, &desk);
             Ok(Exit::Ok)

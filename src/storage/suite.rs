@@ -75,6 +75,7 @@ on_every_store! {
     denies::a_suspension_ends_the_sessions_there_were,
     denies::the_newest_history_is_kept,
     credentials::a_value_is_set_counted_and_forgotten,
+    credentials::archiving_an_mcp_forgets_what_was_set_for_it,
     credentials::a_seal_is_replaced_only_if_the_value_is_the_same,
     durability::deleting_takes_what_depends_along,
     durability::many_writers_at_once_lose_nothing,

@@ -26,6 +26,8 @@ pub const DISK_GROWTH_BYTES_MIN: u64 = 1 << 20;
 pub const HOME_ENTRIES_MAX: u32 = 200_000;
 /// When to try again after the host had no room.
 pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
+/// A start that the host had no room for is told in the log once in this time, and by `legation status` for so long.
+pub const REFUSAL_TOLD: Duration = Duration::from_secs(60);
 /// An isolate that was idle for so long is stopped when another one needs its room.
 pub const ROOM_IDLE: Duration = Duration::from_secs(5);
 /// When to try again after one was stopped for it.

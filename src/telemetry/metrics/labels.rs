@@ -4,6 +4,7 @@ use super::family::{Label, Values};
 use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope};
+use crate::domain::verdict::{RemoteFault, Verdict, Weight};
 
 /// An enum whose values are a label's.
 pub trait Labelled: Copy + 'static {
@@ -107,6 +108,16 @@ labels! {
         Discovery "discovery",
         /// To install its package.
         Install "install",
+    }
+
+    /// Why a slot is left alone for a while.
+    GaveUp "reason" {
+        /// It failed too often.
+        Failures "failures",
+        /// It cannot be otherwise before somebody does something.
+        Hopeless "hopeless",
+        /// A credential is not set or not taken: its user's to mend, mostly.
+        Credential "credential",
     }
 
     /// A step of a start.
@@ -426,7 +437,6 @@ impl Outcome {
             Code::Busy
             | Code::RateLimited
             | Code::IsolatesMax
-            | Code::HostFull
             | Code::TasksMax => Self::RateLimited,
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
@@ -435,9 +445,24 @@ impl Outcome {
             | Code::ArgumentsInvalid
             | Code::SessionExpired
             | Code::Denied => Self::Denied,
-            // Also a credential that is not set: the mcp answers nobody who lacks it, and only an
-            // operator can mend that.
+            // Also a credential that is not set, and a host without room: only an operator can mend that.
             _ => Self::Unavailable,
+        }
+    }
+}
+
+impl GaveUp {
+    /// What led to a quarantine after this verdict.
+    #[must_use]
+    pub const fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::CredentialMissing { .. }
+            | Verdict::Remote {
+                fault: RemoteFault::Unauthorized,
+                ..
+            } => Self::Credential,
+            verdict if matches!(verdict.weight(), Weight::Hopeless) => Self::Hopeless,
+            _ => Self::Failures,
         }
     }
 }
@@ -488,6 +513,8 @@ mod tests {
             (Code::SessionSuspended, Outcome::Denied, Outcome::Killed),
             (Code::Cancelled, Outcome::Killed, Outcome::Killed),
             (Code::RunEnded, Outcome::Unavailable, Outcome::Unavailable),
+            (Code::IsolatesMax, Outcome::RateLimited, Outcome::RateLimited),
+            (Code::HostFull, Outcome::Unavailable, Outcome::Unavailable),
             (
                 Code::CredentialMissing,
                 Outcome::Unavailable,
@@ -497,6 +524,14 @@ mod tests {
             assert_eq!(Outcome::of(code, Stage::Admission), refused, "{code}");
             assert_eq!(Outcome::of(code, Stage::UnderWay), failed, "{code}");
         }
+        let missing = Verdict::CredentialMissing {
+            names: "TOKEN".to_owned(),
+            commands: String::new(),
+        };
+        assert_eq!(GaveUp::of(&missing), GaveUp::Credential);
+        let gave_up = |code| GaveUp::of(&Verdict::Exited { code });
+        assert_eq!(gave_up(127), GaveUp::Hopeless);
+        assert_eq!(gave_up(1), GaveUp::Failures);
         assert_eq!(Auth::of(Code::KeyUnknown), Auth::Invalid);
         assert_eq!(Auth::of(Code::StoreUnavailable), Auth::Unavailable);
         assert_eq!(Class::of(204), Class::Success);

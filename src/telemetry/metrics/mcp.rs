@@ -17,7 +17,7 @@ use super::families as f;
 use super::family::Family;
 use super::histogram::Timings;
 use super::labels::{
-    ArgumentCheck, Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause,
+    ArgumentCheck, Direction, GaveUp, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause,
 };
 use super::page::Page;
 use super::recorder::{CounterBy, Recorder};
@@ -57,7 +57,7 @@ pub struct McpMeter {
     starts: CounterBy<StartCause>,
     exits: HashMap<&'static str, Counter>,
     restarts: Counter,
-    given_up: Counter,
+    given_up: CounterBy<GaveUp>,
     noise: Counter,
     ready: Histogram,
     spent: SpentTotals,
@@ -171,7 +171,7 @@ impl McpMeter {
             starts: recorder.counters(&f::ISOLATE_STARTS, &labels),
             exits,
             restarts: recorder.counter(&f::ISOLATE_RESTARTS, &labels),
-            given_up: recorder.counter(&f::ISOLATE_QUARANTINES, &labels),
+            given_up: recorder.counters(&f::ISOLATE_QUARANTINES, &labels),
             noise: recorder.counter(&f::STDOUT_NOISE, &labels),
             ready: recorder.histogram(&f::ISOLATE_READY, &labels),
             spent: SpentTotals {
@@ -207,8 +207,8 @@ impl McpMeter {
     }
 
     /// A slot went into quarantine.
-    pub fn quarantined(&self) {
-        self.given_up.increment(1);
+    pub fn quarantined(&self, verdict: &Verdict) {
+        self.given_up.increment(GaveUp::of(verdict), 1);
     }
 
     /// A run became usable, this long after its start.
