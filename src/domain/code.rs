@@ -289,6 +289,9 @@ codes! {
     "E0541" StoreUnfit "store_unfit" Failed Never
         "The database is of a kind or version this server cannot stand on.";
         "Do what the message names; docs/postgres.md says what is needed.";
+    "E0542" StoreLost "store_lost" Usage Never
+        "The database is new, and an audit log or homes tell of a server that lived here before.";
+        "Restore the database from a backup, or name the right one; to start anew, move away what the message names.";
     "E0550" ScrapeBusy "scrape_busy" Failed Later
         "Another scrape is being answered, or reading the numbers hangs.";
         "Scrape less often; if it stays, look why the kernel does not answer.";

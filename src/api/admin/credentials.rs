@@ -22,7 +22,7 @@ use crate::domain::code::Code;
 use crate::domain::credential::{Holder, Need};
 use crate::domain::ids::{McpId, UserId};
 use crate::domain::limits::USERS_NAMED_MAX;
-use crate::domain::mcp::Mcp;
+use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{CredentialName, Name};
 
 /// Whose value: a user's, or everybody's where no user is named.
@@ -207,7 +207,8 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
         })
         .collect();
     for (id, mcp) in &granted {
-        if let (Some(name), Some(mcp)) = (users.get(id), mcps.get(mcp)) {
+        let wants = mcps.get(mcp).filter(|mcp| mcp.state != McpState::Archived);
+        if let (Some(name), Some(mcp)) = (users.get(id), wants) {
             let missing = mcp.credentials.iter().filter(|(slot, wanted)| {
                 wanted.need == Need::Required
                     && mcp.sharing != crate::domain::mcp::Sharing::Shared
