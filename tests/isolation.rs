@@ -625,7 +625,8 @@ fn serve_refuses_what_it_cannot_enforce_and_names_it() {
     std::fs::write(&empty, "").unwrap();
     let ran = ordinary.run(&[&args[..], &["--config", "empty.toml"]].concat());
     let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    // What a unit does not try again.
+    assert_eq!(ran.status.code(), Some(2), "{stderr}");
     let problem = stderr
         .lines()
         .last()
@@ -634,6 +635,10 @@ fn serve_refuses_what_it_cannot_enforce_and_names_it() {
     assert_eq!(problem["code"], "sandbox_refused", "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("cgroup_memory"), "{detail}");
+    if std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|all| all.contains(" - cgroup ")) {
+        let told = "which systemd delegates to root only";
+        assert!(detail.contains(told), "{detail}");
+    }
     assert!(
         detail.contains("run as root")
             || problem["next"].as_str().unwrap().contains("allow_degraded")

@@ -644,7 +644,12 @@ fn a_lost_database_is_not_begun_anew() {
     for _ in 0..2 {
         let (code, stderr) = serve();
         assert_eq!(code, Some(2), "{stderr}");
-        for told in ["store_lost", "audit.before", "homes.before", "docs/install.md"] {
+        for told in [
+            "store_lost",
+            "audit.before",
+            "homes.before",
+            "docs/install.md",
+        ] {
             assert!(stderr.contains(told), "{told}: {stderr}");
         }
     }

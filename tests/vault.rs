@@ -162,7 +162,12 @@ fn what_was_set_for_an_mcp_goes_when_it_is_archived() {
     let new = world.cli(&["mcp", "show", "github"])["id"].clone();
     assert_ne!(old, new);
     let all = world.cli(&["credential", "status", "--user", "ada"]);
-    let states: Vec<_> = all.as_array().unwrap().iter().map(|one| &one["state"]).collect();
+    let states: Vec<_> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["state"])
+        .collect();
     assert_eq!(states, ["missing"], "{all}");
 
     // By id as well; what is archived takes none, and what is not set is not found.
@@ -174,7 +179,16 @@ fn what_was_set_for_an_mcp_goes_when_it_is_archived() {
     assert_eq!(world.cli(&by_id).as_array().unwrap().len(), 2);
     for (mcp, code) in [(&new, 0), (&new, 5), (&old, 5)] {
         let mcp = mcp.as_str().unwrap();
-        let remove = ["--yes", "credential", "remove", "--user", "ada", "--mcp", mcp, "TOKEN"];
+        let remove = [
+            "--yes",
+            "credential",
+            "remove",
+            "--user",
+            "ada",
+            "--mcp",
+            mcp,
+            "TOKEN",
+        ];
         let ran = world.run(&remove);
         assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
     }
@@ -216,10 +230,22 @@ fn who_has_set_what_is_counted_and_a_version_is_of_one_value_only() {
     ]);
     let shown = world.cli(&["mcp", "show", "lazy"]);
     assert_eq!(shown["needs"][0]["users"], json!(["ben"]), "{shown}");
-    let again = ["credential", "remove", "--user", "ada", "--mcp", "lazy", "TOKEN"];
+    let again = [
+        "credential",
+        "remove",
+        "--user",
+        "ada",
+        "--mcp",
+        "lazy",
+        "TOKEN",
+    ];
     let again = world.run(&[&["--yes"][..], &again].concat());
     assert_eq!(again.code, 5, "{}", again.stdout);
-    assert!(again.stderr.contains("not set for user `ada`"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("not set for user `ada`"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(
         set(&world, &of("ada"), "lazy", "s3cret-c", false)["version"],
         2

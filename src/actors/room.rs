@@ -157,7 +157,8 @@ impl Room {
     /// Why no other isolate is started beside `running` ones; `None` if it is.
     pub(super) fn refuses(&self, running: usize) -> Option<Lack> {
         if running >= self.isolates_max {
-            let why = format!("{running} servers run on this host, which is the most (isolates.max)");
+            let why =
+                format!("{running} servers run on this host, which is the most (isolates.max)");
             return Some(Mends::Stopping.by(why));
         }
         self.lacks()

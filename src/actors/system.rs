@@ -42,7 +42,9 @@ pub enum SystemError {
         source: StoreError,
     },
     /// It is empty where a server has lived.
-    #[error("the store at {place} is new, and {traces} tell of a server that lived here before: its database is lost, or another one is named")]
+    #[error(
+        "the store at {place} is new, and {traces} tell of a server that lived here before: its database is lost, or another one is named"
+    )]
     Lost {
         /// Which.
         place: String,
@@ -80,6 +82,22 @@ pub struct System {
     root: ActorRef<RootMsg>,
     phase: watch::Receiver<Phase>,
     _probe: AbortOnDropHandle<()>,
+}
+
+/// What tells whether the tree lives.
+#[derive(Debug, Clone)]
+pub struct Life {
+    ctx: Arc<Ctx>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Life {
+    /// Its root was heard lately, or has stopped in order.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopped
+            || self.ctx.heart.silent_for() < limits::ROOT_SILENCE_MAX
+    }
 }
 
 fn ms(value: u64) -> Duration {
@@ -317,6 +335,15 @@ impl System {
     #[cfg(test)]
     pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
         self.root.get_cell().get_children()
+    }
+
+    /// Whether the tree lives, for a service manager's watchdog.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life {
+            ctx: Arc::clone(&self.ctx),
+            phase: self.phase.clone(),
+        }
     }
 
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.

@@ -115,9 +115,8 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
                 path = format!("{path}?user={}", escape(user.as_str()));
             }
             let done: CredentialChanged = desk.client.delete(&path).await?;
-            desk.out.one(&done, name.as_str(), |out| {
-                out.line("it is forgotten")
-            })?;
+            desk.out
+                .one(&done, name.as_str(), |out| out.line("it is forgotten"))?;
             replaced(&done, &desk);
             Ok(Exit::Ok)
         }

@@ -434,10 +434,9 @@ impl Outcome {
                 Stage::Admission => Self::Denied,
                 Stage::UnderWay => Self::Killed,
             },
-            Code::Busy
-            | Code::RateLimited
-            | Code::IsolatesMax
-            | Code::TasksMax => Self::RateLimited,
+            Code::Busy | Code::RateLimited | Code::IsolatesMax | Code::TasksMax => {
+                Self::RateLimited
+            }
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
             | Code::NotSubscribed
@@ -513,7 +512,11 @@ mod tests {
             (Code::SessionSuspended, Outcome::Denied, Outcome::Killed),
             (Code::Cancelled, Outcome::Killed, Outcome::Killed),
             (Code::RunEnded, Outcome::Unavailable, Outcome::Unavailable),
-            (Code::IsolatesMax, Outcome::RateLimited, Outcome::RateLimited),
+            (
+                Code::IsolatesMax,
+                Outcome::RateLimited,
+                Outcome::RateLimited,
+            ),
             (Code::HostFull, Outcome::Unavailable, Outcome::Unavailable),
             (
                 Code::CredentialMissing,
