@@ -790,6 +790,18 @@ fn an_ordinary_user_with_a_range_of_ids_gives_them_to_its_users() {
         .filter(|pid| uid_of(*pid).is_some_and(|uid| GIVEN.contains(&uid)))
         .collect();
     assert!(left.is_empty(), "left: {left:?}");
+    // One that another account has some of is none: that account could end its servers.
+    let line = format!(
+        "{NOBODY}:{}:{}\neve:{}:65536\n",
+        GIVEN.start,
+        GIVEN.len(),
+        GIVEN.end - 1
+    );
+    std::fs::write(ordinary.dir.path().join("given"), line).unwrap();
+    let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    assert_eq!(range(&found), "missing");
+    assert!(found.to_string().contains("gives eve"), "{found}");
     // Without a range, or without the program, it says why.
     ordinary.ranged = false;
     let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);

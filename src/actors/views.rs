@@ -5,6 +5,7 @@
 //! have a `Default`, so a new field does not break who builds them.
 
 mod denies;
+mod users;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use super::launcher::{EgressCount, Enforcement};
 use super::room::RoomView;
 
 pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
+pub use users::{HomeView, UserRemoved};
 pub use vault::VaultView;
 
 use crate::domain::mcp::{Sharing, Tool};

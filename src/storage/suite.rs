@@ -52,6 +52,7 @@ on_every_store! {
     accounts::keys_are_found_by_prefix_and_listed,
     accounts::revoking_a_key_keeps_the_first_date,
     accounts::touching_keys_never_goes_back,
+    accounts::a_user_goes_with_all_that_is_theirs,
     accounts::settings_are_set_once_and_overwritten,
     accounts::a_setting_is_swapped_only_for_what_was_read,
     catalog::mcps_come_back_as_they_went_in,

@@ -42,10 +42,13 @@ impl Control {
         fits(name, &declared(mcp, name)?.delivery, value)?;
         // Until it is stored, no master key is taken away.
         let alone = self.ctx.vault.sealing().await;
-        // Who archives it holds the same lock, so that nothing is set for what is gone.
+        // Who archives the mcp or removes the user holds the same lock, so that nothing is set for what is gone.
         if self.ctx.store.mcp(&mcp.id).await?.state == McpState::Archived {
             let message = format!("mcp `{}` is archived, and takes no credentials", mcp.name);
             return Err(ControlError::new(Code::Conflict, message));
+        }
+        if let Holder::User(user) = holder {
+            self.ctx.store.user(user).await?;
         }
         let keys = self.master_keys()?;
         let id = holder.id();
@@ -125,7 +128,7 @@ impl Control {
         Ok((mcp, gone.len()))
     }
 
-    fn note(&self, event: &'static str, stored: &Stored, author: &str) {
+    pub(super) fn note(&self, event: &'static str, stored: &Stored, author: &str) {
         let version = u64::try_from(stored.version).unwrap_or(0);
         self.ctx.audit.post(
             Entry::new(event, self.ctx.wall_ms())
