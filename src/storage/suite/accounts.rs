@@ -223,10 +223,11 @@ pub(super) async fn a_user_goes_with_all_that_is_theirs(store: Store) {
         store.set_credential(&value).await.unwrap();
     }
     store.remove_user(&ada.id).await.unwrap();
-    assert_eq!(store.users().await.unwrap(), [ben.clone()]);
+    assert_eq!(store.users().await.unwrap(), std::slice::from_ref(&ben));
     let keys = store.keys(None).await.unwrap();
     assert!(keys.iter().all(|key| key.user == ben.id) && keys.len() == 1);
-    assert_eq!(store.groups().await.unwrap()[0].members, [ben.id.clone()]);
+    let groups = store.groups().await.unwrap();
+    assert_eq!(groups[0].members, std::slice::from_ref(&ben.id));
     let held = store.credentials().await.unwrap();
     assert!(held.iter().all(|one| one.holder != ada.id) && held.len() == 2);
     let missing = store.remove_user(&ada.id).await.unwrap_err();
