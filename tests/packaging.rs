@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use legation::domain::limits::{AUDIT_ROOM_MAX, RUNTIME_STOP_MAX, SHUTDOWN_MAX};
+use legation::domain::limits::{AUDIT_ROOM_MAX, ROOT_SILENCE_MAX, RUNTIME_STOP_MAX, SHUTDOWN_MAX};
 use serde_json::json;
 
 use crate::tools;
@@ -62,6 +62,9 @@ fn the_unit_gives_the_gateway_the_time_and_the_cgroups_that_it_needs() {
     // The tree, the last records and what still blocks.
     let longest = SHUTDOWN_MAX + 4 * AUDIT_ROOM_MAX + RUNTIME_STOP_MAX;
     assert!(stop > longest.as_secs() + 5, "{longest:?}");
+    // Half of it, at which it says that it lives, is longer than a root may be silent.
+    let watchdog: u64 = value("WatchdogSec").parse().unwrap();
+    assert!(watchdog / 2 > ROOT_SILENCE_MAX.as_secs());
     assert_eq!(value("KillMode"), "mixed");
     for controller in ["cpu", "io", "memory", "pids"] {
         assert!(value("Delegate").split(' ').any(|word| word == controller));

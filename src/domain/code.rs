@@ -229,7 +229,7 @@ codes! {
         "Read its last stderr line; most often a setting or credential is missing.";
     "E0418" HostFull "host_full" Failed Later
         "The host has no room for another isolate.";
-        "Try again when others have stopped; legation status shows the room, isolates.max, memory_budget_bytes and host_free_bytes set it.";
+        "Try again when others have stopped; a disk that is full has to be cleared. legation status shows what is short, isolates.max, memory_budget_bytes, host_free_bytes and disk_free_bytes set it.";
 
     "E0419" InstallFailed "install_failed" Failed Later
         "The package of this mcp could not be installed.";

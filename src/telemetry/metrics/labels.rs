@@ -4,7 +4,6 @@ use super::family::{Label, Values};
 use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope};
-use crate::domain::verdict::{RemoteFault, Verdict, Weight};
 
 /// An enum whose values are a label's.
 pub trait Labelled: Copy + 'static {
@@ -450,22 +449,6 @@ impl Outcome {
     }
 }
 
-impl GaveUp {
-    /// What led to a quarantine after this verdict.
-    #[must_use]
-    pub const fn of(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::CredentialMissing { .. }
-            | Verdict::Remote {
-                fault: RemoteFault::Unauthorized,
-                ..
-            } => Self::Credential,
-            verdict if matches!(verdict.weight(), Weight::Hopeless) => Self::Hopeless,
-            _ => Self::Failures,
-        }
-    }
-}
-
 impl Auth {
     /// How a refusal with this code counts.
     #[must_use]
@@ -502,6 +485,7 @@ pub fn known<L: Labelled>(text: &str) -> Option<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::verdict::Verdict;
 
     #[test]
     fn calls_are_counted_by_what_their_caller_can_do() {

@@ -24,7 +24,7 @@ use super::recorder::{CounterBy, Recorder};
 use crate::domain::code::Code;
 use crate::domain::limits::METRIC_MCPS_MAX;
 use crate::domain::usage::{Spent, Stall};
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{RemoteFault, Verdict, Weight};
 
 /// The label's name.
 pub const LABEL: &str = "mcp";
@@ -143,6 +143,24 @@ impl Mcps {
 
     fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<McpMeter>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl GaveUp ===
+
+impl GaveUp {
+    /// What led to a quarantine after this verdict.
+    #[must_use]
+    pub const fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::CredentialMissing { .. }
+            | Verdict::Remote {
+                fault: RemoteFault::Unauthorized,
+                ..
+            } => Self::Credential,
+            verdict if matches!(verdict.weight(), Weight::Hopeless) => Self::Hopeless,
+            _ => Self::Failures,
+        }
     }
 }
 
