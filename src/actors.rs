@@ -41,6 +41,7 @@ pub mod launcher;
 mod life;
 pub mod listeners;
 mod lookup;
+mod lost;
 mod measured;
 pub mod ops;
 pub mod packages;

@@ -17,6 +17,7 @@ mod doctor;
 mod error;
 mod explain;
 mod group;
+mod home;
 mod host;
 mod isolate;
 mod key;
@@ -129,6 +130,9 @@ enum Command {
     /// Look at calls under way and cancel them
     #[command(subcommand)]
     Call(call::CallCommand),
+    /// Look at what isolates keep on the disk
+    #[command(subcommand)]
+    Home(home::HomeCommand),
     /// Look at registered sessions
     #[command(subcommand)]
     Session(user::SessionCommand),
@@ -244,6 +248,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         Command::Subscription(command) => subscription::run(command, desk).await,
         Command::KillSwitch(command) => kill::run(command, desk).await,
         Command::Call(command) => call::run(command, desk).await,
+        Command::Home(command) => home::run(command, desk).await,
         Command::Session(command) => user::sessions(command, desk).await,
         Command::Audit(command) => audit::run(command, desk).await,
         Command::Serve(_)
@@ -315,6 +320,8 @@ mod tests {
             "user suspend ada --reason r",
             "user resume ada",
             "user list -o name",
+            "user remove ada -y",
+            "home list",
             "user show ada",
             "group show dev",
             "group add dev",

@@ -625,7 +625,8 @@ fn serve_refuses_what_it_cannot_enforce_and_names_it() {
     std::fs::write(&empty, "").unwrap();
     let ran = ordinary.run(&[&args[..], &["--config", "empty.toml"]].concat());
     let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    // What a unit does not try again.
+    assert_eq!(ran.status.code(), Some(2), "{stderr}");
     let problem = stderr
         .lines()
         .last()
@@ -634,6 +635,10 @@ fn serve_refuses_what_it_cannot_enforce_and_names_it() {
     assert_eq!(problem["code"], "sandbox_refused", "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("cgroup_memory"), "{detail}");
+    if std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|all| all.contains(" - cgroup ")) {
+        let told = "which systemd delegates to root only";
+        assert!(detail.contains(told), "{detail}");
+    }
     assert!(
         detail.contains("run as root")
             || problem["next"].as_str().unwrap().contains("allow_degraded")
@@ -785,6 +790,18 @@ fn an_ordinary_user_with_a_range_of_ids_gives_them_to_its_users() {
         .filter(|pid| uid_of(*pid).is_some_and(|uid| GIVEN.contains(&uid)))
         .collect();
     assert!(left.is_empty(), "left: {left:?}");
+    // One that another account has some of is none: that account could end its servers.
+    let line = format!(
+        "{NOBODY}:{}:{}\neve:{}:65536\n",
+        GIVEN.start,
+        GIVEN.len(),
+        GIVEN.end - 1
+    );
+    std::fs::write(ordinary.dir.path().join("given"), line).unwrap();
+    let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    assert_eq!(range(&found), "missing");
+    assert!(found.to_string().contains("gives eve"), "{found}");
     // Without a range, or without the program, it says why.
     ordinary.ranged = false;
     let doctor = ordinary.run(&["-o", "json", "doctor", "--data-dir", "data"]);

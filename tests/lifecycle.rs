@@ -615,6 +615,58 @@ fn a_gateway_whose_store_cannot_be_opened_says_so_and_leaves_nothing() {
     world.start();
 }
 
+/// It started as a healthy server that knew nobody.
+#[test]
+fn a_lost_database_is_not_begun_anew() {
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    world.client("ada").ask("echo", json!({"text": "x"}));
+    assert_eq!(world.stop(), 0);
+    let data = world.data_dir();
+    let config = world.dir.path().join("legation.toml");
+    let serve = || {
+        let ran = Command::new(LEGATION)
+            .args(["-o", "json", "serve", "--config"])
+            .arg(&config)
+            .arg("--data-dir")
+            .arg(&data)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+    };
+    for name in ["legation.db-wal", "legation.db-shm"] {
+        let _ = std::fs::remove_file(data.join(name));
+    }
+    let file = data.join("legation.db");
+    std::fs::rename(&file, data.join("aside.db")).unwrap();
+    // Deleted, then made by the start before; then empty.
+    for _ in 0..2 {
+        let (code, stderr) = serve();
+        assert_eq!(code, Some(2), "{stderr}");
+        for told in [
+            "store_lost",
+            "audit.before",
+            "homes.before",
+            "docs/install.md",
+        ] {
+            assert!(stderr.contains(told), "{told}: {stderr}");
+        }
+    }
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(serve().0, Some(2));
+    // What was there is found again; and without what tells of it, a start is a first one.
+    std::fs::rename(data.join("aside.db"), &file).unwrap();
+    world.start();
+    assert_eq!(world.cli(&["user", "list"]).as_array().unwrap().len(), 1);
+    assert_eq!(world.stop(), 0);
+    for name in ["legation.db", "audit", "homes"] {
+        std::fs::rename(data.join(name), data.join(format!("{name}.before"))).unwrap();
+    }
+    world.start();
+    assert_eq!(world.cli(&["user", "list"]), json!([]));
+}
+
 #[test]
 fn no_descriptor_and_no_process_is_lost_over_many_lives() {
     let world = World::with("[restart]\nfloor_ms = 10\ncap_ms = 10\nfailures_max = 100\n");

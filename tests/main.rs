@@ -38,6 +38,7 @@ mod questions;
 mod rate;
 mod real;
 mod remote;
+mod removal;
 mod resuming;
 mod room;
 mod rounds;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use legation::domain::limits::{AUDIT_ROOM_MAX, RUNTIME_STOP_MAX, SHUTDOWN_MAX};
+use legation::domain::limits::{AUDIT_ROOM_MAX, ROOT_SILENCE_MAX, RUNTIME_STOP_MAX, SHUTDOWN_MAX};
 use serde_json::json;
 
 use crate::tools;
@@ -62,6 +62,9 @@ fn the_unit_gives_the_gateway_the_time_and_the_cgroups_that_it_needs() {
     // The tree, the last records and what still blocks.
     let longest = SHUTDOWN_MAX + 4 * AUDIT_ROOM_MAX + RUNTIME_STOP_MAX;
     assert!(stop > longest.as_secs() + 5, "{longest:?}");
+    // Half of it, at which it says that it lives, is longer than a root may be silent.
+    let watchdog: u64 = value("WatchdogSec").parse().unwrap();
+    assert!(watchdog / 2 > ROOT_SILENCE_MAX.as_secs());
     assert_eq!(value("KillMode"), "mixed");
     for controller in ["cpu", "io", "memory", "pids"] {
         assert!(value("Delegate").split(' ').any(|word| word == controller));
@@ -118,6 +121,9 @@ fn a_backup_that_was_taken_while_it_ran_can_be_lived_on() {
     world.demo("demo", &[]);
     let ada = world.client("ada");
     ada.ask("echo", json!({"text": "before"}));
+    // As an install leaves it.
+    std::fs::create_dir(world.data_dir().join("package-locks")).unwrap();
+    std::fs::write(world.data_dir().join("package-locks/mcp_x.json"), "{}").unwrap();
     let backup = world.dir.path().join("backup");
     std::fs::create_dir(&backup).unwrap();
     let data = world.data_dir();
@@ -133,8 +139,38 @@ fn a_backup_that_was_taken_while_it_ran_can_be_lived_on() {
         .output();
     assert!(ran.unwrap().status.success());
     // Without `tls`: this one speaks plain HTTP.
-    for name in ["installation", "keys", "kill.journal", "audit", "homes"] {
+    let install = include_str!("../docs/install.md");
+    let lines = install
+        .lines()
+        .filter(|line| line.contains("cp -a ") && line.ends_with("/backup/"));
+    let lines: Vec<&str> = lines
+        .chain(
+            install
+                .lines()
+                .filter(|line| line.starts_with("# cp -a package-locks")),
+        )
+        .collect();
+    for name in [
+        "installation",
+        "keys",
+        "kill.journal",
+        "audit",
+        "homes",
+        "package-locks",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(name)),
+            "{name}: {lines:?}"
+        );
         copied(&data.join(name), &backup);
+    }
+    // Whatever else is there is said to be made anew, or to be the database.
+    let (_, told) = install.split_once("## Backup").unwrap();
+    let (told, _) = told.split_once("\n## ").unwrap();
+    for entry in std::fs::read_dir(&data).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches("-wal").trim_end_matches("-shm");
+        assert!(told.contains(&format!("`{name}")), "{name} is not told of");
     }
     busy.join().unwrap();
     world.cli(&["user", "add", "later"]);

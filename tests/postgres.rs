@@ -102,6 +102,18 @@ impl Server {
             .unwrap()
     }
 
+    fn tell_sql(&self, sql: &'static str) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut session = self.session(5432).await;
+            sqlx::raw_sql(sql).execute(&mut session).await.unwrap();
+            session.close().await.unwrap();
+        });
+    }
+
     fn ask(&self, sql: &'static str) -> i64 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -213,6 +225,32 @@ fn a_gateway_serves_from_it_and_a_restart_keeps_all() {
     for said in [&shown.stdout, &world.log(), &status(&world).to_string()] {
         assert!(!said.contains("hunter2"), "{said}");
     }
+}
+
+/// The same as of a `legation.db` that was deleted.
+#[test]
+fn an_empty_schema_where_a_server_has_lived_is_refused() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut world = World::with(&server.config());
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    assert_eq!(ada.ask("demo.echo", json!({"text": "x"})), "x");
+    assert_eq!(world.stop(), 0);
+    let schema = "ALTER SCHEMA public RENAME TO aside; CREATE SCHEMA public";
+    server.tell_sql(schema);
+    for _ in 0..2 {
+        let (code, problem) = refused(&server.config(), &world.data_dir());
+        assert_eq!(code, 2, "{problem}");
+        assert_eq!(problem["code"], "store_lost", "{problem}");
+        let next = problem["next"].to_string();
+        assert!(next.contains("audit.before"), "{problem}");
+    }
+    server.tell_sql("DROP SCHEMA public CASCADE; ALTER SCHEMA aside RENAME TO public");
+    world.start();
+    let again = moved(&ada, &world);
+    assert_eq!(again.ask("demo.echo", json!({"text": "y"})), "y");
 }
 
 #[test]

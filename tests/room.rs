@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::world::{World, am_root};
+use crate::world::{Http, World, am_root};
 
 #[test]
 fn no_more_isolates_run_than_the_host_is_given() {
@@ -200,11 +200,24 @@ fn a_server_that_fills_the_disk_is_ended_and_nobody_else_is() {
     assert_eq!(ben.ask("demo.echo", json!({"text": "y"})), "y");
     let refused = ada.call("demo.echo", json!({"text": "x"}));
     assert_eq!(refused.code(), "host_full", "{}", refused.text());
-    assert!(
-        refused.text().contains("isolates.disk_free_bytes"),
-        "{}",
-        refused.text()
-    );
+    for told in ["isolates.disk_free_bytes", "Your operator has to clear it"] {
+        assert!(refused.text().contains(told), "{}", refused.text());
+    }
+    let log = world.log();
+    for told in ["filled the disk", "this host has no room for a server"] {
+        assert!(log.contains(told), "{log}");
+    }
+    let blamed = log.lines().find(|line| line.contains("filled the disk"));
+    assert!(blamed.unwrap().contains("ada"), "{blamed:?}");
+    let status = world.run(&["status"]);
+    assert_eq!(status.code, 2, "{}", status.stdout);
+    let text = "degraded: servers are not started: the disk of the homes";
+    assert!(status.stdout.contains(text), "{}", status.stdout);
+    let page = Http::new(&world.ops_url).send("GET", "/metrics", None, None);
+    let page = String::from_utf8(page.body).unwrap();
+    let sample = r#"legation_calls_total{mcp="demo",outcome="unavailable"} 1"#;
+    assert!(page.contains(sample), "{page}");
+    assert!(page.contains("legation_isolate_starts_refused_total 1"));
     assert_eq!(ended_for_the_disk(&world).len(), 1);
     // Room that is made is used.
     let owner = world.isolate("demo", Some("ben"));
@@ -221,6 +234,7 @@ fn a_server_that_fills_the_disk_is_ended_and_nobody_else_is() {
         let answer = ada.call("demo.echo", json!({"text": "x"}));
         answer.code().is_empty().then_some(())
     });
+    assert!(!world.run(&["status"]).stdout.contains("nearly full"));
     world.stop();
 }
 

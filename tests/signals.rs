@@ -82,12 +82,27 @@ fn a_service_manager_is_told_when_it_is_ready_and_when_it_stops() {
         .arg("--data-dir")
         .arg(world.data_dir())
         .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "400000")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     assert_eq!(hear(), "READY=1");
+    // Twice in each time, for as long as its root and a worker answer.
+    for _ in 0..3 {
+        assert_eq!(hear(), "WATCHDOG=1");
+    }
+    let pid = Pid::from_raw(server.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_millis(600)))
+        .unwrap();
+    // What it said before it was stopped.
+    let mut room = [0; 256];
+    while manager.recv(&mut room).is_ok() {}
+    kill(pid, Signal::SIGCONT).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let ran = world.run(&["status"]);
     assert_ne!(ran.code, 3, "{}", ran.stderr);
     kill(
@@ -95,7 +110,7 @@ fn a_service_manager_is_told_when_it_is_ready_and_when_it_stops() {
         Signal::SIGTERM,
     )
     .unwrap();
-    assert_eq!(hear(), "STOPPING=1");
+    while hear() != "STOPPING=1" {}
     assert_eq!(server.wait().unwrap().code(), Some(0));
     world.nothing_is_left();
 }

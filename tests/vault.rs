@@ -143,6 +143,57 @@ fn a_missing_credential_is_named_and_setting_it_ends_the_wait() {
     assert!(!status.to_string().contains("ghp_ada"), "{status}");
 }
 
+/// What was set for an archived one could not be removed any more once another had its name, and was said not to be set.
+#[test]
+fn what_was_set_for_an_mcp_goes_when_it_is_archived() {
+    let world = World::new();
+    careless(&world, "github");
+    let ada = world.client("ada");
+    let whose = ["--user", "ada"];
+    set(&world, &whose, "github", "ghp_ada_0001", false);
+    warm(&ada);
+    let old = world.cli(&["mcp", "show", "github"])["id"].clone();
+    let archived = world.run(&["--yes", "mcp", "archive", "github"]);
+    assert_eq!(archived.code, 0, "{}", archived.stderr);
+    // Everybody's value, which discovering needed, is one of them.
+    let told = "and 2 credentials that were set for it are forgotten";
+    assert!(archived.stdout.contains(told), "{}", archived.stdout);
+    careless(&world, "github");
+    let new = world.cli(&["mcp", "show", "github"])["id"].clone();
+    assert_ne!(old, new);
+    let all = world.cli(&["credential", "status", "--user", "ada"]);
+    let states: Vec<_> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["state"])
+        .collect();
+    assert_eq!(states, ["missing"], "{all}");
+
+    // By id as well; what is archived takes none, and what is not set is not found.
+    let refused = try_set(&world, &whose, old.as_str().unwrap(), "TOKEN", b"x");
+    assert_eq!(refused.code, 6, "{}", refused.stderr);
+    assert!(refused.stderr.contains("is archived"), "{}", refused.stderr);
+    set(&world, &whose, new.as_str().unwrap(), "ghp_ada_0002", false);
+    let by_id = ["credential", "status", "--mcp", new.as_str().unwrap()];
+    assert_eq!(world.cli(&by_id).as_array().unwrap().len(), 2);
+    for (mcp, code) in [(&new, 0), (&new, 5), (&old, 5)] {
+        let mcp = mcp.as_str().unwrap();
+        let remove = [
+            "--yes",
+            "credential",
+            "remove",
+            "--user",
+            "ada",
+            "--mcp",
+            mcp,
+            "TOKEN",
+        ];
+        let ran = world.run(&remove);
+        assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+    }
+}
+
 #[test]
 fn who_has_set_what_is_counted_and_a_version_is_of_one_value_only() {
     let world = World::new();
@@ -179,7 +230,7 @@ fn who_has_set_what_is_counted_and_a_version_is_of_one_value_only() {
     ]);
     let shown = world.cli(&["mcp", "show", "lazy"]);
     assert_eq!(shown["needs"][0]["users"], json!(["ben"]), "{shown}");
-    let again = world.cli(&[
+    let again = [
         "credential",
         "remove",
         "--user",
@@ -187,8 +238,14 @@ fn who_has_set_what_is_counted_and_a_version_is_of_one_value_only() {
         "--mcp",
         "lazy",
         "TOKEN",
-    ]);
-    assert_eq!(again["changed"], false, "{again}");
+    ];
+    let again = world.run(&[&["--yes"][..], &again].concat());
+    assert_eq!(again.code, 5, "{}", again.stdout);
+    assert!(
+        again.stderr.contains("not set for user `ada`"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(
         set(&world, &of("ada"), "lazy", "s3cret-c", false)["version"],
         2

@@ -206,7 +206,8 @@ impl World {
         let ran = self.run(&["status", "-o", "json"]);
         let status: Value = serde_json::from_str(&ran.stdout).unwrap();
         let degraded = status["enforcement"]["missing"] != serde_json::json!([])
-            || status["room"]["pressure"]["unknown"] == true;
+            || status["room"]["pressure"]["unknown"] == true
+            || !status["room"]["lacks"].is_null();
         assert_eq!(ran.code, if degraded { 2 } else { 0 }, "{status}");
         status
     }

@@ -132,9 +132,9 @@ impl Facility {
     pub const fn fix(self) -> &'static str {
         match self {
             Self::CgroupMemory | Self::CgroupPids | Self::CgroupCpu => {
-                "run as root, or as a systemd unit with Delegate=cpu io memory pids; without systemd, \
-                 start us in a cgroup that our account may write to and whose parent has the \
-                 controller in its cgroup.subtree_control"
+                "run as root; or, which needs cgroup v2 as the whole tree (unified), as a systemd unit with \
+                 Delegate=cpu io memory pids; without systemd, start us in a cgroup that our account \
+                 may write to and whose parent has the controller in its cgroup.subtree_control"
             }
             Self::CgroupIo => {
                 "needs the controller io of cgroup v2 (systemd: Delegate=cpu io memory pids) or \
@@ -157,7 +157,7 @@ impl Facility {
             Self::UserRange => {
                 "run as root with a free range of uids (sandbox.uid_base, sandbox.uid_count); or \
                  install newuidmap (package uidmap), give our account a range in /etc/subuid and \
-                 /etc/subgid (usermod --add-subuids 300000-365535 --add-subgids 300000-365535 \
+                 /etc/subgid (usermod --add-subuids 700000000-700065535 --add-subgids 700000000-700065535 \
                  ACCOUNT), and start us without NoNewPrivileges"
             }
             Self::Seccomp => "needs a kernel with CONFIG_SECCOMP_FILTER",

@@ -387,10 +387,14 @@ range that `/etc/subuid` and `/etc/subgid` give its account, by `newuidmap` and 
 spawner (`sandbox/tests/subordinate.rs`, decision 0123):
 
 ```console
-# usermod --add-subuids 300000-365535 --add-subgids 300000-365535 legation
+# usermod --add-subuids 700000000-700065535 --add-subgids 700000000-700065535 legation
 ```
 
-A systemd unit needs `Delegate=cpu io memory pids` and must not set `NoNewPrivileges=`. Without such a range `user_range` is missing, and
+The range must be this account's alone: who has some of it in `/etc/subuid` as well may become those ids and end their servers, so such a range
+is refused. Above 600100000 (`SUB_UID_MAX` of `/etc/login.defs`) `useradd` gives none of it to the next account.
+
+A systemd unit needs `Delegate=cpu io memory pids` on a host with cgroup v2 (systemd gives v1 controllers to root only) and must not set
+`NoNewPrivileges=`. Without such a range `user_range` is missing, and
 `legation doctor` says why. Homes belong to those ids then: take the range away, and root has to give the files back.
 
 ## What is shown of a project

@@ -107,6 +107,12 @@ pub(super) enum Appended {
     Lost,
 }
 
+/// Whether a log has records that may be this installation's. Reads files.
+pub(super) fn has_records(setup: &Setup) -> bool {
+    sole::look(&setup.dir, setup.installation.as_deref()).is_ok()
+        && files::segments(&setup.dir).is_ok_and(|all| all.iter().any(|one| one.bytes > 0))
+}
+
 /// The log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Audit(Arc<Shared>);

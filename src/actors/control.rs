@@ -12,6 +12,7 @@ pub(super) mod isolates;
 mod kill;
 mod target;
 mod tree;
+mod users;
 mod vault;
 mod view;
 

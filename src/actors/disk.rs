@@ -257,7 +257,13 @@ fn end(ctx: &Arc<Ctx>, slot: &Arc<Slot>, suspect: &Suspect) {
         suspect.in_home >> 20,
         suspect.held >> 20,
     );
-    tracing::error!(isolate.id = %slot.id, mcp.name = %slot.mcp.name, "an isolate was ended: {reason}");
+    let whose = slot.owner.as_ref().map_or("", |user| user.name.as_str());
+    tracing::error!(
+        isolate.id = %slot.id,
+        mcp.name = %slot.mcp.name,
+        user.name = whose,
+        "an isolate was ended: {reason}"
+    );
     let verdict = Verdict::Killed { reason };
     if let Some(run) = slot.occupant() {
         run.kill(verdict.clone());

@@ -292,9 +292,13 @@ impl Launcher for Jail {
                 .iter()
                 .map(|facility| facility.name().to_owned())
                 .collect(),
+            // Where no mcp may have the host's network, nothing is without its guard.
             missing: capabilities
                 .missing
                 .iter()
+                .filter(|lack| {
+                    self.walls.allow_network_host || lack.facility != Facility::NetworkGuard
+                })
                 .map(ToString::to_string)
                 .collect(),
         }

@@ -9,13 +9,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::pressure::{Pressure, PressureView};
+use super::sync::Mutex;
 use crate::config::Config;
 use crate::domain::limits::{
     BUDGET_PERCENT, BUDGET_USABLE_PERCENT, HOST_FREE_BYTES_MIN, HOST_FREE_PERCENT,
-    PRESSURE_FREE_PERCENT,
+    PRESSURE_FREE_PERCENT, REFUSAL_TOLD,
 };
 
 /// How much room there is.
@@ -29,13 +31,54 @@ pub struct Room {
     used: AtomicU64,
     free: AtomicU64,
     refused: AtomicU64,
+    last: Mutex<Last>,
     /// The disk of the homes.
     pub(super) disk: Disk,
     pressure: Pressure,
 }
 
+/// What a host lacks for another server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// In words, with the setting.
+    pub(super) why: String,
+    pub(super) mends: Mends,
+}
+
+/// What brings room back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mends {
+    /// Servers that stop.
+    Stopping,
+    /// Somebody who clears the disk; no server that stops frees any of it.
+    Clearing,
+}
+
+impl Mends {
+    const fn by(self, why: String) -> Lack {
+        Lack { why, mends: self }
+    }
+
+    /// What a caller is told to do.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Stopping => "Try again when others have stopped",
+            Self::Clearing => "Your operator has to clear it",
+        }
+    }
+}
+
+/// The last start that was refused.
+#[derive(Debug, Default)]
+struct Last {
+    refused: Option<(Instant, String)>,
+    /// When the log was told, and how many it was not told of since.
+    told: Option<Instant>,
+    untold: u64,
+}
+
 /// Room as it is shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RoomView {
     /// Isolates that may run at once.
@@ -58,6 +101,8 @@ pub struct RoomView {
     pub pressure: PressureView,
     /// Starts that were not made for want of it.
     pub refused: u64,
+    /// Why no server is started now, or was not within the last minute.
+    pub lacks: Option<String>,
 }
 
 /// What the host does not say.
@@ -88,6 +133,7 @@ impl Room {
             used: AtomicU64::new(0),
             free: AtomicU64::new(UNKNOWN),
             refused: AtomicU64::new(0),
+            last: Mutex::default(),
             disk: Disk::new(isolates.disk_free_bytes),
             pressure: Pressure::of(isolates),
         };
@@ -109,14 +155,22 @@ impl Room {
     }
 
     /// Why no other isolate is started beside `running` ones; `None` if it is.
-    pub(super) fn refuses(&self, running: usize) -> Option<String> {
+    pub(super) fn refuses(&self, running: usize) -> Option<Lack> {
+        if running >= self.isolates_max {
+            let why =
+                format!("{running} servers run on this host, which is the most (isolates.max)");
+            return Some(Mends::Stopping.by(why));
+        }
+        self.lacks()
+    }
+
+    /// What is short, however many run.
+    fn lacks(&self) -> Option<Lack> {
         let (used, free) = (
             self.used.load(Ordering::Relaxed),
             self.free.load(Ordering::Relaxed),
         );
-        let why = if running >= self.isolates_max {
-            format!("{running} servers run on this host, which is the most (isolates.max)")
-        } else if used >= percent(self.budget, BUDGET_USABLE_PERCENT) {
+        let why = if used >= percent(self.budget, BUDGET_USABLE_PERCENT) {
             format!(
                 "the servers on this host use {} MiB of the {} they may have together \
                  (isolates.memory_budget_bytes)",
@@ -131,31 +185,56 @@ impl Room {
                 self.free_min >> 20
             )
         } else if self.disk.is_nearly_full() {
-            let why = self.disk.why_full();
-            format!("the disk of the homes {why}, and meanwhile no server is started")
+            let full = self.disk.why_full();
+            let why = format!("the disk of the homes {full}, and meanwhile no server is started");
+            return Some(Mends::Clearing.by(why));
         } else {
             self.pressure.refuses()?
         };
+        Some(Mends::Stopping.by(why))
+    }
+
+    /// Counts a start that was not made for this, and tells the log now and then: it is the host that cannot,
+    /// so it is nobody's fault but concerns whoever looks after it.
+    pub(super) fn refused(&self, mcp: &str, why: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Some(why)
+        let now = Instant::now();
+        let mut last = self.last.lock();
+        last.refused = Some((now, why.to_owned()));
+        if last.told.is_some_and(|told| now - told < REFUSAL_TOLD) {
+            last.untold += 1;
+            return;
+        }
+        let since = std::mem::take(&mut last.untold);
+        last.told = Some(now);
+        drop(last);
+        tracing::warn!(
+            mcp.name = mcp,
+            starts.refused = since + 1,
+            "this host has no room for a server, so it is not started: {why}"
+        );
     }
 
     /// Why no other server behind HTTP is spoken to beside `running` ones; `None` if it is. It takes no memory
     /// and no disk of this host's.
-    pub(super) fn refuses_remote(&self, running: usize) -> Option<String> {
+    pub(super) fn refuses_remote(&self, running: usize) -> Option<Lack> {
         if running < self.isolates_max {
             return None;
         }
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        Some(format!(
+        Some(Mends::Stopping.by(format!(
             "{running} servers behind HTTP are in use, which is the most (isolates.max)"
-        ))
+        )))
     }
 
     /// As it is shown.
     #[must_use]
     pub fn view(&self) -> RoomView {
         let free = self.free.load(Ordering::Relaxed);
+        let lately = || {
+            let last = self.last.lock();
+            let (at, why) = last.refused.as_ref()?;
+            (at.elapsed() < REFUSAL_TOLD).then(|| why.clone())
+        };
         RoomView {
             isolates_max: self.isolates_max as u64,
             used_bytes: self.used.load(Ordering::Relaxed),
@@ -167,6 +246,7 @@ impl Room {
             disk_ended: self.disk.ended(),
             pressure: self.pressure.view(),
             refused: self.refused.load(Ordering::Relaxed),
+            lacks: self.lacks().map(|lack| lack.why).or_else(lately),
         }
     }
 }
@@ -199,6 +279,7 @@ mod tests {
             used: AtomicU64::new(0),
             free: AtomicU64::new(500 << 20),
             refused: AtomicU64::new(0),
+            last: Mutex::default(),
             disk: Disk::new(None),
             pressure: Pressure::of(&crate::config::isolates::Isolates::default()),
         }
@@ -208,19 +289,32 @@ mod tests {
     fn each_lack_of_room_refuses_and_names_its_setting() {
         let room = room();
         assert_eq!(room.refuses(2), None);
-        assert!(room.refuses(3).unwrap().contains("isolates.max"));
+        assert!(room.refuses(3).unwrap().why.contains("isolates.max"));
         room.used.store(901 << 20, Ordering::Relaxed);
-        let text = room.refuses(0).unwrap();
+        let text = room.refuses(0).unwrap().why;
         assert!(text.contains("901 MiB of the 1000"), "{text}");
         room.used.store(0, Ordering::Relaxed);
         room.free.store(99 << 20, Ordering::Relaxed);
-        let text = room.refuses(0).unwrap();
+        let text = room.refuses(0).unwrap().why;
         assert!(text.contains("99 MiB of memory left"), "{text}");
+        assert_eq!(room.view().lacks, Some(text));
         // A host that does not say is not held against anybody.
         room.free.store(UNKNOWN, Ordering::Relaxed);
         assert_eq!(room.refuses(0), None);
-        assert_eq!(room.view().refused, 3);
         assert_eq!(room.view().free_bytes, None);
+    }
+
+    /// What the number of isolates refuses is not to be seen from the host, only from who was refused.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_lately_is_told_for_a_while() {
+        let room = room();
+        assert_eq!(room.view().lacks, None);
+        room.refused("demo", "3 servers run");
+        room.refused("demo", "4 servers run");
+        assert_eq!(room.view().refused, 2);
+        assert_eq!(room.view().lacks.as_deref(), Some("4 servers run"));
+        tokio::time::advance(REFUSAL_TOLD).await;
+        assert_eq!(room.view().lacks, None);
     }
 
     #[test]

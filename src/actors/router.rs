@@ -29,6 +29,7 @@ use super::failure::{self, Reason};
 use super::handle::{CallError, InTurn, Reply, RunEnd};
 use super::isolate::IsolateMsg;
 use super::packages::{Failed, State as Package};
+use super::room::{Lack, Mends};
 use super::session::SessionHandle;
 use super::slot::{Principal, Slot, SlotState};
 pub use errand::Aside;
@@ -338,13 +339,13 @@ fn demand(ctx: &Arc<Ctx>, slot: &Arc<Slot>) -> Result<(), Reason> {
         true => ctx.room.refuses_remote(running),
         false => ctx.room.refuses(running),
     };
-    if let Some(why) = refused {
-        let (next, retry) = match make_room(ctx, remote) {
-            true => (
-                "One that nobody uses is being stopped for it; try again",
-                ROOM_RETRY,
-            ),
-            false => ("Try again when others have stopped", HOST_FULL_RETRY),
+    if let Some(Lack { why, mends }) = refused {
+        let (next, retry) = if mends == Mends::Stopping && make_room(ctx, remote) {
+            let next = "One that nobody uses is being stopped for it; try again";
+            (next, ROOM_RETRY)
+        } else {
+            ctx.room.refused(slot.mcp.name.as_str(), &why);
+            (mends.words(), HOST_FULL_RETRY)
         };
         let text = format!("`{}` is not started now: {why}. {next}.", slot.mcp.name);
         return Err(Reason::new(Code::HostFull, text).retry(retry));

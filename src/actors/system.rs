@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::config::server::Durability;
+use crate::domain::account::Millis;
 use crate::domain::code::Code;
 use crate::domain::limits;
 use crate::domain::mcp::Limits;
@@ -24,6 +25,7 @@ use super::ctx::{Ctx, Settings};
 use super::front::Front;
 use super::launcher::Launcher;
 use super::listeners::Doors;
+use super::lost::{self, Traces};
 use super::measured::measured;
 use super::probe::probe;
 use super::root::{Phase, Root, RootArgs, RootMsg};
@@ -38,6 +40,16 @@ pub enum SystemError {
         place: String,
         /// Why.
         source: StoreError,
+    },
+    /// It is empty where a server has lived.
+    #[error(
+        "the store at {place} is new, and {traces} tell of a server that lived here before: its database is lost, or another one is named"
+    )]
+    Lost {
+        /// Which.
+        place: String,
+        /// What tells.
+        traces: Traces,
     },
     /// The audit log cannot be opened.
     #[error("cannot open the audit log in {dir}: {why}")]
@@ -70,6 +82,22 @@ pub struct System {
     root: ActorRef<RootMsg>,
     phase: watch::Receiver<Phase>,
     _probe: AbortOnDropHandle<()>,
+}
+
+/// What tells whether the tree lives.
+#[derive(Debug, Clone)]
+pub struct Life {
+    ctx: Arc<Ctx>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Life {
+    /// Its root was heard lately, or has stopped in order.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopped
+            || self.ctx.heart.silent_for() < limits::ROOT_SILENCE_MAX
+    }
 }
 
 fn ms(value: u64) -> Duration {
@@ -122,7 +150,7 @@ pub fn settings(config: &Config) -> Settings {
 async fn open_store(config: &Config) -> Result<Store, SystemError> {
     let storage = &config.storage;
     let Some(dsn) = storage.url.clone() else {
-        let path = config.server.data_dir.join("legation.db");
+        let path = sqlite_file(config);
         let place = path.display().to_string();
         let failed = |source| SystemError::Store { place, source };
         let store = Store::open(&path).await.map_err(failed)?;
@@ -142,6 +170,34 @@ async fn open_store(config: &Config) -> Result<Store, SystemError> {
     Ok(store.with_defaults(config.mcp_defaults()))
 }
 
+/// A database that was lost is not begun anew by itself.
+async fn known(
+    store: &Store,
+    config: &Config,
+    setup: &Setup,
+    now: Millis,
+) -> Result<(), SystemError> {
+    let place = || match &config.storage.url {
+        Some(dsn) => dsn.place(),
+        None => sqlite_file(config).display().to_string(),
+    };
+    let found = lost::look(store, setup, &config.server.data_dir.join("homes"), now).await;
+    let found = found.map_err(|source| SystemError::Store {
+        place: place(),
+        source,
+    })?;
+    let Some(traces) = found else { return Ok(()) };
+    store.close().await;
+    Err(SystemError::Lost {
+        place: place(),
+        traces,
+    })
+}
+
+fn sqlite_file(config: &Config) -> PathBuf {
+    config.server.data_dir.join("legation.db")
+}
+
 /// How this process is called in the database's list of sessions: no other is called so.
 fn application() -> String {
     let host = rustix::system::uname();
@@ -155,6 +211,7 @@ impl SystemError {
     #[must_use]
     pub fn next(&self) -> Option<String> {
         match self {
+            Self::Lost { traces, .. } => Some(traces.next()),
             Self::NotOurs(OpenError::Held { .. }) => {
                 Some("stop that server, or set audit.dir to another directory".to_owned())
             }
@@ -175,6 +232,7 @@ impl SystemError {
     pub fn code(&self) -> Code {
         match self {
             Self::Store { source, .. } => source.code(),
+            Self::Lost { .. } => Code::StoreLost,
             Self::Audit { .. } => Code::AuditUnavailable,
             Self::NotOurs(OpenError::Foreign { .. }) => Code::ConfigInvalid,
             Self::NotOurs(_) => Code::LockHeld,
@@ -198,6 +256,7 @@ impl System {
     ) -> Result<Self, SystemError> {
         let store = open_store(&config).await?;
         let setup = Setup::of(&config, Arc::clone(&clock));
+        known(&store, &config, &setup, clock.wall_ms()).await?;
         let dir = setup.dir.clone();
         let failed = |why: String| SystemError::Audit {
             dir: dir.display().to_string(),
@@ -276,6 +335,15 @@ impl System {
     #[cfg(test)]
     pub(super) fn services(&self) -> Vec<ractor::ActorCell> {
         self.root.get_cell().get_children()
+    }
+
+    /// Whether the tree lives, for a service manager's watchdog.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life {
+            ctx: Arc::clone(&self.ctx),
+            phase: self.phase.clone(),
+        }
     }
 
     /// Resolves when the tree gave up, with the reason: the process should end with code 70.

@@ -23,7 +23,7 @@ use crate::storage::StoreError;
 use super::credentials;
 use super::ctx::Ctx;
 
-pub(super) use house::{RotateTokensError, rotate_tokens, token_keys};
+pub(super) use house::{RotateTokensError, is_sealed, rotate_tokens, token_keys};
 pub(super) use reseal::{RotateError, rotate};
 
 /// Why keys cannot be had.

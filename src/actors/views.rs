@@ -5,6 +5,7 @@
 //! have a `Default`, so a new field does not break who builds them.
 
 mod denies;
+mod users;
 mod vault;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use super::launcher::{EgressCount, Enforcement};
 use super::room::RoomView;
 
 pub use denies::{CallList, CallView, CancelReport, DenyReport, DenyView, Hit, Left};
+pub use users::{HomeView, UserRemoved};
 pub use vault::VaultView;
 
 use crate::domain::mcp::{Sharing, Tool};
@@ -245,6 +247,9 @@ impl Status {
                 "{changes} changes of kill switches are in the journal and not in the store yet"
             ));
         }
+        if let Some(lack) = &self.room.lacks {
+            why.push(format!("servers are not started: {lack}"));
+        }
         if self.room.pressure.unknown {
             why.push("the host's pressure is not known: legation doctor".to_owned());
         }
@@ -454,6 +459,12 @@ mod tests {
             ..Status::default()
         };
         assert!(healthy.degraded().is_empty());
+        let mut full = healthy.clone();
+        full.room.lacks = Some("the disk of the homes has 1 MiB left".to_owned());
+        assert_eq!(
+            full.degraded(),
+            ["servers are not started: the disk of the homes has 1 MiB left"]
+        );
         let mut isolates = BTreeMap::from([("quarantined".to_owned(), 3)]);
         let sick_isolate = Status {
             isolates: isolates.clone(),

@@ -24,6 +24,7 @@ pub mod calls;
 pub mod config;
 pub mod credentials;
 pub mod groups;
+pub mod homes;
 pub mod isolates;
 pub mod keys;
 pub mod kill;
@@ -102,6 +103,7 @@ pub fn router(control: Control, about: About) -> Router {
         .merge(mcps::routes())
         .merge(users::routes())
         .merge(groups::routes())
+        .merge(homes::routes())
         .merge(keys::routes())
         .merge(subscriptions::routes())
         .merge(subscribers::routes())

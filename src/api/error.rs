@@ -115,6 +115,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreIncompatible
         | Code::KillJournalDamaged
         | Code::StoreUnfit
+        | Code::StoreLost
         | Code::Stuck
         | Code::PartlyDone
         | Code::OutputFailed

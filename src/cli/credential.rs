@@ -34,6 +34,7 @@ pub(super) enum CredentialCommand {
     Set {
         #[command(flatten)]
         holder: Holder,
+        /// Its name or id
         #[arg(long, value_parser = name)]
         mcp: Name,
         /// Which of the mcp's credentials
@@ -59,6 +60,7 @@ pub(super) enum CredentialCommand {
     Remove {
         #[command(flatten)]
         holder: Holder,
+        /// Its name or id
         #[arg(long, value_parser = name)]
         mcp: Name,
         /// Which of the mcp's credentials
@@ -113,12 +115,8 @@ pub(super) async fn run(command: CredentialCommand, mut desk: Desk) -> Done {
                 path = format!("{path}?user={}", escape(user.as_str()));
             }
             let done: CredentialChanged = desk.client.delete(&path).await?;
-            desk.out.one(&done, name.as_str(), |out| {
-                out.line(match done.changed {
-                    true => "it is forgotten",
-                    false => "it was not set",
-                })
-            })?;
+            desk.out
+                .one(&done, name.as_str(), |out| out.line("it is forgotten"))?;
             replaced(&done, &desk);
             Ok(Exit::Ok)
         }

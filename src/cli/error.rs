@@ -238,6 +238,8 @@ impl CliError {
                     unreadable: true, ..
                 },
             ) => Exit::Failed,
+            // The host will not have it the next time either: no service manager is to try again.
+            (Some(Code::SandboxRefused), Self::NotStarted { .. }) => Exit::Failures,
             (Some(code), _) => exit_of(code),
             (None, Self::Refused(problem)) => Exit::of_status(problem.status),
             (None, _) => Exit::Failed,

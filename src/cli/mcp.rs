@@ -16,7 +16,7 @@ use super::{Desk, name};
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::api::admin::isolates::Reason;
-use crate::api::admin::mcps::{InstallMcp, McpDetail, McpView, PublishReport};
+use crate::api::admin::mcps::{ArchiveReport, InstallMcp, McpDetail, McpView, PublishReport};
 use crate::domain::mcp::{McpState, Tool};
 use crate::domain::name::Name;
 
@@ -91,11 +91,18 @@ pub(super) async fn run(command: McpCommand, mut desk: Desk) -> Done {
         McpCommand::Install { name, again } => install(name.as_str(), again, desk).await,
         McpCommand::Publish { name } => publish(name.as_str(), desk).await,
         McpCommand::Archive { name } => {
-            desk.confirm(&format!("archive mcp {name} for good"))?;
+            desk.confirm(&format!(
+                "archive mcp {name} for good, and forget every credential that is set for it"
+            ))?;
             let path = path(&["mcps", name.as_str(), "archive"]);
-            let view: McpView = desk.client.post(&path, NOTHING).await?;
-            desk.out.one(&view, name.as_str(), |out| {
-                out.line(&format!("mcp {name} is archived"))
+            let done: ArchiveReport = desk.client.post(&path, NOTHING).await?;
+            let forgotten = match done.credentials_forgotten {
+                0 => String::new(),
+                1 => ", and the credential that was set for it is forgotten".to_owned(),
+                n => format!(", and {n} credentials that were set for it are forgotten"),
+            };
+            desk.out.one(&done, name.as_str(), |out| {
+                out.line(&format!("mcp {name} is archived{forgotten}"))
             })?;
             Ok(Exit::Ok)
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::banner::{self, Facts, KeyShown};
 use super::config::{load, setting};
@@ -272,6 +273,13 @@ impl House {
             return Err(error);
         }
         notify::tell(notify::READY);
+        // Until this process ends: a stop is told as well, and has its own deadline.
+        let _watchdog = notify::watchdog().map(|every| {
+            let life = system.life();
+            AbortOnDropHandle::new(tokio::spawn(notify::keep_alive(every, move || {
+                life.is_there()
+            })))
+        });
         let gave_up = tokio::select! {
             why = system.gave_up() => Some(why),
             name = signals.next() => {

@@ -9,7 +9,7 @@ use super::output::Out;
 use super::table::{Cell, Style, Table};
 use super::units::age;
 use super::{Desk, isolate, key, name, subscription};
-use crate::actors::views::{DenyReport, DenyView, SessionView};
+use crate::actors::views::{DenyReport, DenyView, SessionView, UserRemoved};
 use crate::api::admin::isolates::Reason;
 use crate::api::admin::users::{NewName, UserDetail, UserView};
 use crate::domain::account::User;
@@ -32,6 +32,11 @@ pub(super) enum UserCommand {
     },
     /// Let a suspended user in again
     Resume {
+        #[arg(value_parser = name)]
+        name: Name,
+    },
+    /// Remove a suspended user for good: keys, memberships, credentials, homes; their name is free again
+    Remove {
         #[arg(value_parser = name)]
         name: Name,
     },
@@ -81,6 +86,27 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
                 "the clients of {name} register anew by themselves"
             ));
             Ok(Exit::Ok)
+        }
+        UserCommand::Remove { name } => {
+            desk.confirm(&format!(
+                "remove user {name} for good, with all keys, credentials and files of theirs"
+            ))?;
+            let path = path(&["users", name.as_str()]);
+            let done: UserRemoved = desk.client.delete(&path).await?;
+            desk.out.one(&done, name.as_str(), |out| {
+                out.line(&format!(
+                    "user {name} is removed, with {} keys and {} credentials; the audit log knows them as {}",
+                    done.keys, done.credentials, done.id
+                ))
+            })?;
+            Ok(match &done.homes_left {
+                None => Exit::Ok,
+                Some(why) => {
+                    desk.out
+                        .say(&format!("their homes were not all removed: {why}"));
+                    Exit::Partly
+                }
+            })
         }
         UserCommand::Show { name } => {
             let path = path(&["users", name.as_str()]);

@@ -13,7 +13,8 @@ use crate::actors::views::VaultView;
 pub(super) enum VaultCommand {
     /// Show which keys there are and how far a rotation is
     Status,
-    /// Make a new master key and seal everything anew under it; restarts nothing
+    /// Make a new master key and seal everything anew under it; restarts nothing. Earlier backups of
+    /// the database open only with the key file of their time
     Rotate,
     /// Make a new key that signs session tokens; tokens of the old one work for the grace
     RotateTokens,
@@ -27,6 +28,10 @@ pub(super) async fn run(command: VaultCommand, mut desk: Desk) -> Done {
             desk.out.one(&view, &key, |out| show(&view, out))?;
         }
         VaultCommand::Rotate => {
+            desk.confirm(
+                "make a new master key: backups of the database that were made before open only with keys/master.key \
+                 as it is now, which is not kept here; copy it to them first",
+            )?;
             let view: VaultView = desk.client.post("/v1/vault/rotate", NOTHING).await?;
             let key = view.master_key.to_string();
             desk.out.one(&view, &key, |out| {
@@ -36,7 +41,8 @@ pub(super) async fn run(command: VaultCommand, mut desk: Desk) -> Done {
                 ))
             })?;
             desk.out.say(
-                "back up keys/master.key together with the database; progress: legation vault status",
+                "back up keys/master.key together with the database once this is done: earlier backups of the \
+                 database do not open with the new key; progress: legation vault status",
             );
         }
         VaultCommand::RotateTokens => {

@@ -83,7 +83,7 @@ section! {
         /// How long a server that failed too often is left alone before one more try.
         quarantine_ms: u64 = limits::millis(limits::RESTART_QUARANTINE),
             within(1_000, 86_400_000);
-        /// Failures that are too many, unless a ready time of `window_ms` forgave them.
+        /// Failures that are too many, unless a ready time of `window_ms` forgave them. Out of memory counts as two.
         failures_max: u32 = limits::RESTART_FAILURES_MAX, within(1, 100);
         /// A server that was ready for this long is forgiven its failures.
         window_ms: u64 = limits::millis(limits::RESTART_WINDOW), within(1_000, 3_600_000);

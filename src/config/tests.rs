@@ -335,7 +335,7 @@ fn the_example_loads() {
         ..Sources::default()
     };
     let (config, origins) = Config::load(&sources).unwrap();
-    assert_eq!(config.client.tls, Tls::Files);
+    assert_eq!(config.client.tls, Tls::SelfSigned);
     assert_ne!(origins.of("isolates.per_user_max"), Origin::BuiltIn);
 }
 

@@ -229,7 +229,7 @@ codes! {
         "Read its last stderr line; most often a setting or credential is missing.";
     "E0418" HostFull "host_full" Failed Later
         "The host has no room for another isolate.";
-        "Try again when others have stopped; legation status shows the room, isolates.max, memory_budget_bytes and host_free_bytes set it.";
+        "Try again when others have stopped; a disk that is full has to be cleared. legation status shows what is short, isolates.max, memory_budget_bytes, host_free_bytes and disk_free_bytes set it.";
 
     "E0419" InstallFailed "install_failed" Failed Later
         "The package of this mcp could not be installed.";
@@ -289,6 +289,9 @@ codes! {
     "E0541" StoreUnfit "store_unfit" Failed Never
         "The database is of a kind or version this server cannot stand on.";
         "Do what the message names; docs/postgres.md says what is needed.";
+    "E0542" StoreLost "store_lost" Usage Never
+        "The database is new, and an audit log or homes tell of a server that lived here before.";
+        "Restore the database from a backup, or name the right one; to start anew, move away what the message names.";
     "E0550" ScrapeBusy "scrape_busy" Failed Later
         "Another scrape is being answered, or reading the numbers hangs.";
         "Scrape less often; if it stays, look why the kernel does not answer.";

@@ -437,7 +437,7 @@ pub const OPS_IDLE_MAX: Duration = Duration::from_secs(6);
 pub const SCRAPE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two signs of life of the root supervisor.
 pub const ROOT_BEAT: Duration = Duration::from_secs(1);
-/// Without a sign of life of the root for this long, the server is not ready.
+/// Without a sign of life of the root for this long, the server is not ready, and its service manager is not told that it lives.
 pub const ROOT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a file with a bearer token.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 4 << 10;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::again::again;
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::account::Millis;
@@ -21,6 +22,8 @@ const UPDATE: &str = "UPDATE mcps SET name = $2, description = $3, sharing = $4,
     install = $11, talk = $12, updated_at = $13 WHERE id = $1 AND state <> 'archived' RETURNING id";
 const SET_STATE: &str =
     "UPDATE mcps SET state = $3, updated_at = $4 WHERE id = $1 AND state = $2 RETURNING id";
+const FORGET_CREDENTIALS: &str =
+    "UPDATE credentials SET sealed = '', set_by = '' WHERE mcp_id = $1 AND sealed <> ''";
 const BY_NAME: &str = "SELECT id, name, description, state, sharing, program, limits, times, \
     audit_arguments, credentials, confinement, install, talk \
     FROM mcps WHERE name = $1 \
@@ -197,7 +200,8 @@ impl Store {
         ))
     }
 
-    /// Moves a definition along its lifecycle and returns it as it is now.
+    /// Moves a definition along its lifecycle and returns it as it is now. With one that is archived go the
+    /// credentials that were set for it: nothing is started with them any more.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the lifecycle does not allow the step
@@ -218,16 +222,7 @@ impl Store {
             );
             return Err(StoreError::conflict("mcp", mcp.name, why));
         }
-        // Only from the state that was looked at, so that two changes at once cannot both pass.
-        let moved = on!(self, |db| sqlx::query_scalar::<_, String>(SET_STATE)
-            .bind(id.as_str())
-            .bind(state_text(mcp.state))
-            .bind(state_text(next))
-            .bind(at)
-            .fetch_optional(&db.writer)
-            .await)
-        .map_err(doing("change an mcp's state"))?;
-        if moved.is_none() {
+        if !again(|| self.move_mcp(id, mcp.state, next, at)).await? {
             return Err(StoreError::conflict(
                 "mcp",
                 mcp.name,
@@ -236,6 +231,37 @@ impl Store {
         }
         mcp.state = next;
         Ok(mcp)
+    }
+
+    /// Only from the state that was looked at, so that two changes at once cannot both pass.
+    async fn move_mcp(
+        &self,
+        id: &McpId,
+        from: McpState,
+        to: McpState,
+        at: Millis,
+    ) -> Result<bool, StoreError> {
+        const DOING: &str = "change an mcp's state";
+        on!(self, |db| {
+            let mut tx = db.begin().await.map_err(doing(DOING))?;
+            let moved = sqlx::query_scalar::<_, String>(SET_STATE)
+                .bind(id.as_str())
+                .bind(state_text(from))
+                .bind(state_text(to))
+                .bind(at)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            if moved.is_some() && to == McpState::Archived {
+                sqlx::query(FORGET_CREDENTIALS)
+                    .bind(id.as_str())
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(DOING))?;
+            }
+            tx.commit().await.map_err(doing(DOING))?;
+            Ok(moved.is_some())
+        })
     }
 
     /// The definition of that name; an archived one only if no other has the name.

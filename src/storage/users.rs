@@ -1,5 +1,6 @@
 //! Users.
 
+use super::again::again;
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::account::User;
@@ -9,6 +10,8 @@ use crate::domain::name::Name;
 const CREATE: &str = "INSERT INTO users (id, name, created_at) VALUES ($1, $2, $3)";
 const BY_NAME: &str = "SELECT id, name, created_at FROM users WHERE name = $1";
 const BY_ID: &str = "SELECT id, name, created_at FROM users WHERE id = $1";
+const REMOVE: &str = "DELETE FROM users WHERE id = $1 RETURNING id";
+const REMOVE_CREDENTIALS: &str = "DELETE FROM credentials WHERE holder = $1";
 const LIST: &str = "SELECT id, name, created_at FROM users ORDER BY name";
 
 #[derive(sqlx::FromRow)]
@@ -72,6 +75,37 @@ impl Store {
         .map_err(doing("read a user"))?
         .ok_or_else(|| StoreError::not_found("user", id))?
         .try_into()
+    }
+
+    /// Takes away a user with keys, sessions, subscriptions, memberships and credentials.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is none.
+    pub async fn remove_user(&self, id: &UserId) -> Result<(), StoreError> {
+        match again(|| self.remove_user_once(id)).await? {
+            true => Ok(()),
+            false => Err(StoreError::not_found("user", id)),
+        }
+    }
+
+    async fn remove_user_once(&self, id: &UserId) -> Result<bool, StoreError> {
+        const DOING: &str = "remove a user";
+        on!(self, |db| {
+            let mut tx = db.begin().await.map_err(doing(DOING))?;
+            // A holder has no reference: everybody's values are of no user.
+            sqlx::query(REMOVE_CREDENTIALS)
+                .bind(id.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            let removed = sqlx::query_scalar::<_, String>(REMOVE)
+                .bind(id.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(doing(DOING))?;
+            tx.commit().await.map_err(doing(DOING))?;
+            Ok(removed.is_some())
+        })
     }
 
     /// Every user, by name.

@@ -124,7 +124,7 @@ fn a_rotation_loses_nothing_however_often_it_is_killed() {
         world.start();
         set(&world, &ADA, "gh", &format!("round {round}"), false);
         let mut rotating = Command::new(LEGATION)
-            .args(["vault", "rotate"])
+            .args(["--yes", "vault", "rotate"])
             .env("LEGATION_DATA_DIR", world.data_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -148,7 +148,7 @@ fn a_rotation_loses_nothing_however_often_it_is_killed() {
     assert_eq!(seen(&world, "ada", "gh"), format!("round {CRASHES}"));
     let before = pid(&world, "gh", "ada");
     let last = world.until("it can be rotated again", |world| {
-        let ran = world.run(&["-o", "json", "vault", "rotate"]);
+        let ran = world.run(&["--yes", "-o", "json", "vault", "rotate"]);
         let view = serde_json::from_str::<serde_json::Value>(&ran.stdout).ok();
         view.filter(|_| ran.code == 0)
     });

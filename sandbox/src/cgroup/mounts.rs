@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use super::text::{self, Mount};
 use super::{CgroupError, IoLimit, Limits, v1, v2};
 use crate::facility::{Facility, Missing};
@@ -174,7 +176,18 @@ impl Finder<'_> {
             _ => v1::limit_cpu(leaf, PROBE_LIMITS.cpu_millis),
         });
         match tried {
-            Err(error) => self.lack(facility, error.to_string()),
+            Err(error) if geteuid().is_root() => self.lack(facility, error.to_string()),
+            Err(error) => {
+                let kind = match self.top {
+                    Some(_) => "hybrid",
+                    None => "v1",
+                };
+                let why = format!(
+                    "{error}; this host is {kind}: its controller is one of cgroup v1, which systemd delegates to \
+                     root only (boot it with cgroup v2, systemd.unified_cgroup_hierarchy=1)"
+                );
+                self.lack(facility, why);
+            }
             // Controllers mounted together share a directory.
             Ok(()) => match self.found.iter_mut().find(|h| h.base == base) {
                 Some(hierarchy) => hierarchy.facilities.push(facility),

@@ -45,9 +45,41 @@ pub fn of_account(wanted: Option<Range>) -> Result<Range, String> {
             "we are not root, and /etc/subuid and /etc/subgid give {who} (uid {own}) no range of ids in both"
         )
     })?;
-    Ok(wanted
+    let range = wanted
         .filter(|part| whole.contains(part.base) && whole.contains(part.last()))
-        .unwrap_or(whole))
+        .unwrap_or(whole);
+    let files = [("/etc/subuid", uids), ("/etc/subgid", gids)];
+    for (file, text) in &files {
+        if let Some(other) = shared(range, name.as_deref(), own, text) {
+            return Err(format!(
+                "{file} gives {other} some of our range {range}, and who has it may signal our isolates and read what \
+                 is theirs; give this account a range of its own"
+            ));
+        }
+    }
+    Ok(range)
+}
+
+/// Another account that has some of a range, and what it has. Root needs no range to be anybody.
+fn shared(range: Range, name: Option<&str>, uid: Uid, text: &str) -> Option<String> {
+    let uid = uid.to_string();
+    text.lines().find_map(|line| {
+        let (whose, first, end) = entry(line)?;
+        let is_ours = name == Some(whose) || whose == uid;
+        let is_root = matches!(whose, "root" | "0");
+        let meets = first <= u64::from(range.last()) && end > u64::from(range.base);
+        (meets && first < end && !is_ours && !is_root)
+            .then(|| format!("{whose} (ids {first}-{})", end - 1))
+    })
+}
+
+/// A line: whose, the first and the end. `NAME:FIRST:COUNT`, or the account's uid in the name's place.
+fn entry(line: &str) -> Option<(&str, u64, u64)> {
+    let mut fields = line.split(':');
+    let whose = fields.next()?;
+    let first: u64 = fields.next()?.trim().parse().ok()?;
+    let count: u64 = fields.next()?.trim().parse().ok()?;
+    Some((whose, first, first.saturating_add(count)))
 }
 
 /// The first range of a good size that both texts give this account, else the largest: one that is added later
@@ -71,18 +103,14 @@ fn common(name: Option<&str>, uid: Uid, subuid: &str, subgid: &str) -> Option<Ra
     })
 }
 
-/// First and end of each range of an account: `NAME:FIRST:COUNT`, or its uid in the name's place.
+/// First and end of each range of an account.
 fn given(name: Option<&str>, uid: Uid, text: &str) -> Vec<(u64, u64)> {
     let uid = uid.to_string();
-    let line = |line: &str| {
-        let mut fields = line.split(':');
-        let whose = fields.next()?;
-        let first: u64 = fields.next()?.trim().parse().ok()?;
-        let count: u64 = fields.next()?.trim().parse().ok()?;
-        let ours = name == Some(whose) || whose == uid;
-        ours.then(|| (first, first.saturating_add(count)))
+    let ours = |line| {
+        let (whose, first, end) = entry(line)?;
+        (name == Some(whose) || whose == uid).then_some((first, end))
     };
-    text.lines().filter_map(line).collect()
+    text.lines().filter_map(ours).collect()
 }
 
 /// Puts our own ids and the range into the user namespace of a process of ours.
@@ -198,6 +226,22 @@ mod tests {
             why.contains("refused") && why.contains("no such range"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_range_that_another_account_has_some_of_is_told() {
+        let range = Range::new(300_000, 65_536).unwrap();
+        let shared = |text: &str| shared(range, Some("ada"), Uid::from_raw(1000), text);
+        let ben = |first, last| Some(format!("ben (ids {first}-{last})"));
+        assert_eq!(shared("ben:296608:65536"), ben(296_608, 362_143));
+        assert_eq!(shared("ben:365535:1"), ben(365_535, 365_535));
+        for free in [
+            "ada:300000:65536\n1000:300000:65536\nroot:0:4294967295",
+            "ben:234464:65536\nben:365536:65536\nben:300000:0",
+            "ben:x:1\nben",
+        ] {
+            assert_eq!(shared(free), None, "{free}");
+        }
     }
 
     #[test]

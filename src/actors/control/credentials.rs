@@ -6,8 +6,9 @@ use secrecy::{ExposeSecret, SecretSlice};
 use crate::config::nearest;
 use crate::domain::code::Code;
 use crate::domain::credential::{CredentialSlot, Delivery, Holder, Stored};
+use crate::domain::ids::McpId;
 use crate::domain::limits::CREDENTIAL_BYTES_MAX;
-use crate::domain::mcp::Mcp;
+use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::CredentialName;
 use crate::domain::verdict::Verdict;
 
@@ -41,6 +42,14 @@ impl Control {
         fits(name, &declared(mcp, name)?.delivery, value)?;
         // Until it is stored, no master key is taken away.
         let alone = self.ctx.vault.sealing().await;
+        // Who archives the mcp or removes the user holds the same lock, so that nothing is set for what is gone.
+        if self.ctx.store.mcp(&mcp.id).await?.state == McpState::Archived {
+            let message = format!("mcp `{}` is archived, and takes no credentials", mcp.name);
+            return Err(ControlError::new(Code::Conflict, message));
+        }
+        if let Holder::User(user) = holder {
+            self.ctx.store.user(user).await?;
+        }
         let keys = self.master_keys()?;
         let id = holder.id();
         let sealed = credentials::seal(&keys, &id, &mcp.id, name, value)
@@ -91,7 +100,35 @@ impl Control {
         Ok(Some(self.replace(holder, mcp)))
     }
 
-    fn note(&self, event: &'static str, stored: &Stored, author: &str) {
+    /// Archives a definition and forgets what was set for it; gives the definition as it is now and how many
+    /// values are gone.
+    ///
+    /// # Errors
+    /// It is archived already, or the store is away: then nothing was changed.
+    pub async fn archive(&self, id: &McpId, author: &str) -> Result<(Mcp, usize), ControlError> {
+        let alone = self.ctx.vault.sealing().await;
+        let now = self.now_ms();
+        let mcp = self
+            .ctx
+            .store
+            .set_mcp_state(id, McpState::Archived, now)
+            .await?;
+        let mut gone = self.ctx.credentials.all();
+        gone.retain(|one| one.mcp == *id);
+        for one in &gone {
+            self.ctx
+                .credentials
+                .changed(&one.holder, id, &one.name, None);
+        }
+        drop(alone);
+        self.ctx.vault.look_again();
+        for one in &gone {
+            self.note("credential.removed", one, author);
+        }
+        Ok((mcp, gone.len()))
+    }
+
+    pub(super) fn note(&self, event: &'static str, stored: &Stored, author: &str) {
         let version = u64::try_from(stored.version).unwrap_or(0);
         self.ctx.audit.post(
             Entry::new(event, self.ctx.wall_ms())

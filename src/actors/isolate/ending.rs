@@ -112,7 +112,7 @@ impl IsolateState {
                         .field("verdict", end.verdict.kind())
                         .field("detail", &cause),
                 );
-                self.meter().quarantined();
+                self.meter().quarantined(&end.verdict);
                 self.slot
                     .enter(SlotState::Quarantined { until, end }, cause);
                 self.wait(myself, at);

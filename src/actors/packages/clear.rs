@@ -46,7 +46,7 @@ pub(super) fn stop(ctx: &Ctx, mcp: &McpId, why: &str) {
 }
 
 /// Removes what is an installer's, when its processes are gone. Blocks.
-pub(super) fn remove_home(launcher: &dyn Launcher, owner: &Path) -> io::Result<()> {
+pub(in crate::actors) fn remove_home(launcher: &dyn Launcher, owner: &Path) -> io::Result<()> {
     for home in std::fs::read_dir(owner).into_iter().flatten().flatten() {
         launcher.reclaim(&home.path())?;
     }

@@ -124,7 +124,9 @@ fn refused(ctx: &Ctx, mcp: &Mcp, key: &str) -> Option<(Kind, String)> {
     }
     let slots = ctx.slots.pin();
     let running = slots.values().filter(|one| one.is_running()).count();
-    Some((Kind::Failed, ctx.room.refuses(running)?))
+    let why = ctx.room.refuses(running)?.why;
+    ctx.room.refused(mcp.name.as_str(), &why);
+    Some((Kind::Failed, why))
 }
 
 fn told(ctx: &Ctx, mcp: &Mcp, package: &Package, made: &Result<Record, Failed>, took: Duration) {

@@ -106,6 +106,7 @@ fn room(ctx: &Ctx) {
     metrics.set(&f::ROOM_FREE, &[], free);
     let disk = room.disk_free_bytes.map_or(f64::NAN, float);
     metrics.set(&f::ROOM_DISK_FREE, &[], disk);
+    metrics.set(&f::ROOM_DISK_MIN, &[], float(room.disk_free_min_bytes));
     metrics.counted(&f::ROOM_DISK_ENDED, &[], room.disk_ended);
     metrics.counted(&f::ROOM_REFUSED, &[], room.refused);
     let pressure = room.pressure;

@@ -83,7 +83,7 @@ async fn known(store: &Store) -> Result<(Known, Option<String>), VaultError> {
 }
 
 /// Whether anything was ever sealed for this house.
-pub(super) async fn is_sealed(store: &Store) -> Result<bool, VaultError> {
+pub(in crate::actors) async fn is_sealed(store: &Store) -> Result<bool, StoreError> {
     for name in [&token_key(1), TOKEN_KEYS, PEPPER] {
         if store.setting(name).await?.is_some() {
             return Ok(true);

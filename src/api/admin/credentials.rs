@@ -18,10 +18,11 @@ use super::error::{Asked, Body};
 use super::{Admin, ApiError, Shared, mcps, users};
 use crate::actors::control::Control;
 use crate::domain::account::Millis;
+use crate::domain::code::Code;
 use crate::domain::credential::{Holder, Need};
 use crate::domain::ids::{McpId, UserId};
 use crate::domain::limits::USERS_NAMED_MAX;
-use crate::domain::mcp::Mcp;
+use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{CredentialName, Name};
 
 /// Whose value: a user's, or everybody's where no user is named.
@@ -31,7 +32,7 @@ pub struct Whose {
     /// The user's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The mcp's name.
+    /// The mcp's name or id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp: Option<String>,
 }
@@ -54,7 +55,7 @@ pub struct SetCredential {
     /// The user's name; everybody's value if absent: for `shared` mcps and for discovering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The mcp's name.
+    /// The mcp's name or id.
     pub mcp: Name,
     /// Which of its credentials.
     pub name: CredentialName,
@@ -206,7 +207,8 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
         })
         .collect();
     for (id, mcp) in &granted {
-        if let (Some(name), Some(mcp)) = (users.get(id), mcps.get(mcp)) {
+        let wants = mcps.get(mcp).filter(|mcp| mcp.state != McpState::Archived);
+        if let (Some(name), Some(mcp)) = (users.get(id), wants) {
             let missing = mcp.credentials.iter().filter(|(slot, wanted)| {
                 wanted.need == Need::Required
                     && mcp.sharing != crate::domain::mcp::Sharing::Shared
@@ -230,6 +232,9 @@ pub async fn list(control: &Control, whose: &Whose) -> Result<Vec<CredentialView
         views.retain(|view| view.user.as_ref() == Some(wanted));
     }
     if let Some(wanted) = &whose.mcp {
+        let by_id = McpId::parse(wanted).ok();
+        let by_id = by_id.and_then(|id| Some(mcps.get(&id)?.name.to_string()));
+        let wanted = by_id.as_ref().unwrap_or(wanted);
         views.retain(|view| view.mcp == *wanted);
     }
     views.sort_by(|a, b| (&a.user, &a.mcp, &a.name).cmp(&(&b.user, &b.mcp, &b.name)));
@@ -299,7 +304,7 @@ async fn set(
     );
     let change = async move {
         let holder = holder(&tree, wanted.user.as_deref()).await?;
-        let mcp = mcps::by_name(&tree, wanted.mcp.as_str()).await?;
+        let mcp = mcps::by_id_or_name(&tree, wanted.mcp.as_str()).await?;
         let value = wanted.take()?;
         let (stored, replaced) = tree
             .set_credential(&holder, &mcp, &wanted.name, &value, &author)
@@ -323,16 +328,25 @@ async fn remove(
     let target = format!("{}/{mcp}/{name}", whose.user.as_deref().unwrap_or("shared"));
     let change = async move {
         let holder = holder(&tree, whose.user.as_deref()).await?;
-        let mcp = mcps::by_name(&tree, &mcp).await?;
+        let whose = match &whose.user {
+            Some(user) => format!("user `{user}`"),
+            None => "everybody".to_owned(),
+        };
+        let mcp = mcps::by_id_or_name(&tree, &mcp).await?;
         let name =
             CredentialName::parse(&name).map_err(|wrong| ApiError::invalid(wrong.to_string()))?;
         let removed = tree
             .remove_credential(&holder, &mcp, &name, &author)
             .await?;
+        let isolates_replaced = removed.ok_or_else(|| {
+            let (id, of) = (&mcp.id, &mcp.name);
+            let text = format!("credential `{name}` of mcp `{of}` ({id}) is not set for {whose}");
+            ApiError::new(Code::NotFound, text).next("legation credential status")
+        })?;
         Ok(CredentialChanged {
-            changed: removed.is_some(),
+            changed: true,
             version: None,
-            isolates_replaced: removed.unwrap_or(0),
+            isolates_replaced,
         })
     };
     audited(&control, &admin, "credential.remove", target, change).await

@@ -20,9 +20,11 @@ use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::domain::code::Code;
 use crate::domain::era::Spoken;
+use crate::domain::ids::McpId;
 use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::mcp::{Mcp, McpState, Tool};
 use crate::domain::name::Name;
+use crate::storage::StoreError;
 
 pub use change::{
     AddMcp, ConfinementChange, InstallChange, LimitsChange, ProgramChange, RemoteChange,
@@ -82,6 +84,17 @@ pub struct PublishReport {
     pub discovery: Option<Discovery>,
 }
 
+/// What archiving did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArchiveReport {
+    /// The archived definition.
+    #[serde(flatten)]
+    pub mcp: McpView,
+    /// Credentials that were set for it and are forgotten.
+    #[serde(default)]
+    pub credentials_forgotten: usize,
+}
+
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/mcps", get(list).post(create))
@@ -104,6 +117,20 @@ pub async fn by_name(control: &Control, name: &str) -> Result<Mcp, ApiError> {
     let missing = |text: String| ApiError::new(Code::NotFound, text).next("legation mcp list");
     let name = Name::parse(name).map_err(|wrong| missing(wrong.to_string()))?;
     Ok(control.store().mcp_by_name(&name).await?)
+}
+
+/// The definition a name or an id means: two that were archived may have the same name.
+///
+/// # Errors
+/// As [`by_name`].
+pub async fn by_id_or_name(control: &Control, text: &str) -> Result<Mcp, ApiError> {
+    match McpId::parse(text) {
+        Ok(id) => match control.store().mcp(&id).await {
+            Err(StoreError::NotFound { .. }) => by_name(control, text).await,
+            found => Ok(found?),
+        },
+        Err(_) => by_name(control, text).await,
+    }
 }
 
 /// Adds a definition as a draft, after looking whether its program is there.
@@ -198,16 +225,15 @@ async fn discovered(control: &Control, mcp: &Mcp) -> Result<Discovery, ApiError>
     Ok(found)
 }
 
-async fn archive(control: &Control, name: &str) -> Result<McpView, ApiError> {
+async fn archive(control: &Control, name: &str, author: &str) -> Result<ArchiveReport, ApiError> {
     let mcp = by_name(control, name).await?;
-    let now = control.now_ms();
-    let mcp = control
-        .store()
-        .set_mcp_state(&mcp.id, McpState::Archived, now)
-        .await?;
+    let (mcp, credentials_forgotten) = control.archive(&mcp.id, author).await?;
     control.refresh().await?;
     control.forget_package(&mcp.id).await;
-    view(control, mcp).await
+    Ok(ArchiveReport {
+        mcp: view(control, mcp).await?,
+        credentials_forgotten,
+    })
 }
 
 async fn view(control: &Control, mcp: Mcp) -> Result<McpView, ApiError> {
@@ -321,9 +347,10 @@ async fn put_away(
     admin: Admin,
     State(control): State<Control>,
     Path(name): Path<String>,
-) -> Result<Json<McpView>, ApiError> {
+) -> Result<Json<ArchiveReport>, ApiError> {
     let (tree, target) = (control.clone(), name.clone());
-    let change = async move { archive(&tree, &name).await };
+    let author = admin.actor().to_owned();
+    let change = async move { archive(&tree, &name, &author).await };
     audited(&control, &admin, "mcp.archive", target, change).await
 }
 

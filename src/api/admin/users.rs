@@ -16,7 +16,7 @@ use super::kill::Suspended;
 use super::subscriptions::SubscriptionView;
 use super::{Admin, ApiError, Shared, keys, subscriptions};
 use crate::actors::control::Control;
-use crate::actors::views::{DenyReport, DenyView, IsolateView};
+use crate::actors::views::{DenyReport, DenyView, IsolateView, UserRemoved};
 use crate::domain::account::User;
 use crate::domain::code::Code;
 use crate::domain::kill::{Kind, Scope, Target};
@@ -62,7 +62,7 @@ pub struct UserDetail {
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/v1/users", get(list).post(create))
-        .route("/v1/users/{name}", get(show))
+        .route("/v1/users/{name}", get(show).delete(remove))
         .route("/v1/users/{name}/suspend", post(suspend))
         .route("/v1/users/{name}/resume", post(resume))
 }
@@ -167,6 +167,20 @@ async fn create(
     let change = async move { add(&tree, new.name).await };
     let made = audited(&control, &admin, "user.add", target, change).await?;
     Ok((StatusCode::CREATED, made))
+}
+
+async fn remove(
+    admin: Admin,
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<UserRemoved>, ApiError> {
+    let (tree, target) = (control.clone(), name.clone());
+    let author = admin.actor().to_owned();
+    let change = async move {
+        let user = by_name(&tree, &name).await?;
+        Ok(tree.remove_user(&user, &author).await?)
+    };
+    audited(&control, &admin, "user.remove", target, change).await
 }
 
 /// Suspending one and resuming it.

@@ -24,8 +24,14 @@ pub const DISK_FREE_BYTES_MAX: u64 = 2 << 30;
 pub const DISK_GROWTH_BYTES_MIN: u64 = 1 << 20;
 /// Files of a home that are looked at.
 pub const HOME_ENTRIES_MAX: u32 = 200_000;
+/// Homes that are listed.
+pub const HOMES_LISTED_MAX: usize = 10_000;
+/// For how long their sizes are looked at; the rest is listed without.
+pub const HOMES_WEIGHED_MAX: Duration = Duration::from_secs(15);
 /// When to try again after the host had no room.
 pub const HOST_FULL_RETRY: Duration = Duration::from_secs(10);
+/// A start that the host had no room for is told in the log once in this time, and by `legation status` for so long.
+pub const REFUSAL_TOLD: Duration = Duration::from_secs(60);
 /// An isolate that was idle for so long is stopped when another one needs its room.
 pub const ROOM_IDLE: Duration = Duration::from_secs(5);
 /// When to try again after one was stopped for it.

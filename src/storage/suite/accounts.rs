@@ -192,3 +192,48 @@ pub(super) async fn a_setting_is_swapped_only_for_what_was_read(store: Store) {
     assert!(store.swap_setting("a", "1", "2").await.unwrap());
     assert_eq!(store.setting("a").await.unwrap().as_deref(), Some("2"));
 }
+
+pub(super) async fn a_user_goes_with_all_that_is_theirs(store: Store) {
+    use crate::domain::credential::{Holder, Stored};
+    use crate::domain::name::CredentialName;
+    let (ada, ben) = (user(1, "ada"), user(2, "ben"));
+    let (dev, demo) = (group(1, "dev"), super::samples::mcp(1, "demo"));
+    store.create_group(&dev).await.unwrap();
+    store.create_mcp(&demo, 1).await.unwrap();
+    for one in [&ada, &ben] {
+        store.create_user(one).await.unwrap();
+        store.add_member(&dev.id, &one.id).await.unwrap();
+    }
+    store.create_key(&key(1, &ada)).await.unwrap();
+    store.create_key(&key(2, &ben)).await.unwrap();
+    for holder in [
+        Holder::User(ada.id.clone()),
+        Holder::User(ben.id.clone()),
+        Holder::Shared,
+    ] {
+        let value = Stored {
+            holder: holder.id(),
+            mcp: demo.id.clone(),
+            name: CredentialName::parse("TOKEN").unwrap(),
+            sealed: "sealed".to_owned(),
+            version: 1,
+            set_at: 1,
+            set_by: "uid:0(root)".to_owned(),
+        };
+        store.set_credential(&value).await.unwrap();
+    }
+    store.remove_user(&ada.id).await.unwrap();
+    assert_eq!(store.users().await.unwrap(), std::slice::from_ref(&ben));
+    let keys = store.keys(None).await.unwrap();
+    assert!(keys.iter().all(|key| key.user == ben.id) && keys.len() == 1);
+    let groups = store.groups().await.unwrap();
+    assert_eq!(groups[0].members, std::slice::from_ref(&ben.id));
+    let held = store.credentials().await.unwrap();
+    assert!(held.iter().all(|one| one.holder != ada.id) && held.len() == 2);
+    let missing = store.remove_user(&ada.id).await.unwrap_err();
+    assert!(
+        matches!(missing, StoreError::NotFound { .. }),
+        "{missing:?}"
+    );
+    store.create_user(&user(3, "ada")).await.unwrap();
+}

@@ -42,6 +42,29 @@ pub(super) async fn a_value_is_set_counted_and_forgotten(store: Store) {
     assert!(store.credentials().await.unwrap().is_empty());
 }
 
+pub(super) async fn archiving_an_mcp_forgets_what_was_set_for_it(store: Store) {
+    use crate::domain::mcp::McpState::{Archived, Draft, Published};
+    let (old, new) = (samples::mcp(1, "github"), samples::mcp(2, "github"));
+    let value = |mcp: &crate::domain::mcp::Mcp| Stored {
+        holder: Holder::Shared.id(),
+        mcp: mcp.id.clone(),
+        name: CredentialName::parse("TOKEN").unwrap(),
+        sealed: "sealed".to_owned(),
+        version: 1,
+        set_at: 1,
+        set_by: "uid:0(root)".to_owned(),
+    };
+    store.create_mcp(&old, 1).await.unwrap();
+    store.set_credential(&value(&old)).await.unwrap();
+    let other = if old.state == Draft { Published } else { Draft };
+    store.set_mcp_state(&old.id, other, 2).await.unwrap();
+    assert_eq!(store.credentials().await.unwrap().len(), 1);
+    store.set_mcp_state(&old.id, Archived, 3).await.unwrap();
+    store.create_mcp(&new, 4).await.unwrap();
+    store.set_credential(&value(&new)).await.unwrap();
+    assert_eq!(store.credentials().await.unwrap(), [value(&new)]);
+}
+
 pub(super) async fn a_seal_is_replaced_only_if_the_value_is_the_same(store: Store) {
     let mcp = samples::mcp(1, "github");
     store.create_mcp(&mcp, 1).await.unwrap();

@@ -76,3 +76,46 @@ async fn suspensions_of_before_kill_switches_are_denies_now() {
         ]
     );
 }
+
+/// Nobody could name them any more once another mcp had the name.
+#[tokio::test]
+async fn what_was_set_for_mcps_that_were_archived_before_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("legation.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&file)
+        .create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let mut old = sqlx::migrate!("src/storage/migrations/sqlite");
+    old.migrations
+        .to_mut()
+        .retain(|one| !one.description.contains("archived credentials"));
+    old.run(&pool).await.unwrap();
+    for (n, state) in [(1, "archived"), (2, "published")] {
+        let mcp = format!("mcp_000000000000000{n}");
+        sqlx::query(
+            "INSERT INTO mcps (id, name, description, state, sharing, program, limits, times, \
+             created_at, updated_at) VALUES ($1, 'github', '', $2, '', '', '', '', 1, 1)",
+        )
+        .bind(&mcp)
+        .bind(state)
+        .execute(&pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO credentials (holder, mcp_id, name, sealed, version, set_at, set_by) \
+             VALUES ('usr_0000000000000001', $1, 'TOKEN', $2, 1, 1, 'root')",
+        )
+        .bind(&mcp)
+        .bind(format!("sealed {n}"))
+        .execute(&pool)
+        .await
+        .unwrap();
+    }
+    pool.close().await;
+
+    let store = Store::open(&file).await.unwrap();
+    let left = store.credentials().await.unwrap();
+    let seals: Vec<&str> = left.iter().map(|one| one.sealed.as_str()).collect();
+    assert_eq!(seals, ["sealed 2"]);
+}

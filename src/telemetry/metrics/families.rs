@@ -5,7 +5,7 @@ use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
     ActorEnd, ActorKind, ArgumentCheck, Auth, AuthMethod, CATEGORY, Class, Connection, Controller,
-    DENY_KIND, Direction, InstallResult, Listener, MemoryEvent, Outcome, Phase, Resource,
+    DENY_KIND, Direction, GaveUp, InstallResult, Listener, MemoryEvent, Outcome, Phase, Resource,
     RpcMethod, RpcOutcome, SCOPE, SessionEnd, SessionKind, SlotWord, StartCause,
 };
 use crate::domain::limits::{ISOLATE_SERIES_MAX, METRIC_CERTIFICATES_MAX};
@@ -155,8 +155,8 @@ families! {
         "Runs ended, by the kind of their verdict.";
     ISOLATE_RESTARTS "isolate_restarts_total" Counter Exporter [MCP]
         "Runs begun because the one before failed.";
-    ISOLATE_QUARANTINES "isolate_quarantines_total" Counter Exporter [MCP]
-        "Slots that failed too often, or cannot heal by themselves.";
+    ISOLATE_QUARANTINES "isolate_quarantines_total" Counter Exporter [MCP, GaveUp::LABEL]
+        "Slots that failed too often, failed the one try after a quarantine, or cannot heal by themselves.";
     ISOLATE_BACKOFF "isolate_backoff_max_seconds" Gauge Exporter [MCP]
         "The longest wait until a next start that is left now.";
     ISOLATE_READY "isolate_ready_duration_seconds" START Exporter [MCP]
@@ -296,7 +296,9 @@ families! {
     ROOM_FREE "host_memory_available_bytes" Gauge Exporter []
         "Memory the host has left; NaN if it does not say.";
     ROOM_DISK_FREE "homes_disk_free_bytes" Gauge Exporter []
-        "What the disk of the homes has left; no isolate is started below isolates.disk_free_bytes.";
+        "What the disk of the homes has left; no isolate is started below homes_disk_free_min_bytes.";
+    ROOM_DISK_MIN "homes_disk_free_min_bytes" Gauge Exporter []
+        "What the disk of the homes must have left; below it no isolate is started.";
     ROOM_DISK_ENDED "isolates_ended_for_disk_total" Counter Exporter []
         "Isolates that were ended because they filled the disk of the homes.";
     HOST_PRESSURE "host_pressure_ratio" Gauge Exporter [Resource::LABEL, WAITED]
@@ -304,7 +306,7 @@ families! {
     HOST_PRESSED "isolate_starts_held" Gauge Exporter []
         "1 while no isolate is started because of the host's pressure.";
     ROOM_REFUSED "isolate_starts_refused_total" Counter Exporter []
-        "Starts that were not made because the host had no room.";
+        "Starts that were not made because the host had no room, and could not make any.";
 
     STORE_UP "store_up" Gauge Exporter []
         "1 while the database answers.";

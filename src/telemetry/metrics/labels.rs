@@ -109,6 +109,16 @@ labels! {
         Install "install",
     }
 
+    /// Why a slot is left alone for a while.
+    GaveUp "reason" {
+        /// It failed too often.
+        Failures "failures",
+        /// It cannot be otherwise before somebody does something.
+        Hopeless "hopeless",
+        /// A credential is not set or not taken: its user's to mend, mostly.
+        Credential "credential",
+    }
+
     /// A step of a start.
     Phase "phase" {
         /// Waiting for a start permit.
@@ -423,11 +433,9 @@ impl Outcome {
                 Stage::Admission => Self::Denied,
                 Stage::UnderWay => Self::Killed,
             },
-            Code::Busy
-            | Code::RateLimited
-            | Code::IsolatesMax
-            | Code::HostFull
-            | Code::TasksMax => Self::RateLimited,
+            Code::Busy | Code::RateLimited | Code::IsolatesMax | Code::TasksMax => {
+                Self::RateLimited
+            }
             Code::ResultTooLarge => Self::TooLarge,
             Code::ToolUnknown
             | Code::NotSubscribed
@@ -435,8 +443,7 @@ impl Outcome {
             | Code::ArgumentsInvalid
             | Code::SessionExpired
             | Code::Denied => Self::Denied,
-            // Also a credential that is not set: the mcp answers nobody who lacks it, and only an
-            // operator can mend that.
+            // Also a credential that is not set, and a host without room: only an operator can mend that.
             _ => Self::Unavailable,
         }
     }
@@ -478,6 +485,7 @@ pub fn known<L: Labelled>(text: &str) -> Option<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::verdict::Verdict;
 
     #[test]
     fn calls_are_counted_by_what_their_caller_can_do() {
@@ -489,6 +497,12 @@ mod tests {
             (Code::Cancelled, Outcome::Killed, Outcome::Killed),
             (Code::RunEnded, Outcome::Unavailable, Outcome::Unavailable),
             (
+                Code::IsolatesMax,
+                Outcome::RateLimited,
+                Outcome::RateLimited,
+            ),
+            (Code::HostFull, Outcome::Unavailable, Outcome::Unavailable),
+            (
                 Code::CredentialMissing,
                 Outcome::Unavailable,
                 Outcome::Unavailable,
@@ -497,6 +511,14 @@ mod tests {
             assert_eq!(Outcome::of(code, Stage::Admission), refused, "{code}");
             assert_eq!(Outcome::of(code, Stage::UnderWay), failed, "{code}");
         }
+        let missing = Verdict::CredentialMissing {
+            names: "TOKEN".to_owned(),
+            commands: String::new(),
+        };
+        assert_eq!(GaveUp::of(&missing), GaveUp::Credential);
+        let gave_up = |code| GaveUp::of(&Verdict::Exited { code });
+        assert_eq!(gave_up(127), GaveUp::Hopeless);
+        assert_eq!(gave_up(1), GaveUp::Failures);
         assert_eq!(Auth::of(Code::KeyUnknown), Auth::Invalid);
         assert_eq!(Auth::of(Code::StoreUnavailable), Auth::Unavailable);
         assert_eq!(Class::of(204), Class::Success);

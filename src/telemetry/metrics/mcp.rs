@@ -17,14 +17,14 @@ use super::families as f;
 use super::family::Family;
 use super::histogram::Timings;
 use super::labels::{
-    ArgumentCheck, Direction, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause,
+    ArgumentCheck, Direction, GaveUp, Labelled, MemoryEvent, Outcome, Resource, Stage, StartCause,
 };
 use super::page::Page;
 use super::recorder::{CounterBy, Recorder};
 use crate::domain::code::Code;
 use crate::domain::limits::METRIC_MCPS_MAX;
 use crate::domain::usage::{Spent, Stall};
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{RemoteFault, Verdict, Weight};
 
 /// The label's name.
 pub const LABEL: &str = "mcp";
@@ -57,7 +57,7 @@ pub struct McpMeter {
     starts: CounterBy<StartCause>,
     exits: HashMap<&'static str, Counter>,
     restarts: Counter,
-    given_up: Counter,
+    given_up: CounterBy<GaveUp>,
     noise: Counter,
     ready: Histogram,
     spent: SpentTotals,
@@ -146,6 +146,24 @@ impl Mcps {
     }
 }
 
+// === impl GaveUp ===
+
+impl GaveUp {
+    /// What led to a quarantine after this verdict.
+    #[must_use]
+    pub const fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::CredentialMissing { .. }
+            | Verdict::Remote {
+                fault: RemoteFault::Unauthorized,
+                ..
+            } => Self::Credential,
+            verdict if matches!(verdict.weight(), Weight::Hopeless) => Self::Hopeless,
+            _ => Self::Failures,
+        }
+    }
+}
+
 // === impl McpMeter ===
 
 impl McpMeter {
@@ -171,7 +189,7 @@ impl McpMeter {
             starts: recorder.counters(&f::ISOLATE_STARTS, &labels),
             exits,
             restarts: recorder.counter(&f::ISOLATE_RESTARTS, &labels),
-            given_up: recorder.counter(&f::ISOLATE_QUARANTINES, &labels),
+            given_up: recorder.counters(&f::ISOLATE_QUARANTINES, &labels),
             noise: recorder.counter(&f::STDOUT_NOISE, &labels),
             ready: recorder.histogram(&f::ISOLATE_READY, &labels),
             spent: SpentTotals {
@@ -207,8 +225,8 @@ impl McpMeter {
     }
 
     /// A slot went into quarantine.
-    pub fn quarantined(&self) {
-        self.given_up.increment(1);
+    pub fn quarantined(&self, verdict: &Verdict) {
+        self.given_up.increment(GaveUp::of(verdict), 1);
     }
 
     /// A run became usable, this long after its start.
