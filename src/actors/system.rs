@@ -118,8 +118,12 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The store that the configuration names.
-async fn open_store(config: &Config) -> Result<Store, SystemError> {
+/// Opens the store that the configuration names. It takes as long as it takes to come to a database
+/// that is slow or silent, within bounds; who gives it up has started nothing.
+///
+/// # Errors
+/// [`SystemError::Store`].
+pub async fn open_store(config: &Config) -> Result<Store, SystemError> {
     let storage = &config.storage;
     let Some(dsn) = storage.url.clone() else {
         let path = config.server.data_dir.join("legation.db");
@@ -136,10 +140,17 @@ async fn open_store(config: &Config) -> Result<Store, SystemError> {
         pool_max: storage.pool_max,
         wait: ms(storage.acquire_ms),
         application: application(),
+        installation: installation(&config.server.data_dir),
     })
     .await
     .map_err(|source| SystemError::Store { place, source })?;
     Ok(store.with_defaults(config.mcp_defaults()))
+}
+
+/// The installation's id, as whoever serves keeps it in the data directory.
+fn installation(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join("installation"));
+    text.ok().map(|text| text.trim().to_owned())
 }
 
 /// How this process is called in the database's list of sessions: no other is called so.
@@ -197,6 +208,20 @@ impl System {
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
         let store = open_store(&config).await?;
+        Self::start_on(store, config, clock, launcher, doors).await
+    }
+
+    /// The same on a store that is open.
+    ///
+    /// # Errors
+    /// [`SystemError`]; nothing is left running.
+    pub async fn start_on(
+        store: Store,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        launcher: Arc<dyn Launcher>,
+        doors: Arc<dyn Doors>,
+    ) -> Result<Self, SystemError> {
         let setup = Setup::of(&config, Arc::clone(&clock));
         let dir = setup.dir.clone();
         let failed = |why: String| SystemError::Audit {

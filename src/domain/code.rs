@@ -287,7 +287,7 @@ codes! {
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";
     "E0541" StoreUnfit "store_unfit" Failed Never
-        "The database is of a kind or version this server cannot stand on.";
+        "The database is of a kind or version this server cannot stand on, or is somebody else's.";
         "Do what the message names; docs/postgres.md says what is needed.";
     "E0550" ScrapeBusy "scrape_busy" Failed Later
         "Another scrape is being answered, or reading the numbers hangs.";

@@ -55,6 +55,7 @@ impl Database {
             pool_max: 4,
             wait: Duration::from_secs(20),
             application: application.to_owned(),
+            installation: None,
         }
     }
 
