@@ -120,43 +120,53 @@ pub(super) async fn open(
         .pragma("cache_size", CACHE_SIZE)
         .pragma("journal_size_limit", JOURNAL_BYTES_MAX);
     let known = Arc::default();
-    let writer = on_its_files(bounded(SqlitePoolOptions::new()), path, &known, Role::Writer)
-        .min_connections(1)
-        .max_connections(1)
-        .idle_timeout(None)
-        .connect_with(options.clone())
-        .await
-        .map_err(|error| match doing("open the store")(error) {
-            // A full disk has many names for SQLite: it cannot make its shared memory, for one.
-            StoreError::Unavailable {
-                fault: Fault::Io,
-                doing,
-                source,
-            } if is_full(path) => StoreError::Unavailable {
-                fault: Fault::Full,
-                doing,
-                source,
-            },
-            // SQLite does not say which file.
-            StoreError::Unavailable {
-                fault: Fault::CannotOpen,
-                source,
-                ..
-            } => StoreError::Open {
-                path: path.to_owned(),
-                source: std::io::Error::other(source),
-            },
-            other => other,
-        })?;
+    let writer = on_its_files(
+        bounded(SqlitePoolOptions::new()),
+        path,
+        &known,
+        Role::Writer,
+    )
+    .min_connections(1)
+    .max_connections(1)
+    .idle_timeout(None)
+    .connect_with(options.clone())
+    .await
+    .map_err(|error| match doing("open the store")(error) {
+        // A full disk has many names for SQLite: it cannot make its shared memory, for one.
+        StoreError::Unavailable {
+            fault: Fault::Io,
+            doing,
+            source,
+        } if is_full(path) => StoreError::Unavailable {
+            fault: Fault::Full,
+            doing,
+            source,
+        },
+        // SQLite does not say which file.
+        StoreError::Unavailable {
+            fault: Fault::CannotOpen,
+            source,
+            ..
+        } => StoreError::Open {
+            path: path.to_owned(),
+            source: std::io::Error::other(source),
+        },
+        other => other,
+    })?;
     sqlx::migrate!("src/storage/migrations/sqlite")
         .run(&writer)
         .await
         .map_err(StoreError::migrating)?;
-    let reader = on_its_files(bounded(SqlitePoolOptions::new()), path, &known, Role::Reader)
-        .min_connections(0)
-        .max_connections(limits::STORE_READERS_MAX)
-        .idle_timeout(READER_IDLE)
-        .connect_lazy_with(options.pragma("query_only", "ON"));
+    let reader = on_its_files(
+        bounded(SqlitePoolOptions::new()),
+        path,
+        &known,
+        Role::Reader,
+    )
+    .min_connections(0)
+    .max_connections(limits::STORE_READERS_MAX)
+    .idle_timeout(READER_IDLE)
+    .connect_lazy_with(options.pragma("query_only", "ON"));
     Ok(Pair::new(Connections(writer), Connections(reader), stats))
 }
 

@@ -17,7 +17,7 @@ const INSERT: &str = "INSERT INTO tools (mcp_id, name, place, description, defin
 /// The same for many in one statement, of a server that each statement is a way to.
 const INSERT_ALL: &str = "INSERT INTO tools (mcp_id, name, place, description, definition) \
     SELECT $1, name, place, description, definition FROM json_to_recordset($2::json) \
-    AS of (name text, place bigint, description text, definition text)";
+    AS listed (name text, place bigint, description text, definition text)";
 const BACK: &str = "UPDATE exposed_tools SET gone = 0 WHERE mcp_id = $1 AND gone <> 0 \
     AND tool IN (SELECT name FROM tools WHERE mcp_id = $1)";
 const GONE: &str = "UPDATE exposed_tools SET gone = \

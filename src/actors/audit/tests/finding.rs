@@ -29,7 +29,13 @@ async fn a_row_that_points_elsewhere_hides_nothing() {
             hurry: Default::default(),
             wrong: Default::default(),
         });
-        let found = search(&audit, Some(Arc::clone(&index)), Filter::default(), None, 100);
+        let found = search(
+            &audit,
+            Some(Arc::clone(&index)),
+            Filter::default(),
+            None,
+            100,
+        );
         let found = found.await.unwrap().items.into_iter();
         let found = found.filter(|item| item.event == "call.test").count();
         let told = tokio::time::timeout(Duration::from_millis(1), index.wrong.notified());
