@@ -133,7 +133,7 @@ pub async fn open_store(config: &Config) -> Result<Store, SystemError> {
         return Ok(store.with_defaults(config.mcp_defaults()));
     };
     let place = dsn.place();
-    let store = Store::connect(Postgres {
+    let connecting = Store::connect(Postgres {
         dsn,
         password_file: storage.password_file.clone(),
         ca_file: storage.ca_file.clone(),
@@ -141,9 +141,9 @@ pub async fn open_store(config: &Config) -> Result<Store, SystemError> {
         wait: ms(storage.acquire_ms),
         application: application(),
         installation: installation(&config.server.data_dir),
-    })
-    .await
-    .map_err(|source| SystemError::Store { place, source })?;
+    });
+    let store = Box::pin(connecting).await;
+    let store = store.map_err(|source| SystemError::Store { place, source })?;
     Ok(store.with_defaults(config.mcp_defaults()))
 }
 
@@ -207,8 +207,8 @@ impl System {
         launcher: Arc<dyn Launcher>,
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
-        let store = open_store(&config).await?;
-        Self::start_on(store, config, clock, launcher, doors).await
+        let store = Box::pin(open_store(&config)).await?;
+        Box::pin(Self::start_on(store, config, clock, launcher, doors)).await
     }
 
     /// The same on a store that is open.

@@ -275,7 +275,7 @@ impl House {
             Arc::<HouseDoors>::clone(&doors),
         );
         // A signal now waits for the start to end, which has a deadline of its own.
-        let system = starting.await.map_err(not_up)?;
+        let system = Box::pin(starting).await.map_err(not_up)?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;
             close(&doors).await;

@@ -107,8 +107,8 @@ pub(super) async fn open(
     let all = limits::STORE_MIGRATE_MAX + limits::STORE_ANSWER_MAX;
     let mut first = step("migrate the store", all, migrated(first)).await?;
     let beginning = begun(&mut first, &how, &place);
-    let epoch = step("begin with the store", limits::STORE_ANSWER_MAX, beginning).await?;
-    let pool = Pool::new(how, (most, wait), (first, epoch));
+    let last = step("begin with the store", limits::STORE_ANSWER_MAX, beginning).await?;
+    let pool = Pool::new(how, (most, wait), (first, last));
     Ok(Pair::new(pool.clone(), pool, stats))
 }
 
@@ -163,7 +163,7 @@ async fn look_at(first: &mut PgConnection, place: &str) -> Result<(bool, bool), 
 }
 
 /// Makes the database this installation's, and begins an epoch.
-async fn begun(first: &mut PgConnection, how: &How, place: &str) -> Result<u64, StoreError> {
+async fn begun(first: &mut PgConnection, how: &How, place: &str) -> Result<lock::Last, StoreError> {
     let failed = doing("begin with the store");
     if let Some(ours) = how.installation()
         && let Some(detail) = lock::adopt(first, ours).await.map_err(failed)?
@@ -173,7 +173,10 @@ async fn begun(first: &mut PgConnection, how: &How, place: &str) -> Result<u64, 
             detail,
         });
     }
-    lock::begin(first, how.application()).await.map_err(failed)
+    let spot = lock::spot(first).await.map_err(failed)?;
+    let epoch = lock::begin(first, how.application()).await;
+    let epoch = epoch.map_err(failed)?;
+    Ok(lock::Last { epoch, spot })
 }
 
 /// How long a transaction that was given up for another's sake waits before its try `n + 1`.

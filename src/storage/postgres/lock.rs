@@ -51,6 +51,10 @@ const CLEAR: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 /// Whose the database is.
 const MARKS: &str = "SELECT name, value FROM settings \
     WHERE name IN ('installation', 'store_holder', 'store_epoch')";
+/// Which database of which server, and how often the server was put in another's place.
+const SPOT: &str = "SELECT (SELECT system_identifier FROM pg_control_system()), \
+    (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), \
+    substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
 /// Written once.
 const ADOPT: &str = "INSERT INTO settings (name, value) VALUES ('installation', $1) \
     ON CONFLICT (name) DO UPDATE SET value = settings.value RETURNING value";
@@ -92,6 +96,12 @@ pub(super) async fn take(
         None => "a session that has just ended".to_owned(),
     };
     Ok(Taken::Theirs(text))
+}
+
+/// What is known of the last time that the lock was ours.
+pub(super) struct Last {
+    pub(super) epoch: u64,
+    pub(super) spot: Option<Spot>,
 }
 
 /// Begins the next epoch, and opens the door that [`take`] closed.
@@ -143,6 +153,44 @@ async fn marks(session: &mut PgConnection) -> Result<Marks, sqlx::Error> {
     Ok(marks)
 }
 
+/// Which copy of a database it is: not only whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    server: i64,
+    database: i64,
+    timeline: String,
+}
+
+/// Which copy of the database a session is at; `None` where the server does not let us know.
+pub(super) async fn spot(session: &mut PgConnection) -> Result<Option<Spot>, sqlx::Error> {
+    match sqlx::query_as(SPOT).fetch_one(session).await {
+        Ok((server, database, timeline)) => Ok(Some(Spot {
+            server,
+            database,
+            timeline,
+        })),
+        Err(error) if error.as_database_error().is_some() => {
+            tracing::debug!("which copy of the database it is, is not known: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether it is another copy than before, so that what was written last may not be in it.
+fn is_another(now: Option<&Spot>, before: Option<&Spot>) -> bool {
+    let (Some(now), Some(before)) = (now, before) else {
+        return false;
+    };
+    if now.timeline != before.timeline {
+        tracing::warn!(
+            "a standby took the database's place: if it was no synchronous one, the last changes may be \
+             missing, so look whether what was revoked lately still is"
+        );
+    }
+    (now.server, now.database) != (before.server, before.database)
+}
+
 /// What is said of another installation's database.
 fn of_another(theirs: &str, ours: &str) -> String {
     format!(
@@ -187,7 +235,7 @@ async fn look(session: &mut PgConnection) -> Result<(i32, bool), sqlx::Error> {
 }
 
 /// Keeps the lock until it is told to close.
-pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut epoch): (PgConnection, u64)) {
+pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut last): (PgConnection, Last)) {
     loop {
         let lost = tokio::select! {
             lost = watch(&shared, &mut session) => lost,
@@ -199,12 +247,12 @@ pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut epoch): (PgConne
         };
         drop(session);
         shared.lost(lost);
-        (session, epoch) = tokio::select! {
-            taken = retake(&shared, epoch) => taken,
+        (session, last) = tokio::select! {
+            taken = retake(&shared, &last) => taken,
             () = shared.closing() => return,
         };
-        tracing::info!(store.epoch = epoch, "the store's lock is ours again");
-        shared.held(epoch);
+        tracing::info!(store.epoch = last.epoch, "the store's lock is ours again");
+        shared.held(last.epoch);
     }
 }
 
@@ -250,7 +298,7 @@ async fn clear(shared: &Shared, session: &mut PgConnection) -> Result<(), sqlx::
 }
 
 /// Connects and takes the lock again, however long that takes.
-async fn retake(shared: &Shared, last: u64) -> (PgConnection, u64) {
+async fn retake(shared: &Shared, last: &Last) -> (PgConnection, Last) {
     let mut n = 0;
     loop {
         if shared.superseded().is_some() {
@@ -268,7 +316,7 @@ async fn retake(shared: &Shared, last: u64) -> (PgConnection, u64) {
     }
 }
 
-async fn retake_once(shared: &Shared, last: u64) -> Result<(PgConnection, u64), NotLent> {
+async fn retake_once(shared: &Shared, last: &Last) -> Result<(PgConnection, Last), NotLent> {
     let away = |error: sqlx::Error| match fault_of(&error) {
         Fault::Refused => NotLent::Refused(error.to_string()),
         Fault::ReadOnly => NotLent::ReadOnly,
@@ -290,18 +338,28 @@ async fn retake_once(shared: &Shared, last: u64) -> Result<(PgConnection, u64), 
             return Ok(Err(NotLent::Held(holder)));
         }
         let marks = marks(&mut session).await?;
-        if marks.holder.as_deref() != Some(application) || marks.epoch < last {
-            let holder = marks.holder.as_deref().unwrap_or("another server");
-            return Ok(Err(NotLent::Unfit(shared.supersede(&format!(
-                "while it was away the database was served by {holder}, or was put back to an \
-                 earlier state, so what this process knows is old"
-            )))));
+        let spot = spot(&mut session).await?;
+        let others = marks
+            .holder
+            .as_deref()
+            .filter(|holder| *holder != application);
+        let what = match others {
+            Some(holder) => Some(format!("the database was served by {holder}")),
+            None if marks.epoch < last.epoch || is_another(spot.as_ref(), last.spot.as_ref()) => {
+                Some("the database was put back to an earlier state, or is another copy".to_owned())
+            }
+            None => None,
+        };
+        if let Some(what) = what {
+            let why = format!("while it was away {what}, so what this process knows is old");
+            return Ok(Err(NotLent::Unfit(shared.supersede(&why))));
         }
-        Ok(Ok(begin(&mut session, application).await?))
+        let epoch = begin(&mut session, application).await?;
+        Ok(Ok(Last { epoch, spot }))
     };
-    let epoch = timeout(STORE_TRY_MAX, taking)
+    let last = timeout(STORE_TRY_MAX, taking)
         .await
         .map_err(|_| NotLent::Silent)?
         .map_err(away)??;
-    Ok((session, epoch))
+    Ok((session, last))
 }

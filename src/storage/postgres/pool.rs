@@ -95,7 +95,7 @@ impl Pool {
     pub(super) fn new(
         how: How,
         (max, wait): (u32, Duration),
-        (session, epoch): (PgConnection, u64),
+        (session, last): (PgConnection, lock::Last),
     ) -> Self {
         let shared = Arc::new(Shared {
             how,
@@ -104,14 +104,14 @@ impl Pool {
             permits: Arc::new(Semaphore::new(max as usize)),
             open: AtomicU32::new(0),
             idle: Mutex::default(),
-            standing: watch::Sender::new(Standing::Ours(epoch)),
+            standing: watch::Sender::new(Standing::Ours(last.epoch)),
             closing: watch::Sender::new(false),
             doubt: Notify::new(),
             left: Mutex::default(),
             turns: AtomicU64::new(0),
             superseded: OnceLock::new(),
         });
-        let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), (session, epoch)));
+        let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), (session, last)));
         Self {
             shared,
             keeper: Arc::new(Keeper(Mutex::new(Some(keeper)))),

@@ -4,7 +4,7 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 
 use super::samples::{key, keyed, mcp, session, tool, user};
@@ -178,6 +178,38 @@ async fn whatever_else_answers_after_an_outage_is_not_used() {
     until_it_says(&store, "put back to an earlier state").await;
     assert!(store.superseded().is_some());
     store.close().await;
+
+    // Another copy of it, of the same epoch.
+    let store = Store::connect(postgres.clone()).await.unwrap();
+    let copy = format!("{}_copy", database.name);
+    let mut server = database.elsewhere().await;
+    let name = &database.name;
+    let wall = format!("UPDATE pg_database SET datallowconn = false WHERE datname = '{name}'");
+    run(&mut server, &wall).await;
+    admin.close().await.unwrap();
+    loop {
+        // Until nobody is in it, whoever knocks meanwhile.
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        run(&mut server, &end).await;
+        let made = sqlx::AssertSqlSafe(format!("CREATE DATABASE {copy} TEMPLATE {name}"));
+        if sqlx::raw_sql(made).execute(&mut server).await.is_ok() {
+            break;
+        }
+    }
+    for sql in [
+        format!("ALTER DATABASE {name} RENAME TO {name}_old"),
+        format!("ALTER DATABASE {copy} RENAME TO {name}"),
+        format!("UPDATE pg_database SET datallowconn = true WHERE datname = '{name}'"),
+    ] {
+        run(&mut server, &sql).await;
+    }
+    until_it_says(&store, "is another copy").await;
+    assert!(store.superseded().is_some());
+    store.close().await;
+    run(&mut server, &format!("DROP DATABASE {name}_old")).await;
+    server.close().await.unwrap();
 
     // A start looks as well, before it writes anything.
     postgres.installation = Some("cccc".into());

@@ -85,6 +85,11 @@ impl Database {
         connect(&self.dsn(&self.name, self.server.user())).await
     }
 
+    /// A session on its server, in no test's database.
+    pub(super) async fn elsewhere(&self) -> PgConnection {
+        connect(&self.server).await
+    }
+
     /// Runs a statement in it, as its administrator.
     pub(super) async fn run(&self, sql: &str) {
         let mut session = self.session().await;
