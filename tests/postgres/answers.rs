@@ -30,14 +30,12 @@ impl Proxy {
                 let (Ok(client), Ok(server)) = (client, UnixStream::connect(&socket)) else {
                     continue;
                 };
-                let (mut back, mut from) =
-                    (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut back);
-                    let _ = back.shutdown(Shutdown::Both);
-                });
+                let (back, from) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let mute = Arc::new(AtomicBool::new(false));
+                let heard = Arc::clone(&mute);
+                std::thread::spawn(move || answers(from, back, &heard));
                 let words = Arc::clone(&own);
-                std::thread::spawn(move || pass(client, server, &words));
+                std::thread::spawn(move || pass(client, server, &words, &mute));
             }
         });
         Self { port, words }
@@ -53,26 +51,42 @@ impl Proxy {
     }
 }
 
-fn pass(mut client: TcpStream, mut server: UnixStream, words: &Mutex<Option<&'static str>>) {
+fn answers(mut server: UnixStream, mut client: TcpStream, mute: &AtomicBool) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(n @ 1..) = server.read(&mut buffer) {
+        if !mute.load(Ordering::SeqCst) && client.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+fn pass(
+    mut client: TcpStream,
+    mut server: UnixStream,
+    words: &Mutex<Option<&'static str>>,
+    mute: &AtomicBool,
+) {
     let (mut buffer, mut prepared) = (vec![0; 64 << 10], false);
     while let Ok(n @ 1..) = client.read(&mut buffer) {
         let said = &buffer[..n];
+        // Before it is done: nothing of its answer goes back.
+        mute.store(prepared, Ordering::SeqCst);
+        if server.write_all(said).is_err() {
+            break;
+        }
         if prepared {
+            // The server brings it to its end.
+            std::thread::sleep(Duration::from_millis(500));
             *words.lock().unwrap() = None;
-            // Nothing goes back any more, and the server brings it to its end.
-            let _ = client.shutdown(Shutdown::Both);
-            let _ = server.write_all(said);
-            std::thread::sleep(Duration::from_millis(300));
             break;
         }
         prepared = (*words.lock().unwrap()).is_some_and(|words| {
             said.windows(words.len())
                 .any(|part| part == words.as_bytes())
         });
-        if server.write_all(said).is_err() {
-            break;
-        }
     }
+    let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
 }
 
