@@ -17,6 +17,7 @@ pub mod announced;
 pub mod audit;
 pub mod calls;
 pub mod catalog;
+mod caught_up;
 pub mod changes;
 pub mod clock;
 pub mod control;

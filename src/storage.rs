@@ -37,6 +37,7 @@ mod users;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use abilities::Known;
 pub use audit_index::{AuditIndex, Found, Fresh, IndexError, Spot};
@@ -46,12 +47,14 @@ pub use postgres::Postgres;
 pub use sessions::SessionSeen;
 pub use subscriptions::Views;
 
-use crate::domain::limits::STORE_ROOM_BYTES;
+use crate::domain::limits::{STORE_POOL_KEPT, STORE_ROOM_BYTES};
 use crate::domain::mcp::Defaults;
 use again::again;
 use error::doing;
 use pools::Pools;
 use stats::{PoolNumbers, StoreStats};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 /// Touches a table, so that a lost file or an unreadable page shows.
 const PING: &str = "SELECT COUNT(*) FROM settings WHERE name = ''";
@@ -69,6 +72,9 @@ pub struct Store {
     stats: Arc<StoreStats>,
     place: Arc<str>,
     defaults: Defaults,
+    /// What clients ask goes through here, so that however many of them wait for a lock, connections
+    /// are left for administrators and the look at the store.
+    crowd: Option<(Arc<Semaphore>, Duration)>,
 }
 
 impl fmt::Debug for Store {
@@ -93,6 +99,7 @@ impl Store {
             stats,
             place: path.display().to_string().into(),
             defaults: Defaults::default(),
+            crowd: None,
         })
     }
 
@@ -106,12 +113,16 @@ impl Store {
     pub async fn connect(postgres: Postgres) -> Result<Self, StoreError> {
         let stats = Arc::new(StoreStats::default());
         let place = postgres.dsn.place().into();
+        let most = postgres.pool_max as usize;
+        let places = most - STORE_POOL_KEPT.min(most / 2);
+        let crowd = (Arc::new(Semaphore::new(places)), postgres.wait);
         let pair = postgres::open(postgres, &stats).await?;
         Ok(Self {
             pools: Arc::new(Pools::Postgres(pair)),
             stats,
             place,
             defaults: Defaults::default(),
+            crowd: Some(crowd),
         })
     }
 
@@ -154,6 +165,19 @@ impl Store {
         &self.stats
     }
 
+    /// How often what it holds may have changed without our knowing: while it was away, or by a
+    /// change whose answer did not come.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        on!(self, |db| db.turns())
+    }
+
+    /// Why this process must not go on with it, if another served it meanwhile.
+    #[must_use]
+    pub fn superseded(&self) -> Option<&str> {
+        on!(self, |db| db.superseded())
+    }
+
     /// Its connections now.
     #[must_use]
     pub fn connections(&self) -> PoolNumbers {
@@ -164,6 +188,20 @@ impl Store {
     /// [`Fault::Closed`].
     pub async fn close(&self) {
         on!(self, |db| db.close().await);
+    }
+
+    /// A place among what clients ask, for as long as one statement of theirs.
+    async fn place_for_many(
+        &self,
+        what: &'static str,
+    ) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
+        let Some((places, wait)) = &self.crowd else {
+            return Ok(None);
+        };
+        let place = timeout(*wait, places.acquire()).await;
+        let place = place.map_err(|_| sqlx::Error::PoolTimedOut);
+        let place = place.and_then(|place| place.map_err(|_| sqlx::Error::PoolClosed));
+        place.map(Some).map_err(doing(what))
     }
 
     /// Whether the store could be written now: takes the write lock, reads, gives it back. After its

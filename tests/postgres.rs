@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use crate::tools;
 use crate::world::{Http, LEGATION, Session, World};
 
+mod answers;
 mod disk;
 
 /// A server of a test's own; dropping it removes it.

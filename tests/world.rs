@@ -23,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A running gateway. Dropping it stops it and fails the test if anything is left.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
-    child: Option<Child>,
+    pub(crate) child: Option<Child>,
     client: String,
     config: String,
     pub(crate) url: String,

@@ -16,6 +16,7 @@ use crate::domain::limits::ROUTES_RETRY;
 use crate::domain::verdict::Verdict;
 use crate::storage::StoreError;
 
+use super::caught_up::catch_up;
 use super::ctx::Ctx;
 use super::eras::Eras;
 use super::isolate::IsolateMsg;
@@ -31,7 +32,7 @@ pub use view::{Route, View};
 pub(super) enum CatalogMsg {
     /// Build and publish; the answer comes when it is published, or says why not.
     Refresh(RpcReplyPort<Result<(), String>>),
-    /// Build and publish, though nobody waits for it: what is published may be old.
+    /// Build and publish, though nobody waits for it: what this process knows may be old, routes and all else.
     Again,
     /// A build is done.
     Built(Result<Box<Routes>, String>),
@@ -121,11 +122,18 @@ impl Actor for Catalog {
         }
         if !state.busy && (state.stale || !state.waiting.is_empty()) {
             state.busy = true;
-            state.stale = false;
+            let unknown = std::mem::take(&mut state.stale);
             state.building = std::mem::take(&mut state.waiting);
             let ctx = Arc::clone(&state.ctx);
             tokio::spawn(async move {
-                let built = build(&ctx).await.map(Box::new);
+                let caught_up = match unknown {
+                    true => catch_up(&ctx).await,
+                    false => Ok(()),
+                };
+                let built = match caught_up {
+                    Ok(()) => build(&ctx).await.map(Box::new),
+                    Err(error) => Err(error),
+                };
                 let built = built.map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));
             });

@@ -42,12 +42,11 @@ use super::audit::{ADMIN_DENIED, Entry};
 use super::catalog::CatalogMsg;
 use super::clock::{id_bits, random};
 use super::ctx::Ctx;
-use super::cut_off::cut_off;
+use super::cut_off::{cut_off, revoke_sessions};
 use super::launcher::Forbidden;
 use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::relimit;
-use super::sessions::SessionsMsg;
 
 pub use calls::Recycle;
 pub use kill::Wanted;
@@ -296,32 +295,36 @@ impl Control {
     /// Gives how many sessions ended, and how many calls.
     ///
     /// # Errors
-    /// The key does not exist, or the store is away: then nothing was revoked.
+    /// The key does not exist, or the store is away: then nothing was revoked, unless it [may be](StoreError::may_be_done):
+    /// then the sessions are, too.
     pub async fn revoke_key(&self, key: &KeyId) -> Result<(u64, u64), ControlError> {
-        self.ctx.store.revoke_key(key, self.now_ms()).await?;
-        let ended = self.revoke_sessions(|session| session.key == *key);
+        let done = self.ctx.store.revoke_key(key, self.now_ms()).await;
+        if let Err(error) = &done
+            && !error.may_be_done()
+        {
+            return self.taken(done).map(|_| (0, 0));
+        }
+        let ended = revoke_sessions(&self.ctx, |session| session.key == *key);
         let cut = cut_off(&self.ctx, |session| session.key == *key);
+        self.taken(done)?;
         self.refresh().await?;
         Ok((ended, cut))
     }
 
-    /// Revokes the sessions that match; their handles stay to say so.
-    fn revoke_sessions(&self, of: impl Fn(&super::session::SessionHandle) -> bool) -> u64 {
-        let sessions = self.ctx.sessions.pin();
-        let hit: Vec<_> = sessions
-            .values()
-            .filter(|session| !session.is_revoked() && of(session))
-            .cloned()
-            .collect();
-        for session in &hit {
-            session.revoke();
+    /// What the store says of a change that takes something away. If that may be done though the store says no, what is
+    /// published is compared with the store until it is known.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn taken<T>(&self, done: Result<T, StoreError>) -> Result<T, ControlError> {
+        if let Err(error) = &done
+            && error.may_be_done()
+            && let Some(catalog) = self.ctx.catalog()
+        {
+            // A catalog that is down builds anew when it is up.
+            let _ = catalog.cast(CatalogMsg::Again);
         }
-        self.ctx.sessions_ended(&hit, "revoked");
-        let ids = hit.iter().map(|session| session.id().clone()).collect();
-        if let Some(actor) = self.ctx.sessions_actor() {
-            let _ = actor.cast(SessionsMsg::Revoked(ids));
-        }
-        hit.len() as u64
+        Ok(done?)
     }
 
     /// Subscribes a key to an mcp and fixes the names of its tools. Call [`Control::refresh`]
@@ -381,7 +384,8 @@ impl Control {
     /// # Errors
     /// It does not exist, or the store is away.
     pub async fn unsubscribe(&self, key: &KeyId, mcp: &McpId) -> Result<(), ControlError> {
-        if self.ctx.store.unsubscribe(key, mcp).await? {
+        let done = self.ctx.store.unsubscribe(key, mcp).await;
+        if self.taken(done)? {
             return Ok(());
         }
         let message = format!("key `{key}` is not subscribed to `{mcp}`");

@@ -19,8 +19,9 @@ use crate::domain::verdict::Verdict;
 use crate::storage::StoreError;
 
 use super::ctx::{Ctx, KnownSecrets};
+use super::isolate::IsolateMsg;
 use super::launcher::Secrets;
-use super::slot::Slot;
+use super::slot::{Principal, Slot};
 
 /// Sealed values by whose and for what.
 type Sets = HashMap<(UserId, McpId), Vec<Stored>>;
@@ -99,19 +100,63 @@ impl Credentials {
     }
 }
 
+/// Loads the snapshot; gives whose values are others than before.
+pub(super) async fn reload(ctx: &Ctx) -> Result<Vec<(UserId, McpId)>, StoreError> {
+    let _turn = ctx.vault.sealing().await;
+    let mut sets = Sets::new();
+    for one in ctx.store.credentials().await? {
+        let key = (one.holder.clone(), one.mcp.clone());
+        sets.entry(key).or_default().push(one);
+    }
+    let before = ctx.credentials.0.swap(Some(Arc::new(sets.clone())));
+    let before = before.as_deref().cloned().unwrap_or_default();
+    let mut changed: Vec<_> = before
+        .keys()
+        .chain(sets.keys())
+        .filter(|key| versions(before.get(key)) != versions(sets.get(key)))
+        .cloned()
+        .collect();
+    changed.sort();
+    changed.dedup();
+    Ok(changed)
+}
+
+/// Which values a set has, whatever they are sealed with.
+fn versions(set: Option<&Vec<Stored>>) -> BTreeMap<&CredentialName, i64> {
+    let set = set.map(Vec::as_slice).unwrap_or_default();
+    set.iter().map(|one| (&one.name, one.version)).collect()
+}
+
+/// Lets the isolates of a holder leave: they finish what is inside. What failed for want of a value is forgiven. Nobody
+/// else's are touched. Gives how many.
+pub(super) fn replace(ctx: &Ctx, holder: &UserId, mcp: &McpId) -> u64 {
+    let theirs = |slot: &Slot| match slot.key.principal.user() {
+        Some(user) => user == holder,
+        None => slot.key.principal == Principal::Shared && *holder == Holder::Shared.id(),
+    };
+    let slots: Vec<_> = ctx
+        .slots
+        .pin()
+        .values()
+        .filter(|slot| slot.key.mcp == *mcp && !slot.key.is_probe() && theirs(slot))
+        .cloned()
+        .collect();
+    let mut replaced = 0;
+    for slot in slots {
+        slot.policy(|policy, _| policy.pardon());
+        replaced += u64::from(slot.occupant().is_some());
+        if let Some(isolate) = slot.actor() {
+            // One that is ending by itself starts with the new value anyway.
+            let _ = isolate.cast(IsolateMsg::Leave(Verdict::CredentialChanged));
+        }
+    }
+    replaced
+}
+
 /// Loads the snapshot. Later, while the store is away, the last one stands.
 pub(super) async fn load(ctx: &Ctx) -> Result<(), StoreError> {
-    let _turn = ctx.vault.sealing().await;
-    match ctx.store.credentials().await {
-        Ok(all) => {
-            let mut sets = Sets::new();
-            for one in all {
-                let key = (one.holder.clone(), one.mcp.clone());
-                sets.entry(key).or_default().push(one);
-            }
-            ctx.credentials.0.store(Some(Arc::new(sets)));
-            Ok(())
-        }
+    match reload(ctx).await {
+        Ok(_) => Ok(()),
         Err(error) if ctx.credentials.0.load().is_some() => {
             tracing::warn!("the credentials are as they were last read: {error}");
             Ok(())

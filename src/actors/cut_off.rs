@@ -7,7 +7,27 @@ use std::sync::Arc;
 use super::calls::Why;
 use super::ctx::Ctx;
 use super::session::SessionHandle;
+use super::sessions::SessionsMsg;
 use super::slot::Slot;
+
+/// Revokes the sessions that match; their handles stay to say so. Gives how many.
+pub(super) fn revoke_sessions(ctx: &Ctx, of: impl Fn(&SessionHandle) -> bool) -> u64 {
+    let sessions = ctx.sessions.pin();
+    let hit: Vec<_> = sessions
+        .values()
+        .filter(|session| !session.is_revoked() && of(session))
+        .cloned()
+        .collect();
+    for session in &hit {
+        session.revoke();
+    }
+    ctx.sessions_ended(&hit, "revoked");
+    let ids = hit.iter().map(|session| session.id().clone()).collect();
+    if let Some(actor) = ctx.sessions_actor() {
+        let _ = actor.cast(SessionsMsg::Revoked(ids));
+    }
+    hit.len() as u64
+}
 
 /// Cuts off the calls of the sessions that are meant, which are marked already: a call that looks
 /// after we did sees the mark. Their callers are told, their servers too. Gives how many.

@@ -24,7 +24,7 @@ use super::household::{Household, Whose};
 use super::killswitch::{JournalError, KillSwitch};
 use super::listeners::{DoorError, Doors, Listeners};
 use super::measured::measured;
-use super::services::{Reaper, Spawner, StoreKeeper};
+use super::services::{Reaper, Spawner, StoreKeeper, Superseded};
 use super::sessions::Sessions;
 use super::supervisor::{Children, Fate, Kind};
 use super::users::Users;
@@ -275,6 +275,12 @@ impl Actor for Root {
                     && vault.is_lasting()
                 {
                     state.give_up(service, vault.code(), &vault.to_string());
+                    return Ok(());
+                }
+                // What this process knows is old, and only a start reads everything.
+                if let Some(superseded) = error.downcast_ref::<Superseded>() {
+                    service.shut_gate(&state.args.ctx);
+                    state.give_up(service, Code::StoreHeld, &superseded.to_string());
                     return Ok(());
                 }
                 // A damaged journal does not heal by trying again.

@@ -69,6 +69,18 @@ impl Actor for Spawner {
 /// Asks the store whether it answers, and keeps its gate.
 pub(super) struct StoreKeeper;
 
+/// Somebody else served the store while it was away, so that only a start knows all again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; the process ends, to be started anew")]
+pub(super) struct Superseded(pub(super) String);
+
+/// What the keeper knows.
+pub(super) struct StoreState {
+    ctx: Arc<Ctx>,
+    /// The store's turns that were caught up with.
+    turns: u64,
+}
+
 /// What it hears.
 #[derive(Debug)]
 pub(super) enum StoreMsg {
@@ -80,21 +92,21 @@ pub(super) enum StoreMsg {
 
 impl Actor for StoreKeeper {
     type Msg = StoreMsg;
-    type State = Arc<Ctx>;
+    type State = StoreState;
     type Arguments = Arc<Ctx>;
 
     async fn pre_start(
         &self,
         _myself: ActorRef<StoreMsg>,
         ctx: Arc<Ctx>,
-    ) -> Result<Arc<Ctx>, ActorProcessingErr> {
-        Ok(ctx)
+    ) -> Result<StoreState, ActorProcessingErr> {
+        Ok(StoreState { ctx, turns: 0 })
     }
 
     async fn post_start(
         &self,
         myself: ActorRef<StoreMsg>,
-        ctx: &mut Arc<Ctx>,
+        StoreState { ctx, .. }: &mut StoreState,
     ) -> Result<(), ActorProcessingErr> {
         // Also a keeper that is restarted while the store is away comes up, and says so.
         let answer = ctx.store.ping().await;
@@ -107,7 +119,7 @@ impl Actor for StoreKeeper {
         &self,
         myself: ActorRef<StoreMsg>,
         message: StoreMsg,
-        ctx: &mut Arc<Ctx>,
+        StoreState { ctx, turns }: &mut StoreState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             StoreMsg::Ask => {
@@ -118,10 +130,17 @@ impl Actor for StoreKeeper {
                 });
             }
             StoreMsg::Answer(answer) => {
+                if let Some(why) = ctx.store.superseded() {
+                    return Err(Superseded(why.to_owned()).into());
+                }
                 let away = answer.err();
                 // While it is away, others than us may have changed what it holds.
-                let back = away.is_none() && !ctx.gates.store.is_open();
+                let now = ctx.store.turns();
+                let back = away.is_none() && (!ctx.gates.store.is_open() || now != *turns);
                 note(ctx, away);
+                if back {
+                    *turns = now;
+                }
                 if back && let Some(catalog) = ctx.catalog() {
                     // A catalog that is down builds anew when it is up.
                     let _ = catalog.cast(CatalogMsg::Again);

@@ -146,8 +146,12 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The store that the configuration names.
-async fn open_store(config: &Config) -> Result<Store, SystemError> {
+/// Opens the store that the configuration names. It takes as long as it takes to come to a database
+/// that is slow or silent, within bounds; who gives it up has started nothing.
+///
+/// # Errors
+/// [`SystemError::Store`].
+pub async fn open_store(config: &Config) -> Result<Store, SystemError> {
     let storage = &config.storage;
     let Some(dsn) = storage.url.clone() else {
         let path = sqlite_file(config);
@@ -157,16 +161,17 @@ async fn open_store(config: &Config) -> Result<Store, SystemError> {
         return Ok(store.with_defaults(config.mcp_defaults()));
     };
     let place = dsn.place();
-    let store = Store::connect(Postgres {
+    let connecting = Store::connect(Postgres {
         dsn,
         password_file: storage.password_file.clone(),
         ca_file: storage.ca_file.clone(),
         pool_max: storage.pool_max,
         wait: ms(storage.acquire_ms),
         application: application(),
-    })
-    .await
-    .map_err(|source| SystemError::Store { place, source })?;
+        installation: installation(&config.server.data_dir),
+    });
+    let store = Box::pin(connecting).await;
+    let store = store.map_err(|source| SystemError::Store { place, source })?;
     Ok(store.with_defaults(config.mcp_defaults()))
 }
 
@@ -196,6 +201,12 @@ async fn known(
 
 fn sqlite_file(config: &Config) -> PathBuf {
     config.server.data_dir.join("legation.db")
+}
+
+/// The installation's id, as whoever serves keeps it in the data directory.
+fn installation(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join("installation"));
+    text.ok().map(|text| text.trim().to_owned())
 }
 
 /// How this process is called in the database's list of sessions: no other is called so.
@@ -254,7 +265,21 @@ impl System {
         launcher: Arc<dyn Launcher>,
         doors: Arc<dyn Doors>,
     ) -> Result<Self, SystemError> {
-        let store = open_store(&config).await?;
+        let store = Box::pin(open_store(&config)).await?;
+        Box::pin(Self::start_on(store, config, clock, launcher, doors)).await
+    }
+
+    /// The same on a store that is open.
+    ///
+    /// # Errors
+    /// [`SystemError`]; nothing is left running.
+    pub async fn start_on(
+        store: Store,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        launcher: Arc<dyn Launcher>,
+        doors: Arc<dyn Doors>,
+    ) -> Result<Self, SystemError> {
         let setup = Setup::of(&config, Arc::clone(&clock));
         known(&store, &config, &setup, clock.wall_ms()).await?;
         let dir = setup.dir.clone();

@@ -30,7 +30,7 @@ use crate::actors::clock::{Clock, HostClock};
 use crate::actors::jail::{Degrade, Facility, Jail, JailConfig, Walls};
 use crate::actors::launcher::{LaunchError, Launcher};
 use crate::actors::room;
-use crate::actors::system::System;
+use crate::actors::system::{System, SystemError, open_store};
 use crate::api::admin::About;
 use crate::api::serve::SocketMode;
 use crate::config::{Config, Sources};
@@ -254,19 +254,29 @@ impl House {
             self.socket_mode,
             &self.clock,
         )?);
-        let starting = System::start(
+        let not_up = |error: SystemError| CliError::NotStarted {
+            code: error.code(),
+            next: error.next(),
+            // Who starts a server may know all.
+            message: chain(&error),
+        };
+        let store = tokio::select! {
+            store = Box::pin(open_store(&self.config)) => store.map_err(not_up)?,
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping; the store was not open yet");
+                self.data_dir.say_stopping();
+                return Ok(Exit::Ok);
+            }
+        };
+        let starting = System::start_on(
+            store,
             self.config.clone(),
             Arc::clone(&self.clock),
             Arc::clone(&self.launcher),
             Arc::<HouseDoors>::clone(&doors),
         );
         // A signal now waits for the start to end, which has a deadline of its own.
-        let system = starting.await.map_err(|error| CliError::NotStarted {
-            code: error.code(),
-            next: error.next(),
-            // Who starts a server may know all.
-            message: chain(&error),
-        })?;
+        let system = Box::pin(starting).await.map_err(not_up)?;
         if let Err(error) = self.introduce(&system, &doors).await {
             system.stop().await;
             close(&doors).await;

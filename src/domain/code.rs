@@ -287,7 +287,7 @@ codes! {
         "Another server uses the database.";
         "Stop the server the message names, or set storage.url to another database.";
     "E0541" StoreUnfit "store_unfit" Failed Never
-        "The database is of a kind or version this server cannot stand on.";
+        "The database is of a kind or version this server cannot stand on, or is somebody else's.";
         "Do what the message names; docs/postgres.md says what is needed.";
     "E0542" StoreLost "store_lost" Usage Never
         "The database is new, and an audit log or homes tell of a server that lived here before.";

@@ -304,6 +304,14 @@ pub const STORE_BOOT_TRIES: u32 = 6;
 pub const STORE_HELD_WAIT: Duration = Duration::from_secs(3);
 /// How long migrating a PostgreSQL database may take.
 pub const STORE_MIGRATE_MAX: Duration = Duration::from_secs(600);
+/// Connections to a database's server that clients' requests leave to administrators, if there are so many twice.
+pub const STORE_POOL_KEPT: usize = 2;
+/// Rows that one statement changes where many are saved at once.
+pub const STORE_BATCH_MAX: usize = 1000;
+/// How long a migration waits for a lock that somebody else holds.
+pub const STORE_MIGRATE_LOCK_MAX: Duration = Duration::from_secs(10);
+/// How often a start says that it still waits for the database.
+pub const STORE_START_SAY: Duration = Duration::from_secs(5);
 /// Tries of a write that the database gave up for another's sake (deadlock, serialization).
 pub const STORE_WRITE_TRIES: u32 = 4;
 /// Bytes that are written and taken away to see whether a disk that was full has room again.

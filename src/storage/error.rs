@@ -31,9 +31,8 @@ pub enum StoreError {
         why: String,
     },
     /// The database did not answer or could not write: repair what `fault` says, then try again.
-    /// Nothing of the failed call was kept, unless the connection broke while a commit was under
-    /// way: then nobody here can know.
-    #[error("could not {doing}: {fault}")]
+    /// Nothing of the failed call was kept, unless it [may be done](StoreError::may_be_done).
+    #[error("could not {doing}: {fault}{}", doubt(source))]
     Unavailable {
         /// What was under way.
         doing: &'static str,
@@ -105,6 +104,8 @@ pub enum Fault {
     Refused,
     /// Another server of ours uses the database.
     Held,
+    /// What answers is not this installation's database.
+    Unfit,
     /// Something else; the source says what.
     Other,
 }
@@ -130,6 +131,9 @@ impl fmt::Display for Fault {
                 "the database refuses us; check role, password, rights and TLS in its log"
             }
             Self::Held => "another server uses the database; stop one of them",
+            Self::Unfit => {
+                "what answers there is not this installation's database; legation status says more"
+            }
             Self::Io => "the disk failed; check the kernel's log",
             Self::CannotOpen => "the file cannot be opened; check the folder and its permissions",
             Self::Closed => "the store is closed; the server is stopping",
@@ -181,20 +185,65 @@ const SQLSTATES: &[(&str, Fault)] = &[
 ];
 
 /// PostgreSQL's texts hold no zero character.
-const UNTYPABLE: &str = "22021";
+const UNTYPABLE: [&str; 2] = ["22021", "22P05"];
 /// PostgreSQL says that what it stored is damaged.
 const DAMAGED: [&str; 2] = ["XX001", "XX002"];
 /// It gave a statement up for another's sake: a serialization failure, a deadlock.
 const VICTIM: [&str; 2] = ["40001", "40P01"];
 
+/// There is no such table.
+const NO_TABLE: &str = "42P01";
+
 fn sqlstate(error: &sqlx::Error) -> Option<&str> {
-    let error = error.as_database_error()?;
+    let error = Unsure::within(error).as_database_error()?;
     Some(error.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 /// Whether the database undid a statement for another's sake: it may be tried again.
 pub(super) fn is_victim(error: &sqlx::Error) -> bool {
     sqlstate(error).is_some_and(|code| VICTIM.contains(&code))
+}
+
+/// Whether a table is missing.
+pub(super) fn is_no_table(error: &sqlx::Error) -> bool {
+    sqlstate(error) == Some(NO_TABLE)
+}
+
+/// A change was sent and no answer came: whether it was done, nobody here knows. It travels as
+/// the driver's error, around the one that says why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unsure(sqlx::Error);
+
+impl Unsure {
+    fn of(error: &sqlx::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Io(error) => error.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// The error that says what happened.
+    fn within(error: &sqlx::Error) -> &sqlx::Error {
+        Self::of(error).map_or(error, |unsure| &unsure.0)
+    }
+}
+
+/// The error of a change that was sent, and whose answer did not come.
+pub(super) fn unsure(error: sqlx::Error) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(Unsure(error)))
+}
+
+/// What an administrator must know of a change that may be done.
+fn doubt(error: &sqlx::Error) -> &'static str {
+    match Unsure::of(error).map(|unsure| NotLent::of(&unsure.0)) {
+        None => "",
+        Some(Some(NotLent::Silent)) => {
+            "; it may be done all the same, so look before you repeat it (a commit without an \
+             answer: is a synchronous standby away?)"
+        }
+        Some(_) => "; it may be done all the same, so look before you repeat it",
+    }
 }
 
 /// Why a connection was not lent, or is not waited for any longer. It travels as the driver's
@@ -213,11 +262,13 @@ pub(super) enum NotLent {
     Pooled,
     #[error("the server is silent")]
     Silent,
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl NotLent {
     fn of(error: &sqlx::Error) -> Option<&Self> {
-        match error {
+        match Unsure::within(error) {
             sqlx::Error::Io(error) => error.get_ref()?.downcast_ref(),
             _ => None,
         }
@@ -233,6 +284,7 @@ impl NotLent {
             Self::Refused(_) | Self::Pooled => Fault::Refused,
             Self::Held(_) => Fault::Held,
             Self::ReadOnly => Fault::ReadOnly,
+            Self::Unfit(_) => Fault::Unfit,
         }
     }
 }
@@ -244,7 +296,7 @@ impl From<NotLent> for sqlx::Error {
 }
 
 pub(super) fn fault_of(error: &sqlx::Error) -> Fault {
-    match error {
+    match Unsure::within(error) {
         sqlx::Error::PoolClosed => return Fault::Closed,
         sqlx::Error::PoolTimedOut => return Fault::Busy,
         sqlx::Error::Io(_) => return NotLent::of(error).map_or(Fault::Away, NotLent::fault),
@@ -291,10 +343,17 @@ impl StoreError {
         matches!(
             self,
             Self::Unavailable {
-                fault: Fault::Away | Fault::Held | Fault::Closed,
+                fault: Fault::Away | Fault::Held | Fault::Unfit | Fault::Closed,
                 ..
             }
         )
+    }
+
+    /// Whether the failed change may be done all the same, now or in a moment: it was sent, and its
+    /// answer did not come. What takes something away goes by it as if it were done.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        matches!(self, Self::Unavailable { source, .. } if Unsure::of(source).is_some())
     }
 
     pub(super) fn not_found(kind: &'static str, id: impl fmt::Display) -> Self {
@@ -347,7 +406,7 @@ pub(super) fn doing(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError +
                 detail: source.to_string(),
             };
         }
-        if sqlstate(&source) == Some(UNTYPABLE) {
+        if sqlstate(&source).is_some_and(|code| UNTYPABLE.contains(&code)) {
             return StoreError::conflict("text", doing, "holds a zero character; leave it out");
         }
         StoreError::Unavailable {

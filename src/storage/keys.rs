@@ -1,9 +1,10 @@
 //! Preshared client keys: found by their public prefix, never deleted, only revoked.
 
 use super::error::{StoreError, adding, doing};
-use super::{Store, again, rows};
+use super::{Store, rows};
 use crate::domain::account::{Key, Millis};
 use crate::domain::ids::{KeyId, UserId};
+use crate::domain::limits::STORE_BATCH_MAX;
 
 const CREATE: &str = "INSERT INTO client_keys (id, user_id, label, prefix, pepper_id, digest, \
     created_at, expires_at, revoked_at, last_used_at) \
@@ -20,8 +21,15 @@ const OF_USER: &str = "SELECT id, user_id, label, prefix, pepper_id, digest, cre
 const REVOKE: &str = "UPDATE client_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 \
     RETURNING id, user_id, label, prefix, pepper_id, digest, created_at, expires_at, revoked_at, \
     last_used_at";
-const TOUCH: &str = "UPDATE client_keys SET last_used_at = $2 \
-    WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+/// The batch is one text of ids and times.
+const TOUCH: &str = "UPDATE client_keys SET last_used_at = used.at \
+    FROM (SELECT value ->> 0 AS id, (value ->> 1)::bigint AS at FROM json_array_elements($1::json)) \
+    AS used WHERE client_keys.id = used.id \
+    AND (client_keys.last_used_at IS NULL OR client_keys.last_used_at < used.at)";
+const TOUCH_SQLITE: &str = "UPDATE client_keys SET last_used_at = used.at \
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at FROM json_each($1)) \
+    AS used WHERE client_keys.id = used.id \
+    AND (client_keys.last_used_at IS NULL OR client_keys.last_used_at < used.at)";
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -91,6 +99,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] if there is none.
     pub async fn key_by_prefix(&self, prefix: &str) -> Result<Key, StoreError> {
+        let _place = self.place_for_many("read a key").await?;
         on!(self, |db| sqlx::query_as::<_, Row>(BY_PREFIX)
             .bind(prefix)
             .fetch_optional(&db.reader)
@@ -148,30 +157,26 @@ impl Store {
         .try_into()
     }
 
-    /// Notes when keys were last used: one transaction for the batch; never goes back in time;
-    /// unknown keys are passed over.
+    /// Notes when keys were last used: one statement for [so many](STORE_BATCH_MAX) at a time; never
+    /// goes back in time; unknown keys are passed over. To note it twice does no harm.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; then none of the batch was kept.
+    /// [`StoreError::Unavailable`]; then the rest was not kept.
     pub async fn touch_keys(&self, used: &[(KeyId, Millis)]) -> Result<(), StoreError> {
-        if used.is_empty() {
-            return Ok(());
+        let _place = self.place_for_many("note the last use of keys").await?;
+        let sql = match self.is_server() {
+            true => TOUCH,
+            false => TOUCH_SQLITE,
+        };
+        for batch in used.chunks(STORE_BATCH_MAX) {
+            let batch = rows::to_json("client_keys", &batch)?;
+            on!(self, |db| sqlx::query(sql)
+                .bind(batch)
+                .execute(&db.writer)
+                .await
+                .map(drop))
+            .map_err(doing("note the last use of keys"))?;
         }
-        let failed = doing("note the last use of keys");
-        again(|| async move {
-            on!(self, |db| {
-                let mut tx = db.begin().await.map_err(failed)?;
-                for (id, at) in used {
-                    sqlx::query(TOUCH)
-                        .bind(id.as_str())
-                        .bind(*at)
-                        .execute(&mut *tx)
-                        .await
-                        .map_err(failed)?;
-                }
-                tx.commit().await.map_err(failed)
-            })
-        })
-        .await
+        Ok(())
     }
 }

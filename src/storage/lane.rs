@@ -17,7 +17,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use sqlx::{Database, Describe, Either, Execute, Executor, SqlSafeStr as _, SqlStr};
 use tokio::time::Instant;
 
-use super::error::{Fault, NotLent, fault_of};
+use super::error::{Fault, NotLent, fault_of, unsure};
 use super::stats::{Class, StoreStats, Timer};
 
 /// The steps of an answer: its rows, and how many rows it changed.
@@ -64,7 +64,7 @@ pub(super) trait Lent<DB: Database>: Send + 'static {
 
     /// It is in the middle of something, or lost. `true`: it closes instead of being given back;
     /// `false`: the driver brings it to its end by itself.
-    fn spoil(&mut self) -> bool;
+    fn spoil(&mut self, class: Class) -> bool;
 }
 
 /// Where statements of one class go.
@@ -84,6 +84,7 @@ pub(super) struct Tx<S: Source> {
 /// A connection on loan, and until when it is waited for.
 pub(super) struct Bound<S: Source> {
     lent: Option<S::Lent>,
+    class: Class,
     stats: Arc<StoreStats>,
     until: Option<Instant>,
     /// A statement failed: the databases differ in what becomes of the transaction's others.
@@ -117,7 +118,7 @@ impl<S: Source> Lane<S> {
         let lent = timer.note(self.source.lend().await)?;
         // From here on, dropping it rolls back: also if the beginning itself is given up.
         let mut tx = Tx {
-            bound: Bound::new(lent, &self.stats),
+            bound: Bound::new(lent, class, &self.stats),
             open: true,
             timer,
         };
@@ -139,8 +140,12 @@ impl<S: Source> Lane<S> {
             };
             let done = match self.source.lend().await {
                 Ok(lent) => {
-                    let mut bound = Bound::<S>::new(lent, &self.stats);
-                    bound.run((sql.clone(), arguments)).await
+                    let mut bound = Bound::<S>::new(lent, self.class, &self.stats);
+                    let done = bound.run((sql.clone(), arguments)).await;
+                    done.map_err(|error| match self.class {
+                        Class::Write if S::Lent::is_lost(&error) => unsure(error),
+                        _ => error,
+                    })
                 }
                 Err(error) => Err(error),
             };
@@ -162,9 +167,10 @@ impl<S: Source> Lane<S> {
 // === impl Bound ===
 
 impl<S: Source> Bound<S> {
-    fn new(lent: S::Lent, stats: &Arc<StoreStats>) -> Self {
+    fn new(lent: S::Lent, class: Class, stats: &Arc<StoreStats>) -> Self {
         Self {
             lent: Some(lent),
+            class,
             stats: Arc::clone(stats),
             until: S::ANSWER_MAX.map(|most| Instant::now() + most),
             failed: false,
@@ -200,7 +206,7 @@ impl<S: Source> Drop for Bound<S> {
         if self.busy
             && let Some(lent) = &mut self.lent
         {
-            lent.spoil();
+            lent.spoil(self.class);
         }
     }
 }
@@ -217,6 +223,10 @@ impl<S: Source> Tx<S> {
         }
         let done = self.bound.run(("COMMIT".into_sql_str(), None)).await;
         self.open = done.is_err();
+        let done = done.map_err(|error| match S::Lent::is_lost(&error) {
+            true => unsure(error),
+            false => error,
+        });
         self.timer.note(done.map(drop))
     }
 
@@ -238,10 +248,10 @@ impl<S: Source> Drop for Tx<S> {
             return;
         };
         // A closed connection rolls back by itself.
-        if self.bound.busy && lent.spoil() {
+        if self.bound.busy && lent.spoil(self.bound.class) {
             return;
         }
-        let mut bound = Bound::<S>::new(lent, &self.bound.stats);
+        let mut bound = Bound::<S>::new(lent, self.bound.class, &self.bound.stats);
         let rollback = async move {
             // If there is nothing to roll back, so much the better.
             let _ = bound.run(("ROLLBACK".into_sql_str(), None)).await;

@@ -32,6 +32,15 @@ pub(super) use pool::Pool;
 const VERSION_MIN: u32 = 14_00_00;
 const UTF8: &str = "SELECT pg_encoding_to_char(encoding) FROM pg_database \
     WHERE datname = current_database()";
+/// What is there that no extension made.
+const TABLES: &str = "SELECT c.relname::text FROM pg_class c WHERE c.relkind IN ('r', 'p', 'f') \
+    AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) \
+    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass \
+    AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1";
+/// By these our database is known, whichever version made it.
+const OURS: [&str; 4] = ["settings", "client_keys", "mcps", "exposed_tools"];
+/// The driver's own, which is made first.
+const MIGRATIONS: &str = "_sqlx_migrations";
 const FSYNC: &str = "SELECT setting FROM pg_settings WHERE name = 'fsync'";
 
 /// Which database, and how to use it.
@@ -47,8 +56,11 @@ pub struct Postgres {
     pub pool_max: u32,
     /// How long a request waits for one.
     pub wait: Duration,
-    /// Who we are, for others who want the database and for its administrator.
+    /// Who we are, for others who want the database and for its administrator. No other process
+    /// is called so.
     pub application: String,
+    /// The installation's id: a database that another one adopted is not used.
+    pub installation: Option<String>,
 }
 
 /// Connects, takes the lock, migrates.
@@ -59,20 +71,112 @@ pub(super) async fn open(
     let (most, wait) = (postgres.pool_max, postgres.wait);
     let place = postgres.dsn.place();
     let mut how = How::new(postgres);
-    let mut first = reached(&how, &place).await?;
-    how.durable = fit(&mut first, &place).await?;
+    let tries = limits::STORE_BOOT_TRIES;
+    let all = (limits::STORE_CONNECT_MAX + limits::STORE_RETRY_CAP) * tries;
+    let mut first = step("connect to the store", all, reached(&how, &place)).await?;
+    let looking = look_at(&mut first, &place);
+    let known;
+    (how.durable, known) = step(
+        "look at the store's server",
+        limits::STORE_ANSWER_MAX,
+        looking,
+    )
+    .await?;
     if !how.durable {
         // What it was asked at connecting does not change any more.
         drop(first);
         first = how.connect().await.map_err(doing("connect to the store"))?;
     }
-    let first = held(first, &how, &place).await?;
-    let mut first = migrated(first).await?;
-    let epoch = lock::begin(&mut first)
-        .await
-        .map_err(doing("lock the store"))?;
-    let pool = Pool::new(how, (most, wait), (first, epoch));
+    let all = limits::STORE_HELD_WAIT + limits::STORE_ANSWER_MAX;
+    let locking = async {
+        let mut first = held(first, &how, &place).await?;
+        // Only then is it nobody else's who could tell more; and nothing was written yet.
+        let stranger = match known {
+            true => lock::stranger(&mut first, how.installation()).await,
+            false => Ok(None),
+        };
+        match stranger.map_err(doing("look whose the store is"))? {
+            Some(detail) => Err(StoreError::Unfit {
+                place: place.clone(),
+                detail,
+            }),
+            None => Ok(first),
+        }
+    };
+    let first = step("lock the store", all, locking).await?;
+    let all = limits::STORE_MIGRATE_MAX + limits::STORE_ANSWER_MAX;
+    let mut first = step("migrate the store", all, migrated(first)).await?;
+    let beginning = begun(&mut first, &how, &place);
+    let last = step("begin with the store", limits::STORE_ANSWER_MAX, beginning).await?;
+    let pool = Pool::new(how, (most, wait), (first, last));
     Ok(Pair::new(pool.clone(), pool, stats))
+}
+
+/// A step of the start: within a bound, and what is waited for is said.
+async fn step<T>(
+    what: &'static str,
+    most: Duration,
+    doing_it: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let mut bounded = std::pin::pin!(timeout(most, doing_it));
+    let since = Instant::now();
+    loop {
+        match timeout(limits::STORE_START_SAY, &mut bounded).await {
+            Ok(Ok(done)) => return done,
+            Ok(Err(_)) => return Err(doing(what)(NotLent::Silent.into())),
+            Err(_) => tracing::warn!(
+                waited.s = since.elapsed().as_secs(),
+                "the start still waits for the database: {what}"
+            ),
+        }
+    }
+}
+
+/// Whether we can stand on the server, and whether the database is one of ours or empty. Gives
+/// whether its commits wait for its disk, and whether our tables are there.
+async fn look_at(first: &mut PgConnection, place: &str) -> Result<(bool, bool), StoreError> {
+    let durable = fit(first, place).await?;
+    let failed = doing("look at the store's server");
+    let tables: Vec<String> = sqlx::query_scalar(TABLES)
+        .fetch_all(&mut *first)
+        .await
+        .map_err(failed)?;
+    let there = |ours: &&str| tables.iter().any(|table| table == ours);
+    if OURS.iter().all(there) {
+        return Ok((durable, true));
+    }
+    let mut others = tables.iter().filter(|table| *table != MIGRATIONS);
+    let Some(other) = others.next() else {
+        return Ok((durable, false));
+    };
+    let more = match others.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(StoreError::Unfit {
+        place: place.to_owned(),
+        detail: format!(
+            "it holds something else's tables (`{other}`{more}) and not Legation's; give it a \
+             database of its own, or check storage.url; nothing was written"
+        ),
+    })
+}
+
+/// Makes the database this installation's, and begins an epoch.
+async fn begun(first: &mut PgConnection, how: &How, place: &str) -> Result<lock::Last, StoreError> {
+    let failed = doing("begin with the store");
+    if let Some(ours) = how.installation()
+        && let Some(detail) = lock::adopt(first, ours).await.map_err(failed)?
+    {
+        return Err(StoreError::Unfit {
+            place: place.to_owned(),
+            detail,
+        });
+    }
+    let spot = lock::spot(first).await.map_err(failed)?;
+    let epoch = lock::begin(first, how.application()).await;
+    let epoch = epoch.map_err(failed)?;
+    Ok(lock::Last { epoch, spot })
 }
 
 /// How long a transaction that was given up for another's sake waits before its try `n + 1`.
@@ -83,6 +187,14 @@ pub(super) fn victims_pause(n: u32) -> Duration {
 impl Pair<Pool> {
     pub(super) async fn close(&self) {
         self.writer.source().close().await;
+    }
+
+    pub(super) fn turns(&self) -> u64 {
+        self.writer.source().turns()
+    }
+
+    pub(super) fn superseded(&self) -> Option<&str> {
+        self.writer.source().superseded()
     }
 
     pub(super) fn numbers(&self) -> PoolNumbers {
@@ -181,7 +293,7 @@ async fn held(mut first: PgConnection, how: &How, place: &str) -> Result<PgConne
 }
 
 /// Brings the schema up to this build's, under the driver's own lock and ours, without the
-/// deadline that other statements have.
+/// deadline that other statements have; locks that others hold are waited for within a bound.
 async fn migrated(mut first: PgConnection) -> Result<PgConnection, StoreError> {
     let failed = doing("migrate the store");
     let set = async |first: &mut PgConnection, sql: &'static str| {
@@ -190,13 +302,18 @@ async fn migrated(mut first: PgConnection) -> Result<PgConnection, StoreError> {
     set(&mut first, "SET statement_timeout = 0")
         .await
         .map_err(failed)?;
+    sqlx::query("SELECT set_config('lock_timeout', $1, false)")
+        .bind(limits::millis(limits::STORE_MIGRATE_LOCK_MAX).to_string())
+        .execute(&mut first)
+        .await
+        .map_err(failed)?;
     let migrations = sqlx::migrate!("src/storage/migrations/postgres");
     let running = migrations.run_direct(None, &mut first, false);
     timeout(limits::STORE_MIGRATE_MAX, running)
         .await
         .map_err(|_| failed(NotLent::Silent.into()))?
         .map_err(StoreError::migrating)?;
-    set(&mut first, "RESET statement_timeout")
+    set(&mut first, "RESET statement_timeout; RESET lock_timeout")
         .await
         .map_err(failed)?;
     first.ping().await.map_err(failed)?;

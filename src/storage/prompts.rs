@@ -35,6 +35,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
     pub async fn prompts_exposed_to(&self, key: &KeyId) -> Result<Vec<ExposedPrompt>, StoreError> {
+        let _place = self.place_for_many("list a key's prompt names").await?;
         let rows = on!(self, |db| sqlx::query_as::<_, Row>(EXPOSED_TO)
             .bind(key.as_str())
             .fetch_all(&db.reader)
@@ -57,6 +58,7 @@ impl Store {
         if prompts.is_empty() {
             return Ok(());
         }
+        let _place = self.place_for_many(DOING).await?;
         let failed = doing(DOING);
         again(|| async move {
             on!(self, |db| {

@@ -1,16 +1,25 @@
 //! Sessions: what lets a registered client survive a restart of the server. An ended session is
 //! deleted; the audit log keeps its history.
 
+use serde::Serialize;
+
 use super::error::{StoreError, adding, doing};
-use super::{Store, again, rows};
+use super::{Store, rows};
 use crate::domain::account::{Millis, Session};
 use crate::domain::ids::{KeyId, SessionId, UserId};
+use crate::domain::limits::STORE_BATCH_MAX;
 
 const CREATE: &str = "INSERT INTO sessions (id, key_id, user_id, connection_id, friendly_name, \
     host_tool, questions, created_at, seen_at, expires_at) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-const EXTEND: &str = "UPDATE sessions SET seen_at = $2, expires_at = $3 \
-    WHERE id = $1 AND seen_at <= $2";
+/// The batch is one text, so that it is one statement, whatever the way to the database costs.
+const EXTEND: &str = "UPDATE sessions SET seen_at = new.seen_at, expires_at = new.expires_at \
+    FROM json_to_recordset($1::json) AS new (id text, seen_at bigint, expires_at bigint) \
+    WHERE sessions.id = new.id AND sessions.seen_at <= new.seen_at";
+const EXTEND_SQLITE: &str = "UPDATE sessions SET seen_at = new.seen_at, \
+    expires_at = new.expires_at FROM (SELECT value ->> 'id' AS id, \
+    value ->> 'seen_at' AS seen_at, value ->> 'expires_at' AS expires_at FROM json_each($1)) \
+    AS new WHERE sessions.id = new.id AND sessions.seen_at <= new.seen_at";
 const END: &str = "DELETE FROM sessions WHERE id = $1";
 const END_OF_KEY: &str = "DELETE FROM sessions WHERE key_id = $1 RETURNING id";
 const END_OF_USER: &str = "DELETE FROM sessions WHERE user_id = $1 RETURNING id";
@@ -51,7 +60,7 @@ impl TryFrom<Row> for Session {
 }
 
 /// One session's activity, collected between two writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionSeen {
     /// Which session.
     pub id: SessionId,
@@ -67,6 +76,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] if its key or user does not exist.
     pub async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
+        let _place = self.place_for_many("add a session").await?;
         let questions = rows::to_json("sessions.questions", &session.questions)?;
         on!(self, |db| sqlx::query(CREATE)
             .bind(session.id.as_str())
@@ -91,32 +101,27 @@ impl Store {
         Ok(())
     }
 
-    /// Notes activity: one transaction for the batch; never goes back in time; ended sessions are
-    /// passed over.
+    /// Notes activity: one statement for [so many](STORE_BATCH_MAX) at a time; never goes back in
+    /// time; ended sessions are passed over. To note it twice does no harm.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; then none of the batch was kept.
+    /// [`StoreError::Unavailable`]; then the rest was not kept.
     pub async fn extend_sessions(&self, seen: &[SessionSeen]) -> Result<(), StoreError> {
-        if seen.is_empty() {
-            return Ok(());
+        let _place = self.place_for_many("extend sessions").await?;
+        let sql = match self.is_server() {
+            true => EXTEND,
+            false => EXTEND_SQLITE,
+        };
+        for batch in seen.chunks(STORE_BATCH_MAX) {
+            let batch = rows::to_json("sessions", &batch)?;
+            on!(self, |db| sqlx::query(sql)
+                .bind(batch)
+                .execute(&db.writer)
+                .await
+                .map(drop))
+            .map_err(doing("extend sessions"))?;
         }
-        let failed = doing("extend sessions");
-        again(|| async move {
-            on!(self, |db| {
-                let mut tx = db.begin().await.map_err(failed)?;
-                for one in seen {
-                    sqlx::query(EXTEND)
-                        .bind(one.id.as_str())
-                        .bind(one.seen_at)
-                        .bind(one.expires_at)
-                        .execute(&mut *tx)
-                        .await
-                        .map_err(failed)?;
-                }
-                tx.commit().await.map_err(failed)
-            })
-        })
-        .await
+        Ok(())
     }
 
     /// Ends a session; `false` if there was none.
@@ -124,6 +129,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn end_session(&self, id: &SessionId) -> Result<bool, StoreError> {
+        let _place = self.place_for_many("end a session").await?;
         let rows = on!(self, |db| sqlx::query(END)
             .bind(id.as_str())
             .execute(&db.writer)

@@ -2,7 +2,7 @@
 //! writer connection, and a small pool of readers that is filled on demand and emptied when idle.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use sqlx::sqlite::{
     Sqlite, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{Database, Pool};
+use sqlx::{Database, Pool, SqliteConnection};
 
 use super::error::{Fault, StoreError, doing};
 use super::lane::{Lent, Source, Statement, Steps};
@@ -67,7 +67,7 @@ impl Lent<Sqlite> for PoolConnection<Sqlite> {
     }
 
     /// Its thread brings what was begun to its end.
-    fn spoil(&mut self) -> bool {
+    fn spoil(&mut self, _: Class) -> bool {
         false
     }
 }
@@ -77,6 +77,15 @@ impl Pair<Connections> {
     pub(super) async fn close(&self) {
         self.reader.source().0.close().await;
         self.writer.source().0.close().await;
+    }
+
+    /// Nobody else writes it.
+    pub(super) fn turns(&self) -> u64 {
+        0
+    }
+
+    pub(super) fn superseded(&self) -> Option<&str> {
+        None
     }
 
     pub(super) fn numbers(&self) -> PoolNumbers {
@@ -110,43 +119,54 @@ pub(super) async fn open(
         .busy_timeout(limits::STORE_BUSY_MAX)
         .pragma("cache_size", CACHE_SIZE)
         .pragma("journal_size_limit", JOURNAL_BYTES_MAX);
-    let writer = on_its_file(bounded(SqlitePoolOptions::new()), path)
-        .min_connections(1)
-        .max_connections(1)
-        .idle_timeout(None)
-        .connect_with(options.clone())
-        .await
-        .map_err(|error| match doing("open the store")(error) {
-            // A full disk has many names for SQLite: it cannot make its shared memory, for one.
-            StoreError::Unavailable {
-                fault: Fault::Io,
-                doing,
-                source,
-            } if is_full(path) => StoreError::Unavailable {
-                fault: Fault::Full,
-                doing,
-                source,
-            },
-            // SQLite does not say which file.
-            StoreError::Unavailable {
-                fault: Fault::CannotOpen,
-                source,
-                ..
-            } => StoreError::Open {
-                path: path.to_owned(),
-                source: std::io::Error::other(source),
-            },
-            other => other,
-        })?;
+    let known = Arc::default();
+    let writer = on_its_files(
+        bounded(SqlitePoolOptions::new()),
+        path,
+        &known,
+        Role::Writer,
+    )
+    .min_connections(1)
+    .max_connections(1)
+    .idle_timeout(None)
+    .connect_with(options.clone())
+    .await
+    .map_err(|error| match doing("open the store")(error) {
+        // A full disk has many names for SQLite: it cannot make its shared memory, for one.
+        StoreError::Unavailable {
+            fault: Fault::Io,
+            doing,
+            source,
+        } if is_full(path) => StoreError::Unavailable {
+            fault: Fault::Full,
+            doing,
+            source,
+        },
+        // SQLite does not say which file.
+        StoreError::Unavailable {
+            fault: Fault::CannotOpen,
+            source,
+            ..
+        } => StoreError::Open {
+            path: path.to_owned(),
+            source: std::io::Error::other(source),
+        },
+        other => other,
+    })?;
     sqlx::migrate!("src/storage/migrations/sqlite")
         .run(&writer)
         .await
         .map_err(StoreError::migrating)?;
-    let reader = on_its_file(bounded(SqlitePoolOptions::new()), path)
-        .min_connections(0)
-        .max_connections(limits::STORE_READERS_MAX)
-        .idle_timeout(READER_IDLE)
-        .connect_lazy_with(options.pragma("query_only", "ON"));
+    let reader = on_its_files(
+        bounded(SqlitePoolOptions::new()),
+        path,
+        &known,
+        Role::Reader,
+    )
+    .min_connections(0)
+    .max_connections(limits::STORE_READERS_MAX)
+    .idle_timeout(READER_IDLE)
+    .connect_lazy_with(options.pragma("query_only", "ON"));
     Ok(Pair::new(Connections(writer), Connections(reader), stats))
 }
 
@@ -159,37 +179,113 @@ fn bounded<DB: Database>(options: PoolOptions<DB>) -> PoolOptions<DB> {
         .test_before_acquire(false)
 }
 
-/// Which file a pool's connections are to.
+/// Which files the connections are to.
 #[derive(Debug, Default)]
 struct OnDisk {
     inode: Option<u64>,
-    /// When another file took its place.
+    /// The write-ahead log's.
+    log: Option<u64>,
+    /// When other files took their place.
     replaced: Option<Instant>,
 }
 
-/// Closes connections to a file that is no longer the one at `path`. SQLite goes on in a file that
+/// Which pool a connection is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Writer,
+    Reader,
+}
+
+/// What becomes of a connection before it is lent.
+enum Look {
+    Fits,
+    Closes,
+    /// Its log is no longer the one beside the file, and what it holds is nowhere else.
+    LogGone,
+}
+
+/// Closes connections to files that are no longer those at `path`. SQLite goes on in a file that
 /// was removed or replaced, so what it acknowledges would be gone with the process. A new
-/// connection finds the new file, or says that there is none.
-fn on_its_file(options: PoolOptions<Sqlite>, path: &Path) -> PoolOptions<Sqlite> {
-    let known = Arc::new(Mutex::new(OnDisk::default()));
-    let path: Arc<Path> = path.into();
-    let (opened, at) = (Arc::clone(&known), Arc::clone(&path));
+/// connection finds the new file, or says that there is none. What is only in a log that was
+/// removed is written into the database before.
+fn on_its_files(
+    options: PoolOptions<Sqlite>,
+    path: &Path,
+    known: &Arc<Mutex<OnDisk>>,
+    role: Role,
+) -> PoolOptions<Sqlite> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let files: Arc<(PathBuf, PathBuf)> = Arc::new((path.to_owned(), log.into()));
+    let known = Arc::clone(known);
+    let (opened, at) = (Arc::clone(&known), Arc::clone(&files));
     options
         .after_connect(move |_, _| {
-            let inode = inode(&at);
+            let (file, log) = (inode(&at.0), inode(&at.1));
             let mut known = opened.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.inode.is_some() && known.inode != inode {
+            if known.inode.is_some() && known.inode != file {
                 known.replaced = Some(Instant::now());
             }
-            known.inode = inode;
+            known.inode = file;
+            if role == Role::Writer {
+                known.log = log;
+            }
             Box::pin(async { Ok(()) })
         })
-        .before_acquire(move |_, connection| {
-            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let younger = |replaced: Instant| connection.age < replaced.elapsed();
-            let fits = known.inode == inode(&path) && known.replaced.is_none_or(younger);
-            Box::pin(async move { Ok(fits) })
+        .before_acquire(move |connection, of| {
+            let (file, log) = (inode(&files.0), inode(&files.1));
+            let look = {
+                let mut now = known.lock().unwrap_or_else(PoisonError::into_inner);
+                now.log = now.log.or(log);
+                let younger = |replaced: Instant| of.age < replaced.elapsed();
+                if now.inode != file || !now.replaced.is_none_or(younger) {
+                    Look::Closes
+                } else if role == Role::Writer && now.log != log {
+                    Look::LogGone
+                } else {
+                    Look::Fits
+                }
+            };
+            let known = Arc::clone(&known);
+            Box::pin(async move {
+                match look {
+                    Look::Fits => Ok(true),
+                    Look::Closes => Ok(false),
+                    Look::LogGone if saved(connection).await => {
+                        let mut now = known.lock().unwrap_or_else(PoisonError::into_inner);
+                        // The readers' log is the same that is gone.
+                        (now.log, now.replaced) = (None, Some(Instant::now()));
+                        Ok(false)
+                    }
+                    // It is the only one that still has it.
+                    Look::LogGone => Ok(true),
+                }
+            })
         })
+}
+
+/// Writes what is in the connection's log into the database; whether all of it is there.
+async fn saved(connection: &mut SqliteConnection) -> bool {
+    let done: Result<(i64, i64, i64), _> = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(connection)
+        .await;
+    match done {
+        Ok((0, ..)) => {
+            tracing::error!(
+                "the database's write-ahead log (legation.db-wal) was removed while it was in use; \
+                 what it held was saved, and another one is begun: nothing may remove or replace it \
+                 while the server runs"
+            );
+            true
+        }
+        other => {
+            tracing::error!(
+                "the database's write-ahead log (legation.db-wal) was removed while it was in use, and \
+                 what it holds is not saved yet: {other:?}"
+            );
+            false
+        }
+    }
 }
 
 /// The shared memory beside a write-ahead log is made in pieces of this size.

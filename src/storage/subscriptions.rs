@@ -5,6 +5,8 @@ use super::error::{StoreError, adding, doing};
 use super::{Store, again, rows};
 use crate::domain::account::{ExposedTool, Millis, Subscription};
 use crate::domain::ids::{KeyId, McpId};
+#[cfg(doc)]
+use crate::domain::limits::TOOLS_GONE_NAMED_MAX;
 use crate::domain::name::ToolName;
 
 const ADD: &str = "INSERT INTO subscriptions (key_id, mcp_id, created_at) VALUES ($1, $2, $3) \
@@ -16,8 +18,8 @@ const OF_KEY: &str = "SELECT key_id, mcp_id, created_at FROM subscriptions WHERE
     ORDER BY created_at, mcp_id";
 const EXPOSE: &str = "INSERT INTO exposed_tools (key_id, mcp_id, tool, exposed) \
     VALUES ($1, $2, $3, $4) ON CONFLICT (key_id, mcp_id, tool) DO NOTHING";
-const EXPOSED: &str = "SELECT key_id, mcp_id, tool, exposed FROM exposed_tools \
-    ORDER BY key_id, exposed";
+const EXPOSED: &str = "SELECT e.key_id, e.mcp_id, e.tool, e.exposed FROM exposed_tools e \
+    JOIN tools t ON t.mcp_id = e.mcp_id AND t.name = e.tool ORDER BY e.key_id, e.exposed";
 const EXPOSED_TO: &str = "SELECT key_id, mcp_id, tool, exposed FROM exposed_tools \
     WHERE key_id = $1 ORDER BY exposed";
 
@@ -64,7 +66,7 @@ impl TryFrom<ExposedRow> for ExposedTool {
 pub struct Views {
     /// All subscriptions: by key, oldest first.
     pub subscriptions: Vec<Subscription>,
-    /// All exposed names: by key, then by name. Tools that are gone today are among them.
+    /// The exposed names of all tools that are there: by key, then by name.
     pub exposed: Vec<ExposedTool>,
 }
 
@@ -149,7 +151,8 @@ impl Store {
         rows::all(rows)
     }
 
-    /// The names one key's tools have, those of vanished tools included: they stay taken.
+    /// The names one key's tools have, those of vanished tools included: they stay taken, as far
+    /// as they are [kept](TOOLS_GONE_NAMED_MAX).
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].

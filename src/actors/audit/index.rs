@@ -41,6 +41,8 @@ const REST_MAX: Duration = Duration::from_secs(2);
 pub struct Index {
     pub(super) db: AuditIndex,
     pub(super) hurry: Notify,
+    /// It says that a record is where it is not.
+    pub(super) wrong: Notify,
 }
 
 impl Index {
@@ -107,6 +109,7 @@ async fn begin(ctx: &Ctx, path: &Path) -> Result<Arc<Index>, IndexError> {
     Ok(Arc::new(Index {
         db,
         hurry: Notify::new(),
+        wrong: Notify::new(),
     }))
 }
 
@@ -153,8 +156,11 @@ async fn go_on(ctx: &Ctx, index: &Index) -> Result<(), IndexError> {
     loop {
         let tip = written.borrow_and_update().tip;
         if follow.next_seq() > tip.seq {
-            if written.changed().await.is_err() {
-                return Ok(());
+            tokio::select! {
+                changed = written.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                () = index.wrong.notified() => return Err(wrong()),
             }
             tokio::time::sleep(GATHER).await;
             continue;
@@ -184,8 +190,13 @@ async fn go_on(ctx: &Ctx, index: &Index) -> Result<(), IndexError> {
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
             () = index.hurry.notified() => {}
+            () = index.wrong.notified() => return Err(wrong()),
         }
     }
+}
+
+fn wrong() -> IndexError {
+    IndexError::Damaged("it says that a record is where another one is".to_owned())
 }
 
 struct Read {

@@ -90,6 +90,7 @@ pub(in crate::actors) async fn search(
     most: usize,
 ) -> std::io::Result<Page> {
     let most = most.clamp(1, AUDIT_PAGE_MAX);
+    let all = filter.clone();
     let tip = audit.written().borrow().tip.seq;
     let before = before.unwrap_or(u64::MAX);
     let high = match &index {
@@ -120,6 +121,11 @@ pub(in crate::actors) async fn search(
         let (dir, filter) = (dir.clone(), filter.clone());
         let ends = std::mem::take(&mut tail.ends);
         let (more, ends) = blocking(move || Ok((load(&dir, &filter, &found, &ends), ends))).await?;
+        let Some(more) = more else {
+            // It is made anew, and until then the log itself is read.
+            index.wrong.notify_one();
+            return Box::pin(search(audit, None, all, Some(before), most)).await;
+        };
         tail.ends = ends;
         items.extend(more);
         if Instant::now() > deadline {
@@ -213,24 +219,43 @@ impl Tail {
     }
 }
 
-/// Reads the lines that were found, and takes what really fits.
+/// Reads the lines that were found, and takes what really fits. `None`: the segment is there, and where the index says
+/// that a record is, it is not.
 fn load(
     dir: &Path,
     filter: &Filter,
     found: &[Found],
     ends: &HashMap<String, Vec<u8>>,
-) -> Vec<Item> {
-    let line = |spot: &Spot| files::line_at(&dir.join(segment_name(spot.segment)), spot.place).ok();
-    found
-        .iter()
-        .filter_map(|one| {
-            // What retention took meanwhile is gone.
-            let start = line(&one.spot)?;
-            let end = one.end.as_ref().and_then(&line).or_else(|| {
-                let call = Columns::of(&start)?.call?;
-                ends.get(&call).cloned()
-            });
-            (Pair { start, end }).item(filter)
-        })
-        .collect()
+) -> Option<Vec<Item>> {
+    let mut items = Vec::new();
+    for one in found {
+        // What retention took meanwhile is gone.
+        let Some(start) = line(dir, &one.spot)? else {
+            continue;
+        };
+        let columns = Columns::of(&start).filter(|columns| columns.seq == one.seq)?;
+        let end = match &one.end {
+            Some(spot) => line(dir, spot)?,
+            None => None,
+        };
+        let is_its = |end: &Vec<u8>| {
+            let of = Columns::of(end);
+            of.is_some_and(|of| of.event == CALL_END && of.call == columns.call)
+        };
+        if !end.as_ref().is_none_or(is_its) {
+            return None;
+        }
+        let end = end.or_else(|| ends.get(columns.call.as_deref()?).cloned());
+        items.extend((Pair { start, end }).item(filter));
+    }
+    Some(items)
+}
+
+/// The line at a place; `Some(None)` if its segment is gone or cannot be read, `None` if no line is there.
+fn line(dir: &Path, spot: &Spot) -> Option<Option<Vec<u8>>> {
+    match files::line_at(&dir.join(segment_name(spot.segment)), spot.place) {
+        Ok(line) => Some(Some(line)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
+        Err(_) => Some(None),
+    }
 }

@@ -1,4 +1,5 @@
 mod damage;
+mod finding;
 mod queue;
 
 use std::fs::OpenOptions;

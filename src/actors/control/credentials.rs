@@ -10,12 +10,11 @@ use crate::domain::ids::McpId;
 use crate::domain::limits::CREDENTIAL_BYTES_MAX;
 use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::CredentialName;
-use crate::domain::verdict::Verdict;
+#[cfg(doc)]
+use crate::storage::StoreError;
 
 use super::super::audit::Entry;
 use super::super::credentials;
-use super::super::isolate::IsolateMsg;
-use super::super::slot::Principal;
 use super::{Control, ControlError};
 
 impl Control {
@@ -63,21 +62,24 @@ impl Control {
             set_at: self.now_ms(),
             set_by: author.to_owned(),
         };
-        stored.version = self.ctx.store.set_credential(&stored).await?;
+        let done = self.ctx.store.set_credential(&stored).await;
+        stored.version = self.taken(done)?;
         self.ctx
             .credentials
             .changed(&stored.holder, &mcp.id, name, Some(&stored));
         drop(alone);
         self.ctx.vault.look_again();
         self.note("credential.set", &stored, author);
-        let replaced = self.replace(holder, mcp);
+        let replaced = credentials::replace(&self.ctx, &stored.holder, &mcp.id);
         Ok((stored, replaced))
     }
 
-    /// Removes a value; `None` if there was none, else how many isolates are replaced.
+    /// Removes a value; `None` if there was none, else how many isolates are replaced. Also what only this process still
+    /// has is removed.
     ///
     /// # Errors
-    /// The store is away: then nothing was changed.
+    /// The store is away: then nothing was changed, unless it [may be](StoreError::may_be_done): then nobody is given the
+    /// value any more until the store says that it is there.
     pub async fn remove_credential(
         &self,
         holder: &Holder,
@@ -87,17 +89,26 @@ impl Control {
     ) -> Result<Option<u64>, ControlError> {
         let id = holder.id();
         let alone = self.ctx.vault.sealing().await;
-        if !self.ctx.store.remove_credential(&id, &mcp.id, name).await? {
-            return Ok(None);
+        let done = self.ctx.store.remove_credential(&id, &mcp.id, name).await;
+        if let Err(error) = &done
+            && !error.may_be_done()
+        {
+            return self.taken(done).map(|_| None);
         }
         let set = self.ctx.credentials.of(&id, &mcp.id);
+        let known = set.iter().find(|one| one.name == *name);
         self.ctx.credentials.changed(&id, &mcp.id, name, None);
         drop(alone);
         self.ctx.vault.look_again();
-        if let Some(stored) = set.iter().find(|one| one.name == *name) {
-            self.note("credential.removed", stored, author);
+        let mut replaced = 0;
+        if let Some(stored) = known {
+            replaced = credentials::replace(&self.ctx, &id, &mcp.id);
+            if done.is_ok() {
+                self.note("credential.removed", stored, author);
+            }
         }
-        Ok(Some(self.replace(holder, mcp)))
+        let stored = self.taken(done)?;
+        Ok((stored || known.is_some()).then_some(replaced))
     }
 
     /// Archives a definition and forgets what was set for it; gives the definition as it is now and how many
@@ -138,33 +149,6 @@ impl Control {
                 .field("actor", author)
                 .number("version", version),
         );
-    }
-
-    /// Lets the isolates of a holder leave: they finish what is inside. What failed for want of a
-    /// value is forgiven. Nobody else's are touched.
-    fn replace(&self, holder: &Holder, mcp: &Mcp) -> u64 {
-        let slots: Vec<_> = self
-            .ctx
-            .slots
-            .pin()
-            .values()
-            .filter(|slot| slot.key.mcp == mcp.id && !slot.key.is_probe())
-            .filter(|slot| match holder {
-                Holder::User(user) => slot.key.principal.user() == Some(user),
-                Holder::Shared => slot.key.principal == Principal::Shared,
-            })
-            .cloned()
-            .collect();
-        let mut replaced = 0;
-        for slot in slots {
-            slot.policy(|policy, _| policy.pardon());
-            replaced += u64::from(slot.occupant().is_some());
-            if let Some(isolate) = slot.actor() {
-                // One that is ending by itself starts with the new value anyway.
-                let _ = isolate.cast(IsolateMsg::Leave(Verdict::CredentialChanged));
-            }
-        }
-        replaced
     }
 }
 

@@ -150,6 +150,27 @@ async fn kept<const N: usize>(
     Ok(SecretBox::new(Box::new(*bytes)))
 }
 
+/// Whether a secret of the house that must be there is, and opens.
+async fn opens(
+    store: &Store,
+    keys: &MasterKeys,
+    name: &str,
+    file: &Path,
+) -> Result<(), VaultError> {
+    let (user, mcp) = home();
+    let place = Place {
+        user: &user,
+        mcp: &mcp,
+        field: name,
+    };
+    let text = store.setting(name).await?.ok_or(VaultError::TokenKeys)?;
+    let opened = Sealed::parse(&text).and_then(|sealed| keys.open(place, &sealed));
+    opened.map(drop).map_err(|_| VaultError::Sealed {
+        name: name.to_owned(),
+        file: file.display().to_string(),
+    })
+}
+
 /// Why token keys were not rotated.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::actors) enum RotateTokensError {
@@ -177,6 +198,8 @@ pub(in crate::actors) async fn rotate_tokens(ctx: &Ctx) -> Result<u8, RotateToke
     let (store, file) = (&ctx.store, keyfile::file(&ctx.settings.data_dir));
     let moment = Moment::of(ctx);
     let (known, stored) = known(store).await?;
+    // Nothing is written into a house whose keys are not ours.
+    opens(store, &keys, &token_key(known.current), &file).await?;
     let (live, over): (Vec<_>, Vec<_>) = known
         .rotated
         .iter()
@@ -311,6 +334,23 @@ mod tests {
             error.to_string().contains("master.key") && error.is_lasting(),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn another_houses_key_is_known_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).await.unwrap();
+        let file = keyfile::file(dir.path());
+        let keys = keyfile::make(&file).await.unwrap();
+        let name = token_key(1);
+        let none = opens(&store, &keys, &name, &file).await.unwrap_err();
+        assert!(matches!(none, VaultError::TokenKeys), "{none}");
+        assert!(store.setting(&name).await.unwrap().is_none());
+        load(&keys, &store, &file, NOW).await.unwrap();
+        opens(&store, &keys, &name, &file).await.unwrap();
+        let other = MasterKeys::first(keyfile::fresh());
+        let error = opens(&store, &other, &name, &file).await.unwrap_err();
+        assert!(matches!(error, VaultError::Sealed { .. }), "{error}");
     }
 
     #[tokio::test]

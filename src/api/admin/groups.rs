@@ -149,7 +149,8 @@ pub async fn grant(control: &Control, group: &str, mcp: &str) -> Result<Changed,
 async fn remove_member(control: &Control, group: &str, user: &str) -> Result<Changed, ApiError> {
     let group = by_name(control, group).await?;
     let user = users::by_name(control, user).await?;
-    let changed = control.store().remove_member(&group.id, &user.id).await?;
+    let done = control.store().remove_member(&group.id, &user.id).await;
+    let changed = control.taken(done)?;
     control.refresh().await?;
     Ok(Changed { changed })
 }
@@ -157,7 +158,8 @@ async fn remove_member(control: &Control, group: &str, user: &str) -> Result<Cha
 async fn revoke(control: &Control, group: &str, mcp: &str) -> Result<Changed, ApiError> {
     let group = by_name(control, group).await?;
     let mcp = mcps::by_name(control, mcp).await?;
-    let changed = control.store().revoke_grant(&group.id, &mcp.id).await?;
+    let done = control.store().revoke_grant(&group.id, &mcp.id).await;
+    let changed = control.taken(done)?;
     control.refresh().await?;
     Ok(Changed { changed })
 }

@@ -51,6 +51,10 @@ impl How {
         &self.postgres.application
     }
 
+    pub(super) fn installation(&self) -> Option<&str> {
+        self.postgres.installation.as_deref()
+    }
+
     /// Opens a connection, within a bound.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let options = self.options().await?;

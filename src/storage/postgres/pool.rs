@@ -5,8 +5,8 @@
 //! Here a connection is lent only while the lock is ours ([`super::lock`]), belongs to the epoch
 //! of the lock it was opened under, and is dropped, which closes it, unless it comes back whole.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -49,6 +49,12 @@ pub(super) struct Shared {
     standing: watch::Sender<Standing>,
     closing: watch::Sender<bool>,
     doubt: Notify,
+    /// Backends that were left in the middle of a statement, and of which kind it was.
+    left: Mutex<Vec<(i32, Class)>>,
+    /// How often what is stored may have changed without our knowing.
+    turns: AtomicU64,
+    /// Why this process must not go on.
+    superseded: OnceLock<String>,
 }
 
 struct Idle {
@@ -60,6 +66,7 @@ struct Idle {
 /// A connection that is counted for as long as it is open.
 struct Counted {
     connection: PgConnection,
+    pid: i32,
     shared: Arc<Shared>,
 }
 
@@ -88,7 +95,7 @@ impl Pool {
     pub(super) fn new(
         how: How,
         (max, wait): (u32, Duration),
-        (session, epoch): (PgConnection, u64),
+        (session, last): (PgConnection, lock::Last),
     ) -> Self {
         let shared = Arc::new(Shared {
             how,
@@ -97,11 +104,14 @@ impl Pool {
             permits: Arc::new(Semaphore::new(max as usize)),
             open: AtomicU32::new(0),
             idle: Mutex::default(),
-            standing: watch::Sender::new(Standing::Ours(epoch)),
+            standing: watch::Sender::new(Standing::Ours(last.epoch)),
             closing: watch::Sender::new(false),
             doubt: Notify::new(),
+            left: Mutex::default(),
+            turns: AtomicU64::new(0),
+            superseded: OnceLock::new(),
         });
-        let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), session));
+        let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), (session, last)));
         Self {
             shared,
             keeper: Arc::new(Keeper(Mutex::new(Some(keeper)))),
@@ -124,6 +134,17 @@ impl Pool {
             // It closes the lock's session within a bound of its own.
             let _ = keeper.await;
         }
+    }
+
+    /// How often what is stored may have changed without our knowing: the lock was lost meanwhile,
+    /// or a change that nobody waited for was brought to its end.
+    pub(super) fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::Acquire)
+    }
+
+    /// Why this process must not go on, if it must not.
+    pub(super) fn superseded(&self) -> Option<&str> {
+        self.shared.superseded()
     }
 
     pub(super) fn numbers(&self) -> PoolNumbers {
@@ -165,9 +186,17 @@ impl Source for Pool {
             .map_err(|_| sqlx::Error::PoolTimedOut)?
             .map_err(|_| sqlx::Error::PoolClosed)?;
         let epoch = shared.standing().await?;
-        let connection = match shared.tried(epoch).await {
-            Some(connection) => connection,
-            None => shared.opened(epoch).await?,
+        let connected = async {
+            match shared.tried(epoch).await {
+                Some(connection) => Ok(connection),
+                None => shared.opened(epoch).await,
+            }
+        };
+        // A silent database is noticed by one, and then nobody waits for it.
+        let connection = tokio::select! {
+            biased;
+            done = connected => done?,
+            why = shared.ended(epoch) => return Err(why.into()),
         };
         Ok(OnLoan {
             connection: Some(connection),
@@ -240,16 +269,19 @@ impl Shared {
             let mut connection = self.how.connect().await?;
             let entered = timeout(STORE_TRY_MAX, lock::enter(&mut connection, epoch)).await;
             match entered.unwrap_or_else(|_| Err(NotLent::Silent.into()))? {
-                true => Ok(connection),
-                false => Err(NotLent::Held("its epoch is later than ours".to_owned()).into()),
+                Some(pid) => Ok((connection, pid)),
+                None => Err(NotLent::Held("its epoch is later than ours".to_owned()).into()),
             }
         };
-        let connection = opened
+        let (connection, pid) = opened
             .await
             .inspect_err(|_: &sqlx::Error| self.doubt.notify_one())?;
         self.open.fetch_add(1, Ordering::Relaxed);
+        // Who had its number before is gone.
+        self.gone(&[pid]);
         Ok(Counted {
             connection,
+            pid,
             shared: Arc::clone(self),
         })
     }
@@ -289,8 +321,38 @@ impl Shared {
         drop(idle);
     }
 
+    /// The backends that were left in the middle of a statement.
+    pub(super) fn left(&self) -> Vec<i32> {
+        self.abandoned().iter().map(|(pid, _)| *pid).collect()
+    }
+
+    /// These of them are gone: what they did is done, or never will be.
+    pub(super) fn gone(&self, pids: &[i32]) {
+        let gone = |(pid, _): &mut (i32, Class)| pids.contains(pid);
+        let gone: Vec<_> = self.abandoned().extract_if(.., gone).collect();
+        if gone.iter().any(|(_, class)| *class != Class::Read) {
+            self.turns.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<(i32, Class)>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process must not go on; gives the reason.
+    pub(super) fn supersede(&self, why: &str) -> String {
+        self.superseded.get_or_init(|| why.to_owned()).clone()
+    }
+
+    pub(super) fn superseded(&self) -> Option<&str> {
+        self.superseded.get().map(String::as_str)
+    }
+
     /// The lock is ours again, since this epoch.
     pub(super) fn held(&self, epoch: u64) {
+        // Whoever was left is buried, and others may have written.
+        self.abandoned().clear();
+        self.turns.fetch_add(1, Ordering::Release);
         self.standing.send_replace(Standing::Ours(epoch));
     }
 
@@ -334,8 +396,10 @@ impl Lent<Pg> for OnLoan {
         }
     }
 
-    fn spoil(&mut self) -> bool {
-        self.connection = None;
+    fn spoil(&mut self, class: Class) -> bool {
+        if let Some(connection) = self.connection.take() {
+            self.shared.abandoned().push((connection.pid, class));
+        }
         self.shared.doubt.notify_one();
         true
     }

@@ -3,6 +3,7 @@
 use super::samples::{key, keyed, mcp, name, tool, tool_name};
 use crate::domain::account::{ExposedPrompt, ExposedTool, Key, Subscription};
 use crate::domain::era::{Era, Spoken};
+use crate::domain::limits::TOOLS_GONE_NAMED_MAX;
 use crate::domain::mcp::{Defaults, Limits, Mcp, McpState, Sharing, Times, Usual};
 use crate::protocol::handshake::Abilities;
 use crate::storage::{Store, StoreError};
@@ -212,6 +213,8 @@ pub(super) async fn subscribing_twice_keeps_the_names(store: Store) {
     let (_, key) = keyed(&store, 1, "ada").await;
     let demo = mcp(1, "demo");
     store.create_mcp(&demo, 1).await.unwrap();
+    let tools = [tool("echo"), tool("add")];
+    store.replace_tools(&demo.id, &tools).await.unwrap();
     let names = [(tool_name("echo"), "echo".to_owned())];
     assert!(
         store
@@ -281,6 +284,8 @@ pub(super) async fn newcomers_are_exposed_and_nobody_renamed(store: Store) {
     store.create_key(&second).await.unwrap();
     let demo = mcp(1, "demo");
     store.create_mcp(&demo, 1).await.unwrap();
+    let tools = [tool("echo"), tool("add"), tool("new")];
+    store.replace_tools(&demo.id, &tools).await.unwrap();
     let names = [(tool_name("echo"), "echo".to_owned())];
     for each in [&first, &second] {
         store
@@ -329,6 +334,10 @@ pub(super) async fn unsubscribing_forgets_the_names(store: Store) {
     let (_, other) = keyed(&store, 2, "bob").await;
     let demo = mcp(1, "demo");
     store.create_mcp(&demo, 1).await.unwrap();
+    store
+        .replace_tools(&demo.id, &[tool("echo")])
+        .await
+        .unwrap();
     let names = [(tool_name("echo"), "echo".to_owned())];
     for each in [&key, &other] {
         store
@@ -342,6 +351,46 @@ pub(super) async fn unsubscribing_forgets_the_names(store: Store) {
     assert_eq!(views.subscriptions.len(), 1);
     assert_eq!(views.exposed, [exposed(&other, &demo, "echo", "echo")]);
     assert!(store.subscriptions(Some(&key.id)).await.unwrap().is_empty());
+}
+
+pub(super) async fn names_of_tools_that_are_gone_are_kept_up_to_a_bound(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let demo = mcp(1, "demo");
+    store.create_mcp(&demo, 1).await.unwrap();
+    store.subscribe(&key.id, &demo.id, 1, &[]).await.unwrap();
+    let each = TOOLS_GONE_NAMED_MAX / 2;
+    for round in 0..5 {
+        let tools: Vec<_> = (0..each).map(|n| tool(&format!("t{round}_{n}"))).collect();
+        store.replace_tools(&demo.id, &tools).await.unwrap();
+        let named: Vec<_> = tools
+            .iter()
+            .map(|tool| exposed(&key, &demo, tool.name.as_str(), tool.name.as_str()))
+            .collect();
+        store.expose(&named).await.unwrap();
+    }
+    let rounds = async || {
+        let mut rounds: Vec<char> = store
+            .exposed_to(&key.id)
+            .await
+            .unwrap()
+            .iter()
+            .map(|one| one.exposed.chars().nth(1).unwrap())
+            .collect();
+        rounds.sort_unstable();
+        rounds.dedup();
+        rounds
+    };
+    assert_eq!(rounds().await, ['2', '3', '4'], "the first that went");
+    assert_eq!(store.exposed_to(&key.id).await.unwrap().len(), 3 * each);
+    // A view costs what is there, and nothing for what was.
+    assert_eq!(store.views().await.unwrap().exposed.len(), each);
+
+    // What comes back has its name, and is the last to lose it when it goes again.
+    let back: Vec<_> = (0..each).map(|n| tool(&format!("t2_{n}"))).collect();
+    store.replace_tools(&demo.id, &back).await.unwrap();
+    assert_eq!(store.views().await.unwrap().exposed.len(), each);
+    store.replace_tools(&demo.id, &[]).await.unwrap();
+    assert_eq!(rounds().await, ['2', '4']);
 }
 
 pub(super) async fn prompts_keep_the_names_they_got_first(store: Store) {

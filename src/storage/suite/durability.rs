@@ -220,6 +220,36 @@ async fn what_was_acknowledged_is_in_the_files_without_a_close() {
 }
 
 #[tokio::test]
+async fn what_is_only_in_a_log_that_was_removed_is_saved() {
+    for also_shared_memory in [false, true] {
+        let (folder, store) = sqlite().await;
+        let file = |end: &str| folder.path().join(format!("legation.db{end}"));
+        store.create_user(&user(1, "ada")).await.unwrap();
+        assert_eq!(store.users().await.unwrap().len(), 1);
+        std::fs::remove_file(file("-wal")).unwrap();
+        if also_shared_memory {
+            std::fs::remove_file(file("-shm")).unwrap();
+        }
+        store.ping().await.unwrap();
+        store.create_user(&user(2, "ben")).await.unwrap();
+        assert_eq!(store.users().await.unwrap().len(), 2);
+        // What a kill -9 would leave.
+        let copy = tempfile::tempdir().unwrap();
+        for end in ["", "-wal"] {
+            std::fs::copy(file(end), copy.path().join(format!("legation.db{end}"))).unwrap();
+        }
+        let after = Store::open(&copy.path().join("legation.db")).await.unwrap();
+        let users = [user(1, "ada"), user(2, "ben")];
+        assert_eq!(after.users().await.unwrap(), users);
+        after.close().await;
+        store.close().await;
+        let again = Store::open(&file("")).await.unwrap();
+        assert_eq!(again.users().await.unwrap(), users);
+        again.close().await;
+    }
+}
+
+#[tokio::test]
 async fn the_writer_is_durable_and_refers() {
     let (_folder, store) = sqlite().await;
     let read = async |text: &'static str| {

@@ -1,6 +1,8 @@
 //! Sessions.
 
 use super::samples::{key, keyed, session, user};
+use crate::domain::limits::STORE_BATCH_MAX;
+use crate::storage::stats::Class;
 use crate::storage::{SessionSeen, Store, StoreError};
 
 pub(super) async fn sessions_live_until_they_expire(store: Store) {
@@ -32,6 +34,37 @@ pub(super) async fn sessions_live_until_they_expire(store: Store) {
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }));
+}
+
+pub(super) async fn many_are_saved_in_few_statements(store: Store) {
+    let (_, key) = keyed(&store, 1, "ada").await;
+    let mut seen = Vec::new();
+    for n in 0..200u8 {
+        let session = session(n, &key);
+        store.create_session(&session).await.unwrap();
+        seen.push(SessionSeen {
+            id: session.id,
+            seen_at: 5_000,
+            expires_at: 20_000,
+        });
+    }
+    let many = STORE_BATCH_MAX + 1;
+    let all: Vec<_> = seen.iter().cycle().take(many).cloned().collect();
+    let count = || Class::ALL.map(|class| store.stats().of(class).count());
+    let before = count();
+    store.extend_sessions(&all).await.unwrap();
+    let keys = vec![(key.id.clone(), 7_000); many];
+    store.touch_keys(&keys).await.unwrap();
+    let after = count();
+    assert_eq!(after[1] - before[1], 4, "statements that write");
+    assert_eq!(after[2], before[2], "no transaction");
+    let live = store.live_sessions(0).await.unwrap();
+    assert_eq!(live.len(), 200);
+    for one in live {
+        assert_eq!((one.seen_at, one.expires_at), (5_000, 20_000));
+    }
+    let stored = store.key(&key.id).await.unwrap();
+    assert_eq!(stored.last_used_at, Some(7_000));
 }
 
 pub(super) async fn sessions_are_extended_in_a_batch(store: Store) {

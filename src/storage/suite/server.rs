@@ -55,6 +55,7 @@ impl Database {
             pool_max: 4,
             wait: Duration::from_secs(20),
             application: application.to_owned(),
+            installation: None,
         }
     }
 
@@ -82,6 +83,11 @@ impl Database {
     /// A session beside the store's.
     pub(super) async fn session(&self) -> PgConnection {
         connect(&self.dsn(&self.name, self.server.user())).await
+    }
+
+    /// A session on its server, in no test's database.
+    pub(super) async fn elsewhere(&self) -> PgConnection {
+        connect(&self.server).await
     }
 
     /// Runs a statement in it, as its administrator.

@@ -13,6 +13,7 @@ use crate::domain::verdict::Verdict;
 
 use super::super::super::calls::{Tag, Why};
 use super::super::super::ctx::Ctx;
+use super::super::super::cut_off::revoke_sessions;
 use super::super::super::isolate::IsolateMsg;
 use super::super::super::slot::{Principal, Slot};
 use super::super::super::views::{DenyReport, Hit};
@@ -67,7 +68,7 @@ impl Control {
         let mut struck = self.survey(Arc::clone(&deny));
         (struck.seq, struck.times.journal) = (seq, journal);
         if deny.kind == Kind::Suspension {
-            struck.sessions = self.revoke_sessions(|session| match &deny.target {
+            struck.sessions = revoke_sessions(&self.ctx, |session| match &deny.target {
                 Target::User(user) => session.user.id == *user,
                 Target::Client(key) => session.key == *key,
                 _ => false,
