@@ -26,6 +26,8 @@ pub const TOOLS_AGAIN: Duration = Duration::from_secs(30);
 pub const TOOLS_ADOPT_AGAIN: Duration = Duration::from_secs(60);
 /// Tools that a record of such a change names.
 pub const TOOLS_NAMED_MAX: usize = 20;
+/// Keys that the record of an administrator's act for many of them names.
+pub const KEYS_NAMED_MAX: usize = 20;
 /// Bytes of the name of a prompt that is offered where all servers are.
 pub const PROMPT_NAME_BYTES_MAX: usize = 512;
 /// Prompts of one server that have ever had a name there, for one key.
