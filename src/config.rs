@@ -15,6 +15,7 @@ pub mod client;
 pub mod install;
 pub mod isolates;
 pub mod ops;
+pub mod regular;
 pub mod server;
 pub mod sessions;
 pub mod storage;

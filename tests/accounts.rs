@@ -209,6 +209,30 @@ fn members_of_the_admin_group_may_and_others_may_not() {
     host.stop();
 }
 
+/// Its members cannot look into the data directory, but where their socket is they can.
+#[test]
+fn a_member_is_told_that_the_server_is_stopped() {
+    let Some(host) = Host::new() else { return };
+    let asks = |run: &str| {
+        let script = format!(
+            "mount -t tmpfs none /var/lib && mkdir -m 700 /var/lib/legation && mount -t tmpfs -o mode=755 none /run && \
+             {run} && exec setpriv --reuid {ADA} --regid {ADA} --groups {ADA},{GID} \"$@\""
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        command.arg("sh").arg(host.dir.path().join("legation"));
+        command.arg("status").current_dir("/").output().unwrap()
+    };
+    let stopped = asks("mkdir -m 755 /run/legation");
+    let said = told(&stopped);
+    assert_eq!(stopped.status.code(), Some(3), "{said}");
+    for word in ["/run/legation/admin.sock", "stopped", "/var/lib/legation"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let nowhere = asks("true");
+    assert_eq!(nowhere.status.code(), Some(4), "{}", told(&nowhere));
+}
+
 #[test]
 fn a_group_that_is_not_there_or_cannot_reach_the_socket_is_refused_before_a_start() {
     let Some(host) = Host::new() else { return };

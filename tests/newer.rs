@@ -452,6 +452,17 @@ fn a_call_between_two_rounds_is_seen_cancelled_and_denied() {
     ]);
     let told: Vec<_> = messages.collect();
     assert!(text(told.last().unwrap()).contains("shut"), "{told:?}");
+    // Whose key is revoked is told that, and not that somebody cancelled the call.
+    world.cli(&["kill-switch", "off", "--scope", "mcp", "--target", "newer"]);
+    let mut messages = client.messages(&call("c", "two", json!({})));
+    messages.next().unwrap();
+    let keys = world.cli(&["key", "list", "--user", "ada"]);
+    world.cli(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
+    let told = messages.last().unwrap().to_string();
+    assert!(
+        told.contains("revoked") && !told.contains("administrator"),
+        "{told}"
+    );
 }
 
 #[test]

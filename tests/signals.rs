@@ -35,6 +35,63 @@ fn a_hangup_without_a_terminal_ends_nothing() {
     assert_eq!(run(), before, "the same process");
 }
 
+/// What /proc says of the hangup: ignored, caught.
+fn hangup_of(pid: u32) -> (bool, bool) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+        bits.unwrap_or(0) & 1 != 0
+    };
+    (has("SigIgn:"), has("SigCgt:"))
+}
+
+#[test]
+fn a_hangup_at_the_very_beginning_ends_nothing_and_no_isolate_is_born_deaf_to_it() {
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.key("ada");
+    world.stop();
+    let mut server = Command::new(LEGATION)
+        .args(["serve", "--config"])
+        .arg(world.dir.path().join("legation.toml"))
+        .arg("--data-dir")
+        .arg(world.data_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = server.id();
+    let raw = Pid::from_raw(pid.try_into().unwrap());
+    // What comes first is there for a few milliseconds only.
+    let since = std::time::Instant::now();
+    let seen = loop {
+        let seen = hangup_of(pid);
+        if seen.0 || seen.1 || since.elapsed() > PATIENCE {
+            break seen;
+        }
+    };
+    assert_eq!(seen, (true, false), "ignored before it is heard");
+    kill(raw, Signal::SIGHUP).unwrap();
+    world.until("it serves", |world| {
+        assert_eq!(server.try_wait().unwrap(), None);
+        (world.run(&["status"]).code != 3).then_some(())
+    });
+    assert_eq!(hangup_of(pid), (false, true));
+    kill(raw, Signal::SIGTERM).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    world.start();
+    world.client_of_key(&ada).ask("echo", json!({"text": "x"}));
+    let isolate = world.isolate("demo", Some("ada"));
+    // Its init is one of ours; the server is what that started.
+    let init = isolate["pid"].as_u64().unwrap();
+    let born = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap();
+    let born: Vec<u32> = born.split(' ').filter_map(|pid| pid.parse().ok()).collect();
+    assert_eq!(born.len(), 1, "{born:?}");
+    assert_eq!(hangup_of(born[0]), (false, false));
+}
+
 #[test]
 fn a_hangup_ends_a_server_whose_terminal_it_was() {
     let Some(script) = tools::on_path("script") else {

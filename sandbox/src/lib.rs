@@ -55,6 +55,12 @@ pub const SPAWND_ARGUMENT: &str = "--sandbox-role=spawnd";
 /// The same for one in a user namespace of its own.
 pub(crate) const MAPPED_ARGUMENT: &str = "--sandbox-role=mapped-spawnd";
 
+/// Ignores SIGHUP from here on, until somebody listens to it. What is executed meanwhile ignores it as well; servers in
+/// isolates do not, since init puts every signal back.
+pub fn ignore_hangups() {
+    sys::ignore_signal(libc::SIGHUP);
+}
+
 /// The slice of the CPU that [`answer_soon`] asks for: the shortest there is.
 const GATEWAY_SLICE: Duration = Duration::from_micros(100);
 

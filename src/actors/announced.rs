@@ -4,6 +4,7 @@
 //! one user's own isolate.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub(super) async fn announced(ctx: &Arc<Ctx>, slot: &Slot, tools: Vec<Tool>) {
         };
         let changes = Changes::between(&known, &tools);
         if changes.is_empty() {
+            slot.told_of(None);
             return;
         }
         // As the definition is now, which may be newer than the run.
@@ -62,7 +64,10 @@ pub(super) async fn announced(ctx: &Arc<Ctx>, slot: &Slot, tools: Vec<Tool>) {
         };
         if !told {
             told = true;
-            tell(ctx, slot, &changes, policy);
+            // One that says it again, or was only listened to anew, says nothing new.
+            if slot.told_of(Some(in_short(&changes, &tools, policy))) {
+                tell(ctx, slot, &changes, policy);
+            }
         }
         match (policy, ctx.adopted.claim(&mcp.id)) {
             (ToolChanges::Keep, _) => return,
@@ -119,8 +124,20 @@ fn tell(ctx: &Ctx, slot: &Slot, changes: &Changes, policy: ToolChanges) {
     );
 }
 
+/// What is told, in a number.
+fn in_short(changes: &Changes, tools: &[Tool], policy: ToolChanges) -> u64 {
+    let mut tools: Vec<_> = tools
+        .iter()
+        .map(|tool| (tool.name.as_str(), &tool.description, &tool.definition))
+        .collect();
+    tools.sort();
+    let mut hasher = DefaultHasher::new();
+    (changes, tools, policy.word()).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// How two sets of tools differ, by name.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 struct Changes {
     added: Vec<String>,
     removed: Vec<String>,
@@ -142,6 +159,13 @@ impl Changes {
         let gone = |tool: &&Tool| after.iter().all(|one| one.name != tool.name);
         let gone = before.iter().filter(gone);
         changes.removed = gone.map(|tool| tool.name.to_string()).collect();
+        for names in [
+            &mut changes.added,
+            &mut changes.removed,
+            &mut changes.changed,
+        ] {
+            names.sort();
+        }
         changes
     }
 
@@ -183,6 +207,21 @@ mod tests {
         assert!(Changes::between(&before, &same).is_empty());
         let after = [tool("d", "1"), tool("a", "2"), tool("b", "1")];
         assert_eq!(Changes::between(&before, &after).names(), "+d -c ~a");
+    }
+
+    #[test]
+    fn the_same_is_told_once_whatever_order_it_comes_in() {
+        let known = [tool("a", "1")];
+        let (one, two, three) = (tool("a", "2"), tool("b", "1"), tool("c", "1"));
+        let short = |tools: &[Tool]| {
+            let changes = Changes::between(&known, tools);
+            in_short(&changes, tools, ToolChanges::Keep)
+        };
+        let all = short(&[one.clone(), two.clone(), three.clone()]);
+        assert_eq!(short(&[three.clone(), one.clone(), two.clone()]), all);
+        let other = [tool("a", "3"), two, three];
+        assert_ne!(short(&other), all, "another definition");
+        assert_ne!(short(&[one]), all);
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,6 +48,7 @@ use super::ops::Ops;
 use super::plan::{ProgramError, find_program};
 use super::relimit;
 
+pub use about::{Found, Subject};
 pub use calls::Recycle;
 pub use kill::Wanted;
 pub use target::Named;
@@ -184,9 +185,9 @@ impl Control {
     }
 
     /// Records an administrator's action.
-    pub fn audit(&self, actor: &str, action: &str, target: &str, outcome: &str) {
-        let about = self.about(action, target);
-        let entry = self.action(actor, action, target, outcome, &about);
+    pub fn audit(&self, actor: &str, action: &str, subject: &Subject, outcome: &str) {
+        let about = self.about(subject);
+        let entry = self.action(actor, action, subject, outcome, &about);
         self.ctx.audit.post(entry);
     }
 
@@ -199,13 +200,13 @@ impl Control {
         &self,
         actor: &str,
         action: &str,
-        target: &str,
+        subject: &Subject,
         outcome: &str,
         before: &[Target],
     ) -> Result<(), ControlError> {
-        let now = self.about(action, target);
-        let about = if now.is_empty() { before } else { &now };
-        let entry = self.action(actor, action, target, outcome, about);
+        let mut about = self.about(subject);
+        about.extend_from_slice(before);
+        let entry = self.action(actor, action, subject, outcome, &about);
         self.ctx.audit.commit(entry).await.map_err(|error| {
             let message = format!("{action} was done, but {error}: its record waits in memory");
             ControlError::new(Code::AuditUnavailable, message)
@@ -230,20 +231,17 @@ impl Control {
         &self,
         actor: &str,
         action: &str,
-        target: &str,
+        subject: &Subject,
         outcome: &str,
         about: &[Target],
     ) -> Entry {
         let entry = Entry::new("admin.action", self.ctx.wall_ms())
             .field("actor", actor)
             .field("action", action)
-            .field("target", target)
+            .field("target", subject.text())
             .field("outcome", outcome);
         let routes = self.ctx.routes.load();
-        let named = about.iter();
-        named.fold(entry, |entry, target| {
-            about::with_ids(entry, target, &routes.directory)
-        })
+        about::with_keys(about::with_ids(entry, about, &routes.directory), subject)
     }
 
     /// Records that somebody was kept off the admin socket: of many tries the first, then how many.

@@ -333,15 +333,20 @@ impl IsolateState {
             return Ok(());
         }
         let was_quarantined = matches!(self.slot.state(), SlotState::Quarantined { .. });
-        if was_quarantined && !self.slot.is_wanted() {
-            // The half-open try is the next caller's: nobody else needs it.
+        let is_crowded = self.slot.policy(|policy, _| policy.is_crowded());
+        if (was_quarantined || is_crowded) && !self.slot.is_wanted() {
+            // The next try is the next caller's: nobody else needs it.
             self.phase = Phase::Resting;
-            self.slot
-                .enter(SlotState::Resting, "the quarantine is over");
+            let cause = match was_quarantined {
+                true => "the quarantine is over",
+                false => "there was no room; the next call looks again",
+            };
+            self.slot.enter(SlotState::Resting, cause);
             myself.stop(None);
             return Ok(());
         }
-        if !was_quarantined && !self.ctx.restart_budget.take() {
+        let is_unasked = !was_quarantined && !is_crowded;
+        if is_unasked && !self.ctx.restart_budget.take() {
             // A host-wide cause must not melt the host: restarts queue up behind the budget.
             let wait = self.wait;
             myself.send_after(Duration::from_millis(100), move || IsolateMsg::Due { wait });

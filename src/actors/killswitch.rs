@@ -241,7 +241,8 @@ pub(super) fn entry(event: &'static str, ctx: &Ctx, deny: &Deny) -> Entry {
         .field("label", &deny.label)
         .field("reason", &deny.reason)
         .field("author", &deny.author);
-    with_ids(entry, &deny.target, &ctx.routes.load().directory)
+    let about = std::slice::from_ref(&deny.target);
+    with_ids(entry, about, &ctx.routes.load().directory)
 }
 
 /// Saves until the store has all; `false` if it could not.

@@ -20,6 +20,7 @@ mod parts;
 mod paths;
 mod refusal;
 mod scope;
+mod share;
 mod tls;
 
 use std::fmt;

@@ -1,17 +1,14 @@
 //! Certificate authorities: the system's, or those of a file.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::config::regular;
 use crate::domain::limits::BRIDGE_ROOTS_BYTES_MAX;
-
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// The variable that names the system's bundle, as OpenSSL reads it.
 const BUNDLE_VARIABLE: &str = "SSL_CERT_FILE";
@@ -54,13 +51,8 @@ pub fn of_file(path: &Path) -> Result<RootCertStore, String> {
         format!("cannot use the certificate authorities in {path}: {why}")
     };
     let mut pem = Vec::new();
-    // A pipe in its place would be waited for.
-    let opened = File::options().read(true).custom_flags(NONBLOCK).open(path);
-    opened
-        .and_then(|file| match file.metadata()?.is_file() {
-            true => file.take(BRIDGE_ROOTS_BYTES_MAX + 1).read_to_end(&mut pem),
-            false => Err(std::io::Error::other("it is no file")),
-        })
+    regular::open(path)
+        .and_then(|file| file.take(BRIDGE_ROOTS_BYTES_MAX + 1).read_to_end(&mut pem))
         .map_err(|error| cannot(error.to_string()))?;
     if pem.len() as u64 > BRIDGE_ROOTS_BYTES_MAX {
         return Err(cannot(format!(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -120,6 +121,15 @@ impl SessionHandle {
     /// Whether its key has expired, which ends it without grace.
     pub(super) fn is_key_expired(&self, now: Millis) -> bool {
         self.key_expires_at <= now
+    }
+
+    /// For how long its key lives on; `None`: for ever.
+    pub(super) fn key_lives_for(&self, now: Millis) -> Option<Duration> {
+        if self.key_expires_at == Millis::MAX {
+            return None;
+        }
+        let left = self.key_expires_at.saturating_sub(now);
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
     /// Takes note that its activity was saved; `None` if there was none since.

@@ -64,6 +64,8 @@ pub struct Slot {
     limits: Mutex<Limits>,
     /// What is installed for its mcp, as its last run was started with it.
     tree: Mutex<Option<PathBuf>>,
+    /// Of which other tools than the known ones it was told, in short.
+    told_of: Mutex<Option<u64>>,
     kept: Mutex<Kept>,
 }
 
@@ -107,6 +109,7 @@ impl Slot {
             changes,
             wanted: AtomicBool::new(false),
             born: Instant::now(),
+            told_of: Mutex::default(),
             kept: Mutex::new(Kept {
                 restart: Restart::new(restart),
                 epoch: 0,
@@ -140,6 +143,11 @@ impl Slot {
 
     pub(super) fn set_tree(&self, tree: Option<PathBuf>) {
         *self.tree.lock() = tree;
+    }
+
+    /// Its server lists these other tools now (none: those that are known); whether that is news.
+    pub(super) fn told_of(&self, tools: Option<u64>) -> bool {
+        std::mem::replace(&mut *self.told_of.lock(), tools) != tools
     }
 
     pub(super) fn set_limits(&self, limits: Limits) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
+use super::announced::announced;
 use super::audit::{Audit, Durability};
 use super::catalog::{Published, Route};
 use super::clock::{SetClock, id_bits};
@@ -33,6 +34,7 @@ use crate::domain::code::Code;
 use crate::domain::ids::{CallId, ConnectionId, KeyId, McpId, SessionId, UserId};
 use crate::domain::mcp::{Limits, Mcp, McpState, Program, Sharing, Times, Tool};
 use crate::domain::name::{Name, ToolName};
+use crate::domain::verdict::{OomScope, Verdict};
 use crate::storage::Store;
 
 #[tokio::test]
@@ -163,6 +165,84 @@ async fn five_failures_quarantine_with_the_last_words_and_one_try_after_it() {
     world.until(&slot, "ready").await;
     world.call(&ada).await.unwrap();
     world.never_two();
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_not_tried_again_until_somebody_asks() {
+    let world = World::new().await;
+    let full = Verdict::OutOfProcesses {
+        scope: OomScope::User,
+        limit: Some(40),
+    };
+    world
+        .scripted
+        .on("crowded", [Script::ExitAtOnce(Exit::Over(full))]);
+    let ada = world.caller("ada", "crowded");
+    let eve = world.caller("eve", "crashes");
+    // A caller waits and tries again, until the wait is longer than one waits.
+    let error = world.call(&ada).await.unwrap_err();
+    assert_eq!(
+        (error.code, error.verdict),
+        (Code::BackingOff, Some("out_of_processes"))
+    );
+    let slot = world.slot(&ada);
+    world.until(&slot, "resting").await;
+    let tried = world.scripted.launches();
+    assert_eq!(slot.restarts(), 0, "it took nothing of the restart budget");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.scripted.launches(), tried, "nobody asked");
+    // Nor does it keep anybody else from being restarted.
+    world
+        .scripted
+        .on("crashes", [Script::DieOnCall(Exit::Code(3)), Script::Serve]);
+    world.call(&eve).await.unwrap_err();
+    world.until(&world.slot(&eve), "ready").await;
+    // There is room again: the next call finds it.
+    world.scripted.on("crowded", [Script::Serve]);
+    world.call(&ada).await.unwrap();
+    world.never_two();
+}
+
+#[tokio::test]
+async fn a_change_of_tools_is_recorded_once_however_often_it_is_read() {
+    let world = World::new().await;
+    let ada = world.caller("ada", "server");
+    world.call(&ada).await.unwrap();
+    let slot = world.slot(&ada);
+    let tool = |name: &str| Tool {
+        name: ToolName::parse(name).unwrap(),
+        description: String::new(),
+        definition: "{}".into(),
+    };
+    for tools in [
+        vec![tool("a"), tool("b")],
+        vec![tool("b"), tool("a")],
+        vec![tool("a"), tool("b")],
+        vec![tool("a")],
+        // As it is known: what it says after that is news again.
+        vec![],
+        vec![tool("a")],
+    ] {
+        announced(&world.ctx, &slot, tools).await;
+    }
+    let mut told: Vec<String> = Vec::new();
+    let since = std::time::Instant::now();
+    while told.len() < 3 && since.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+        let files = std::fs::read_dir(world.dir.path().join("audit")).unwrap();
+        let text: String = files
+            .filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok())
+            .collect();
+        told = text
+            .lines()
+            .filter(|line| line.contains("isolate.tools_changed"))
+            .map(|line| {
+                let record: serde_json::Value = serde_json::from_str(line).unwrap();
+                record["tools"].as_str().unwrap().to_owned()
+            })
+            .collect();
+    }
+    assert_eq!(told, ["+a +b", "+a", "+a"]);
 }
 
 #[tokio::test]

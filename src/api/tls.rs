@@ -25,6 +25,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
+use crate::config::regular;
 use crate::domain::account::Millis;
 use crate::domain::limits::{PEM_BYTES_MAX, TLS_RELOAD_EVERY};
 
@@ -124,6 +125,8 @@ struct Loaded {
     not_after: Option<Millis>,
     /// Whether it says what its key is for; see [`own`].
     has_key_usage: bool,
+    /// Whether we made it, and make it again.
+    is_ours: bool,
 }
 
 /// Changes whenever a file is written or replaced.
@@ -198,6 +201,7 @@ impl Tls {
         let client_ca = self.client_ca.as_deref();
         let looks = Seen::of(&self.source, client_ca);
         let ending = matches!(self.source, Source::Own { .. })
+            && self.current.load().is_ours
             && self.not_after().is_some_and(|end| own::is_ending(end, now));
         if looks == *seen && !ending {
             return Ok(Refreshed::Same);
@@ -307,6 +311,7 @@ fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Loaded, Tls
     let fingerprint = fingerprint(leaf);
     let not_after = x509::not_after(leaf);
     let has_key_usage = x509::has_key_usage(leaf);
+    let is_ours = own::is_ours(leaf);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let clients = client_ca
         .map(|file| verifier(file, &provider))
@@ -331,6 +336,7 @@ fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Loaded, Tls
         fingerprint,
         not_after,
         has_key_usage,
+        is_ours,
     })
 }
 
@@ -380,7 +386,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, TlsError> {
         source,
     };
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = regular::open(path).map_err(failed)?;
     file.take(PEM_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

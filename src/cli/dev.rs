@@ -40,7 +40,7 @@ pub(super) struct Furnished {
 pub(super) async fn furnish(control: &Control, exe: &Path) -> Result<Furnished, ApiError> {
     let result = steps(control, exe).await;
     let outcome = result.as_ref().map_or_else(|e| e.code().as_str(), |_| "ok");
-    control.audit("serve --dev", "demo.furnish", USER, outcome);
+    control.audit("serve --dev", "demo.furnish", &USER.into(), outcome);
     result
 }
 

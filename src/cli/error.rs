@@ -124,6 +124,13 @@ pub(super) enum CliError {
         folder.display()
     )]
     Silent { pid: u32, folder: PathBuf },
+    #[error(
+        "no server answers at {}: it is stopped, or stopping, or is not meant for this account; {} cannot be looked into \
+         (permission denied)",
+        socket.display(),
+        shut.display()
+    )]
+    NoneSeen { socket: PathBuf, shut: PathBuf },
     #[error("permission denied on the admin socket {}", .0.display())]
     SocketDenied(PathBuf),
     #[error(
@@ -192,6 +199,7 @@ impl CliError {
                 | Self::NoSocket { .. }
                 | Self::Stopping { .. }
                 | Self::Silent { .. }
+                | Self::NoneSeen { .. }
         )
     }
 
@@ -202,7 +210,8 @@ impl CliError {
             Self::Unreachable { .. }
             | Self::NoSocket { .. }
             | Self::Stopping { .. }
-            | Self::Silent { .. } => Code::DaemonUnreachable,
+            | Self::Silent { .. }
+            | Self::NoneSeen { .. } => Code::DaemonUnreachable,
             Self::SocketDenied(_) | Self::ForeignSocket { .. } => Code::Denied,
             Self::NoAnswer(_) => Code::NoAnswer,
             Self::BrokenAnswer(_) | Self::StrangeAnswer { .. } => Code::AnswerUnreadable,
@@ -256,6 +265,9 @@ impl CliError {
             | Self::Told { next, .. } => return next.clone(),
             Self::Unreachable { .. } | Self::NoSocket { .. } => {
                 "legation serve (or --socket PATH, if it runs elsewhere)"
+            }
+            Self::NoneSeen { .. } => {
+                "the same as root or as the server's own account, who see what is there (sudo legation status)"
             }
             Self::Stopping { pid } => {
                 return format!("legation serve, when process {pid} is gone");

@@ -2,9 +2,9 @@
 //!
 //! Looked at as the account that asks: what it may not see is said, and is not called wrong. Nothing is bound, made or written.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access, getxattr};
@@ -18,10 +18,8 @@ use crate::api::admin::group_id;
 use crate::api::ops::{Token, TokenError};
 use crate::api::tls::{self, TlsError};
 use crate::config::client::Tls;
+use crate::config::regular;
 use crate::config::{Config, Origins, Problem};
-
-/// Opening must not wait for who writes into a pipe.
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -123,8 +121,11 @@ pub(super) fn look(config: &Config, origins: &Origins) -> Findings {
         look.folder("audit.dir", &config.audit_dir());
     }
     if let (Some(_), Some(folder)) = (&config.admin.socket, socket.parent()) {
-        look.socket_folder(folder);
+        // A name alone is beside whoever starts the server.
+        let here = folder.as_os_str().is_empty();
+        look.socket_folder(if here { Path::new(".") } else { folder });
     }
+    look.socket_place(&socket);
     look.found
 }
 
@@ -264,6 +265,19 @@ impl Look<'_> {
         }
     }
 
+    /// A start takes the place of a socket that an earlier one left, and of nothing else.
+    fn socket_place(&mut self, socket: &Path) {
+        if let Ok(found) = fs::symlink_metadata(socket)
+            && !found.file_type().is_socket()
+        {
+            let what = format!(
+                "{} is there and is no socket: move it away",
+                socket.display()
+            );
+            self.wrong("admin.socket", what);
+        }
+    }
+
     /// Nobody makes the socket's directory, but that of all servers.
     fn socket_folder(&mut self, folder: &Path) {
         if folder.exists() {
@@ -277,14 +291,7 @@ impl Look<'_> {
 
 /// Whether a file can be read.
 fn opens(path: &Path) -> io::Result<()> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(NONBLOCK)
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("it is no file")),
-    }
+    regular::open(path).map(|_| ())
 }
 
 #[cfg(test)]
@@ -299,6 +306,8 @@ mod tests {
         let data = folder.path().join("data");
         let text = text.replace("HERE", &folder.path().display().to_string());
         fs::write(&file, text).unwrap();
+        let (pipe, fifo) = (folder.path().join("pipe"), rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, 0o600.into(), 0).unwrap();
         let flag = ("server.data_dir".to_owned(), data.display().to_string());
         let mut sources = crate::config::Sources::standard(Some(file), vec![flag]);
         sources.env.clear();
@@ -328,6 +337,16 @@ mod tests {
                 "/nowhere/t",
             ),
             (
+                "[ops]\ntoken_file = \"HERE/pipe\"\n",
+                "ops.token_file",
+                "no regular file",
+            ),
+            (
+                "[client]\ntls = \"files\"\ncert_file = \"HERE/pipe\"\nkey_file = \"HERE/pipe\"\n",
+                "client.cert_file",
+                "no regular file",
+            ),
+            (
                 "[ops]\ntls = \"self\"\nclient_ca_file = \"/nowhere/ca\"\n",
                 "ops.client_ca_file",
                 "/nowhere/ca",
@@ -348,6 +367,11 @@ mod tests {
                 "/nowhere",
             ),
             (
+                "[admin]\nsocket = \"HERE/legation.toml\"\n",
+                "admin.socket",
+                "no socket",
+            ),
+            (
                 "[audit]\ndir = \"HERE/legation.toml/audit\"\n",
                 "audit.dir",
                 "no directory",
@@ -360,6 +384,12 @@ mod tests {
             assert_eq!(one.key, key, "{one}");
             assert!(one.to_string().contains(word), "{one}");
         }
+    }
+
+    #[test]
+    fn a_socket_without_a_directory_is_beside_whoever_starts_it() {
+        let found = found("[admin]\nsocket = \"admin.sock\"\n");
+        assert!(found.wrong.is_empty(), "{found:?}");
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: ServeArgs, data_dir: Option<PathBuf>, out: Out) -> Done {
+    signals::before_all();
     let port_given = args.listen.is_some();
     let ops_given = args.set.iter().any(|(key, _)| key == "ops.listen");
     let (config, origins) = load(&sources(args, data_dir)?)?;

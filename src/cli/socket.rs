@@ -63,7 +63,7 @@ pub(super) fn of_config(named: Option<PathBuf>, config: &Config, out: &Out) -> O
 }
 
 fn first(folders: &[&Path], own_uid: u32) -> Result<PathBuf, CliError> {
-    let mut denied = None;
+    let (mut denied, mut last_seen) = (None, None);
     for folder in folders {
         let socket = folder.join(SOCKET_NAME);
         match std::fs::symlink_metadata(&socket) {
@@ -78,13 +78,21 @@ fn first(folders: &[&Path], own_uid: u32) -> Result<PathBuf, CliError> {
             }
             // The data directory is shut to members of the admin group, who have a socket elsewhere.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                denied.get_or_insert(socket);
+                denied.get_or_insert((socket, *folder));
             }
+            Err(_) if denied.is_some() && folder.is_dir() => last_seen = Some(socket),
             Err(_) => {}
         }
     }
-    if let Some(socket) = denied {
-        return Err(CliError::SocketDenied(socket));
+    if let Some((denied, shut)) = denied {
+        return Err(match last_seen {
+            // Where a member of the admin group would find it, it is not.
+            Some(socket) => CliError::NoneSeen {
+                socket,
+                shut: shut.to_owned(),
+            },
+            None => CliError::SocketDenied(denied),
+        });
     }
     if let Some(held) = folders.iter().find_map(|folder| held(folder)) {
         return Err(held);
@@ -123,6 +131,8 @@ fn is_given(folder: &Path, owner: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -131,6 +141,31 @@ mod tests {
         assert_eq!(named, Path::new("/a"));
         let in_folder = find(None, Some("/b".into())).unwrap();
         assert_eq!(in_folder, Path::new("/b/admin.sock"));
+    }
+
+    #[test]
+    fn whom_the_data_directory_is_shut_to_is_told_of_the_place_where_they_may_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, run) = (folder.path().join("data"), folder.path().join("run"));
+        std::fs::create_dir(&data).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        if own == 0 {
+            return eprintln!("skipped: nothing is shut to root");
+        }
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let folders = [data.as_path(), run.as_path()];
+        let nowhere = first(&folders, own).unwrap_err();
+        assert!(matches!(nowhere, CliError::SocketDenied(_)), "{nowhere}");
+        std::fs::create_dir(&run).unwrap();
+        let stopped = first(&folders, own).unwrap_err();
+        let text = stopped.to_string();
+        assert_eq!(stopped.exit().code(), 3, "{text}");
+        for path in [run.join(SOCKET_NAME), data.clone()] {
+            assert!(text.contains(&path.display().to_string()), "{text}");
+        }
+        std::fs::write(run.join(SOCKET_NAME), "").unwrap();
+        assert_eq!(first(&folders, own).unwrap(), run.join(SOCKET_NAME));
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]

@@ -95,7 +95,11 @@ async fn add(key: String, mcp: Name, mut desk: Desk) -> Done {
 
 async fn add_all(of: Whose, mcp: Name, mut desk: Desk) -> Done {
     let body = NewSubscriptions { of, mcp };
-    let report: SubscribersReport = desk.client.post("/v1/subscribers", Some(&body)).await?;
+    let report: SubscribersReport = desk
+        .client
+        .patient()
+        .post("/v1/subscribers", Some(&body))
+        .await?;
     let exit = reported(&report, &of_whom(&body.of), ["see", "saw"], &mut desk)?;
     desk.out.say(SHOWN);
     Ok(exit)
@@ -121,7 +125,7 @@ async fn remove_all(of: &Whose, mcp: &Name, mut desk: Desk) -> Done {
         Whose::User(name) => ("user", name),
     };
     let path = path(&["subscribers", kind, name.as_str(), mcp.as_str()]);
-    let report: SubscribersReport = desk.client.delete(&path).await?;
+    let report: SubscribersReport = desk.client.patient().delete(&path).await?;
     let words = ["do not see", "did not see"];
     reported(&report, &whom, words, &mut desk)
 }

@@ -60,6 +60,21 @@ impl Category {
         }
     }
 
+    /// Under which name it is counted how many of its records were lost: not its word, under which other records
+    /// name a call.
+    #[must_use]
+    pub const fn lost(self) -> &'static str {
+        match self {
+            Self::Auth => "lost_auth",
+            Self::Call => "lost_call",
+            Self::Admin => "lost_admin",
+            Self::Isolate => "lost_isolate",
+            Self::Kill => "lost_kill",
+            Self::Credential => "lost_credential",
+            Self::System => "lost_system",
+        }
+    }
+
     /// Its place in [`Category::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
@@ -119,6 +134,7 @@ mod tests {
                 Category::of(&format!("{}.x.y", category.as_str())),
                 category
             );
+            assert_eq!(category.lost(), format!("lost_{}", category.as_str()));
             assert_eq!(Category::ALL[category.index()], category);
             assert!(Required::all().has(category));
         }

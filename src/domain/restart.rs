@@ -12,9 +12,6 @@ use std::time::Duration;
 
 use super::verdict::Weight;
 
-/// The delay of who found no room doubles this often.
-const CROWDED_DOUBLINGS_MAX: u32 = 4;
-
 /// The numbers of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -79,7 +76,7 @@ pub enum Permit {
 pub struct Restart {
     settings: Settings,
     failures: u32,
-    /// Starts in a row for which others had left nothing.
+    /// Starts in a row for which others had left nothing. Nobody but a caller needs the next one.
     crowded: u32,
     last_delay: Duration,
     ready_since: Option<Duration>,
@@ -112,6 +109,12 @@ impl Restart {
     #[must_use]
     pub const fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Whether the last start found no room: what is tried next costs the others who share it.
+    #[must_use]
+    pub const fn is_crowded(&self) -> bool {
+        self.crowded > 0
     }
 
     /// Whether a start is allowed at `now`. Asking changes nothing; starting does, see
@@ -147,6 +150,9 @@ impl Restart {
         self.forgive_if_long_ready(now);
         let half_open = self.hold == Hold::HalfOpen;
         self.ready_since = None;
+        if weight != Weight::Crowded {
+            self.crowded = 0;
+        }
         match weight {
             Weight::Wanted => {
                 self.hold = if half_open {
@@ -158,9 +164,7 @@ impl Restart {
             }
             Weight::Crowded => {
                 self.crowded = self.crowded.saturating_add(1);
-                // Room may be there at any time: it is looked for every few seconds at least.
-                let doublings = self.crowded.saturating_sub(1).min(CROWDED_DOUBLINGS_MAX);
-                self.back_off(now, doublings, jitter)
+                self.back_off(now, self.crowded.saturating_sub(1).min(31), jitter)
             }
             Weight::Hopeless => self.quarantine(now),
             Weight::Failure(count) => {
@@ -229,20 +233,29 @@ mod tests {
     fn who_finds_no_room_backs_off_and_is_never_quarantined_for_it() {
         let mut restart = Restart::new(Settings::default());
         let mut now = Duration::ZERO;
+        let mut delays = Vec::new();
         for _ in 0..50 {
             restart.starting(now);
             match restart.ended(now, Weight::Crowded, 1.0) {
                 Next::Retry { at, failures: 0 } => {
-                    assert!(at - now <= secs(4), "{:?}", at - now);
+                    delays.push((at - now).as_millis());
                     now = at;
                 }
                 other => panic!("{other:?}"),
             }
+            assert!(restart.is_crowded());
         }
-        // Failures of its own count as before.
+        let first = [250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000];
+        assert_eq!(delays.get(..10), Some(&first[..]));
+        assert_eq!(delays.last(), Some(&60000), "no longer than the cap");
+        // Failures of its own count as before, and are retried as before.
         restart.starting(now);
         let next = restart.ended(now, CRASH, 1.0);
         assert!(matches!(next, Next::Retry { failures: 1, .. }), "{next:?}");
+        assert!(!restart.is_crowded());
+        restart.ended(now, Weight::Crowded, 1.0);
+        restart.ready(now);
+        assert!(!restart.is_crowded(), "there was room");
     }
 
     #[test]

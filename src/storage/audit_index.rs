@@ -16,8 +16,11 @@ use crate::domain::audit::chain::{Hash, Tip};
 use crate::domain::audit::filter::{CALL_END, CALL_START, Columns, Filter};
 use crate::domain::limits;
 
-/// The version of the schema; a file of another one is made anew.
-const VERSION: i64 = 1;
+/// The version of the schema and of what is put into it; a file of another one is made anew.
+const VERSION: i64 = 2;
+/// Of the same schema, and without records whose columns are no text (`system.lost`): filled anew, after what it knows of
+/// the log was held against it.
+const FILLED_BADLY: i64 = 1;
 /// Readers at once, and how long an idle one is kept.
 const READERS_MAX: u32 = 2;
 const READER_IDLE: Duration = Duration::from_secs(30);
@@ -55,7 +58,7 @@ CREATE INDEX IF NOT EXISTS events_open ON events (seq)
     WHERE event = 'call.start' AND end_place IS NULL;
 ";
 const READ_VERSION: &str = "PRAGMA user_version";
-const WRITE_VERSION: &str = "PRAGMA user_version = 1";
+const WRITE_VERSION: &str = "PRAGMA user_version = 2";
 const HIGH: &str = "SELECT seq, hash FROM high WHERE one = 1";
 const SET_HIGH: &str = "INSERT INTO high (one, seq, hash) VALUES (1, $1, $2) \
     ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
@@ -155,6 +158,7 @@ impl From<sqlx::Error> for IndexError {
 pub struct AuditIndex {
     writer: SqlitePool,
     reader: SqlitePool,
+    filled_badly: bool,
 }
 
 fn number(value: u64) -> i64 {
@@ -193,18 +197,37 @@ impl AuditIndex {
             .connect_with(options.clone())
             .await?;
         let version: i64 = sqlx::query_scalar(READ_VERSION).fetch_one(&writer).await?;
-        if version != 0 && version != VERSION {
+        if ![0, FILLED_BADLY, VERSION].contains(&version) {
             return Err(IndexError::Damaged(format!("it is of version {version}")));
         }
         sqlx::raw_sql(SCHEMA).execute(&writer).await?;
-        sqlx::query(WRITE_VERSION).execute(&writer).await?;
+        let filled_badly = version == FILLED_BADLY;
+        if !filled_badly {
+            sqlx::query(WRITE_VERSION).execute(&writer).await?;
+        }
         let reader = SqlitePoolOptions::new()
             .min_connections(0)
             .max_connections(READERS_MAX)
             .acquire_timeout(limits::STORE_ACQUIRE_MAX)
             .idle_timeout(READER_IDLE)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer, reader })
+        Ok(Self {
+            writer,
+            reader,
+            filled_badly,
+        })
+    }
+
+    /// Empties one of an older version, to be filled anew; tells whether it was one.
+    ///
+    /// # Errors
+    /// [`IndexError`]: it is tried again when it is opened again.
+    pub async fn renew(&self) -> Result<bool, IndexError> {
+        if self.filled_badly {
+            self.clear().await?;
+            sqlx::query(WRITE_VERSION).execute(&self.writer).await?;
+        }
+        Ok(self.filled_badly)
     }
 
     /// Up to which record somebody else's index goes, without changing it; `None` if there is none
@@ -443,6 +466,29 @@ mod tests {
         };
         let end = index.find(&one, 99, 1).await.unwrap()[0].end.unwrap();
         assert_eq!((end.segment, end.place), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn one_of_an_older_version_tells_what_it_knows_and_is_filled_anew_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let index = sample(&path).await;
+        assert!(!index.renew().await.unwrap(), "it is of this version");
+        sqlx::query("PRAGMA user_version = 1")
+            .execute(&index.writer)
+            .await
+            .unwrap();
+        index.close().await;
+        let index = AuditIndex::open(&path).await.unwrap();
+        assert_eq!(index.high().await.unwrap(), Some(tip(5)));
+        assert!(index.renew().await.unwrap());
+        assert_eq!(index.high().await.unwrap(), None);
+        let left = index.find(&Filter::default(), 99, 9).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        index.close().await;
+        let index = AuditIndex::open(&path).await.unwrap();
+        assert!(!index.renew().await.unwrap());
+        index.close().await;
     }
 
     #[tokio::test]

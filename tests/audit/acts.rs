@@ -125,6 +125,85 @@ fn acts_are_found_by_whom_and_what_they_are_about() {
     check(&world);
 }
 
+#[test]
+fn acts_have_the_ids_of_keys_users_and_mcps_whatever_those_are_called() {
+    let world = World::new();
+    let slot = ["mcp", "add", "demo", "--credential", "TOKEN=env:TOKEN"];
+    world.cli(&[&slot[..], &["--", LEGATION, "demo-mcp"]].concat());
+    let set = |whose: &[&str]| {
+        let set = crate::vault::try_set(&world, whose, "demo", "TOKEN", b"secret value");
+        assert_eq!(set.code, 0, "{}", set.stderr);
+    };
+    set(&["--shared"]);
+    world.cli(&["mcp", "publish", "demo"]);
+    world.cli(&["group", "add", "all"]);
+    world.cli(&["group", "grant", "all", "demo"]);
+    for user in ["ada", "shared"] {
+        world.key(user);
+    }
+    let id = |args: &[&str], name: &str| {
+        let all = world.cli(args);
+        let mut all = all.as_array().unwrap().iter();
+        all.find(|one| one["name"] == name || one["user_name"] == name)
+            .unwrap()["id"]
+            .clone()
+    };
+    let (ada, shared) = (
+        id(&["user", "list"], "ada"),
+        id(&["user", "list"], "shared"),
+    );
+    let demo = id(&["mcp", "list"], "demo");
+    let key = id(&["key", "list"], "ada");
+    set(&["--user", "shared"]);
+    set(&["--user", "ada"]);
+    let group = ["--group", "all", "demo"];
+    for whose in [&group[..], &["--user", "ada", "demo"]] {
+        world.cli(&[&["subscription", "remove"], whose].concat());
+        world.cli(&[&["subscription", "add"], whose].concat());
+    }
+    let client = world.client("ada");
+    let waits = std::thread::spawn(move || client.call("sleep", json!({"ms": 600_000})));
+    let call = world.until("it is called", |world| {
+        let list = world.cli(&["call", "list"]);
+        list[0]["id"].as_str().map(ToOwned::to_owned)
+    });
+    let caller = world.cli(&["call", "list"])[0]["key"].clone();
+    world.cli(&["call", "cancel", &call, "--reason", "enough"]);
+    waits.join().unwrap();
+    let all = records(&dir(&world));
+    let acts = |action: &str| -> Vec<Value> {
+        let of = all.iter().filter(|one| one["action"] == action);
+        of.cloned().collect()
+    };
+    let made = &acts("key.create")[0];
+    assert_eq!((&made["user"], &made["key"]), (&ada, &key), "{made}");
+    let set = acts("credential.set");
+    let users: Vec<&Value> = set.iter().map(|one| &one["user"]).collect();
+    assert_eq!(users, [&Value::Null, &shared, &ada]);
+    assert!(set.iter().all(|one| one["mcp"] == demo), "{set:?}");
+    for action in ["subscription.add", "subscription.remove"] {
+        let of = acts(action);
+        let [group, user] = &of[..] else {
+            panic!("{of:?}")
+        };
+        assert_eq!((&group["mcp"], &group["user"]), (&demo, &Value::Null));
+        assert_eq!((&user["mcp"], &user["user"]), (&demo, &ada));
+        assert_eq!((&group["keys"], &user["keys"]), (&json!(2), &json!(1)));
+        assert_eq!(user["key_ids"], key, "{user}");
+        assert!(
+            group["key_ids"]
+                .as_str()
+                .unwrap()
+                .contains(key.as_str().unwrap())
+        );
+    }
+    let ids = |one: &Value| ["user", "mcp", "tool", "key"].map(|name| one[name].clone());
+    let meant = [ada, demo, json!("sleep"), caller];
+    let cancelled = all.iter().find(|one| one["event"] == "call.cancelled");
+    assert_eq!(ids(cancelled.unwrap()), meant);
+    assert_eq!(ids(&acts("call.cancel")[0]), meant);
+}
+
 /// Another server with this data directory and that log.
 fn serve_on(log: &Path, data: &Path) -> Ran {
     let set = |key: &str, value: &str| format!("{key}={value}");

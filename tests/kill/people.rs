@@ -1,6 +1,8 @@
 //! Suspended users and keys.
 
 use super::*;
+use crate::face::{Client, listen};
+use crate::stateless::Client as Stateless;
 
 #[test]
 fn a_suspended_key_is_out_until_resumed_and_the_users_other_key_is_not() {
@@ -133,6 +135,31 @@ fn a_key_that_expires_gets_no_answer_of_a_call_that_is_under_way() {
     let answer = sleeping(&brief, "sleep", 600_000).join().unwrap();
     assert_eq!(answer.code(), "session_suspended", "{answer:?}");
     assert!(since.elapsed() < Duration::from_secs(60), "{answer:?}");
+}
+
+#[test]
+fn a_stream_of_a_key_that_expires_ends_with_it() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    world.key("ada");
+    let made = world.cli(&["key", "create", "ada", "--expires-in", "4s"]);
+    let key = made["secret"].as_str().unwrap();
+    let client = Client::new(&world, "/mcp/demo", key);
+    let stream = listen(&client);
+    let modern = Stateless::new(&world, "/mcp/demo", key);
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    let listening = modern.stream("subscriptions/listen", wanted);
+    let since = Instant::now();
+    thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            listening.last();
+            since.elapsed()
+        });
+        stream.last();
+        for took in [since.elapsed(), other.join().unwrap()] {
+            assert!(took < Duration::from_secs(12), "{took:?}");
+        }
+    });
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Entry {
 
     /// The inside of the record, without its number and its hash: one line, as JSON has no
     /// newlines that are not escaped.
-    pub(super) fn fields(&self) -> &[u8] {
+    pub(in crate::actors) fn fields(&self) -> &[u8] {
         self.text.as_bytes()
     }
 }

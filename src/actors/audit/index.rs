@@ -106,6 +106,9 @@ async fn begin(ctx: &Ctx, path: &Path) -> Result<Arc<Index>, IndexError> {
             .post(entry.field("segment", "all").field("what", &why));
         db.clear().await?;
     }
+    if db.renew().await? {
+        tracing::info!("the audit index is of an older version and is filled anew");
+    }
     Ok(Arc::new(Index {
         db,
         hurry: Notify::new(),

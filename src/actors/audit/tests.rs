@@ -11,6 +11,7 @@ use super::reading::{all, records};
 use super::*;
 use crate::domain::audit::Required;
 use crate::domain::audit::check::Report;
+use crate::domain::audit::filter::Columns;
 use crate::domain::limits::{AUDIT_QUEUE_KEPT, AUDIT_QUEUE_MAX};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -181,9 +182,11 @@ async fn a_disk_that_fails_refuses_and_loses_nothing_acknowledged() {
         .find(|record| record["event"] == "system.lost")
         .unwrap();
     assert_eq!(
-        (&gap["records"], &gap["call"]),
+        (&gap["records"], &gap["lost_call"]),
         (&lost.into(), &lost.into())
     );
+    let columns = Columns::of(gap.to_string().as_bytes()).unwrap();
+    assert_eq!(columns.event, "system.lost", "a search finds it");
     let kept: Vec<i64> = records(dir.path())
         .iter()
         .map(|r| r["at"].as_i64().unwrap())

@@ -273,7 +273,7 @@ impl Shared {
                 Entry::new("system.lost", self.clock().wall_ms()).number("records", lost);
             for (category, count) in Category::ALL.iter().zip(untold) {
                 if count > 0 {
-                    entry = entry.number(category.as_str(), count);
+                    entry = entry.number(category.lost(), count);
                 }
             }
             log.notes.push(entry);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout};
 
 use crate::domain::code::Code;
-use crate::domain::ids::CallId;
+use crate::domain::ids::{CallId, McpId};
+use crate::domain::kill::Target;
 use crate::domain::limits::{CALLS_LISTED_MAX, CANCEL_GRACE};
 use crate::domain::mcp::Sharing;
 use crate::domain::verdict::Verdict;
@@ -16,6 +17,7 @@ use super::super::calls::{Tag, Why};
 use super::super::handle::Cut;
 use super::super::slot::{Occupant, Slot};
 use super::super::views::{CallList, CallView, CancelReport};
+use super::about::with_ids;
 use super::{Control, ControlError, isolates};
 
 /// What becomes of a server that does not end a cancelled call.
@@ -77,6 +79,7 @@ impl Control {
         author: &str,
     ) -> Result<CancelReport, ControlError> {
         let id = self.call_id(text)?;
+        let about = self.of_call(&id);
         let reason: Arc<str> = reason.into();
         // First where it waits, then where it flies: one that goes from here to there sees it.
         let waited = self.ctx.waiting.cancel(&id, &reason);
@@ -126,6 +129,7 @@ impl Control {
             .field("server", &report.server)
             .field("recycled", if report.recycled { "yes" } else { "no" })
             .number("others", report.others_told);
+        let entry = with_ids(entry, &about, &self.ctx.routes.load().directory);
         // Cancelled is cancelled, on record or not.
         let _ = self.ctx.audit.commit(entry).await;
         Ok(report)
@@ -151,7 +155,28 @@ impl Control {
         report.left = isolates::gone(&runs, self.ctx.settings.kill_wait).await;
     }
 
-    /// The call under way that an id or a part of its beginning means.
+    /// Whose call it is, and of what, if it is under way.
+    pub(super) fn of_call(&self, id: &CallId) -> Vec<Target> {
+        let about = |tag: &Tag, mcp: &McpId| {
+            vec![
+                Target::User(tag.session.user.id.clone()),
+                Target::Tool(mcp.clone(), tag.tool.clone()),
+                Target::Client(tag.session.key.clone()),
+            ]
+        };
+        let waiting = self.ctx.waiting.all().into_iter();
+        if let Some(seated) = waiting.into_iter().find(|seated| seated.tag.call == *id) {
+            return about(&seated.tag, &seated.mcp);
+        }
+        let slots = self.ctx.slots.pin();
+        let mut flying = slots.values().filter_map(|slot| {
+            let tags = slot.occupant()?.handle.tags();
+            let tag = tags.into_iter().find(|tag| tag.call == *id)?;
+            Some(about(&tag, &slot.key.mcp))
+        });
+        flying.next().unwrap_or_default()
+    }
+
     /// The call that an id means, or a part of its beginning that no other has.
     ///
     /// # Errors

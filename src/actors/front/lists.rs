@@ -101,7 +101,8 @@ impl Front {
 impl Lists {
     /// What happens next. Dropping the future loses nothing.
     pub async fn next(&mut self) -> ListChange {
-        let until = Instant::now() + MCP_KEEP_ALIVE;
+        let left = self.session.key_lives_for(self.front.ctx.wall_ms());
+        let until = Instant::now() + left.map_or(MCP_KEEP_ALIVE, |left| left.min(MCP_KEEP_ALIVE));
         loop {
             if *self.stopping.borrow() || !is_live(&self.front.ctx, &self.session) {
                 return ListChange::Over;
@@ -117,7 +118,10 @@ impl Lists {
                 told = self.routes.changed() => if told.is_err() { return ListChange::Over },
                 told = self.denies.changed() => if told.is_err() { return ListChange::Over },
                 told = self.stopping.changed() => if told.is_err() { return ListChange::Over },
-                () = sleep_until(until) => return ListChange::Same,
+                () = sleep_until(until) => match is_live(&self.front.ctx, &self.session) {
+                    true => return ListChange::Same,
+                    false => return ListChange::Over,
+                },
             }
             // What changes together is told once.
             sleep(LIST_SETTLE).await;
@@ -209,6 +213,7 @@ async fn hear(hearing: &mut Option<Hearing>) -> (McpId, Told) {
 
 fn is_live(ctx: &Ctx, session: &SessionHandle) -> bool {
     !session.is_revoked()
+        && !session.is_key_expired(ctx.wall_ms())
         && ctx.suspension(session.caller()).is_none()
         && ctx.sessions.pin().contains_key(&session.id().bits())
 }

@@ -188,6 +188,8 @@ async fn waited(
         tokio::select! {
             biased;
             () = seat.hear() => {
+                // Whose key was revoked is told that, and not that an administrator cancelled the call.
+                router::still_allowed(ctx, session, route)?;
                 return Err(failure::cancelled(mcp, &seat.cancelled().unwrap_or_default()));
             }
             answered = &mut answers => return answered,

@@ -18,6 +18,7 @@ use super::modern::Spoken;
 use super::parts::{Out, SESSION, Shared};
 use super::paths::on_one_line;
 use super::refusal::{refused, said, told};
+use super::share::listening;
 
 /// How long a stream that has given its answer may take to end, so that its connection can be used again.
 const TRAILER_WAIT: Duration = Duration::from_millis(50);
@@ -56,6 +57,11 @@ pub(super) async fn ask(shared: &Shared, out: &Out, errand: &Errand) -> Outcome 
     let headers = match &errand.modern {
         Some(spoken) => spoken.headers(shared),
         None => shared.of_session(),
+    };
+    let only_listens = errand.modern.as_ref().is_some_and(Spoken::only_listens);
+    let _room = match only_listens {
+        true => listening().await,
+        false => None,
     };
     let sent = shared.client.send(Ask {
         method: Method::POST,

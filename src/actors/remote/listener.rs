@@ -12,10 +12,12 @@ use super::client::Lost;
 use super::heard::Kind;
 use super::messages::{Cut, LAST_EVENT, Messages, Whole, listen};
 use super::parts::{Ends, Out, Shared};
+use super::share::listening;
 
 /// Follows the stream of a session, if the server has one, and asks for it again when it is cut. It is
 /// nobody's answer: a server that will not have it is served without.
 pub(super) async fn follow(shared: &Shared, out: &Out, ends: &Ends) {
+    let _room = listening().await;
     let mut messages: Option<Messages> = None;
     let mut failures = 0;
     while failures <= REMOTE_RESUMES_MAX {

@@ -35,6 +35,7 @@ pub(super) async fn turn<'c>(
         tokio::select! {
             biased;
             () = seat.hear() => {
+                still_allowed(ctx, errand.session, errand.route)?;
                 return Err(failure::cancelled(mcp, &seat.cancelled().unwrap_or_default()));
             }
             // The tool may have turned out to be silent while we waited.

@@ -31,7 +31,7 @@ pub(super) struct World {
     pub(super) ctx: Arc<Ctx>,
     pub(super) scripted: Arc<Scripted>,
     pub(super) users: ActorRef<UsersMsg>,
-    _dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
 }
 
 pub(super) struct Caller {
@@ -63,7 +63,7 @@ impl World {
             ctx,
             scripted,
             users,
-            _dir: dir,
+            dir,
         }
     }
 

@@ -6,7 +6,7 @@ use axum::Json;
 use serde::Serialize;
 
 use super::{Admin, ApiError};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::domain::code::Code;
 
 /// Changes that are made with or without a record on the disk.
@@ -40,7 +40,7 @@ pub(super) async fn audited<T, F>(
     control: &Control,
     admin: &Admin,
     action: &'static str,
-    target: impl Into<String>,
+    subject: impl Into<Subject>,
     change: F,
 ) -> Result<Json<T>, ApiError>
 where
@@ -50,14 +50,14 @@ where
     if !TAKES_AWAY.contains(&action) {
         control.may_change()?;
     }
-    let (control, actor, target) = (control.clone(), admin.actor().to_owned(), target.into());
-    let before = control.about(action, &target);
-    let record = (control.clone(), actor.clone(), target.clone());
+    let (control, actor, subject) = (control.clone(), admin.actor().to_owned(), subject.into());
+    let before = control.about(&subject);
+    let record = (control.clone(), actor.clone(), subject.clone());
     let task = tokio::spawn(async move {
         let result = change.await;
         let outcome = result.as_ref().map_or_else(|e| e.code().as_str(), |_| "ok");
         let recorded = control
-            .audited(&actor, action, &target, outcome, &before)
+            .audited(&actor, action, &subject, outcome, &before)
             .await;
         match recorded {
             Err(error) if result.is_ok() && !TAKES_AWAY.contains(&action) => Err(error.into()),
@@ -67,8 +67,8 @@ where
     match task.await {
         Ok(result) => result.map(Json),
         Err(broken) => {
-            let (control, actor, target) = record;
-            control.audit(&actor, action, &target, Code::Internal.as_str());
+            let (control, actor, subject) = record;
+            control.audit(&actor, action, &subject, Code::Internal.as_str());
             tracing::error!(error = %broken, action, "an admin's change broke off");
             let text = format!("{action} broke off; the server's log says why");
             Err(ApiError::new(Code::Internal, text))

@@ -9,7 +9,7 @@ use super::audited::audited;
 use super::error::Body;
 use super::isolates::Reason;
 use super::{Admin, ApiError, Shared};
-use crate::actors::control::{Control, Recycle};
+use crate::actors::control::{Control, Recycle, Subject};
 use crate::actors::views::{CallList, CancelReport};
 
 /// How to cancel a call.
@@ -47,9 +47,9 @@ async fn cancel(
     };
     let (tree, author) = (control.clone(), admin.actor().to_owned());
     // On record is what was meant, not how much of it was typed.
-    let target = control
-        .call_id(&id)
-        .map_or_else(|_| id.clone(), |call| call.to_string());
+    let whole = control.call_id(&id);
+    let whole = whole.map_or_else(|_| id.clone(), |call| call.to_string());
     let change = async move { Ok(tree.cancel_call(&id, &reason, recycle, &author).await?) };
-    audited(&control, &admin, "call.cancel", target, change).await
+    let subject = Subject::call(whole);
+    audited(&control, &admin, "call.cancel", subject, change).await
 }

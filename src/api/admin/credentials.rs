@@ -16,11 +16,12 @@ use zeroize::Zeroizing;
 use super::audited::audited;
 use super::error::{Asked, Body};
 use super::{Admin, ApiError, Shared, mcps, users};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::domain::account::Millis;
 use crate::domain::code::Code;
 use crate::domain::credential::{Holder, Need};
 use crate::domain::ids::{McpId, UserId};
+use crate::domain::kill::Scope;
 use crate::domain::limits::USERS_NAMED_MAX;
 use crate::domain::mcp::{Mcp, McpState};
 use crate::domain::name::{CredentialName, Name};
@@ -280,6 +281,16 @@ pub async fn needed(control: &Control, mcp: &Mcp) -> Result<Vec<NeededCredential
     Ok(all.into_values().collect())
 }
 
+/// What a value is of. Who is named is a user; what all share is nobody's.
+fn subject(user: &Option<String>, mcp: &str, name: &str) -> Subject {
+    let whose = user.as_deref().unwrap_or("shared");
+    let subject = Subject::from(format!("{whose}/{mcp}/{name}")).of(Scope::Mcp, mcp);
+    match user {
+        Some(user) => subject.of(Scope::User, user),
+        None => subject,
+    }
+}
+
 // === handlers ===
 
 async fn status(
@@ -296,12 +307,7 @@ async fn set(
     Body(mut wanted): Body<SetCredential>,
 ) -> Result<Json<CredentialChanged>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = format!(
-        "{}/{}/{}",
-        wanted.user.as_deref().unwrap_or("shared"),
-        wanted.mcp,
-        wanted.name
-    );
+    let subject = subject(&wanted.user, wanted.mcp.as_str(), wanted.name.as_str());
     let change = async move {
         let holder = holder(&tree, wanted.user.as_deref()).await?;
         let mcp = mcps::by_id_or_name(&tree, wanted.mcp.as_str()).await?;
@@ -315,7 +321,7 @@ async fn set(
             isolates_replaced: replaced,
         })
     };
-    audited(&control, &admin, "credential.set", target, change).await
+    audited(&control, &admin, "credential.set", subject, change).await
 }
 
 async fn remove(
@@ -325,7 +331,7 @@ async fn remove(
     Asked(whose): Asked<Whose>,
 ) -> Result<Json<CredentialChanged>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = format!("{}/{mcp}/{name}", whose.user.as_deref().unwrap_or("shared"));
+    let subject = subject(&whose.user, &mcp, &name);
     let change = async move {
         let holder = holder(&tree, whose.user.as_deref()).await?;
         let whose = match &whose.user {
@@ -349,5 +355,5 @@ async fn remove(
             isolates_replaced,
         })
     };
-    audited(&control, &admin, "credential.remove", target, change).await
+    audited(&control, &admin, "credential.remove", subject, change).await
 }

@@ -16,9 +16,10 @@ use super::error::Body;
 use super::subscribers::{self, Whose};
 use super::users::{NewName, UserView};
 use super::{Admin, ApiError, Shared, mcps, users};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::domain::account::Group;
 use crate::domain::code::Code;
+use crate::domain::kill::Scope;
 use crate::domain::mcp::McpState;
 use crate::domain::name::Name;
 
@@ -259,9 +260,10 @@ async fn join(
     Path(group): Path<String>,
     Body(new): Body<NewMember>,
 ) -> Result<Json<Changed>, ApiError> {
-    let (tree, target) = (control.clone(), format!("{group}/{}", new.user));
+    let subject = Subject::from(format!("{group}/{}", new.user)).of(Scope::User, new.user.as_str());
+    let tree = control.clone();
     let change = async move { add_member(&tree, &group, new.user.as_str()).await };
-    audited(&control, &admin, "group.member.add", target, change).await
+    audited(&control, &admin, "group.member.add", subject, change).await
 }
 
 async fn leave(
@@ -269,9 +271,10 @@ async fn leave(
     State(control): State<Control>,
     Path((group, user)): Path<(String, String)>,
 ) -> Result<Json<Changed>, ApiError> {
-    let (tree, target) = (control.clone(), format!("{group}/{user}"));
+    let subject = Subject::from(format!("{group}/{user}")).of(Scope::User, user.as_str());
+    let tree = control.clone();
     let change = async move { remove_member(&tree, &group, &user).await };
-    audited(&control, &admin, "group.member.remove", target, change).await
+    audited(&control, &admin, "group.member.remove", subject, change).await
 }
 
 async fn give(
@@ -280,9 +283,10 @@ async fn give(
     Path(group): Path<String>,
     Body(new): Body<NewGrant>,
 ) -> Result<Json<Changed>, ApiError> {
-    let (tree, target) = (control.clone(), format!("{group}/{}", new.mcp));
+    let subject = Subject::from(format!("{group}/{}", new.mcp)).of(Scope::Mcp, new.mcp.as_str());
+    let tree = control.clone();
     let change = async move { grant(&tree, &group, new.mcp.as_str()).await };
-    audited(&control, &admin, "group.grant", target, change).await
+    audited(&control, &admin, "group.grant", subject, change).await
 }
 
 async fn take(
@@ -290,7 +294,8 @@ async fn take(
     State(control): State<Control>,
     Path((group, mcp)): Path<(String, String)>,
 ) -> Result<Json<Changed>, ApiError> {
-    let (tree, target) = (control.clone(), format!("{group}/{mcp}"));
+    let subject = Subject::from(format!("{group}/{mcp}")).of(Scope::Mcp, mcp.as_str());
+    let tree = control.clone();
     let change = async move { revoke(&tree, &group, &mcp).await };
-    audited(&control, &admin, "group.revoke", target, change).await
+    audited(&control, &admin, "group.revoke", subject, change).await
 }

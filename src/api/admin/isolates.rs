@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::{Asked, Body};
 use super::{Admin, ApiError, Shared};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::actors::views::{IsolateDetail, IsolateView, KillReport, RunView};
 use crate::domain::limits::DESCRIPTION_CHARS_MAX;
 
@@ -159,9 +159,9 @@ async fn restart(
     State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<Json<IsolateView>, ApiError> {
-    let (tree, target) = (control.clone(), whole(&control, &id));
+    let (tree, subject) = (control.clone(), Subject::isolate(whole(&control, &id)));
     let change = async move { Ok(tree.restart_isolate(&id).await?) };
-    audited(&control, &admin, "isolate.restart", target, change).await
+    audited(&control, &admin, "isolate.restart", subject, change).await
 }
 
 async fn kill(
@@ -171,9 +171,9 @@ async fn kill(
     Body(why): Body<Reason>,
 ) -> Result<Json<KillReport>, ApiError> {
     let reason = why.text()?;
-    let (tree, target) = (control.clone(), whole(&control, &id));
+    let (tree, subject) = (control.clone(), Subject::isolate(whole(&control, &id)));
     let change = async move { Ok(tree.kill_isolate(&id, &reason).await?) };
-    audited(&control, &admin, "isolate.kill", target, change).await
+    audited(&control, &admin, "isolate.kill", subject, change).await
 }
 
 #[cfg(test)]

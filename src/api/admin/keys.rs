@@ -15,7 +15,7 @@ use super::error::{Asked, Body};
 use super::isolates::Reason;
 use super::kill::Suspended;
 use super::{Admin, ApiError, Shared, users};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::{Key, Millis};
 use crate::domain::code::Code;
@@ -287,9 +287,17 @@ async fn create(
     State(control): State<Control>,
     Body(new): Body<NewKey>,
 ) -> Result<(StatusCode, Json<CreatedKey>), ApiError> {
-    let (tree, target) = (control.clone(), new.user.to_string());
-    let change = async move { add(&tree, new).await };
-    let made = audited(&control, &admin, "key.create", target, change).await?;
+    let (tree, subject) = (
+        control.clone(),
+        Subject::one(Scope::User, new.user.as_str()),
+    );
+    let found = subject.found();
+    let change = async move {
+        let made = add(&tree, new).await?;
+        found.add(Target::Client(made.key.id.clone()));
+        Ok(made)
+    };
+    let made = audited(&control, &admin, "key.create", subject, change).await?;
     Ok((StatusCode::CREATED, made))
 }
 
@@ -299,7 +307,7 @@ async fn revoke(
     Path(id): Path<String>,
 ) -> Result<Json<RevokedKey>, ApiError> {
     let key = by_id(&control, &id).await?.id;
-    let (tree, target) = (control.clone(), key.to_string());
+    let (tree, subject) = (control.clone(), Subject::one(Scope::Client, key.as_str()));
     let change = async move {
         let (sessions_ended, calls_cancelled) = tree.revoke_key(&key).await?;
         Ok(RevokedKey {
@@ -308,7 +316,7 @@ async fn revoke(
             calls_cancelled,
         })
     };
-    audited(&control, &admin, "key.revoke", target, change).await
+    audited(&control, &admin, "key.revoke", subject, change).await
 }
 
 /// The whole id of the key that is meant, for the record, also while the store is away; as it was typed, if that

@@ -9,7 +9,7 @@ use super::audited::audited;
 use super::error::{Asked, Body};
 use super::isolates::Reason;
 use super::{Admin, ApiError, Shared, keys};
-use crate::actors::control::{Control, Wanted};
+use crate::actors::control::{Control, Subject, Wanted};
 use crate::actors::views::{DenyReport, DenyView};
 use crate::domain::account::Millis;
 use crate::domain::kill::{Kind, Scope};
@@ -88,7 +88,7 @@ impl Suspended {
         why: &Reason,
     ) -> Result<Json<DenyReport>, ApiError> {
         let (tree, author, reason) = (control.clone(), admin.actor().to_owned(), why.text()?);
-        let target = self.target(control, &name).await;
+        let subject = self.subject(control, &name).await;
         let change = async move {
             let wanted = Wanted {
                 kind: self.kind,
@@ -98,7 +98,7 @@ impl Suspended {
             };
             Ok(tree.switch_on(wanted, &author).await?)
         };
-        audited(control, admin, self.suspend, target, change).await
+        audited(control, admin, self.suspend, subject, change).await
     }
 
     /// Lifts that again.
@@ -112,20 +112,21 @@ impl Suspended {
         name: String,
     ) -> Result<Json<DenyView>, ApiError> {
         let (tree, author) = (control.clone(), admin.actor().to_owned());
-        let target = self.target(control, &name).await;
+        let subject = self.subject(control, &name).await;
         let change = async move {
             let lifted = tree.switch_off(self.kind, self.scope, &name, &author);
             Ok(lifted.await?)
         };
-        audited(control, admin, self.resume, target, change).await
+        audited(control, admin, self.resume, subject, change).await
     }
 
     /// What was meant, for the record: of a key, its whole id.
-    async fn target(self, control: &Control, name: &str) -> String {
-        match self.scope {
+    async fn subject(self, control: &Control, name: &str) -> Subject {
+        let whole = match self.scope {
             Scope::Client => keys::whole(control, name).await,
             _ => name.to_owned(),
-        }
+        };
+        Subject::one(self.scope, whole)
     }
 }
 
@@ -178,20 +179,24 @@ async fn on(
         return Ok(Json(control.impact(wanted, admin.actor())?));
     }
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = of(&control, &new.scope, &new.target).await;
+    let subject = of(&control, &new.scope, &new.target).await;
     let change = async move {
         let wanted = wanted(&tree, &new).await?;
         Ok(tree.switch_on(wanted, &author).await?)
     };
-    audited(&control, &admin, "kill_switch.on", target, change).await
+    audited(&control, &admin, "kill_switch.on", subject, change).await
 }
 
 /// What was meant, for the record: of a key, its whole id.
-async fn of(control: &Control, scope: &str, target: &str) -> String {
-    match Scope::parse(scope) {
-        Some(Scope::Client) => format!("{scope}:{}", keys::whole(control, target).await),
-        _ => format!("{scope}:{target}"),
-    }
+async fn of(control: &Control, word: &str, target: &str) -> Subject {
+    let Some(scope) = Scope::parse(word) else {
+        return format!("{word}:{target}").into();
+    };
+    let whole = match scope {
+        Scope::Client => keys::whole(control, target).await,
+        _ => target.to_owned(),
+    };
+    Subject::from(format!("{word}:{whole}")).of(scope, whole)
 }
 
 async fn off(
@@ -200,11 +205,11 @@ async fn off(
     Body(old): Body<OldSwitch>,
 ) -> Result<Json<DenyView>, ApiError> {
     let (tree, author) = (control.clone(), admin.actor().to_owned());
-    let target = of(&control, &old.scope, &old.target).await;
+    let subject = of(&control, &old.scope, &old.target).await;
     let change = async move {
         let scope = tree.scope(&old.scope)?;
         let lifted = tree.switch_off(Kind::KillSwitch, scope, &old.target, &author);
         Ok(lifted.await?)
     };
-    audited(&control, &admin, "kill_switch.off", target, change).await
+    audited(&control, &admin, "kill_switch.off", subject, change).await
 }

@@ -15,7 +15,7 @@ use super::error::Body;
 use super::isolates::Reason;
 use super::kill::Suspended;
 use super::{Admin, ApiError, Shared};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::actors::packages::PackageView;
 use crate::actors::views::{DenyReport, DenyView, Discovery, UnfitSchema};
 use crate::domain::code::Code;
@@ -293,9 +293,12 @@ async fn create(
     State(control): State<Control>,
     Body(wanted): Body<AddMcp>,
 ) -> Result<(http::StatusCode, Json<McpView>), ApiError> {
-    let (tree, target) = (control.clone(), wanted.name.to_string());
+    let (tree, subject) = (
+        control.clone(),
+        Subject::one(Scope::Mcp, wanted.name.as_str()),
+    );
     let change = async move { add(&tree, wanted).await };
-    let made = audited(&control, &admin, "mcp.add", target, change).await?;
+    let made = audited(&control, &admin, "mcp.add", subject, change).await?;
     Ok((http::StatusCode::CREATED, made))
 }
 
@@ -305,9 +308,9 @@ async fn change(
     Path(name): Path<String>,
     Body(wanted): Body<UpdateMcp>,
 ) -> Result<Json<McpView>, ApiError> {
-    let (tree, target) = (control.clone(), name.clone());
+    let (tree, subject) = (control.clone(), Subject::one(Scope::Mcp, name.as_str()));
     let change = async move { update(&tree, &name, wanted).await };
-    audited(&control, &admin, "mcp.update", target, change).await
+    audited(&control, &admin, "mcp.update", subject, change).await
 }
 
 async fn discover(
@@ -318,7 +321,8 @@ async fn discover(
     let mcp = by_name(&control, &name).await?;
     let tree = control.clone();
     let change = async move { Ok(tree.discover(&mcp.id).await?) };
-    audited(&control, &admin, "mcp.discover", name, change).await
+    let subject = Subject::one(Scope::Mcp, name);
+    audited(&control, &admin, "mcp.discover", subject, change).await
 }
 
 async fn install(
@@ -330,7 +334,8 @@ async fn install(
     let mcp = by_name(&control, &name).await?;
     let tree = control.clone();
     let change = async move { Ok(tree.install(&mcp.id, wanted.again).await?) };
-    audited(&control, &admin, "mcp.install", name, change).await
+    let subject = Subject::one(Scope::Mcp, name);
+    audited(&control, &admin, "mcp.install", subject, change).await
 }
 
 async fn put_up(
@@ -338,9 +343,9 @@ async fn put_up(
     State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<Json<PublishReport>, ApiError> {
-    let (tree, target) = (control.clone(), name.clone());
+    let (tree, subject) = (control.clone(), Subject::one(Scope::Mcp, name.as_str()));
     let change = async move { publish(&tree, &name).await };
-    audited(&control, &admin, "mcp.publish", target, change).await
+    audited(&control, &admin, "mcp.publish", subject, change).await
 }
 
 async fn put_away(
@@ -348,10 +353,10 @@ async fn put_away(
     State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<Json<ArchiveReport>, ApiError> {
-    let (tree, target) = (control.clone(), name.clone());
+    let (tree, subject) = (control.clone(), Subject::one(Scope::Mcp, name.as_str()));
     let author = admin.actor().to_owned();
     let change = async move { archive(&tree, &name, &author).await };
-    audited(&control, &admin, "mcp.archive", target, change).await
+    audited(&control, &admin, "mcp.archive", subject, change).await
 }
 
 /// Suspending one and resuming it.

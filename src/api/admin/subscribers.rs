@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::audited::audited;
 use super::error::Body;
 use super::{Admin, ApiError, Shared, groups, mcps, subscriptions, users};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::domain::account::Key;
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, UserId};
+use crate::domain::kill::Scope;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 
@@ -201,6 +202,15 @@ pub(super) async fn seeing(control: &Control, mcp: &Mcp) -> Result<HashSet<KeyId
     Ok(of_it.map(|one| one.key).collect())
 }
 
+/// What it is about: the mcp, and the user, if it is one's keys.
+fn all(of: &Whose, mcp: &str) -> Subject {
+    let subject = Subject::from(format!("{of}/{mcp}")).of(Scope::Mcp, mcp);
+    match of {
+        Whose::User(name) => subject.of(Scope::User, name.as_str()),
+        Whose::Group(_) => subject,
+    }
+}
+
 // === handlers ===
 
 async fn create(
@@ -208,9 +218,14 @@ async fn create(
     State(control): State<Control>,
     Body(new): Body<NewSubscriptions>,
 ) -> Result<Json<SubscribersReport>, ApiError> {
-    let (tree, target) = (control.clone(), format!("{}/{}", new.of, new.mcp));
-    let change = async move { add(&tree, &new).await };
-    audited(&control, &admin, "subscription.add", target, change).await
+    let (tree, subject) = (control.clone(), all(&new.of, new.mcp.as_str()));
+    let found = subject.found();
+    let change = async move {
+        let report = add(&tree, &new).await?;
+        found.keys(&report.changed);
+        Ok(report)
+    };
+    audited(&control, &admin, "subscription.add", subject, change).await
 }
 
 async fn of_group(
@@ -219,9 +234,14 @@ async fn of_group(
     Path((name, mcp)): Path<(String, String)>,
 ) -> Result<Json<SubscribersReport>, ApiError> {
     let of = Whose::Group(groups::by_name(&control, &name).await?.name);
-    let (tree, target) = (control.clone(), format!("{of}/{mcp}"));
-    let change = async move { remove(&tree, &of, &mcp).await };
-    audited(&control, &admin, "subscription.remove", target, change).await
+    let (tree, subject) = (control.clone(), all(&of, &mcp));
+    let found = subject.found();
+    let change = async move {
+        let report = remove(&tree, &of, &mcp).await?;
+        found.keys(&report.changed);
+        Ok(report)
+    };
+    audited(&control, &admin, "subscription.remove", subject, change).await
 }
 
 async fn of_user(
@@ -230,7 +250,12 @@ async fn of_user(
     Path((name, mcp)): Path<(String, String)>,
 ) -> Result<Json<SubscribersReport>, ApiError> {
     let of = Whose::User(users::by_name(&control, &name).await?.name);
-    let (tree, target) = (control.clone(), format!("{of}/{mcp}"));
-    let change = async move { remove(&tree, &of, &mcp).await };
-    audited(&control, &admin, "subscription.remove", target, change).await
+    let (tree, subject) = (control.clone(), all(&of, &mcp));
+    let found = subject.found();
+    let change = async move {
+        let report = remove(&tree, &of, &mcp).await?;
+        found.keys(&report.changed);
+        Ok(report)
+    };
+    audited(&control, &admin, "subscription.remove", subject, change).await
 }

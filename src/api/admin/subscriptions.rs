@@ -12,10 +12,11 @@ use super::audited::audited;
 use super::error::{Asked, Body};
 use super::groups::Changed;
 use super::{Admin, ApiError, Shared, keys, mcps};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::domain::account::{ExposedTool, Key};
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, UserId};
+use crate::domain::kill::Scope;
 use crate::domain::mcp::Mcp;
 use crate::domain::name::Name;
 
@@ -107,6 +108,13 @@ pub(super) async fn not_granted(
     Ok(ApiError::new(Code::Conflict, text).next(next))
 }
 
+/// What a subscription is about.
+fn both(key: &str, mcp: &str) -> Subject {
+    Subject::from(format!("{key}/{mcp}"))
+        .of(Scope::Client, key)
+        .of(Scope::Mcp, mcp)
+}
+
 // === handlers ===
 
 async fn list(
@@ -128,9 +136,9 @@ async fn create(
     Body(new): Body<NewSubscription>,
 ) -> Result<(StatusCode, Json<Subscribed>), ApiError> {
     let key = keys::whole(&control, &new.key).await;
-    let (tree, target) = (control.clone(), format!("{key}/{}", new.mcp));
+    let (tree, subject) = (control.clone(), both(&key, new.mcp.as_str()));
     let change = async move { add(&tree, &new).await };
-    let made = audited(&control, &admin, "subscription.add", target, change).await?;
+    let made = audited(&control, &admin, "subscription.add", subject, change).await?;
     Ok((StatusCode::CREATED, made))
 }
 
@@ -141,7 +149,7 @@ async fn remove(
 ) -> Result<Json<Changed>, ApiError> {
     let key = keys::by_id(&control, &key).await?.id;
     let mcp = mcps::by_name(&control, &mcp).await?.id;
-    let (tree, target) = (control.clone(), format!("{key}/{mcp}"));
+    let (tree, subject) = (control.clone(), both(key.as_str(), mcp.as_str()));
     let change = async move {
         let before = tree.store().subscriptions(Some(&key)).await?;
         let changed = before.iter().any(|one| one.mcp == mcp);
@@ -151,5 +159,5 @@ async fn remove(
         }
         Ok(Changed { changed })
     };
-    audited(&control, &admin, "subscription.remove", target, change).await
+    audited(&control, &admin, "subscription.remove", subject, change).await
 }

@@ -15,7 +15,7 @@ use super::keys::KeyView;
 use super::kill::Suspended;
 use super::subscriptions::SubscriptionView;
 use super::{Admin, ApiError, Shared, keys, subscriptions};
-use crate::actors::control::Control;
+use crate::actors::control::{Control, Subject};
 use crate::actors::views::{DenyReport, DenyView, IsolateView, UserRemoved};
 use crate::domain::account::User;
 use crate::domain::code::Code;
@@ -163,9 +163,12 @@ async fn create(
     State(control): State<Control>,
     Body(new): Body<NewName>,
 ) -> Result<(StatusCode, Json<User>), ApiError> {
-    let (tree, target) = (control.clone(), new.name.to_string());
+    let (tree, subject) = (
+        control.clone(),
+        Subject::one(Scope::User, new.name.as_str()),
+    );
     let change = async move { add(&tree, new.name).await };
-    let made = audited(&control, &admin, "user.add", target, change).await?;
+    let made = audited(&control, &admin, "user.add", subject, change).await?;
     Ok((StatusCode::CREATED, made))
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::config::regular;
 use crate::domain::limits::{TOKEN_CHARS_MIN, TOKEN_FILE_BYTES_MAX, TOKEN_RELOAD_EVERY};
 
 /// Why a token file cannot be used.
@@ -126,7 +127,7 @@ fn read(path: &Path) -> Result<Known, TokenError> {
     // Before the content: a change in between is seen as one.
     let looks = looks(path);
     let mut text = Zeroizing::new(String::new());
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = regular::open(path).map_err(failed)?;
     file.take(TOKEN_FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;

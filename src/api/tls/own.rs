@@ -2,22 +2,26 @@
 //!
 //! The key is made once and kept (mode 0600); the certificate is made again from it when it is
 //! near its end, missing, unusable, or of the kind that some clients refuse. Clients that trust the file by name keep working after a
-//! look at it; those that pinned the fingerprint see the new one in the banner.
+//! look at it; those that pinned the fingerprint see the new one in the banner. What is replaced is kept beside
+//! (`cert.pem.old`); a certificate that we did not make is used as it is.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 
-use super::TlsError;
+use super::{TlsError, x509};
 use crate::api::stamp::day_of;
+use crate::config::regular;
 use crate::domain::account::Millis;
-use crate::domain::limits::{SELF_CERT_DAYS, SELF_CERT_RENEW_DAYS};
+use crate::domain::limits::{PEM_BYTES_MAX, SELF_CERT_DAYS, SELF_CERT_RENEW_DAYS};
 
 const DAY_MS: Millis = 86_400_000;
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+/// Whose a certificate of ours says it is.
+const COMMON_NAME: &str = "Legation, self-signed";
 
 /// Certificate and key of a directory.
 pub(super) fn paths(dir: &Path) -> (PathBuf, PathBuf) {
@@ -50,7 +54,13 @@ pub fn local_names() -> Vec<String> {
     names
 }
 
-/// Makes what is missing, unusable, near its end, or not for every client.
+/// Whether we made this certificate.
+pub(super) fn is_ours(der: &[u8]) -> bool {
+    x509::is_self_signed_by(der, COMMON_NAME)
+}
+
+/// Makes what is missing, unusable, near its end, or not for every client. A certificate that somebody put there stays,
+/// and so does its key.
 pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), TlsError> {
     let (cert, key) = paths(dir);
     let write = |path: &Path| {
@@ -58,11 +68,29 @@ pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), Tl
         move |source| TlsError::Write { path, source }
     };
     fs::create_dir_all(dir).map_err(write(dir))?;
+    let found = match super::read_chain(&cert) {
+        Ok(chain) => chain,
+        Err(TlsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Vec::new()
+        }
+        // Nobody knows whose it is.
+        Err(unread @ TlsError::Read { .. }) => return Err(unread),
+        Err(_) => Vec::new(),
+    };
+    if found.first().is_some_and(|leaf| !is_ours(leaf)) {
+        tracing::warn!(
+            path = %cert.display(),
+            "this certificate is not one that the gateway made: it is used as it is and not renewed; say so with \
+             tls = \"files\", or move it away to have one made"
+        );
+        return Ok(());
+    }
     let pair = match read_pair(&key)? {
         Some(pair) => pair,
         None => {
             let pair = KeyPair::generate().map_err(|source| TlsError::Make { source })?;
             let pem = zeroize::Zeroizing::new(pair.serialize_pem());
+            keep_beside(&key, 0o600).map_err(write(&key))?;
             replace(&key, pem.as_bytes(), 0o600).map_err(write(&key))?;
             pair
         }
@@ -71,6 +99,7 @@ pub(super) fn ensure(dir: &Path, names: &[String], now: Millis) -> Result<(), Tl
         return Ok(());
     }
     let pem = make(names, &pair, now).map_err(|source| TlsError::Make { source })?;
+    keep_beside(&cert, 0o644).map_err(write(&cert))?;
     replace(&cert, pem.as_bytes(), 0o644).map_err(write(&cert))
 }
 
@@ -100,15 +129,18 @@ fn read_pair(path: &Path) -> Result<Option<KeyPair>, TlsError> {
         path: path.to_owned(),
         source,
     };
-    let pem = match fs::read_to_string(path) {
-        Ok(pem) => zeroize::Zeroizing::new(pem),
+    let mut pem = zeroize::Zeroizing::new(String::new());
+    let read =
+        regular::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_string(&mut pem));
+    match read {
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             tracing::warn!(path = %path.display(), "the private key is damaged; making a new one");
             return Ok(None);
         }
         Err(source) => return Err(failed(source)),
-    };
+    }
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), "others could read the private key; now 0600");
@@ -134,7 +166,7 @@ fn make(names: &[String], pair: &KeyPair, now: Millis) -> Result<String, rcgen::
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
         .distinguished_name
-        .push(DnType::CommonName, "Legation, self-signed");
+        .push(DnType::CommonName, COMMON_NAME);
     // No key usage: BoringSSL (Bun: Claude Code, OpenCode) takes a certificate for its own issuer only if it may sign
     // certificates or does not say, and rustls refuses one that says it is an authority.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -154,6 +186,21 @@ fn ymd(at: Millis) -> (i32, u8, u8) {
         u8::try_from(day.month).unwrap_or(1),
         u8::try_from(day.day).unwrap_or(1),
     )
+}
+
+/// Keeps what is about to be replaced, in place of what was kept before.
+fn keep_beside(path: &Path, mode: u32) -> io::Result<()> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let read =
+        regular::open(path).and_then(|file| file.take(PEM_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => replace(&path.with_extension("pem.old"), &bytes, mode),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), "what is replaced is not kept: {error}");
+            Ok(())
+        }
+    }
 }
 
 /// Writes beside the file and renames, so that a crash leaves the old one or the new one.

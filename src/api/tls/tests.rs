@@ -93,7 +93,73 @@ fn of_the_old_kind(key: &Path) -> String {
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Legation, self-signed");
     params.self_signed(&pair).unwrap().pem()
+}
+
+/// What somebody else made, of these names: a leaf of an authority, or signed by itself.
+fn theirs(key: &rcgen::KeyPair, is_leaf: bool) -> String {
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.not_after = rcgen::date_time_ymd(2026, 12, 1);
+    match is_leaf {
+        true => {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "Legation, self-signed");
+            let of = rcgen::CertificateParams::new(Vec::new()).unwrap();
+            let issuer = rcgen::Issuer::new(of, rcgen::KeyPair::generate().unwrap());
+            params.signed_by(key, &issuer).unwrap().pem()
+        }
+        false => params.self_signed(key).unwrap().pem(),
+    }
+}
+
+#[test]
+fn a_certificate_that_somebody_put_in_the_place_of_ours_stays() {
+    for is_leaf in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = own(dir.path()).paths();
+        fs::create_dir_all(dir.path().join("tls")).unwrap();
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let (pem, secret) = (theirs(&pair, is_leaf), pair.serialize_pem());
+        fs::write(&cert, &pem).unwrap();
+        fs::write(&key, &secret).unwrap();
+        // Near its end, and of the kind that some clients refuse: theirs to renew.
+        let (now, time) = clock(START);
+        let tls = Tls::load(own(dir.path()), now).unwrap();
+        assert_eq!(tls.refresh().unwrap(), Refreshed::Same);
+        time.store(tls.not_after().unwrap() + DAY, Ordering::SeqCst);
+        assert_eq!(tls.refresh().unwrap(), Refreshed::Same, "nothing is made");
+        assert_eq!(fs::read_to_string(&cert).unwrap(), pem);
+        assert_eq!(fs::read_to_string(&key).unwrap(), secret);
+        // With a key that does not fit, it is said and not replaced.
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        fs::write(&key, &other).unwrap();
+        let wrong = Tls::load(own(dir.path()), clock(START).0).unwrap_err();
+        assert!(matches!(wrong, TlsError::Pair { .. }), "{wrong}");
+        assert_eq!(fs::read_to_string(&cert).unwrap(), pem);
+        assert_eq!(fs::read_to_string(&key).unwrap(), other);
+    }
+}
+
+#[test]
+fn what_is_replaced_is_kept_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    Tls::load(own(dir.path()), clock(START).0).unwrap();
+    let (cert, key) = own(dir.path()).paths();
+    fs::write(&cert, "rubbish").unwrap();
+    fs::write(&key, "no key").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    Tls::load(own(dir.path()), clock(START).0).unwrap();
+    let old = |name: &str| dir.path().join("tls").join(name);
+    assert_eq!(fs::read_to_string(old("cert.pem.old")).unwrap(), "rubbish");
+    assert_eq!(fs::read_to_string(old("key.pem.old")).unwrap(), "no key");
+    assert_eq!(mode(&old("key.pem.old")), 0o600);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What we need of X.509, read without an X.509 library: when a certificate ends, and whether it says what its key is for.
+//! What we need of X.509, read without an X.509 library: when a certificate ends, whether it says what its key is for,
+//! and whether it is the one that we made.
 //!
 //! RFC 5280, section 4.1: `Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version
 //! OPTIONAL, serialNumber, signature, issuer, validity SEQUENCE { notBefore, notAfter }, subject,
@@ -9,6 +10,7 @@ use crate::domain::account::Millis;
 
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -16,6 +18,8 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const EXTENSIONS: u8 = 0xa3;
 /// id-ce-keyUsage, 2.5.29.15 (RFC 5280, section 4.2.1.3).
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+/// id-at-commonName, 2.5.4.3 (RFC 5280, appendix A.1).
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
 /// The end of the certificate's validity, or nothing if it is not a certificate.
 pub(super) fn not_after(der: &[u8]) -> Option<Millis> {
@@ -38,14 +42,35 @@ pub(super) fn has_key_usage(der: &[u8]) -> bool {
     })
 }
 
-/// The value of `validity`, and what follows it.
-fn validity(der: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Whether it is its own issuer's, and has this common name and no other name.
+pub(super) fn is_self_signed_by(der: &[u8], common_name: &str) -> bool {
+    let named = || {
+        let (issuer, rest) = issuer(der)?;
+        let (_validity, rest) = take(rest, SEQUENCE)?;
+        let (subject, _) = take(rest, SEQUENCE)?;
+        let (names, more) = take(subject, SET)?;
+        let (attribute, others) = take(names, SEQUENCE)?;
+        let (kind, value) = take(attribute, OBJECT_IDENTIFIER)?;
+        let (_tag, value, _) = element(value)?;
+        let is_one = more.is_empty() && others.is_empty() && kind == COMMON_NAME;
+        Some(is_one && issuer == subject && value == common_name.as_bytes())
+    };
+    named().unwrap_or(false)
+}
+
+/// The value of `issuer`, and what follows it.
+fn issuer(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (certificate, _) = take(der, SEQUENCE)?;
     let (tbs, _) = take(certificate, SEQUENCE)?;
     let rest = take(tbs, VERSION).map_or(tbs, |(_, rest)| rest);
     let (_serial, rest) = take(rest, INTEGER)?;
     let (_signature, rest) = take(rest, SEQUENCE)?;
-    let (_issuer, rest) = take(rest, SEQUENCE)?;
+    take(rest, SEQUENCE)
+}
+
+/// The value of `validity`, and what follows it.
+fn validity(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_issuer, rest) = issuer(der)?;
     take(rest, SEQUENCE)
 }
 
@@ -180,6 +205,35 @@ mod tests {
             has_key_usage(&whole[..cut]);
         }
         assert!(!has_key_usage(&whole[..200]));
+    }
+
+    #[test]
+    fn who_signed_it_and_for_whom_is_told_by_its_names() {
+        let named = |name: &str| {
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            params
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = named("ours").self_signed(&key).unwrap();
+        assert!(is_self_signed_by(own.der(), "ours"));
+        assert!(!is_self_signed_by(own.der(), "our"));
+        let mut more = named("ours");
+        more.distinguished_name
+            .push(rcgen::DnType::OrganizationName, "x");
+        let more = more.self_signed(&key).unwrap();
+        assert!(!is_self_signed_by(more.der(), "ours"));
+        let issuer = rcgen::Issuer::new(named("an authority"), rcgen::KeyPair::generate().unwrap());
+        let leaf = named("ours").signed_by(&key, &issuer).unwrap();
+        assert!(!is_self_signed_by(leaf.der(), "ours"));
+        let whole: &[u8] = own.der();
+        for cut in 0..whole.len() / 2 {
+            is_self_signed_by(&whole[..cut], "ours");
+        }
+        assert!(!is_self_signed_by(b"rubbish", "ours"));
     }
 
     #[test]

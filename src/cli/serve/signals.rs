@@ -12,6 +12,18 @@ use tokio::time::Instant;
 use crate::cli::error::CliError;
 use crate::domain::limits::SAME_STOP;
 
+/// A hangup must not kill before [`Signals`] hears it, where no terminal is there to hang up. Isolates are not born with
+/// this: init sets every signal back before it starts a server.
+pub(super) fn before_all() {
+    if !on_terminal() {
+        sandbox::ignore_hangups();
+    }
+}
+
+fn on_terminal() -> bool {
+    io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal()
+}
+
 /// The signals of this process, from here on.
 pub(super) struct Signals {
     term: Signal,
@@ -31,9 +43,7 @@ impl Signals {
             term: on(SignalKind::terminate())?,
             int: on(SignalKind::interrupt())?,
             hup: on(SignalKind::hangup())?,
-            on_terminal: io::stdin().is_terminal()
-                || io::stdout().is_terminal()
-                || io::stderr().is_terminal(),
+            on_terminal: on_terminal(),
             stopping: None,
         })
     }

@@ -1,7 +1,10 @@
 //! What somebody looks for in the log, and one thing found: a call with both its records, or
 //! another record.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::domain::account::Millis;
@@ -57,7 +60,8 @@ pub struct Item {
     pub end: Option<Value>,
 }
 
-/// The columns by which records are found.
+/// The columns by which records are found. What is not text under such a name is another thing: a `system.lost` of
+/// older logs counted under `call` the records that were lost of that kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Columns {
@@ -68,19 +72,79 @@ pub struct Columns {
     /// What happened.
     pub event: String,
     /// The call.
+    #[serde(deserialize_with = "text")]
     pub call: Option<String>,
     /// The user.
+    #[serde(deserialize_with = "text")]
     pub user: Option<String>,
     /// The mcp.
+    #[serde(deserialize_with = "text")]
     pub mcp: Option<String>,
     /// The tool.
+    #[serde(deserialize_with = "text")]
     pub tool: Option<String>,
     /// The key.
+    #[serde(deserialize_with = "text")]
     pub key: Option<String>,
     /// How it ended.
+    #[serde(deserialize_with = "text")]
     pub outcome: Option<String>,
     /// The code with which it was refused, in place of an outcome.
+    #[serde(deserialize_with = "text")]
     pub code: Option<String>,
+}
+
+/// A text; anything else counts as absent.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    struct Text;
+
+    impl<'de> Visitor<'de> for Text {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("anything")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.to_owned()))
+        }
+
+        fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+            Ok(Some(text))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut of: A) -> Result<Self::Value, A::Error> {
+            while of.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut of: A) -> Result<Self::Value, A::Error> {
+            while of.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(None)
+        }
+    }
+
+    from.deserialize_any(Text)
 }
 
 impl Columns {
@@ -153,6 +217,19 @@ mod tests {
 
     fn record(text: &str) -> Columns {
         Columns::of(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_text_is_absent_and_costs_nothing_else() {
+        let lost = record(
+            r#"{"seq":7,"at":3,"event":"system.lost","records":9,"call":9,"key":null,"tool":1.5,"mcp":[1,{"a":2}],"user":{"a":[]},"code":true,"outcome":-1}"#,
+        );
+        assert_eq!((lost.seq, lost.event.as_str()), (7, "system.lost"));
+        let columns = [&lost.call, &lost.key, &lost.tool, &lost.mcp, &lost.user];
+        assert!(columns.iter().all(|one| one.is_none()) && lost.outcome().is_none());
+        let named = record(r#"{"seq":8,"call":"a\"b","user":"u"}"#);
+        assert_eq!(named.call.as_deref(), Some("a\"b"));
+        assert_eq!(named.user.as_deref(), Some("u"));
     }
 
     #[test]

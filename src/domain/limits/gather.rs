@@ -28,6 +28,8 @@ pub const TOOLS_ADOPT_AGAIN: Duration = Duration::from_secs(60);
 pub const TOOLS_NAMED_MAX: usize = 20;
 /// Tools of one server that are gone and whose names are kept, for one key: of more, those that went first lose theirs.
 pub const TOOLS_GONE_NAMED_MAX: usize = 1000;
+/// Keys that the record of an administrator's act for many of them names.
+pub const KEYS_NAMED_MAX: usize = 20;
 /// Bytes of the name of a prompt that is offered where all servers are.
 pub const PROMPT_NAME_BYTES_MAX: usize = 512;
 /// Prompts of one server that have ever had a name there, for one key.

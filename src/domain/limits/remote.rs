@@ -14,6 +14,8 @@ pub const REMOTE_CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub const REMOTE_POSTS_MAX: usize = 160;
 /// Connections to all servers behind HTTP.
 pub const REMOTE_CONNECTIONS_ALL_MAX: usize = 4096;
+/// Those of them on which the gateway only listens.
+pub const REMOTE_LISTENING_MAX: usize = REMOTE_CONNECTIONS_ALL_MAX / 2;
 /// Messages of one server behind HTTP in a second; it is read more slowly if it has more.
 pub const REMOTE_MESSAGES_PER_SECOND: u32 = 10_000;
 /// Connections that one isolate of a server behind HTTP keeps for the next request.

@@ -2,7 +2,7 @@
 //! among them those by which the server notices that we are gone.
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::domain::limits::{
 
 /// The shortest pause between two tries to reach a server that is away.
 const RETRY_FLOOR: Duration = Duration::from_millis(100);
+
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// Settings of every session. The server looks every few seconds whether a client it works or
 /// waits for is still there, so that a host that died without a word gives its locks back.
@@ -116,8 +118,17 @@ fn password(path: &Path) -> Result<SecretString, sqlx::Error> {
         sqlx::Error::Configuration(text.into())
     };
     let io = |error: std::io::Error| wrong(error.to_string());
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mode = file.metadata().map_err(io)?.permissions().mode();
+    // A pipe in its place would be waited for.
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(NONBLOCK)
+        .open(path)
+        .map_err(io)?;
+    let meta = file.metadata().map_err(io)?;
+    if !meta.is_file() {
+        return Err(wrong("it is no regular file".into()));
+    }
+    let mode = meta.permissions().mode();
     if mode & 0o077 != 0 {
         let why = format!("its mode is {:o}; run: chmod 600", mode & 0o777);
         return Err(wrong(why));
@@ -174,5 +185,9 @@ mod tests {
         }
         std::fs::write(&path, "x".repeat(5000)).unwrap();
         assert!(refused().contains("4096 bytes"));
+        std::fs::remove_file(&path).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+        assert!(refused().contains("no regular file"), "{}", refused());
     }
 }

@@ -60,7 +60,7 @@ async fn what_callers_cause_never_takes_the_last_places_of_a_full_queue() {
         let gap = all.iter().find(|record| record["event"] == "system.lost");
         let gap = gap.unwrap();
         assert!(
-            gap["admin"].is_null() && gap["kill"].is_null() && gap["call"].is_u64(),
+            gap["lost_admin"].is_null() && gap["lost_kill"].is_null() && gap["lost_call"].is_u64(),
             "{gap}"
         );
         whole(dir.path());

@@ -232,7 +232,7 @@ impl AddMcp {
         };
         self.limits.apply(&mut mcp);
         self.times.apply(&mut mcp);
-        checked(mcp)
+        checked(mcp, None)
     }
 }
 
@@ -334,7 +334,8 @@ impl ProgramChange {
 }
 
 impl UpdateMcp {
-    pub(super) fn apply(self, mut mcp: Mcp, usual: &Defaults) -> Result<Mcp, ApiError> {
+    pub(super) fn apply(self, old: Mcp, usual: &Defaults) -> Result<Mcp, ApiError> {
+        let mut mcp = old.clone();
         put(&mut mcp.description, self.description);
         put(&mut mcp.sharing, self.sharing);
         self.program
@@ -355,7 +356,7 @@ impl UpdateMcp {
                 None => mcp.credentials.remove(&name),
             };
         }
-        checked(mcp)
+        checked(mcp, Some(&old))
     }
 }
 
@@ -489,6 +490,33 @@ mod tests {
             }
         }
         assert!(of(r#""times":{"idle_ms":null}"#).is_ok(), "never");
+    }
+
+    #[test]
+    fn what_was_within_older_bounds_stays_and_only_new_values_are_held_to_the_newer_ones() {
+        let mut old = add(r#"{"name":"a","program":{"command":"x"}}"#).unwrap();
+        (old.limits.memory_bytes, old.limits.pids) = (1 << 20, 2);
+        (old.times.idle_ms, old.times.call_ms) = (Some(1), 0);
+        let change = |text: &str| {
+            let update: UpdateMcp = serde_json::from_str(text).unwrap();
+            update
+                .apply(old.clone(), &Defaults::default())
+                .map_err(|error| error.to_string())
+        };
+        let described = change(r#"{"description":"x"}"#).unwrap();
+        assert_eq!(described.limits, old.limits);
+        assert!(change(r#"{"limits":{"cpu_millis":500,"memory_bytes":1048576}}"#).is_ok());
+        for (text, word) in [
+            (r#"{"limits":{"memory_bytes":1048577}}"#, "memory_bytes"),
+            (r#"{"limits":{"pids":3}}"#, "pids"),
+            (r#"{"limits":{"cpu_millis":0}}"#, "cpu_millis"),
+            (r#"{"limits":{"open_files":1}}"#, "open_files"),
+            (r#"{"times":{"idle_ms":2}}"#, "idle_ms"),
+            (r#"{"times":{"start_ms":0}}"#, "start_ms"),
+        ] {
+            let error = change(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -8,15 +8,18 @@ use crate::domain::limits;
 use crate::domain::mcp::{Limits, Mcp, Program, Times};
 use crate::domain::package::Install;
 
-pub(super) fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
+/// A limit that it had `before` is not looked at again: bounds may have become narrower since, and nothing else of it
+/// could be changed.
+pub(super) fn checked(mcp: Mcp, before: Option<&Mcp>) -> Result<Mcp, ApiError> {
+    let known = before.map(bounds).unwrap_or_default();
+    let out_of_bounds = bounds(&mcp).into_iter().find(|one| !known.contains(one));
     let broken = [
         description(&mcp.description),
         match &mcp.program.remote {
             Some(remote) => away(&mcp, remote),
             None => program(&mcp.program).or_else(|| no_headers(&mcp.credentials)),
         },
-        kernel(&mcp.limits),
-        times(&mcp.times, &mcp.install),
+        out_of_bounds,
         package(&mcp),
         mcp.confinement.problem(),
         credential::check(&mcp.credentials, &mcp.program.env)
@@ -27,6 +30,13 @@ pub(super) fn checked(mcp: Mcp) -> Result<Mcp, ApiError> {
         Some(text) => Err(ApiError::invalid(format!("mcp `{}`: {text}", mcp.name))),
         None => Ok(mcp),
     }
+}
+
+/// All that is out of bounds, each with its value.
+fn bounds(mcp: &Mcp) -> Vec<String> {
+    let mut all = kernel(&mcp.limits);
+    all.extend(times(&mcp.times, &mcp.install));
+    all
 }
 
 fn description(text: &str) -> Option<String> {
@@ -68,22 +78,25 @@ fn program(program: &Program) -> Option<String> {
     bad.map(|name| format!("`{}` cannot name a variable", name.escape_debug()))
 }
 
-fn kernel(wanted: &Limits) -> Option<String> {
+fn kernel(wanted: &Limits) -> Vec<String> {
     let of_isolates = [
         ("memory_bytes", wanted.memory_bytes),
         ("pids", wanted.pids),
         ("cpu_millis", wanted.cpu_millis),
     ];
-    let mut outside = of_isolates.into_iter();
-    if let Some(text) = outside.find_map(|(name, value)| out_of_bounds(name, value)) {
-        return Some(text);
-    }
+    let outside = of_isolates.into_iter();
+    let mut all: Vec<String> = outside
+        .filter_map(|(name, value)| out_of_bounds(name, value))
+        .collect();
     let at_least = [
         ("open_files", wanted.open_files, 16),
         ("file_bytes", wanted.file_bytes, 1),
     ];
-    let low = at_least.into_iter().find(|(_, value, min)| value < min);
-    low.map(|(name, value, min)| format!("{name} is {value}, but must be at least {min}"))
+    let low = at_least.into_iter().filter(|(_, value, min)| value < min);
+    all.extend(
+        low.map(|(name, value, min)| format!("{name} is {value}, but must be at least {min}")),
+    );
+    all
 }
 
 /// What an operator cannot set for all, nobody sets for one: the bounds are those of `[isolates]`.
@@ -130,21 +143,22 @@ fn package(mcp: &Mcp) -> Option<String> {
     ))
 }
 
-fn times(times: &Times, install: &Install) -> Option<String> {
+fn times(times: &Times, install: &Install) -> Vec<String> {
     let max = u64::try_from(limits::CALL_DEADLINE_MAX.as_millis()).unwrap_or(u64::MAX);
     let given = [
         ("call_ms", Some(times.call_ms)),
         ("start_ms", times.start_ms),
         ("install.within_ms", install.within_ms),
     ];
-    let wrong = given
-        .into_iter()
-        .find(|(_, value)| value.is_some_and(|ms| ms == 0 || ms > max));
-    if let Some((name, _)) = wrong {
-        return Some(format!("{name} must be from 1 to {max}"));
-    }
-    times.idle_ms.and_then(|ms| {
+    let given = given.into_iter();
+    let given = given.filter_map(|(name, value)| value.map(|ms| (name, ms)));
+    let wrong = given.filter(|(_, ms)| *ms == 0 || *ms > max);
+    let mut all: Vec<String> = wrong
+        .map(|(name, ms)| format!("{name} is {ms}, but must be from 1 to {max}"))
+        .collect();
+    all.extend(times.idle_ms.and_then(|ms| {
         let text = out_of_bounds("idle_ms", ms)?;
         Some(format!("{text}, or null (never)"))
-    })
+    }));
+    all
 }
