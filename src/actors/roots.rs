@@ -83,7 +83,7 @@ mod tests {
         mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [pipe.as_path(), folder.path()] {
             let why = of_file(path).unwrap_err();
-            assert!(why.contains("it is no file"), "{why}");
+            assert!(why.contains("it is no regular file"), "{why}");
         }
     }
 }

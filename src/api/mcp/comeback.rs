@@ -23,7 +23,7 @@ struct Params<'a> {
 /// What a request is.
 pub(super) enum Back {
     /// A call that was held.
-    Held(Exchange),
+    Held(Box<Exchange>),
     /// A new one, with these members of its parameters for a server that holds none.
     New(Bytes),
 }
@@ -93,7 +93,7 @@ impl Asked<'_> {
         if let Side::Stateless(rounds) = &mut exchange.side {
             rounds.answer(answers);
         }
-        Ok(Back::Held(exchange))
+        Ok(Back::Held(Box::new(exchange)))
     }
 }
 

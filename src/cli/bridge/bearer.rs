@@ -69,6 +69,7 @@ fn changed(file: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
 
@@ -79,7 +80,7 @@ mod tests {
         let write = |text: &str, age: u64| {
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-            let at = SystemTime::now() - std::time::Duration::from_secs(age);
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(age);
             fs::File::options()
                 .write(true)
                 .open(&file)
