@@ -24,6 +24,7 @@ mod settings;
 mod stream;
 mod trust;
 mod wire;
+mod wishes;
 
 use std::sync::Arc;
 

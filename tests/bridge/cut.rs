@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::fake::{Fake, begun};
 use super::host::{Host, initialize, text};
 use super::{home, until_a_call_is_under_way};
-use crate::questions::{ALL, accepts, asker, can_all, said};
-use crate::world::World;
+use crate::questions::{self, ALL, accepts, asker, can_all, said};
+use crate::world::{World, free_port};
 
 /// A line to a server that can be cut.
 struct Line {
@@ -104,6 +104,32 @@ fn an_answer_to_a_servers_question_waits_for_a_server_that_is_away() {
     thread::sleep(Duration::from_millis(1500));
     line.shut.store(false, Ordering::Relaxed);
     assert_eq!(said(&host.answer(&call)), json!([accepts("late")]));
+}
+
+#[test]
+fn what_the_ai_tool_subscribed_to_is_subscribed_to_again_after_a_restart() {
+    let mut world = World::at_port(free_port());
+    questions::add(&world, &[]);
+    let (home, url) = (home(), format!("{}/mcp/asker", world.url));
+    let mut host = Host::start(home.path(), &url, &world.key("ada"));
+    host.begin();
+    for (method, params) in [
+        ("resources/subscribe", json!({"uri": "a:1"})),
+        ("resources/subscribe", json!({"uri": "a:2"})),
+        ("resources/unsubscribe", json!({"uri": "a:2"})),
+        ("logging/setLevel", json!({"level": "error"})),
+    ] {
+        let id = host.ask(method, params);
+        assert_eq!(host.answer(&id)["result"], json!({}), "{method}");
+    }
+    world.kill_9();
+    world.start();
+    let touched = |host: &mut Host| said(&host.done("touch", json!({"uris": ["a:1"]})));
+    world.until("it is subscribed again", |_| {
+        (touched(&mut host) == json!(["a:1"])).then_some(())
+    });
+    let told = host.told("notifications/resources/updated");
+    assert_eq!(told["params"]["uri"], "a:1");
 }
 
 #[test]

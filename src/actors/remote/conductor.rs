@@ -14,13 +14,14 @@ use serde::Deserialize;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::actors::launcher::Exit;
 use crate::domain::limits::{
-    BODY_BYTES_CEILING, LAST_WORDS, QUEUE_BYTES_MAX, REMOTE_FAREWELL_WAIT, REMOTE_POSTS_MAX,
-    REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT, REQUEST_STATE_BYTES_MAX, ROUND_ANSWERS_BYTES_MAX,
+    BODY_BYTES_CEILING, LAST_WORDS, LISTEN_LINGER, QUEUE_BYTES_MAX, REMOTE_FAREWELL_WAIT,
+    REMOTE_POSTS_MAX, REMOTE_REFUSAL_BYTES_MAX, REMOTE_SHORT_WAIT, REQUEST_STATE_BYTES_MAX,
+    ROUND_ANSWERS_BYTES_MAX,
 };
 use crate::domain::verdict::{RemoteFault, Verdict};
 use crate::protocol::frame::Lines;
@@ -47,7 +48,7 @@ pub(super) struct Conductor {
     ends: Ends,
     out: Out,
     tasks: JoinSet<Option<u64>>,
-    flights: HashMap<u64, AbortHandle>,
+    flights: HashMap<u64, Flight>,
     notices: Option<mpsc::Sender<Bytes>>,
     stage: Stage,
 }
@@ -63,6 +64,13 @@ enum Stage {
     Begun,
     /// There are no sessions.
     Modern,
+}
+
+/// A request under way.
+struct Flight {
+    task: AbortHandle,
+    /// Whether it asks only to be told things.
+    listens: bool,
 }
 
 /// What a line is, as far as it decides where it goes.
@@ -190,7 +198,10 @@ impl Conductor {
             match (method, id) {
                 (DISCOVER, Some(id)) => return self.probe(id, body),
                 // It was silent to that, and what it says now is no answer to this.
-                ("initialize", _) => self.flights.drain().for_each(|(_, probe)| probe.abort()),
+                ("initialize", _) => self
+                    .flights
+                    .drain()
+                    .for_each(|(_, probe)| probe.task.abort()),
                 _ => self.stage = Stage::Modern,
             }
         }
@@ -214,7 +225,7 @@ impl Conductor {
             }
             (Some("notifications/cancelled"), None) => {
                 if let Some(flight) = cancelled(&head).and_then(|id| self.flights.remove(&id)) {
-                    flight.abort();
+                    self.let_go(flight);
                 }
                 // Closing its stream says as much, and is all that may be said, to one without sessions.
                 if self.stage != Stage::Modern {
@@ -239,7 +250,7 @@ impl Conductor {
             body,
             begins: false,
         };
-        let flight = self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             match exchange::ask(&parts.0, &parts.1, &errand).await {
                 Outcome::Refused(why) => {
                     let line = failure(id, METHOD_NOT_FOUND, &parts.0.clean(&why));
@@ -250,7 +261,21 @@ impl Conductor {
             }
             Some(id)
         });
-        self.flights.insert(id, flight);
+        let listens = false;
+        self.flights.insert(id, Flight { task, listens });
+    }
+
+    /// Ends a request that nobody wants any more. One that only listens is read for a moment longer: the one that takes its
+    /// place has a connection of its own, and tells nothing of what this one has on its way.
+    fn let_go(&mut self, flight: Flight) {
+        if !flight.listens {
+            return flight.task.abort();
+        }
+        self.tasks.spawn(async move {
+            sleep(LISTEN_LINGER).await;
+            flight.task.abort();
+            None
+        });
     }
 
     /// A request that goes beside others.
@@ -264,18 +289,19 @@ impl Conductor {
         }
         let parts = self.parts();
         let modern = (self.stage == Stage::Modern).then(|| Spoken::of(&body));
+        let listens = modern.as_ref().is_some_and(Spoken::only_listens);
         let errand = Errand {
             id,
             body,
             begins: false,
             modern,
         };
-        let flight = self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let outcome = modern::ask(&parts.0, &parts.1, &errand).await;
             settle(&parts, &errand, outcome).await;
             Some(id)
         });
-        self.flights.insert(id, flight);
+        self.flights.insert(id, Flight { task, listens });
     }
 
     /// The session has begun: what waits for that.

@@ -177,13 +177,13 @@ async fn remove(
     State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<Json<UserRemoved>, ApiError> {
-    let (tree, target) = (control.clone(), name.clone());
+    let (tree, subject) = (control.clone(), Subject::one(Scope::User, name.as_str()));
     let author = admin.actor().to_owned();
     let change = async move {
         let user = by_name(&tree, &name).await?;
         Ok(tree.remove_user(&user, &author).await?)
     };
-    audited(&control, &admin, "user.remove", target, change).await
+    audited(&control, &admin, "user.remove", subject, change).await
 }
 
 /// Suspending one and resuming it.

@@ -13,12 +13,13 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::cache::Cache;
-use super::http::{Ask, Gate, Heard, Http};
+use super::http::{Ask, Gate, Heard, Http, OPEN};
 use super::output::Output;
 use super::reach::Away;
 use super::session::{self, Failure, Session};
 use super::wire;
-use crate::domain::limits::BRIDGE_AWAY_WAIT;
+use super::wishes::Wishes;
+use crate::domain::limits::{BRIDGE_AWAY_WAIT, BRIDGE_BEGIN_WAIT};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ struct State {
     session: Option<Arc<Session>>,
     /// One whose AI tool has begun again; it ends when the next has begun.
     before: Option<Arc<Session>>,
+    wishes: Wishes,
     /// Sessions so far.
     count: u64,
     away: Option<Away>,
@@ -74,8 +76,34 @@ impl Link {
     pub(super) fn set_params(&self, params: Box<RawValue>) {
         let mut state = self.lock();
         state.params = Some(params);
+        state.wishes = Wishes::default();
         if let Some(before) = state.session.take() {
             state.before = Some(before);
+        }
+    }
+
+    /// A request of the AI tool went well.
+    pub(super) fn granted(&self, method: &str, params: Option<&RawValue>) {
+        self.lock().wishes.granted(method, params);
+    }
+
+    /// Asks again for what the AI tool has asked its session for: the server may have forgotten it.
+    pub(super) async fn ask_again(&self, session: &Session) {
+        let all = self.lock().wishes.all();
+        let count = all.len();
+        for (method, params) in all {
+            let body = wire::own(method, &params);
+            let heard = self.post(session, body, BRIDGE_BEGIN_WAIT, OPEN).await;
+            let answer = match heard {
+                Ok(heard) => session::whole(heard, wire::OWN_ID).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = answer.and_then(|answer| session::result(&answer)) {
+                tracing::warn!(method, %failure, "what the AI tool had asked for was not granted again");
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "what the AI tool had asked for is asked for again");
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::events::Events;
 use super::http::{Ask, Kind, LAST_EVENT, OPEN};
@@ -27,13 +28,14 @@ enum Next {
 /// Listens for as long as it is not dropped.
 pub(super) async fn listen(link: Arc<Link>) {
     let (mut tries, mut last) = (0, None);
+    let mut again = AskingAgain::default();
     loop {
         if !link.is_begun() {
             link.nudged().await;
             continue;
         }
         let since = Instant::now();
-        match once(&link, &mut last).await {
+        match once(&link, &mut last, &mut again).await {
             Next::Now => {}
             Next::Later => {
                 if since.elapsed() > BRIDGE_CONNECT_MAX * 2 {
@@ -51,10 +53,13 @@ pub(super) async fn listen(link: Arc<Link>) {
     }
 }
 
+/// What is asked for again, beside the stream.
+type AskingAgain = Option<AbortOnDropHandle<()>>;
+
 /// Where the stream of a session goes on.
 type Last = Option<(u64, HeaderValue)>;
 
-async fn once(link: &Link, last: &mut Last) -> Next {
+async fn once(link: &Arc<Link>, last: &mut Last, again: &mut AskingAgain) -> Next {
     let session = match link.session().await {
         Ok(session) => session,
         Err(failure) => return after(&failure),
@@ -93,6 +98,9 @@ async fn once(link: &Link, last: &mut Last) -> Next {
     if heard.kind != Kind::Events {
         return Next::Later;
     }
+    let (asking, of) = (Arc::clone(link), Arc::clone(&session));
+    let task = tokio::spawn(async move { asking.ask_again(&of).await });
+    *again = Some(AbortOnDropHandle::new(task));
     let _moving = heard.moving;
     let mut events = Events::new(heard.body);
     let why = loop {

@@ -228,6 +228,9 @@ async fn finish(link: &Link, request: &Request, flight: &Flight, message: Bytes)
         return;
     }
     link.output.write(message.clone()).await;
+    if wire::is_result(&message) {
+        link.granted(&request.method, request.params.as_deref());
+    }
     if is_tool_list(request)
         && let Ok(result) = session::result(&message)
         && !wire::has_member(result.get(), "nextCursor")

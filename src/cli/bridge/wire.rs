@@ -69,6 +69,14 @@ pub(super) fn tool_failed(id: &str, text: &str, ours: &str) -> Bytes {
     ))
 }
 
+/// Whether an answer is a result.
+pub(super) fn is_result(answer: &[u8]) -> bool {
+    matches!(
+        jsonrpc::read(answer),
+        Ok(Message::Response { outcome: Ok(_), .. })
+    )
+}
+
 /// The version that an `initialize` asks for.
 pub(super) fn version_asked(params: Option<&RawValue>) -> String {
     #[derive(Deserialize)]

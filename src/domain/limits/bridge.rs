@@ -35,6 +35,8 @@ pub const BRIDGE_GRACE: Duration = Duration::from_secs(3);
 pub const BRIDGE_LEAVE_MAX: Duration = Duration::from_secs(2);
 /// How long a cancelled request may take to end before it is let go.
 pub const BRIDGE_CANCEL_WAIT: Duration = Duration::from_secs(2);
+/// Resources that the bridge subscribes to again.
+pub const BRIDGE_WATCHED_MAX: usize = 1024;
 /// Bytes of the bridge's cache of the last good answers.
 pub const BRIDGE_CACHE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of the bridge's log before a new file is begun.

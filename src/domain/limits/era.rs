@@ -14,6 +14,8 @@ pub const ROUND_ANSWERS_BYTES_MAX: usize = 8 << 20;
 pub const REQUEST_STATE_LIFE: Duration = Duration::from_secs(600);
 /// How long a server's acknowledgement of a subscription is waited for: so long the one before stays open.
 pub const LISTEN_OPEN_WAIT: Duration = Duration::from_secs(2);
+/// How long a subscription over HTTP is still read when the next is acknowledged: what its server told before may be on its way.
+pub const LISTEN_LINGER: Duration = Duration::from_millis(250);
 /// How long to wait before a server that ended a subscription is asked for it again.
 pub const LISTEN_AGAIN_WAIT: Duration = Duration::from_secs(2);
 /// The same of one that ends it each time.
