@@ -239,10 +239,15 @@ fn a_server_that_stops_reading_times_its_callers_out_and_fills_nothing() {
             });
         }
     });
-    let answer = alice.call("bad.echo", json!({"text": "small"}));
+    // Whoever was told that time ran out may be a moment ahead of the place that is given back.
+    let answer = world.until("there is room again", |_| {
+        let answer = alice.call("bad.echo", json!({"text": "small"}));
+        (answer.code() != "busy").then_some(answer)
+    });
     assert_eq!(answer.code(), "call_timeout", "{}", answer.text());
-    let isolate = world.isolate("bad", Some("alice"));
-    assert_eq!(isolate["in_flight"], 0, "{isolate}");
+    world.until("nothing is in flight", |world| {
+        (world.isolate("bad", Some("alice"))["in_flight"] == 0).then_some(())
+    });
     bounded(&world);
     bystander.unharmed(&world);
 }
