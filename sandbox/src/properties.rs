@@ -57,6 +57,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Proc),
         Just(Kind::Dir),
         Just(Kind::Cover),
+        Just(Kind::StandIn),
         "\\PC{0,40}".prop_map(Kind::Text),
         path().prop_map(Kind::Link),
     ]

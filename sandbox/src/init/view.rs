@@ -122,6 +122,12 @@ fn put_all(root: &Path, mounts: &[&Mount], sources: Vec<Source>) -> Result<(), F
         .and_then(|()| put(mount, source, &place));
         put.map_err(|e| told("put into the view", &mount.at, &e))?;
     }
+    // What stands on them is there: nobody else puts anything into them, also not who is their owner.
+    for mount in mounts.iter().filter(|mount| mount.kind == Kind::StandIn) {
+        fs::File::open(inside(root, &mount.at))
+            .and_then(|own| set_attributes(own.as_fd(), Attributes::READ_ONLY, Reach::One))
+            .map_err(|e| told("close", &mount.at, &e))?;
+    }
     Ok(())
 }
 
@@ -190,6 +196,10 @@ fn put(mount: &Mount, source: Source, place: &Path) -> io::Result<()> {
                 place,
                 &format!("mode={mode:o},size={bytes},nr_inodes={files}"),
             )
+        }
+        (Kind::StandIn, Source::Own) => {
+            fs::create_dir_all(place)?;
+            tmpfs(place, &format!("mode=755,{}", View::root_size()))
         }
         (Kind::Proc, Source::Own) => {
             fs::create_dir_all(place)?;

@@ -85,6 +85,8 @@ pub enum Kind {
     Text(String),
     /// A symbolic link.
     Link(PathBuf),
+    /// An empty directory in the place of the host's, read-only, for what is shown beneath it.
+    StandIn,
     /// Nothing, in the place of what is there: an empty file or directory that cannot be written to.
     Cover,
 }
@@ -201,7 +203,12 @@ impl View {
 
     /// The options of the tmpfs everything stands on.
     pub(crate) fn root_options() -> String {
-        format!("mode=755,size={ROOT_BYTES},nr_inodes={ROOT_FILES}")
+        format!("mode=755,{}", Self::root_size())
+    }
+
+    /// How much it holds: names of mount points only.
+    pub(crate) fn root_size() -> String {
+        format!("size={ROOT_BYTES},nr_inodes={ROOT_FILES}")
     }
 
     /// Checks that it can be built as it stands.
@@ -265,11 +272,7 @@ impl View {
 fn stand_in(at: &Path) -> Mount {
     Mount {
         at: at.to_owned(),
-        kind: Kind::Tmpfs {
-            bytes: ROOT_BYTES,
-            files: ROOT_FILES,
-            mode: 0o755,
-        },
+        kind: Kind::StandIn,
     }
 }
 
