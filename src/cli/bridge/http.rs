@@ -130,8 +130,9 @@ impl Http {
         };
         let mut headers = HeaderMap::new();
         headers.insert(HOST, value(&endpoint.authority())?);
+        // Looked at here, since a key that cannot be sent would be left out of requests.
+        value(key.expose_secret())?;
         let bearer = Bearer::new(key, key_file);
-        value(&format!("Bearer {}", key.expose_secret()))?;
         let agent = concat!("legation-bridge/", env!("CARGO_PKG_VERSION"));
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         Ok(Self {
@@ -208,13 +209,15 @@ impl Http {
         let (Some(tls), Err(Lost::Unreached(why))) = (&self.tls, &first) else {
             return first;
         };
-        match trust::connector(&self.trust) {
-            Ok(anew) if why.contains(DISTRUSTED) => {
-                *lock(tls) = anew;
-                self.connect_once().await
-            }
-            _ => first,
+        // A server that is merely away costs no look at the authorities.
+        if !why.contains(DISTRUSTED) {
+            return first;
         }
+        let Ok(anew) = trust::connector(&self.trust) else {
+            return first;
+        };
+        *lock(tls) = anew;
+        self.connect_once().await
     }
 
     async fn connect_once(&self) -> Result<Connected, Lost> {
