@@ -4,6 +4,7 @@ use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::account::{Key, Millis};
 use crate::domain::ids::{KeyId, UserId};
+#[cfg(doc)]
 use crate::domain::limits::STORE_BATCH_MAX;
 
 const CREATE: &str = "INSERT INTO client_keys (id, user_id, label, prefix, pepper_id, digest, \
@@ -163,20 +164,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; then the rest was not kept.
     pub async fn touch_keys(&self, used: &[(KeyId, Millis)]) -> Result<(), StoreError> {
-        let _place = self.place_for_many("note the last use of keys").await?;
         let sql = match self.is_server() {
             true => TOUCH,
             false => TOUCH_SQLITE,
         };
-        for batch in used.chunks(STORE_BATCH_MAX) {
-            let batch = rows::to_json("client_keys", &batch)?;
-            on!(self, |db| sqlx::query(sql)
-                .bind(batch)
-                .execute(&db.writer)
-                .await
-                .map(drop))
-            .map_err(doing("note the last use of keys"))?;
-        }
-        Ok(())
+        self.in_batches("note the last use of keys", ("client_keys", sql), used)
+            .await
     }
 }

@@ -107,19 +107,33 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; then the rest was not kept.
     pub async fn extend_sessions(&self, seen: &[SessionSeen]) -> Result<(), StoreError> {
-        let _place = self.place_for_many("extend sessions").await?;
         let sql = match self.is_server() {
             true => EXTEND,
             false => EXTEND_SQLITE,
         };
-        for batch in seen.chunks(STORE_BATCH_MAX) {
-            let batch = rows::to_json("sessions", &batch)?;
+        self.in_batches("extend sessions", ("sessions", sql), seen)
+            .await
+    }
+
+    /// Runs a statement on [so many](STORE_BATCH_MAX) rows of a table at a time, which travel as one JSON text.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; then the rest was not done.
+    pub(super) async fn in_batches<T: Serialize>(
+        &self,
+        what: &'static str,
+        (table, sql): (&'static str, &'static str),
+        all: &[T],
+    ) -> Result<(), StoreError> {
+        let _place = self.place_for_many(what).await?;
+        for batch in all.chunks(STORE_BATCH_MAX) {
+            let batch = rows::to_json(table, &batch)?;
             on!(self, |db| sqlx::query(sql)
                 .bind(batch)
                 .execute(&db.writer)
                 .await
                 .map(drop))
-            .map_err(doing("extend sessions"))?;
+            .map_err(doing(what))?;
         }
         Ok(())
     }
