@@ -39,7 +39,14 @@ fn it_is_listened_to_while_somebody_listens() {
         });
         client.call(4, "touch", json!({"uris": ["a:1", "a:2"]}));
         client.call(5, "change", json!({}));
-        let told: Vec<Value> = stream.by_ref().take(3).collect();
+        // The subscription for both may follow another that is still read: what changes then is told twice.
+        let mut told: Vec<Value> = Vec::new();
+        while told.len() < 3 {
+            let next = stream.next().unwrap();
+            if !told.contains(&next) {
+                told.push(next);
+            }
+        }
         assert_eq!(
             told[0],
             json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "a:1"}})
