@@ -21,9 +21,9 @@ mod questions;
 mod roots;
 mod tasks;
 mod tells;
+mod told;
 mod turn;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -32,10 +32,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::domain::limits::{CATCH_UP_MAX, QUEUE_BYTES_MAX, WRITER_QUEUE_MAX};
-use crate::domain::verdict::Verdict;
-use crate::protocol::envelope::{self, ReplyKind};
+use crate::protocol::envelope;
 
-use super::calls::{News, Tag, Why};
+use super::calls::{News, Tag};
 use asked::Answered;
 pub use asked::Asked;
 pub use askers::Askers;
@@ -46,47 +45,13 @@ pub(super) use posed::Posed;
 pub(super) use questions::Asking;
 pub(super) use tasks::TaskEar;
 pub(super) use tells::Voice;
+use told::answer;
+pub use told::{CallError, Cut, Reply, RunEnd, Told};
 pub use turn::{InTurn, Turn};
 
 use super::gate::{Gate, Position};
 use super::health::Pulse;
 use super::pending::Pending;
-
-/// Why a run ended, as its callers are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunEnd {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The last line of stderr, if there was one.
-    pub last_stderr: Option<String>,
-}
-
-/// A server's answer: the whole line, and where the body is in it.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    /// The line as the server wrote it.
-    pub line: Bytes,
-    /// A result or a JSON-RPC error.
-    pub kind: ReplyKind,
-    /// Where the `result` or `error` value is.
-    pub body: Range<usize>,
-    /// Whether its server is of the era without sessions.
-    pub modern: bool,
-}
-
-/// Why a waiter gets no reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cut {
-    /// The run ended.
-    Ended(Arc<RunEnd>),
-    /// This call alone was cut off.
-    Cancelled(Why),
-    /// The server refused it, since it does not know the session.
-    Refused,
-}
-
-/// What a waiter is told.
-pub type Told = Result<Reply, Cut>;
 
 /// Who waits in the pending table.
 #[derive(Debug)]
@@ -103,26 +68,6 @@ enum Role {
     Ours,
     /// A call was cancelled, and somebody looks whether its server answers all the same.
     Watch,
-}
-
-/// Why a call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallError {
-    /// It provably never reached stdin: the run is draining or gone. Safe to try the next run.
-    NotSent,
-    /// The server refused it unseen, since it does not know the session. Safe to try the next run, once.
-    Refused,
-    /// Too many calls in flight, or too many bytes waiting for the writer.
-    Busy {
-        /// Calls in flight.
-        in_flight: usize,
-    },
-    /// The run ended while the call was in flight.
-    Ended(Arc<RunEnd>),
-    /// This call alone was cut off; the server was told to stop working on it.
-    Cancelled(Why),
-    /// The deadline passed; the server was told to stop working on it.
-    TimedOut,
 }
 
 /// One line for the writer.
@@ -466,22 +411,13 @@ impl Handle {
     }
 }
 
-/// What a call is told, as its error.
-fn answer(told: Result<Told, oneshot::error::RecvError>) -> Result<Reply, CallError> {
-    match told {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(Cut::Ended(end))) => Err(CallError::Ended(end)),
-        Ok(Err(Cut::Cancelled(why))) => Err(CallError::Cancelled(why)),
-        Ok(Err(Cut::Refused)) => Err(CallError::Refused),
-        Err(_) => Err(CallError::NotSent),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::verdict::Verdict;
+    use crate::protocol::envelope::ReplyKind;
 
     fn end() -> Arc<RunEnd> {
         Arc::new(RunEnd {
