@@ -19,6 +19,8 @@ limits! {
     pub const EGRESS_CONNECTIONS_ALL_MAX: usize = 4096;
     /// Bytes of the two buffers of one connection, each.
     pub const EGRESS_BUFFER_BYTES: usize = 8 << 10;
+    /// Bytes of each of the kernel's two buffers of a connection to a host; it takes as many again to keep them.
+    pub const EGRESS_SOCKET_BYTES: u32 = 256 << 10;
     /// How long the head of a request, or of a TLS connection, may take.
     pub const EGRESS_HEAD_WAIT: Duration = Duration::from_secs(10);
     /// How long looking up a host and connecting to it may take.

@@ -1,10 +1,11 @@
 //! Looking a host up and connecting to it: one look, and the connection goes to what was looked at.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -12,7 +13,7 @@ use super::Shared;
 use crate::actors::lookup;
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Wanted, address};
-use crate::domain::limits::EGRESS_CONNECT_WAIT;
+use crate::domain::limits::{EGRESS_CONNECT_WAIT, EGRESS_SOCKET_BYTES};
 use crate::protocol::egress::tunnel;
 
 /// Why a host is not reached.
@@ -46,12 +47,24 @@ async fn attempt(wanted: &Wanted, port: u16, shared: &Shared) -> Result<TcpStrea
             last = Unreached::Denied(format!("its address is {}: {why}", address.ip()));
             continue;
         }
-        match TcpStream::connect(address).await {
+        match open(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = Unreached::Failed(error.to_string()),
         }
     }
     Err(last)
+}
+
+/// Connects, with buffers that do not grow: who makes a host send and does not take it, or sends what nobody reads,
+/// fills them with the gateway's memory.
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_recv_buffer_size(EGRESS_SOCKET_BYTES)?;
+    socket.set_send_buffer_size(EGRESS_SOCKET_BYTES)?;
+    socket.connect(address).await
 }
 
 /// Over the operator's proxy, which looks names up itself: what it may reach is its own business.
@@ -74,7 +87,7 @@ async fn by_proxy(
     let mut last = failed("it has no address".to_owned());
     for address in addresses(proxy.host(), proxy.port(), shared).await? {
         let asked = async {
-            let mut stream = TcpStream::connect(address).await?;
+            let mut stream = open(address).await?;
             let host = match wanted {
                 Wanted::Address(IpAddr::V6(six)) => format!("[{six}]"),
                 other => other.to_string(),
@@ -92,8 +105,8 @@ async fn by_proxy(
             while !head.ends_with(b"\r\n\r\n") && head.len() < tunnel::HEAD_BYTES_MAX {
                 head.push(stream.read_u8().await?);
             }
-            tunnel::opened(&head).map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>(stream)
+            tunnel::opened(&head).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(stream)
         };
         match asked.await {
             Ok(stream) => return Ok(stream),
