@@ -19,7 +19,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::actors::lookup;
 use crate::domain::egress::Wanted;
 use crate::domain::limits::{EGRESS_DENIALS_TOLD, REMOTE_CONNECT_WAIT, REMOTE_CONNECTIONS_ALL_MAX};
 use crate::domain::verdict::{RemoteFault, Verdict};
@@ -68,7 +67,9 @@ impl Client {
         let port = self.remote.url.port();
         let addresses = match self.remote.url.host() {
             Wanted::Address(address) => vec![SocketAddr::new(*address, port)],
-            Wanted::Name(name) => lookup::addresses(name.clone(), port, &self.lookups)
+            Wanted::Name(name) => self
+                .asker
+                .addresses(name.clone(), port)
                 .await
                 .map_err(|why| self.unreachable(&why))?,
         };
@@ -211,7 +212,7 @@ mod tests {
     async fn a_denied_address_is_not_forgotten_when_a_later_one_fails() {
         let mut dial = of_test::dial("http://127.0.0.1:9/mcp", None);
         Arc::make_mut(&mut dial.remote).reach = Reach::Private;
-        let client = Client::new(&dial, None);
+        let client = Client::new(&dial, None, None);
         let open = Open::new(&client.open, ALL.try_acquire().unwrap());
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let nobody = closed.local_addr().unwrap();

@@ -27,6 +27,8 @@ limits! {
     pub const EGRESS_CONNECT_WAIT: Duration = Duration::from_secs(15);
     /// Hosts that are looked up at once for one isolate.
     pub const EGRESS_LOOKUPS_MAX: usize = 4;
+    /// Hosts that are looked up at once for all isolates of one user.
+    pub const EGRESS_LOOKUPS_USER_MAX: usize = 4;
     /// Hosts that are looked up at once for all isolates.
     pub const EGRESS_LOOKUPS_ALL_MAX: usize = 16;
     /// Addresses of one host that are tried.

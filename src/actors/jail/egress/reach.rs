@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Shared;
-use crate::actors::lookup;
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Wanted, address};
 use crate::domain::limits::{EGRESS_CONNECT_WAIT, EGRESS_SOCKET_BYTES};
@@ -123,7 +122,9 @@ async fn addresses(
 ) -> Result<Vec<SocketAddr>, Unreached> {
     match wanted {
         Wanted::Address(address) => Ok(vec![SocketAddr::new(*address, port)]),
-        Wanted::Name(name) => lookup::addresses(name.clone(), port, &shared.lookups)
+        Wanted::Name(name) => shared
+            .asker
+            .addresses(name.clone(), port)
             .await
             .map_err(Unreached::Failed),
     }
