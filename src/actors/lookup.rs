@@ -1,7 +1,8 @@
 //! Looking a host's name up: on a thread, since the system's resolver blocks, and on so many at most.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::Semaphore;
@@ -86,6 +87,23 @@ impl Asker {
     }
 }
 
+/// Whether an address is one of this host's, whatever else it looks like: the way to it begins where it ends. No
+/// packet is sent.
+///
+/// # Errors
+/// There is no way to it.
+pub(super) fn is_own(address: IpAddr) -> io::Result<bool> {
+    let address = address.to_canonical();
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    // Any port that is one.
+    socket.connect((address, 9))?;
+    Ok(socket.local_addr()?.ip() == address)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -126,5 +144,16 @@ mod tests {
         drop(users.of(&user(1)));
         let _kept = users.of(&user(2));
         assert_eq!(users.0.lock().len(), 1);
+    }
+
+    #[test]
+    fn the_host_knows_its_own_addresses() {
+        for own in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            assert!(is_own(own.parse().unwrap()).unwrap(), "{own}");
+        }
+        // Nobody's; without a network there is no way to it.
+        for other in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!is_own(other.parse().unwrap()).unwrap_or(false), "{other}");
+        }
     }
 }

@@ -19,8 +19,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::actors::lookup;
 use crate::domain::egress::Wanted;
 use crate::domain::limits::{EGRESS_DENIALS_TOLD, REMOTE_CONNECT_WAIT, REMOTE_CONNECTIONS_ALL_MAX};
+use crate::domain::remote::Reach;
 use crate::domain::verdict::{RemoteFault, Verdict};
 
 use super::client::{Client, Lost};
@@ -85,6 +87,18 @@ impl Client {
                 let verdict = self.deny(address.ip(), &why);
                 denied.get_or_insert(verdict);
                 continue;
+            }
+            match lookup::is_own(address.ip()) {
+                Ok(true) if self.remote.reach != Reach::Private => {
+                    let why = "it is the host itself; see --allow-private";
+                    denied.get_or_insert(self.deny(address.ip(), why));
+                    continue;
+                }
+                Err(error) => {
+                    last = self.unreachable(&format!("{address}: {error}"));
+                    continue;
+                }
+                Ok(_) => {}
             }
             match timeout(EACH_ADDRESS, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return self.secure(stream, open).await,
@@ -206,7 +220,6 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use crate::actors::remote::parts::of_test;
-    use crate::domain::remote::Reach;
 
     #[tokio::test]
     async fn a_denied_address_is_not_forgotten_when_a_later_one_fails() {

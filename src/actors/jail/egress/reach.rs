@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Shared;
+use crate::actors::lookup;
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Wanted, address};
 use crate::domain::limits::{EGRESS_CONNECT_WAIT, EGRESS_SOCKET_BYTES};
@@ -45,6 +46,18 @@ async fn attempt(wanted: &Wanted, port: u16, shared: &Shared) -> Result<TcpStrea
         if let Err(why) = address::check(address.ip(), private) {
             last = Unreached::Denied(format!("its address is {}: {why}", address.ip()));
             continue;
+        }
+        match lookup::is_own(address.ip()) {
+            Ok(true) if !private => {
+                let why = "it is the host itself; a rule may say /private";
+                last = Unreached::Denied(format!("its address is {}: {why}", address.ip()));
+                continue;
+            }
+            Err(error) => {
+                last = Unreached::Failed(error.to_string());
+                continue;
+            }
+            Ok(_) => {}
         }
         match open(address).await {
             Ok(stream) => return Ok(stream),
@@ -127,5 +140,86 @@ async fn addresses(
             .addresses(name.clone(), port)
             .await
             .map_err(Unreached::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use super::super::names::Names;
+    use super::super::places::Users;
+    use super::super::{Leave, Shared};
+    use super::*;
+    use crate::actors::lookup::Asker;
+
+    /// An address of the world's that is this host's, in the test's second process.
+    const OWN: &str = "93.184.216.34";
+    const WITHIN: &str = "LEGATION_TEST_WITHIN";
+
+    fn shared(rule: &str) -> Shared {
+        Shared {
+            leave: Leave {
+                rules: vec![rule.parse().unwrap()],
+                proxy: None,
+                proxy_login: None,
+            },
+            names: Names::default(),
+            places: Users::default().places(None),
+            asker: Asker::new(None),
+            on_denied: Arc::new(|_, _| {}),
+            connections: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+        }
+    }
+
+    /// In a network of its own, where a host has such an address.
+    #[test]
+    fn the_host_s_own_public_address_is_the_host_itself() {
+        if std::env::var_os(WITHIN).is_some() {
+            return within();
+        }
+        let name =
+            "actors::jail::egress::reach::tests::the_host_s_own_public_address_is_the_host_itself";
+        let script = format!(
+            "ip link set lo up && ip addr add {OWN}/32 dev lo || exit 77; exec \"$0\" --exact {name}"
+        );
+        let done = Command::new("unshare")
+            .args(["--net", "sh", "-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .env(WITHIN, "1")
+            .output();
+        match done {
+            Ok(done) if done.status.success() => {
+                let said = String::from_utf8_lossy(&done.stdout);
+                assert!(said.contains("1 passed"), "{said}");
+            }
+            Ok(done) if done.status.code() == Some(101) => {
+                panic!("{}", String::from_utf8_lossy(&done.stdout));
+            }
+            // Only root may, and with `ip`.
+            other => eprintln!("skipped: {other:?}"),
+        }
+    }
+
+    #[tokio::main(flavor = "current_thread")]
+    async fn within() {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let wanted = Wanted::Address(OWN.parse().unwrap());
+        let refused = connect(&wanted, port, &shared(&format!("{OWN}:{port}"))).await;
+        let Err(Unreached::Denied(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.contains("the host itself"), "{why}");
+        let private = shared(&format!("{OWN}:{port}/private"));
+        assert!(connect(&wanted, port, &private).await.is_ok());
+        let (stream, from) = listener.accept().await.unwrap();
+        drop(stream);
+        assert_eq!(from.ip().to_string(), OWN, "the first that came was let go");
     }
 }
