@@ -98,7 +98,11 @@ impl Registry {
         }
         let git = |dir: &Path, words: &[&str]| {
             let who = ["-c", "user.name=x", "-c", "user.email=x@example.com"];
-            let done = Command::new("git").args(who).args(words).current_dir(dir).output();
+            let done = Command::new("git")
+                .args(who)
+                .args(words)
+                .current_dir(dir)
+                .output();
             let done = done.unwrap();
             assert!(done.status.success(), "git {words:?}: {done:?}");
         };
@@ -106,7 +110,10 @@ impl Registry {
         git(work.path(), &["init", "--initial-branch=main"]);
         git(work.path(), &["add", "--all", "--force"]);
         git(work.path(), &["commit", "--message=x"]);
-        git(work.path(), &["clone", "--bare", ".", bare.to_str().unwrap()]);
+        git(
+            work.path(),
+            &["clone", "--bare", ".", bare.to_str().unwrap()],
+        );
         git(&bare, &["update-server-info"]);
     }
 
@@ -390,11 +397,17 @@ fn a_dependency_of_git_runs_nothing_and_is_refused_with_what_to_do() {
         .map(|(name, text)| (*name, text.as_str()))
         .collect();
     registry.repository("outer", &files);
-    let manifest =
-        json!({"bin": "run.sh", "dependencies": {"outer": format!("{at}/outer.git")}});
+    let manifest = json!({"bin": "run.sh", "dependencies": {"outer": format!("{at}/outer.git")}});
     registry.publish("by-git", manifest, &[("run.sh", &canned())]);
     let world = registry.world();
-    let has_run = || registry.asked.lock().unwrap().iter().any(|line| line.contains("/ran"));
+    let has_run = || {
+        registry
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("/ran"))
+    };
     let add = |mcp: &str, options: &[&str]| {
         let words = [&["mcp", "add", mcp], options, &["--", "npx", "by-git"]].concat();
         assert_eq!(world.run(&words).code, 0);

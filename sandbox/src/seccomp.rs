@@ -277,7 +277,12 @@ fn pairs() -> Result<Vec<SeccompRule>, BackendError> {
 /// The route that a datagram of IPv6 is to take.
 fn options() -> Result<Vec<SeccompRule>, BackendError> {
     let is = |argument, value: i32| {
-        SeccompCondition::new(argument, Width::Dword, Is::Eq, u64::from(value.unsigned_abs()))
+        SeccompCondition::new(
+            argument,
+            Width::Dword,
+            Is::Eq,
+            u64::from(value.unsigned_abs()),
+        )
     };
     [libc::IPV6_RTHDR, IPV6_2292RTHDR]
         .into_iter()
