@@ -5,6 +5,7 @@
 pub mod depth;
 pub mod egress;
 pub mod envelope;
+pub mod forged;
 pub mod frame;
 pub mod handshake;
 pub mod jsonrpc;

@@ -36,6 +36,7 @@ use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::name::Name;
 use crate::domain::talk::Questions;
 use crate::protocol::envelope::ReplyKind;
+use crate::protocol::forged;
 use crate::telemetry::metrics::mcp::CallMeter;
 
 use super::audit::{AuditError, Entry};
@@ -385,11 +386,16 @@ impl Front {
         match carried {
             Ok(reply) => {
                 meter.answered(reply.line.len());
+                let written = reply.line.get(reply.body.clone()).unwrap_or_default();
+                let (result, line) = match forged::without(written) {
+                    None => (reply.body, reply.line),
+                    Some(own) => (0..own.len(), own.into()),
+                };
                 Outcome::Answered(Answer {
                     call,
                     mcp: mcp.name.clone(),
-                    line: reply.line,
-                    result: reply.body,
+                    line,
+                    result,
                     modern: reply.modern,
                     took: admitted.elapsed(),
                     meter,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::domain::limits::{
     ENDED_NOISE_BYTES, ENDED_STDERR_BYTES, NOISE_LINE_BYTES_MAX, NOISE_LINES_KEPT,
-    STDERR_LINE_BYTES_MAX, STDERR_RING_BYTES,
+    STDERR_LINE_BYTES_MAX, STDERR_LINES_KEPT, STDERR_RING_BYTES,
 };
 use crate::domain::redact::{Extent, Redactor};
 use crate::domain::usage::Spent;
@@ -73,7 +73,7 @@ impl RunRecord {
         Self {
             epoch,
             started: Instant::now(),
-            stderr: Ring::new(STDERR_RING_BYTES, usize::MAX, STDERR_LINE_BYTES_MAX),
+            stderr: Ring::new(STDERR_RING_BYTES, STDERR_LINES_KEPT, STDERR_LINE_BYTES_MAX),
             noise: Ring::new(usize::MAX, NOISE_LINES_KEPT, NOISE_LINE_BYTES_MAX),
             redactor: OnceLock::new(),
             facts: Mutex::default(),
@@ -208,6 +208,16 @@ mod tests {
             cpu_micros: Some(micros),
             ..Usage::default()
         }
+    }
+
+    /// An empty line has no bytes that count, and cost memory all the same.
+    #[test]
+    fn a_flood_of_empty_lines_is_bounded() {
+        let record = RunRecord::new(1);
+        for _ in 0..2 * STDERR_LINES_KEPT {
+            record.keep_stderr(b"");
+        }
+        assert_eq!(record.stderr.lines().len(), STDERR_LINES_KEPT);
     }
 
     #[test]

@@ -284,16 +284,21 @@ impl PresharedKey {
     /// # Errors
     /// [`KeyFormatError`], which says nothing of what was sent.
     pub fn parse(text: &str) -> Result<Self, KeyFormatError> {
-        let fits = |body: &&str| {
+        match Self::is_one(text) {
+            true => Ok(Self(text.into())),
+            false => Err(KeyFormatError),
+        }
+    }
+
+    /// Whether a text has the form of a key.
+    #[must_use]
+    pub fn is_one(text: &str) -> bool {
+        text.strip_prefix(KEY_PREFIX).is_some_and(|body| {
             body.len() == KEY_CHARS
                 && body
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-        };
-        text.strip_prefix(KEY_PREFIX)
-            .filter(fits)
-            .ok_or(KeyFormatError)?;
-        Ok(Self(text.into()))
+        })
     }
 
     /// The public part it is found by.
@@ -314,9 +319,7 @@ impl PresharedKey {
     /// What storage keeps: lower-case hex of the digest under a pepper.
     #[must_use]
     pub fn digest(&self, pepper: &Pepper) -> String {
-        let mut state = pepper.state.clone();
-        state.update(self.0.expose_secret().as_bytes());
-        hex(&state.finalize().into_bytes())
+        hex(&pepper.digest(self.0.expose_secret()))
     }
 
     /// Whether it is the key whose digest is stored, compared in constant time. The caller picks
@@ -333,6 +336,16 @@ impl PresharedKey {
 pub struct Pepper {
     id: i64,
     state: HmacSha256,
+}
+
+impl Pepper {
+    /// The digest of a key's text.
+    #[must_use]
+    pub fn digest(&self, key: &str) -> [u8; 32] {
+        let mut state = self.state.clone();
+        state.update(key.as_bytes());
+        state.finalize().into_bytes().into()
+    }
 }
 
 impl fmt::Debug for Pepper {

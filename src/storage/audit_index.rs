@@ -4,6 +4,7 @@
 //! It is a cache: written behind, thrown away when it is damaged or of another version, and never
 //! believed against the log.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,9 +65,10 @@ const SET_HIGH: &str = "INSERT INTO high (one, seq, hash) VALUES (1, $1, $2) \
     ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
 /// A whole batch travels as one JSON text: one statement, one hand-over to the driver's thread.
 const ADD: &str = "INSERT OR REPLACE INTO events \
-    (seq, at, event, call, user, mcp, tool, client, outcome, segment, place) \
+    (seq, at, event, call, user, mcp, tool, client, outcome, segment, place, end_segment, end_place) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-    value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10 FROM json_each($1)";
+    value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12 \
+    FROM json_each($1)";
 const END: &str = "UPDATE events SET outcome = ends.value ->> 1, \
     end_segment = ends.value ->> 2, end_place = ends.value ->> 3 \
     FROM json_each($1) AS ends \
@@ -260,28 +262,11 @@ impl AuditIndex {
     /// # Errors
     /// [`IndexError`]: nothing was added.
     pub async fn add(&self, records: &[Fresh], upto: Tip) -> Result<(), IndexError> {
-        let (mut rows, mut ends) = (Vec::new(), Vec::new());
-        for Fresh {
-            columns: of,
-            segment,
-            place,
-        } in records
-        {
-            let outcome = of.outcome();
-            if of.event == CALL_END {
-                ends.push(serde_json::json!([of.call, outcome, segment, place]));
-            } else {
-                rows.push(serde_json::json!([
-                    of.seq, of.at, of.event, of.call, of.user, of.mcp, of.tool, of.key, outcome,
-                    segment, place
-                ]));
-            }
-        }
-        let text = |rows: Vec<serde_json::Value>| serde_json::Value::from(rows).to_string();
+        let (rows, ends) = rows_of(records).map_err(|error| IndexError::Away(error.to_string()))?;
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(ADD).bind(text(rows)).execute(&mut *tx).await?;
-        if !ends.is_empty() {
-            sqlx::query(END).bind(text(ends)).execute(&mut *tx).await?;
+        sqlx::query(ADD).bind(rows).execute(&mut *tx).await?;
+        if let Some(ends) = ends {
+            sqlx::query(END).bind(ends).execute(&mut *tx).await?;
         }
         sqlx::query(SET_HIGH)
             .bind(number(upto.seq))
@@ -377,6 +362,50 @@ impl AuditIndex {
         self.reader.close().await;
         self.writer.close().await;
     }
+}
+
+/// The rows of these records, and the ends of calls that began before them. Most calls have both their records here:
+/// they are one row, written once.
+fn rows_of(records: &[Fresh]) -> serde_json::Result<(String, Option<String>)> {
+    let mut rows: Vec<(&Fresh, Option<&Fresh>)> = Vec::with_capacity(records.len());
+    let (mut begun, mut ends) = (HashMap::new(), Vec::new());
+    for record in records {
+        let of = &record.columns;
+        let call = of.call.as_deref();
+        if of.event != CALL_END {
+            if of.event == CALL_START {
+                begun.insert(call, rows.len());
+            }
+            rows.push((record, None));
+        } else if let Some(row) = begun.remove(&call).and_then(|row| rows.get_mut(row)) {
+            row.1 = Some(record);
+        } else {
+            ends.push((call, of.outcome(), record.segment, record.place));
+        }
+    }
+    let rows = rows.into_iter().map(|(start, end)| {
+        let of = &start.columns;
+        let outcome = end.unwrap_or(start).columns.outcome();
+        let (end_segment, end_place) = end.map(|end| (end.segment, end.place)).unzip();
+        (
+            of.seq,
+            of.at,
+            &of.event,
+            &of.call,
+            &of.user,
+            &of.mcp,
+            &of.tool,
+            &of.key,
+            outcome,
+            start.segment,
+            start.place,
+            end_segment,
+            end_place,
+        )
+    });
+    let rows = serde_json::to_string(&rows.collect::<Vec<_>>())?;
+    let ends = (!ends.is_empty()).then(|| serde_json::to_string(&ends));
+    Ok((rows, ends.transpose()?))
 }
 
 async fn high(pool: &SqlitePool) -> Result<Option<Tip>, IndexError> {

@@ -25,7 +25,7 @@ use super::{Front, Refusal, Registration, ToolView};
 /// Keys that were found good, by their digest.
 #[derive(Debug, Default)]
 pub struct Bearers {
-    keys: papaya::HashMap<String, KeyId>,
+    keys: papaya::HashMap<[u8; 32], KeyId>,
     /// The sessions of keys whose clients have none of their own.
     standing: papaya::HashMap<KeyId, SessionId>,
     /// One is begun at a time, so that many first requests begin one.
@@ -33,7 +33,7 @@ pub struct Bearers {
 }
 
 impl Bearers {
-    fn remember(&self, digest: String, key: &KeyId) {
+    fn remember(&self, digest: [u8; 32], key: &KeyId) {
         let known = self.keys.pin();
         if known.len() >= BEARERS_MAX {
             known.clear();
@@ -59,7 +59,7 @@ impl Bearer {
     /// Whether it has the form of a key; else it is a session's token, or nothing.
     #[must_use]
     pub fn is_key(&self) -> bool {
-        PresharedKey::parse(self.text()).is_ok()
+        PresharedKey::is_one(self.text())
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -282,8 +282,10 @@ impl Front {
 
 /// Whose key this is.
 async fn known_key(ctx: &Ctx, bearer: &str) -> Result<KeyId, Refusal> {
-    let presented = PresharedKey::parse(bearer).map_err(|_| gone())?;
-    let digest = presented.digest(&access(ctx)?.pepper);
+    if !PresharedKey::is_one(bearer) {
+        return Err(gone());
+    }
+    let digest = access(ctx)?.pepper.digest(bearer);
     if let Some(key) = ctx.bearers.keys.pin().get(&digest) {
         return Ok(key.clone());
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::domain::limits::WATCH_AGAIN_WAIT;
+use crate::domain::limits::{NEWS_BYTES_MAX, WATCH_AGAIN_WAIT};
 use crate::protocol::envelope;
 
 use super::super::ears::{Ears, Told, Watched};
@@ -26,7 +26,9 @@ pub(in crate::actors) struct Voice {
 impl Handle {
     /// The server tells something to all whom it serves.
     pub(in crate::actors) fn tells(&self, told: &Told) {
-        if let Some(voice) = &self.asking.voice {
+        // What waits for those who do not read it must be small.
+        let fits = !matches!(told, Told::Elicited(line) if line.len() > NEWS_BYTES_MAX);
+        if let Some(voice) = self.asking.voice.as_ref().filter(|_| fits) {
             voice.ears.tell(&voice.key, told);
         }
     }
@@ -49,6 +51,7 @@ impl Handle {
     /// A resource of the server's has changed.
     pub(in crate::actors) fn updated(&self, line: Bytes) {
         if let Some(voice) = &self.asking.voice
+            && line.len() <= NEWS_BYTES_MAX
             && let Some(uri) = envelope::updated_uri(&line)
         {
             let who = voice.watched.who(&uri);

@@ -10,7 +10,8 @@ use crate::actors::session::SessionHandle;
 use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::MCP_CALLS_MAX;
 
-type Calls = HashMap<[u8; ID_BYTES], HashMap<String, AbortHandle>>;
+/// Those of a session are few, and looked through.
+type Calls = HashMap<[u8; ID_BYTES], Vec<(Arc<str>, AbortHandle)>>;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub(super) struct Flights(Arc<Mutex<Calls>>);
 pub(super) struct Flight {
     calls: Arc<Mutex<Calls>>,
     session: [u8; ID_BYTES],
-    id: String,
+    id: Arc<str>,
 }
 
 /// Why there is no place.
@@ -43,18 +44,19 @@ impl Flights {
         let session = session.id().bits();
         let mut calls = lock(&self.0);
         let own = calls.entry(session).or_default();
-        if own.contains_key(id) {
+        if own.iter().any(|(known, _)| **known == *id) {
             return Err(NoPlace::Twice);
         }
         if own.len() >= MCP_CALLS_MAX {
             return Err(NoPlace::Full);
         }
         let (abort, aborted) = AbortHandle::new_pair();
-        own.insert(id.to_owned(), abort);
+        let id: Arc<str> = id.into();
+        own.push((Arc::clone(&id), abort));
         let flight = Flight {
             calls: Arc::clone(&self.0),
             session,
-            id: id.to_owned(),
+            id,
         };
         Ok((flight, aborted))
     }
@@ -62,8 +64,8 @@ impl Flights {
     /// Cancels a call of a session.
     pub(super) fn cancel(&self, session: &SessionHandle, id: &str) {
         let calls = lock(&self.0);
-        let own = calls.get(&session.id().bits());
-        if let Some(call) = own.and_then(|own| own.get(id)) {
+        let mut own = calls.get(&session.id().bits()).into_iter().flatten();
+        if let Some((_, call)) = own.find(|(known, _)| **known == *id) {
             call.abort();
         }
     }
@@ -71,19 +73,16 @@ impl Flights {
     /// Cancels all calls of a session.
     pub(super) fn cancel_all(&self, session: &SessionHandle) {
         let calls = lock(&self.0);
-        let own = calls.get(&session.id().bits()).into_iter();
-        own.flat_map(|own| own.values())
-            .for_each(AbortHandle::abort);
+        let own = calls.get(&session.id().bits()).into_iter().flatten();
+        own.for_each(|(_, call)| call.abort());
     }
 }
 
 impl Drop for Flights {
     fn drop(&mut self) {
         let calls = lock(&self.0);
-        calls
-            .values()
-            .flat_map(|own| own.values())
-            .for_each(AbortHandle::abort);
+        let all = calls.values().flatten();
+        all.for_each(|(_, call)| call.abort());
     }
 }
 
@@ -91,7 +90,9 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let mut calls = lock(&self.calls);
         if let Some(own) = calls.get_mut(&self.session) {
-            own.remove(&self.id);
+            if let Some(at) = own.iter().position(|(id, _)| Arc::ptr_eq(id, &self.id)) {
+                own.swap_remove(at);
+            }
             if own.is_empty() {
                 calls.remove(&self.session);
             }

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::actors::clock::random;
 use crate::actors::front::{Asked, TaskQuestion};
 use crate::actors::session::SessionHandle;
+use crate::api::shares;
 use crate::domain::hex::hex;
 use crate::domain::ids::ID_BYTES;
 use crate::domain::limits::{MCP_LATE_ANSWER, MCP_QUESTIONS_MAX};
@@ -51,6 +52,8 @@ pub(super) struct Inquiry {
     /// Whether it is of no concern to the request on whose stream it was told; `None` if it is its task's, which
     /// knows when it is over.
     beside: Option<bool>,
+    /// What its client is told counts as its key's until it has answered.
+    _request: Bytes,
     /// Its server takes it back.
     pub(super) withdrawn: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -73,9 +76,9 @@ impl Inquiries {
         session: &SessionHandle,
         asked: Box<Asked>,
     ) -> Option<(Inquiry, Bytes)> {
-        let session = session.id().bits();
+        let (session, key) = (session.id().bits(), &session.key);
         let id = self.id();
-        let request = request(&id, asked.method, &asked.params);
+        let request = shares::kept(&request(&id, asked.method, &asked.params), key)?;
         let withdrawn = Box::pin(asked.withdrawn());
         let beside = Some(asked.question == Question::Roots);
         let mut open = lock(&self.open);
@@ -90,6 +93,7 @@ impl Inquiries {
             session,
             id,
             beside,
+            _request: request.clone(),
             withdrawn,
         };
         Some((inquiry, request))
@@ -101,7 +105,7 @@ impl Inquiries {
         session: &SessionHandle,
         question: Arc<TaskQuestion>,
     ) -> Option<(Inquiry, Bytes)> {
-        let session = session.id().bits();
+        let (session, key) = (session.id().bits(), &session.key);
         let withdrawn = Box::pin(question.withdrawn());
         let mut open = lock(&self.open);
         let puts = self.of_tasks.fetch_add(1, Ordering::Relaxed);
@@ -118,13 +122,14 @@ impl Inquiries {
             None if own.len() >= MCP_QUESTIONS_MAX => return None,
             None => self.id(),
         };
-        let request = request(&id, question.method, &question.params);
+        let request = shares::kept(&request(&id, question.method, &question.params), key)?;
         own.insert(id.clone(), Put::OfTask(asked));
         let inquiry = Inquiry {
             open: Arc::clone(&self.open),
             session,
             id,
             beside: None,
+            _request: request.clone(),
             withdrawn,
         };
         Some((inquiry, request))

@@ -11,6 +11,8 @@ limits! {
     pub const WRITER_QUEUE_MAX: usize = 128;
     /// Bytes of stderr kept per run.
     pub const STDERR_RING_BYTES: usize = 32 << 10;
+    /// Lines of it, however short they are.
+    pub const STDERR_LINES_KEPT: usize = 1000;
     /// Bytes of one stderr line kept.
     pub const STDERR_LINE_BYTES_MAX: usize = 4 << 10;
     /// Bytes of a non-JSON stdout line kept as a log line.
