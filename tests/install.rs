@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -86,6 +86,35 @@ impl Registry {
         for (file, text) in files {
             fs::write(dir.join(file), text).unwrap();
         }
+    }
+
+    /// A git repository with these files, at `/NAME.git`.
+    fn repository(&self, name: &str, files: &[(&str, &str)]) {
+        let work = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = work.path().join(file);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let git = |dir: &Path, words: &[&str]| {
+            let who = ["-c", "user.name=x", "-c", "user.email=x@example.com"];
+            let done = Command::new("git")
+                .args(who)
+                .args(words)
+                .current_dir(dir)
+                .output();
+            let done = done.unwrap();
+            assert!(done.status.success(), "git {words:?}: {done:?}");
+        };
+        let bare = self.more.path().join(format!("{name}.git"));
+        git(work.path(), &["init", "--initial-branch=main"]);
+        git(work.path(), &["add", "--all", "--force"]);
+        git(work.path(), &["commit", "--message=x"]);
+        git(
+            work.path(),
+            &["clone", "--bare", ".", bare.to_str().unwrap()],
+        );
+        git(&bare, &["update-server-info"]);
     }
 
     /// A gateway whose installs come from here.
@@ -336,6 +365,66 @@ fn install_scripts_run_only_where_the_definition_says_so() {
     world.mcp("on", &["--install-scripts", "true"], &["npx", "scripted"]);
     let home = ran("on").expect("it ran");
     assert!(home.contains("/homes/install-"), "{home}");
+}
+
+/// A repository that names its own program as git, and needs git itself: npm would run that to prepare it.
+#[test]
+fn a_dependency_of_git_runs_nothing_and_is_refused_with_what_to_do() {
+    let Some(registry) = Registry::new("git dependency") else {
+        return;
+    };
+    if tools::on_path("git").is_none() {
+        return tools::skip("git dependency", "no git on the path");
+    }
+    let at = format!("git+http://127.0.0.1:{}", registry.port);
+    let ran = format!(
+        "#!/bin/sh\nnode -e \"require('http').get('http://127.0.0.1:{}/ran')\"\nexec git \"$@\"\n",
+        registry.port
+    );
+    let inner = json!({"name": "inner", "version": "1.0.0"});
+    registry.repository("inner", &[("package.json", &inner.to_string())]);
+    let outer = json!({
+        "name": "outer", "version": "1.0.0", "scripts": {"prepare": "true"},
+        "dependencies": {"inner": format!("{at}/inner.git")},
+    });
+    let files = [
+        ("package.json", outer.to_string()),
+        (".npmrc", "git=./evil.sh\n".to_owned()),
+        ("evil.sh", ran),
+    ];
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_str()))
+        .collect();
+    registry.repository("outer", &files);
+    let manifest = json!({"bin": "run.sh", "dependencies": {"outer": format!("{at}/outer.git")}});
+    registry.publish("by-git", manifest, &[("run.sh", &canned())]);
+    let world = registry.world();
+    let has_run = || {
+        registry
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("/ran"))
+    };
+    let add = |mcp: &str, options: &[&str]| {
+        let words = [&["mcp", "add", mcp], options, &["--", "npx", "by-git"]].concat();
+        assert_eq!(world.run(&words).code, 0);
+        world.run(&["mcp", "install", mcp])
+    };
+    let refused = add("off", &[]);
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    assert!(!has_run(), "it was taken for git");
+    assert!(
+        refused.stderr.contains("--install-scripts true"),
+        "{}",
+        refused.stderr
+    );
+    // The control.
+    let done = add("on", &["--install-scripts", "true"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(has_run(), "npm takes no program for git any more");
 }
 
 /// A package that was made to look around, and to leave traps for who takes it over.

@@ -127,3 +127,73 @@ impl Drop for Over<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// Opens a connection out, then writes to it, or waits and reads nothing; tells how much it got rid of.
+const STUCK: &str = r#"
+import json, socket, sys, time
+def stuck(port, write):
+    way = socket.socket()
+    way.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    way.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    way.connect(("127.0.0.1", 3128))
+    way.sendall(b"CONNECT localhost:%d HTTP/1.1\r\n\r\n" % port)
+    way.recv(100)
+    way.settimeout(1)
+    sent = 0
+    try:
+        while write:
+            sent += way.send(b"x" * 65536)
+    except TimeoutError:
+        return sent
+    time.sleep(3)
+    return 0
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["method"] == "initialize":
+        said = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+    elif asked["method"] == "tools/list":
+        said = {"tools": [{"name": "stuck", "inputSchema": {"type": "object"}}]}
+    elif asked["method"] == "tools/call":
+        said = {"content": [{"type": "text", "text": str(stuck(**asked["params"]["arguments"]))}]}
+    else:
+        said = {}
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": said}), flush=True)
+"#;
+
+/// Whatever a connection is stuck for, the gateway's sockets hold no more of it than their bound.
+#[test]
+fn what_waits_in_a_connection_is_bounded() {
+    use nix::sys::socket::{setsockopt, sockopt};
+    const MOST: usize = 1 << 20;
+    let world = World::with("[sandbox]\nallow_network_private = true\n");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+    setsockopt(&listener, sockopt::SndBuf, &4096).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let rule = format!("localhost:{port}/private");
+    let options = ["--host", &rule];
+    world.mcp("stuck", &options, &["/usr/bin/python3", "-c", STUCK]);
+    let ada = world.client("ada");
+    let told = ada.ask("stuck.stuck", json!({"port": port, "write": true}));
+    let sent: usize = told.parse().unwrap();
+    assert!((1..MOST).contains(&sent), "{sent} bytes towards the host");
+    let _unread = listener.accept().unwrap();
+    let writer = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let mut sent = 0;
+        while let Ok(more) = stream.write(&[1; 65536]) {
+            sent += more;
+        }
+        sent
+    });
+    ada.ask("stuck.stuck", json!({"port": port, "write": false}));
+    let sent = writer.join().unwrap();
+    assert!(
+        (1..MOST).contains(&sent),
+        "{sent} bytes towards the isolate"
+    );
+}

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use crate::Host;
@@ -101,6 +101,7 @@ impl Homes {
         let path = self.root.join(owner).join(name);
         let Some(uids) = &self.uids else {
             let owners = made(root.as_fd(), owner, 0o700)?;
+            reopen(&owners, name)?;
             made(owners.as_fd(), name, 0o700)?;
             return Ok(Home {
                 path,
@@ -143,7 +144,28 @@ fn settle(root: &OwnedFd, owner: &str, name: &str, id: u32) -> io::Result<()> {
         give(&home, was.st_uid, to, (Names::One, DEPTH_MAX))?;
         fchown(&home, Some(to.0), Some(to.1))?;
     }
-    Ok(())
+    reopen(&owners, name)
+}
+
+/// What its owner needs to live in it.
+const OPEN: u32 = 0o700;
+
+const fn is_open(mode: u32) -> bool {
+    mode & OPEN == OPEN
+}
+
+/// Gives a home that its owner closed to itself back to it: else no start could ever mend that. Nobody but us puts
+/// anything into the directory around it.
+fn reopen(owners: &OwnedFd, name: &str) -> io::Result<()> {
+    let found = match fstatat(owners, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(nix::Error::ENOENT) => return Ok(()),
+        found => found?,
+    };
+    if found.st_mode & libc::S_IFMT != libc::S_IFDIR || is_open(found.st_mode) {
+        return Ok(());
+    }
+    let mode = Mode::from_bits_truncate(found.st_mode | OPEN);
+    Ok(fchmodat(owners, name, mode, FchmodatFlags::FollowSymlink)?)
 }
 
 /// Whether all of that has been done: what the gateway can see without its owner's id.
@@ -153,7 +175,7 @@ fn is_settled(root: &OwnedFd, owner: &str, name: &str, id: u32) -> bool {
     let owners = look(Path::new(owner))
         .is_some_and(|dir| (dir.st_uid, dir.st_gid, dir.st_mode & 0o7777) == (own, id, 0o710));
     let home = look(&Path::new(owner).join(name));
-    owners && home.is_some_and(|dir| (dir.st_uid, dir.st_gid) == (id, id))
+    owners && home.is_some_and(|dir| (dir.st_uid, dir.st_gid) == (id, id) && is_open(dir.st_mode))
 }
 
 /// Does an errand, as init in the spawner's user namespace; gives its number, if it has one.
@@ -419,6 +441,22 @@ mod tests {
         assert!(homes.prepare("ada", "two").is_err());
         for name in ["", "..", ".hidden", "a/b", "a\0b"] {
             assert!(homes.prepare("ada", name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_home_that_was_closed_is_open_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = Homes::open(&dir.path().join("homes"), None, None).unwrap();
+        let place = Place::new(1_700_003_000);
+        let own = place.as_ref().map(|place| place.homes(place.base, 4));
+        for homes in std::iter::once(&plain).chain(&own) {
+            let home = homes.prepare("ada", "one").unwrap().path;
+            for mode in [0o000, 0o055, 0o500] {
+                fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+                homes.prepare("ada", "one").unwrap();
+                assert_eq!(owner(&home).2, mode | 0o700);
+            }
         }
     }
 

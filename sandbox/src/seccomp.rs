@@ -37,6 +37,9 @@ const PROTOCOLS: [i32; 3] = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
 /// Types of socket besides stream and datagram: with protocol 0, each is another protocol's usual one.
 const ODD_TYPES: [u64; 5] = [3, 4, 5, 6, 10];
 
+/// `IPV6_RTHDR` as RFC 2292 had it.
+const IPV6_2292RTHDR: i32 = 5;
+
 /// Calls refused whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
     // The view.
@@ -75,6 +78,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    // What it hands out is counted for the host alone, and there are few.
+    libc::SYS_io_setup,
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -216,6 +221,8 @@ fn by_arguments() -> Result<Rules, BackendError> {
         .collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_personality, vec![SeccompRule::new(odd)?]);
     rules.insert(libc::SYS_socket, sockets()?);
+    rules.insert(libc::SYS_socketpair, pairs()?);
+    rules.insert(libc::SYS_setsockopt, options()?);
     Ok(rules)
 }
 
@@ -258,6 +265,29 @@ fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
         }
     }
     Ok(rules)
+}
+
+/// Of local sockets alone: of another family the kernel makes both before it says that it knows no pairs of it.
+fn pairs() -> Result<Vec<SeccompRule>, BackendError> {
+    let local = u64::from(libc::AF_UNIX.unsigned_abs());
+    let other = SeccompCondition::new(0, Width::Dword, Is::Ne, local)?;
+    Ok(vec![SeccompRule::new(vec![other])?])
+}
+
+/// The route that a datagram of IPv6 is to take.
+fn options() -> Result<Vec<SeccompRule>, BackendError> {
+    let is = |argument, value: i32| {
+        SeccompCondition::new(
+            argument,
+            Width::Dword,
+            Is::Eq,
+            u64::from(value.unsigned_abs()),
+        )
+    };
+    [libc::IPV6_RTHDR, IPV6_2292RTHDR]
+        .into_iter()
+        .map(|route| SeccompRule::new(vec![is(1, libc::IPPROTO_IPV6)?, is(2, route)?]))
+        .collect()
 }
 
 #[cfg(test)]

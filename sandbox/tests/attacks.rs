@@ -213,6 +213,19 @@ const KINDS: &[(&str, &[Row])] = &[
             ("packet_socket", "open a packet socket", &["EPERM"], Open),
             ("raw_socket", "open a raw socket", &["EPERM"], Open),
             ("vsock", "talk to the hypervisor", &["EPERM"], Open),
+            ("vsock_pair", "the same, by a pair", &["EPERM"], Open),
+            (
+                "multipath_pair",
+                "open multipath TCP by a pair",
+                &["EPERM"],
+                Open,
+            ),
+            (
+                "route",
+                "choose the route of its datagrams",
+                &["EPERM"],
+                Open,
+            ),
             (
                 "crypto_socket",
                 "use the kernel's ciphers",

@@ -16,6 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("memory_of_the_isolate", memory_of_the_isolate),
     ("memory_of_the_user", memory_of_the_user),
     ("memory_of_a_child_is_told", memory_of_a_child_is_told),
+    (
+        "what_waits_in_tcp_s_buffers_is_bounded",
+        what_waits_in_tcp_s_buffers_is_bounded,
+    ),
     ("a_kill_is_no_oom", a_kill_is_no_oom),
     ("cpu_is_bounded_and_counted", cpu_is_bounded_and_counted),
     ("user_limits_can_change", user_limits_can_change),
@@ -133,6 +137,22 @@ fn memory_of_a_child_is_told() -> Outcome {
     eventually("the kill is counted", || {
         run.leaf.oom() == Some(OomScope::Isolate)
     });
+    Ok(())
+}
+
+/// v2 counts it as memory, v1 by a limit of its own.
+fn what_waits_in_tcp_s_buffers_is_bounded() -> Outcome {
+    let host = world::with(&[Facility::CgroupMemory])?;
+    let mut run = Run::start(&host, &probe(&["tcp", "100"]));
+    let told = run.output();
+    run.wait_gone();
+    if told.is_empty() {
+        assert_eq!(run.leaf.oom(), Some(OomScope::Isolate));
+        return Ok(());
+    }
+    let bytes: u64 = told.trim().parse().unwrap();
+    println!("    {bytes} bytes");
+    assert!(bytes <= world::LIMITS.memory_bytes, "{bytes}");
     Ok(())
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         ["hoard", kind] => crate::hoards::run(kind),
         ["forks", most] => forks(most.parse().unwrap()),
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap()),
+        ["tcp", connections] => tcp(connections.parse().unwrap()),
         ["daemon", word] => daemon(word),
         ["sleep", _] => std::thread::sleep(Duration::from_secs(1000)),
         ["gateway", id, word, facilities] => gateway(id, word, facilities),
@@ -202,6 +203,32 @@ fn memory(mebibytes: usize) {
         held.push(vec![1u8; 1 << 20]);
         std::hint::black_box(&held);
     }
+}
+
+/// Says how many bytes so many connections hold that nobody reads.
+fn tcp(connections: usize) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut chunk = vec![1; 64 << 10];
+    let mut held = Vec::new();
+    let mut bytes = 0;
+    for _ in 0..connections {
+        let mut from = std::net::TcpStream::connect(address).unwrap();
+        let (mut to, _) = listener.accept().unwrap();
+        from.set_nonblocking(true).unwrap();
+        to.set_nonblocking(true).unwrap();
+        // Its buffers grow with what is read.
+        for _ in 0..100 {
+            let _ = from.write(&chunk);
+            let _ = to.read(&mut chunk);
+        }
+        while let Ok(more) = from.write(&chunk) {
+            bytes += more;
+        }
+        held.push((from, to));
+    }
+    println!("{bytes}");
 }
 
 /// A daemon the old way: forks twice, in a session of its own, deaf to every signal it may ignore.

@@ -32,6 +32,7 @@ use tokio::io::duplex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::domain::ids::UserId;
 use crate::domain::redact::Redactor;
 use crate::domain::remote::Remote;
 use crate::domain::verdict::Verdict;
@@ -84,9 +85,10 @@ pub(super) async fn launch(
     dial: Dial,
     opening: Bytes,
     on_denied: Option<OnDenied>,
+    user: Option<&UserId>,
 ) -> Result<Launched, LaunchError> {
     let began = Instant::now();
-    let client = Client::new(&dial, on_denied);
+    let client = Client::new(&dial, on_denied, user);
     client.warm().await.map_err(LaunchError::Over)?;
     let (stdin, lines_in) = duplex(PIPE_BYTES.max(opening.len()));
     let (lines_out, stdout) = duplex(PIPE_BYTES);

@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::output::{Format, colour_wanted};
+use super::output::{Format, colour_wanted, plain};
 use super::table::{Style, printable};
 use crate::api::admin::Problem;
 use crate::domain::code::{self, Code};
@@ -313,7 +313,7 @@ impl CliError {
         }
         let mut stderr = io::stderr().lock();
         let text = match format {
-            Format::Json => format!("{}\n", self.json()),
+            Format::Json => format!("{}\n", plain(&self.json().to_string())),
             _ => self.render(stderr.is_terminal() && colour_wanted()),
         };
         // There is no third place to complain.

@@ -1,5 +1,6 @@
 //! Where output goes and in which form: data on stdout, talk on stderr.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -126,7 +127,7 @@ impl Out {
 
     fn json<T: Serialize>(&mut self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
-        self.raw(&(text + "\n"))
+        self.raw(&(plain(&text) + "\n"))
     }
 
     /// A list in the wanted form.
@@ -169,6 +170,38 @@ impl Out {
     /// One JSON value on one line, for what goes on.
     pub(super) fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|e| CliError::Output(e.into()))?;
-        self.raw(&(text + "\n"))
+        self.raw(&(plain(&text) + "\n"))
+    }
+}
+
+/// JSON that a terminal shows as it is: what would move, hide or turn it is written as JSON's own escape, which means
+/// the same. Below a space JSON has none of it.
+pub(super) fn plain(json: &str) -> Cow<'_, str> {
+    let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !json.contains(acts) {
+        return json.into();
+    }
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match acts(c) {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_acts_on_no_terminal_and_means_the_same() {
+        let value = "a\u{7f}\u{9b}31m\u{202e}\u{2066}é\u{1b}日";
+        let json = serde_json::to_string(value).unwrap();
+        let shown = plain(&json);
+        assert_eq!(shown, r#""a\u007f\u009b31m\u202e\u2066é\u001b日""#);
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), value);
+        assert!(matches!(plain("\"é\""), Cow::Borrowed(_)));
     }
 }

@@ -13,6 +13,15 @@ use crate::domain::package::{Done, Order, TREE};
 const PROJECT: &str = "package.json";
 const LOCK: &str = "package-lock.json";
 const MODULES: &str = "node_modules";
+/// Where scripts are off, so is git, of which a dependency may be: npm installs what is in a repository by a
+/// second npm, which takes the repository's word for which program is git. Older ones know only the second.
+const NO_GIT: [(&str, &str); 2] = [
+    ("npm_config_allow_git", "none"),
+    ("npm_config_git", NO_PROGRAM),
+];
+const NO_PROGRAM: &str = "/bin/false";
+/// Of npm, where it fetched nothing by git.
+const GIT_REFUSED: &str = "EALLOWGIT";
 
 #[derive(Deserialize)]
 struct Lock {
@@ -43,7 +52,10 @@ pub(super) fn install(order: &Order) -> Result<Done, Failure> {
     if !locked {
         npm.arg("--").args(&order.specs);
     }
-    tool::run(&format!("npm {verb}"), &mut npm, "")?;
+    if !order.scripts {
+        npm.envs(NO_GIT);
+    }
+    tool::run(&format!("npm {verb}"), &mut npm, "").map_err(explained)?;
     let name = name_of(order)?;
     let lock: Lock = read(&tree.join(LOCK))?;
     let main = lock.packages.get(&format!("{MODULES}/{name}"));
@@ -60,6 +72,18 @@ pub(super) fn install(order: &Order) -> Result<Done, Failure> {
         // The first is the project itself.
         packages: lock.packages.len().saturating_sub(1) as u64,
     })
+}
+
+/// With what can be done about it, where git was needed.
+fn explained(failure: Failure) -> Failure {
+    let text = failure.to_string();
+    if !text.contains(GIT_REFUSED) && !text.contains(NO_PROGRAM) {
+        return failure;
+    }
+    Failure::new(format!(
+        "a package comes from a git repository, whose programs npm would run; take a version that is all of the \
+         registry's, or let programs of packages run (--install-scripts true): {text}"
+    ))
 }
 
 /// The name of the first package, without its version.
@@ -187,6 +211,20 @@ mod tests {
         let missing = entry_of("{}", Some("walk")).unwrap_err();
         assert!(missing.contains("there are: out, run"), "{missing}");
         assert!(entry_of("{}", Some("out")).is_err(), "outside of the tree");
+    }
+
+    #[test]
+    fn who_needed_git_is_told_what_to_do() {
+        for text in [
+            "npm error code EALLOWGIT",
+            "npm error command /bin/false --no-replace-objects ls-remote",
+        ] {
+            let told = explained(Failure::new(text)).to_string();
+            assert!(told.contains("--install-scripts"), "{told}");
+            assert!(told.ends_with(text), "{told}");
+        }
+        let other = Failure::new("npm error code E404");
+        assert_eq!(explained(other.clone()), other);
     }
 
     #[test]

@@ -151,10 +151,10 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
     })?;
     if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
         let said: String = answer.protocol_version.chars().take(32).collect();
-        return Err(format!(
+        return Err(cut(&format!(
             "known protocol versions are {}; the server chose {said}",
             PROTOCOL_VERSIONS.join(", ")
-        ));
+        )));
     }
     Ok(ServerInfo {
         protocol_version: answer.protocol_version,
@@ -297,6 +297,9 @@ mod tests {
         assert_eq!(cut("a\nERROR b\u{1b}[0m"), "a\u{fffd}ERROR b\u{fffd}[0m");
         let page = read_tools(br#"{"tools":[{"name":"x\n2026 ERROR forged"}]}"#).unwrap();
         assert!(!page.refused.concat().contains('\n'), "{page:?}");
+        let version = br#"{"protocolVersion":"\ntry: x\u001b[2J","capabilities":{}}"#;
+        let told = read_initialize(version).unwrap_err();
+        assert!(!told.contains(char::is_control), "{told:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
     registry.py NODE_MODULES WHEELS [MORE [AUTHORIZATION...]]
 
 NODE_MODULES is a directory of installed npm packages, WHEELS one of wheels, MORE one of further npm
-packages, looked at anew with each request. Where there is an AUTHORIZATION, a request without one of them is
+packages, looked at anew with each request, and of bare git repositories (NAME.git). Where there is an AUTHORIZATION, a request without one of them is
 refused. Prints the port, and every request to stderr.
 """
 
@@ -82,6 +82,9 @@ class Registry(BaseHTTPRequestHandler):
         if path.startswith("wheels/"):
             wheel = WHEELS / Path(path).name
             return self.say(wheel.read_bytes()) if wheel.is_file() else self.say(b"", 404)
+        if MORE and ".git/" in path:
+            file = MORE / path
+            return self.say(file.read_bytes()) if file.is_file() else self.say(b"", 404)
         if "/-/" in path:
             name, version = path.removesuffix(".tgz").split("/-/")
             found = npm().get(name, {}).get(version)

@@ -40,8 +40,26 @@ fn swap_margin(bytes: u64) -> u64 {
     (bytes / 64).max(1 << 20)
 }
 
-/// Limits memory, and memory with swap, where the host counts it, to hardly more.
+/// What data in TCP's buffers may be of memory: v1 counts it apart, and without a limit not at all. v2 counts it with
+/// the rest.
+const TCP_SHARE: u64 = 4;
+/// But that much, a few connections.
+const TCP_BYTES_MIN: u64 = 4 << 20;
+
+/// Limits memory, memory with swap, where the host counts it, to hardly more, and TCP's to its share, where it can.
 pub(super) fn limit_memory(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
+    limit_most(dir, bytes)?;
+    let controller = memory_controller(dir);
+    let tcp = i64::try_from((bytes / TCP_SHARE).max(TCP_BYTES_MIN)).unwrap_or(i64::MAX);
+    let file = dir.join("memory.kmem.tcp.limit_in_bytes");
+    match controller.set_tcp_limit(tcp) {
+        Err(e) if file.exists() => Err(CgroupError::io("write", &file, cause(&e))),
+        // A kernel without it, or one that is told not to count the kernel's own.
+        _ => Ok(()),
+    }
+}
+
+fn limit_most(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
     let limit = i64::try_from(bytes).unwrap_or(i64::MAX);
     let controller = memory_controller(dir);
     let memory = |controller: &MemController| {

@@ -9,7 +9,8 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+    sockopt::{RcvBuf, SndBuf},
 };
 
 use super::{SEAT_DOOR, failed};
@@ -20,6 +21,10 @@ use crate::wire;
 
 /// The only interface of a new network.
 const LO_INDEX: u32 = 1;
+
+/// Bytes of each buffer of a connection that comes over a listener, which has its listener's. They are the gateway's
+/// memory: left alone, they grow to some MiB.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Sets `lo` up, leads every address to it, listens, and hands the listeners over: the name server's,
 /// the proxy's, and those of `ports` in their order.
@@ -39,6 +44,11 @@ pub(super) fn open(ports: &[u16]) -> Result<(), Failure> {
     for port in ports {
         let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port);
         listeners.push(TcpListener::bind(any).map_err(fail(&format!("listen on port {port}")))?);
+    }
+    for listener in std::iter::once(&proxy).chain(&listeners) {
+        setsockopt(listener, RcvBuf, &BUFFER_BYTES)
+            .and_then(|()| setsockopt(listener, SndBuf, &BUFFER_BYTES))
+            .map_err(|error| fail("bound the buffers of connections")(error.into()))?;
     }
     let mut doors = vec![names.as_raw_fd(), proxy.as_raw_fd()];
     doors.extend(listeners.iter().map(AsRawFd::as_raw_fd));

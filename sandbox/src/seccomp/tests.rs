@@ -86,6 +86,12 @@ fn what_servers_do_is_allowed() {
         (libc::SYS_socket, [10, 2, 0]),
         (libc::SYS_socket, [10, 2 | 0o2_004_000, 17]),
         (libc::SYS_socket, [16, 3, 0]),
+        (libc::SYS_socketpair, [1, 5 | 0o2_000_000, 0]),
+        // TCP_NODELAY; IPV6_V6ONLY; the same numbers as a route's, of another level.
+        (libc::SYS_setsockopt, [3, 6, 1]),
+        (libc::SYS_setsockopt, [3, 41, 26]),
+        (libc::SYS_setsockopt, [3, 6, 5]),
+        (libc::SYS_setsockopt, [3, 1, 57]),
     ] {
         assert_eq!(native(call, args), ALLOW, "call {call} {args:x?}");
     }
@@ -134,6 +140,11 @@ fn what_no_server_needs_is_refused() {
         (libc::SYS_socket, [10, 2, 58]),
         (libc::SYS_socket, [2, 2, 136]),
         (libc::SYS_socket, [2, 10, 0]),
+        (libc::SYS_socketpair, [2, 1, 262]),
+        (libc::SYS_socketpair, [10, 1, 0]),
+        (libc::SYS_socketpair, [40, 1, 0]),
+        (libc::SYS_setsockopt, [3, 41, 57]),
+        (libc::SYS_setsockopt, [3, 41, 5]),
     ] {
         assert_eq!(
             native(call, args),

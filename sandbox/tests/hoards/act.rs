@@ -14,7 +14,7 @@ const MANY: usize = 100_000;
 const LARGE: usize = 1 << 20;
 
 /// What is hoarded: its word, and what that is.
-pub(crate) const KINDS: [(&str, &str); 9] = [
+pub(crate) const KINDS: [(&str, &str); 10] = [
     ("zombies", "children that are never waited for"),
     ("pipes", "pipes of 1 MiB, full"),
     ("sockets", "sockets that are full of unread messages"),
@@ -24,6 +24,7 @@ pub(crate) const KINDS: [(&str, &str); 9] = [
     ("timers", "POSIX timers"),
     ("event_counters", "event descriptors"),
     ("maps", "mappings of one page each"),
+    ("aio", "contexts of asynchronous I/O"),
 ];
 
 /// Says `refused` and why, or `SUCCEEDED`; one that is killed for its memory says nothing.
@@ -38,6 +39,7 @@ pub(crate) fn run(kind: &str) {
         "timers" => until_refused(timer),
         "event_counters" => until_refused(counter),
         "maps" => until_refused(map),
+        "aio" => until_refused(context),
         other => panic!("unknown hoard {other}"),
     };
     match held {
@@ -163,5 +165,13 @@ fn map() -> Held {
         // SAFETY: a fresh mapping, that nobody uses.
         answer(unsafe { libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, -1, 0) })?;
     }
+    Ok(Vec::new())
+}
+
+/// Room for as many requests as there may be at once, of all the host's.
+fn context() -> Held {
+    let mut id = 0u64;
+    let place = i64::try_from((&raw mut id).addr()).unwrap();
+    call(libc::SYS_io_setup, [8192, place, 0, 0])?;
     Ok(Vec::new())
 }

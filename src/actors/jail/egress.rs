@@ -19,15 +19,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sandbox::host::Doors;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::actors::launcher::{EgressCount, OnDenied};
+use crate::actors::lookup::Asker;
 use crate::domain::egress::site::Site;
 use crate::domain::egress::{Rule, Wanted};
 use crate::domain::ids::UserId;
-use crate::domain::limits::{ACCEPT_RETRY, EGRESS_DENIALS_TOLD, EGRESS_LOOKUPS_MAX};
+use crate::domain::limits::{ACCEPT_RETRY, EGRESS_DENIALS_TOLD};
 use crate::domain::login::Login;
 
 use names::Names;
@@ -59,7 +59,7 @@ struct Shared {
     leave: Leave,
     names: Names,
     places: Places,
-    lookups: Arc<Semaphore>,
+    asker: Asker,
     on_denied: OnDenied,
     connections: AtomicU64,
     sent: AtomicU64,
@@ -95,7 +95,7 @@ impl Egress {
             leave,
             names: Names::default(),
             places: users.places(user),
-            lookups: Arc::new(Semaphore::new(EGRESS_LOOKUPS_MAX)),
+            asker: Asker::new(user),
             on_denied,
             connections: AtomicU64::new(0),
             sent: AtomicU64::new(0),

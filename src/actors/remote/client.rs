@@ -10,15 +10,14 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::Full;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::actors::launcher::{EgressCount, OnDenied};
+use crate::actors::lookup::Asker;
 use crate::actors::sync::Mutex;
-use crate::domain::limits::{
-    EGRESS_LOOKUPS_MAX, REMOTE_IDLE_CONNECTION, REMOTE_IDLE_CONNECTIONS_MAX,
-};
+use crate::domain::ids::UserId;
+use crate::domain::limits::{REMOTE_IDLE_CONNECTION, REMOTE_IDLE_CONNECTIONS_MAX};
 use crate::domain::remote::Remote;
 use crate::domain::verdict::Verdict;
 
@@ -35,7 +34,7 @@ pub(super) struct Client {
     pub(super) tls: Option<TlsConnector>,
     headers: HeaderMap,
     idle: Mutex<Vec<Line>>,
-    pub(super) lookups: Arc<Semaphore>,
+    pub(super) asker: Asker,
     pub(super) on_denied: Option<OnDenied>,
     pub(super) open: Arc<AtomicU64>,
     pub(super) connections: AtomicU64,
@@ -68,13 +67,17 @@ pub(super) enum Lost {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(dial: &Dial, on_denied: Option<OnDenied>) -> Arc<Self> {
+    pub(super) fn new(
+        dial: &Dial,
+        on_denied: Option<OnDenied>,
+        user: Option<&UserId>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             remote: Arc::clone(&dial.remote),
             tls: dial.tls.clone().map(TlsConnector::from),
             headers: dial.headers.clone(),
             idle: Mutex::new(Vec::new()),
-            lookups: Arc::new(Semaphore::new(EGRESS_LOOKUPS_MAX)),
+            asker: Asker::new(user),
             on_denied,
             open: Arc::default(),
             connections: AtomicU64::new(0),

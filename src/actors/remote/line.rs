@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::actors::lookup;
 use crate::domain::egress::Wanted;
 use crate::domain::limits::{EGRESS_DENIALS_TOLD, REMOTE_CONNECT_WAIT, REMOTE_CONNECTIONS_ALL_MAX};
+use crate::domain::remote::Reach;
 use crate::domain::verdict::{RemoteFault, Verdict};
 
 use super::client::{Client, Lost};
@@ -68,7 +69,9 @@ impl Client {
         let port = self.remote.url.port();
         let addresses = match self.remote.url.host() {
             Wanted::Address(address) => vec![SocketAddr::new(*address, port)],
-            Wanted::Name(name) => lookup::addresses(name.clone(), port, &self.lookups)
+            Wanted::Name(name) => self
+                .asker
+                .addresses(name.clone(), port)
                 .await
                 .map_err(|why| self.unreachable(&why))?,
         };
@@ -84,6 +87,18 @@ impl Client {
                 let verdict = self.deny(address.ip(), &why);
                 denied.get_or_insert(verdict);
                 continue;
+            }
+            match lookup::is_own(address.ip()) {
+                Ok(true) if self.remote.reach != Reach::Private => {
+                    let why = "it is the host itself; see --allow-private";
+                    denied.get_or_insert(self.deny(address.ip(), why));
+                    continue;
+                }
+                Err(error) => {
+                    last = self.unreachable(&format!("{address}: {error}"));
+                    continue;
+                }
+                Ok(_) => {}
             }
             match timeout(EACH_ADDRESS, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return self.secure(stream, open).await,
@@ -205,13 +220,12 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use crate::actors::remote::parts::of_test;
-    use crate::domain::remote::Reach;
 
     #[tokio::test]
     async fn a_denied_address_is_not_forgotten_when_a_later_one_fails() {
         let mut dial = of_test::dial("http://127.0.0.1:9/mcp", None);
         Arc::make_mut(&mut dial.remote).reach = Reach::Private;
-        let client = Client::new(&dial, None);
+        let client = Client::new(&dial, None, None);
         let open = Open::new(&client.open, ALL.try_acquire().unwrap());
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let nobody = closed.local_addr().unwrap();

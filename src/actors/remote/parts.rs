@@ -258,6 +258,6 @@ pub(super) mod of_test {
     /// What its tasks would share.
     pub(in crate::actors::remote) fn shared(url: &str, redactor: Option<Redactor>) -> Shared {
         let dial = dial(url, redactor);
-        Shared::new(Client::new(&dial, None), &dial)
+        Shared::new(Client::new(&dial, None, None), &dial)
     }
 }

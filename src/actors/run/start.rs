@@ -163,7 +163,7 @@ async fn begin(args: &RunArgs, mut launch: Launch) -> Result<Launched, LaunchErr
             _ => handle.unsend(id),
         }
     });
-    remote::launch(dial, launch.opening, launch.on_denied).await
+    remote::launch(dial, launch.opening, launch.on_denied, launch.user.as_ref()).await
 }
 
 /// Hands the pipes to the pumps and the process to the warden.

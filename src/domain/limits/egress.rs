@@ -19,12 +19,16 @@ limits! {
     pub const EGRESS_CONNECTIONS_ALL_MAX: usize = 4096;
     /// Bytes of the two buffers of one connection, each.
     pub const EGRESS_BUFFER_BYTES: usize = 8 << 10;
+    /// Bytes of each of the kernel's two buffers of a connection to a host; it takes as many again to keep them.
+    pub const EGRESS_SOCKET_BYTES: u32 = 256 << 10;
     /// How long the head of a request, or of a TLS connection, may take.
     pub const EGRESS_HEAD_WAIT: Duration = Duration::from_secs(10);
     /// How long looking up a host and connecting to it may take.
     pub const EGRESS_CONNECT_WAIT: Duration = Duration::from_secs(15);
     /// Hosts that are looked up at once for one isolate.
     pub const EGRESS_LOOKUPS_MAX: usize = 4;
+    /// Hosts that are looked up at once for all isolates of one user.
+    pub const EGRESS_LOOKUPS_USER_MAX: usize = 4;
     /// Hosts that are looked up at once for all isolates.
     pub const EGRESS_LOOKUPS_ALL_MAX: usize = 16;
     /// Addresses of one host that are tried.

@@ -142,7 +142,7 @@ mod tests {
             },
             names: Names::default(),
             places: Users::default().places(None),
-            lookups: Arc::new(tokio::sync::Semaphore::new(1)),
+            asker: crate::actors::lookup::Asker::new(None),
             on_denied: Arc::new(|_, _| {}),
             connections: AtomicU64::new(0),
             sent: AtomicU64::new(0),
