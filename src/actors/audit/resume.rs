@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::domain::account::Millis;
 use crate::domain::audit::chain::{Line, Tip};
-use crate::domain::audit::check::{Head, head};
+use crate::domain::audit::check::{Head, Witness, head};
 use crate::domain::audit::checkpoint::Checkpoint;
 use crate::domain::audit::filter::{CALL_END, CALL_START, Columns};
 use crate::domain::hex::hex;
@@ -21,7 +21,7 @@ use crate::domain::limits::{AUDIT_RECOVER_BYTES_MAX, AUDIT_UNFINISHED_NAMED_MAX}
 use super::super::clock::random;
 use super::Entry;
 use super::files::{self, CHECKPOINT_NAME, EARLIER_NAME, Lines, Segment};
-use super::log::Log;
+use super::log::{Log, checkpoint_record};
 use super::segment::{Open, move_tail, open_file, set_aside};
 use super::setup::{Setup, signer};
 use super::sole::{self, OpenError};
@@ -151,6 +151,7 @@ fn witness(log: &mut Log) -> Option<Checkpoint> {
 
 fn damaged(log: &mut Log, segment: &str, what: &str) {
     tracing::error!("audit log, {segment}: {what}");
+    log.counters.checked(false);
     let at = log.setup.clock.wall_ms();
     let entry = Entry::new("system.damaged", at);
     log.notes
@@ -159,10 +160,13 @@ fn damaged(log: &mut Log, segment: &str, what: &str) {
 
 /// Finds the chain's end and opens the newest segment, if it can be continued.
 fn newest(log: &mut Log, witness: Option<&Checkpoint>) -> io::Result<Option<Scan>> {
-    let known = witness.and_then(Checkpoint::tip);
+    // The checkpoint is a record as well, and was on the disk before its file was: a crash never takes it, and
+    // its number is not given out again.
+    let known = witness.and_then(checkpoint_record);
+    let witness = witness.and_then(|one| Witness::signed(CHECKPOINT_NAME, one.clone()));
     let covers = |seq: u64| known.is_some_and(|known| known.seq >= seq);
     while let Some(segment) = log.closed.pop() {
-        let scan = scan(&segment)?;
+        let scan = scan(&segment, witness.as_ref())?;
         let bad = segment.bytes - scan.good;
         let Some(tip) = scan.tip else {
             if covers(segment.first) || scan.last.is_some() {
@@ -249,7 +253,7 @@ fn go_on_behind(
     scan
 }
 
-fn scan(segment: &Segment) -> io::Result<Scan> {
+fn scan(segment: &Segment, witness: Option<&Witness>) -> io::Result<Scan> {
     let mut lines = Lines::open(&segment.path, 0)?;
     let mut scan = Scan {
         head: None,
@@ -260,6 +264,9 @@ fn scan(segment: &Segment) -> io::Result<Scan> {
         last_event: String::new(),
     };
     let mut broken = false;
+    let known = |line: &Line<'_>, bytes: &[u8]| {
+        witness.is_none_or(|witness| !witness.contradicts(line, bytes))
+    };
     while let Some(bytes) = lines.next()? {
         let line = Line::parse(bytes);
         // A segment cannot hold more records than bytes: other numbers nobody ever gave.
@@ -279,7 +286,7 @@ fn scan(segment: &Segment) -> io::Result<Scan> {
             (_, None) => None,
         };
         match (line, before) {
-            (Some(line), Some(before)) if line.follows(&before) => {
+            (Some(line), Some(before)) if line.follows(&before) && known(&line, bytes) => {
                 scan.tip = Some(line.tip());
                 line.event.clone_into(&mut scan.last_event);
                 scan.good = lines.at();

@@ -90,6 +90,7 @@ pub(in crate::actors) async fn search(
     most: usize,
 ) -> std::io::Result<Page> {
     let most = most.clamp(1, AUDIT_PAGE_MAX);
+    let filter = filter.of_things();
     let all = filter.clone();
     let tip = audit.written().borrow().tip.seq;
     let before = before.unwrap_or(u64::MAX);
