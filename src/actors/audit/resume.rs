@@ -190,7 +190,7 @@ fn newest(log: &mut Log, witness: Option<&Checkpoint>) -> io::Result<Option<Scan
             };
             return Ok(Some(go_on_behind(log, segment, scan, known, what)));
         }
-        let file = open_file(&segment.path, false)?;
+        let file = open_file(&segment.path, false).map_err(files::about(&segment.path))?;
         if bad > 0 {
             let aside = format!("torn-{}", segment.name());
             move_tail(&file, scan.good, bad, &log.setup.dir.join(&aside))?;
@@ -254,7 +254,8 @@ fn go_on_behind(
 }
 
 fn scan(segment: &Segment, witness: Option<&Witness>) -> io::Result<Scan> {
-    let mut lines = Lines::open(&segment.path, 0)?;
+    let about = files::about(&segment.path);
+    let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
     let mut scan = Scan {
         head: None,
         born: 0,
@@ -267,7 +268,7 @@ fn scan(segment: &Segment, witness: Option<&Witness>) -> io::Result<Scan> {
     let known = |line: &Line<'_>, bytes: &[u8]| {
         witness.is_none_or(|witness| !witness.contradicts(line, bytes))
     };
-    while let Some(bytes) = lines.next()? {
+    while let Some(bytes) = lines.next().map_err(&about)? {
         let line = Line::parse(bytes);
         // A segment cannot hold more records than bytes: other numbers nobody ever gave.
         let plausible =
@@ -312,8 +313,9 @@ fn unfinished(log: &Log, newest: Option<&Scan>) -> io::Result<Option<Entry>> {
     let (first, whole) = life_begins_in(&segments)?;
     let mut open: HashSet<String> = HashSet::new();
     for segment in segments.get(first..).unwrap_or_default() {
-        let mut lines = Lines::open(&segment.path, 0)?;
-        while let Some(bytes) = lines.next()? {
+        let about = files::about(&segment.path);
+        let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
+        while let Some(bytes) = lines.next().map_err(&about)? {
             let Some(line) = Line::parse(bytes) else {
                 continue;
             };
@@ -368,8 +370,9 @@ fn life_begins_in(segments: &[Segment]) -> io::Result<(usize, bool)> {
             return Ok((index + 1, false));
         }
         looked += segment.bytes;
-        let mut lines = Lines::open(&segment.path, 0)?;
-        while let Some(bytes) = lines.next()? {
+        let about = files::about(&segment.path);
+        let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
+        while let Some(bytes) = lines.next().map_err(&about)? {
             if memchr::memmem::find(bytes, mark.as_bytes()).is_some() {
                 return Ok((index, true));
             }
