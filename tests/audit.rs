@@ -2,6 +2,8 @@
 //! disk, the files or the process are taken away.
 
 mod acts;
+mod doors;
+mod ends;
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -172,7 +174,9 @@ fn what_happens_is_on_record_with_who_and_how() {
     let refused = of("auth.refused");
     assert_eq!(refused.len(), 2, "{refused:?}");
     assert_eq!(refused[1]["outcome"], "session_suspended");
-    assert_eq!(one("auth.refused_more")["count"], 29);
+    let counted = of("auth.refused_more");
+    let counted = counted.iter().map(|one| one["count"].as_u64().unwrap());
+    assert_eq!(counted.sum::<u64>(), 29);
     let actions: HashSet<&str> = of("admin.action")
         .iter()
         .map(|action| action["action"].as_str().unwrap())
@@ -203,6 +207,19 @@ fn what_happens_is_on_record_with_who_and_how() {
     assert_eq!(mode(&segments(&dir(&world))[0]), 0o600);
     assert_eq!(mode(&world.data_dir().join("keys/audit.key")), 0o600);
     assert_eq!(verify(&dir(&world), &[]).0, 0);
+}
+
+/// The server says by itself that its log was damaged.
+fn says_damaged(world: &World) {
+    let ran = world.run(&["-o", "json", "status"]);
+    let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (ran.code, &status["audit"]["chain_ok"]),
+        (2, &json!(false)),
+        "{status}"
+    );
+    let page = crate::metrics::scrape(world, "/metrics");
+    assert!(page.value("legation_audit_chain_ok", &[]).abs() < f64::EPSILON);
 }
 
 fn ada_key(world: &World) -> String {
@@ -630,6 +647,29 @@ fn tail_follows_and_export_gives_the_bytes_of_the_log() {
         "{found:?}"
     );
 
+    // Ends alone, where ends are asked for.
+    let only = |command: &[&str]| -> Vec<Value> {
+        let found = lines(&world.run(&[&["-o", "json", "audit"], command].concat()));
+        assert!(
+            found.iter().all(|one| one["event"] == "call.end"),
+            "{command:?}: {found:?}"
+        );
+        found
+    };
+    assert!(only(&["export", "--event", "call.end"]).len() >= 20);
+    assert_eq!(only(&["tail", "-n", "4", "--event", "call.end"]).len(), 4);
+    let calls = search(&world, &["--event", "call.end", "--limit", "3"]);
+    assert_eq!(events(&calls), ["call"; 3]);
+    // From where the last one ended.
+    let first = |command: &str| -> Value {
+        let found = lines(&world.run(&["-o", "json", "audit", command, "--after", "17"]));
+        assert!(found.len() > 20, "{command}: {}", found.len());
+        found[0]["seq"].clone()
+    };
+    assert_eq!((first("export"), first("tail")), (json!(18), json!(18)));
+    let both = world.run(&["audit", "tail", "--after", "17", "-n", "3"]);
+    assert_eq!(both.code, 2, "{}", both.stderr);
+
     let export = world.run(&["audit", "export"]);
     let stored: Vec<u8> = segments(&dir(&world))
         .iter()
@@ -754,6 +794,7 @@ fn files_taken_away_under_a_running_server_heal_or_are_named() {
     let before = records(&dir(&world)).len();
     std::fs::remove_dir_all(dir(&world)).unwrap();
     assert_eq!(ada.ask("echo", json!({"text": "after"})), "after");
+    says_damaged(&world);
     let report = world.cli(&["audit", "verify"]);
     assert_eq!(report["whole"], true, "{report}");
     assert!(records(&dir(&world)).len() > before, "nothing is lost");
@@ -764,7 +805,10 @@ fn files_taken_away_under_a_running_server_heal_or_are_named() {
         .open(segment)
         .unwrap();
     file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    assert_eq!(world.status()["audit"]["chain_ok"], true);
     assert_eq!(ada.ask("echo", json!({"text": "goes on"})), "goes on");
+    // The server came upon it: nobody has to ask first.
+    says_damaged(&world);
     let ran = world.run(&["-o", "json", "audit", "verify"]);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
     assert!(ran.stderr.contains("audit_broken"), "{}", ran.stderr);

@@ -179,6 +179,7 @@ fn any_actor_tells_its_last_transitions_with_causes() {
     );
     assert!(own.len() <= 10);
     assert_eq!(causes("audit").first().unwrap(), "up started");
+    assert_eq!(causes("root"), ["up started"]);
     assert_eq!(causes("ada").first().unwrap(), "up a call wants an isolate");
     let run = causes(&format!("run/{id}/2"));
     assert!(run.first().unwrap().starts_with("ready"), "{run:?}");

@@ -257,7 +257,7 @@ impl Audit {
         self.0.durability()
     }
 
-    /// Somebody checked the chain.
+    /// Somebody checked the chain, or came upon damage.
     pub(super) fn checked(&self, whole: bool) {
         self.0.counters.checked(whole);
     }

@@ -5,6 +5,7 @@ mod admit;
 mod arguments;
 mod ask;
 mod bearer;
+mod declined;
 mod gather;
 mod lists;
 mod owner;

@@ -417,6 +417,7 @@ mod tests {
 
     use super::super::calls::Why;
     use super::*;
+    use crate::actors::calls::Why;
     use crate::domain::verdict::Verdict;
     use crate::protocol::envelope::ReplyKind;
 

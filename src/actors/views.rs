@@ -137,7 +137,7 @@ pub struct AuditView {
     /// Records that are not in the index yet.
     #[serde(default)]
     pub index_lag: u64,
-    /// What the last check in this life found; none before the first.
+    /// What the last check in this life found, or the server itself, which only finds damage; none before the first.
     #[serde(default)]
     pub chain_ok: Option<bool>,
 }
@@ -236,7 +236,10 @@ impl Status {
             });
         }
         if self.audit.chain_ok == Some(false) {
-            why.push("the audit log is not whole: legation audit verify".to_owned());
+            why.push(
+                "the audit log is not whole, or was found damaged: legation audit verify"
+                    .to_owned(),
+            );
         }
         if self.kill_journal_failing {
             why.push("the journal of kill switches cannot be written".to_owned());

@@ -18,6 +18,7 @@ use crate::api::admin::audit::{KeyView, Query};
 use crate::api::admin::mcps::McpView;
 use crate::api::admin::users::UserView;
 use crate::domain::account::Millis;
+use crate::domain::audit::filter::Filter;
 use crate::domain::limits::AUDIT_PAGE_MAX;
 
 pub(super) use verify::{VerifyArgs, run as verify};
@@ -78,6 +79,9 @@ pub(super) struct TailArgs {
     #[arg(short = 'n', default_value_t = 20, value_name = "N",
         value_parser = clap::value_parser!(u16).range(0..=1000))]
     lines: u16,
+    /// All behind this record, instead of the last
+    #[arg(long, value_name = "SEQ", conflicts_with = "lines")]
+    after: Option<u64>,
     /// Go on with what comes, until interrupted
     #[arg(short, long)]
     follow: bool,
@@ -113,6 +117,9 @@ enum ExportFormat {
 pub(super) struct ExportArgs {
     #[command(flatten)]
     filters: Filters,
+    /// Only records behind this one: where the export before ended
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
     /// How to write them
     #[arg(long, value_enum, default_value = "jsonl", value_name = "FORMAT")]
     format: ExportFormat,
@@ -209,28 +216,19 @@ async fn tail(args: TailArgs, mut desk: Desk) -> Done {
     let query = args.filters.query();
     let lines = usize::from(args.lines);
     let mut names = names(&desk).await?;
-    let last = Query {
-        limit: Some(lines.clamp(1, AUDIT_PAGE_MAX)),
-        ..query.clone()
+    let after = match args.after {
+        Some(after) => after,
+        None => {
+            let tip = last(lines, &query, &names, &mut desk).await?;
+            if !args.follow {
+                return Ok(Exit::Ok);
+            }
+            tip
+        }
     };
-    let page: Page = desk.client.get(&path("search", &last)).await?;
-    let mut records: Vec<Value> = page
-        .items
-        .into_iter()
-        .flat_map(|item| [Some(item.record), item.end])
-        .flatten()
-        .collect();
-    records.sort_by_key(|record| record["seq"].as_u64());
-    let skip = records.len().saturating_sub(lines);
-    for record in records.iter().skip(skip) {
-        print(record, &names, &mut desk)?;
-    }
-    if !args.follow {
-        return Ok(Exit::Ok);
-    }
     let on = Query {
-        after: Some(page.tip),
-        follow: true,
+        after: Some(after),
+        follow: args.follow,
         ..query
     };
     let mut stream = desk.client.stream(&path("records", &on)).await?;
@@ -244,6 +242,38 @@ async fn tail(args: TailArgs, mut desk: Desk) -> Done {
     Ok(Exit::Ok)
 }
 
+/// Prints the last records that fit; gives the number of the last of all.
+async fn last(
+    lines: usize,
+    query: &Query,
+    names: &Names,
+    desk: &mut Desk,
+) -> Result<u64, CliError> {
+    let query = Query {
+        limit: Some(lines.clamp(1, AUDIT_PAGE_MAX)),
+        ..query.clone()
+    };
+    let page: Page = desk.client.get(&path("search", &query)).await?;
+    let wanted = Filter {
+        event: query.event,
+        ..Filter::default()
+    };
+    // Calls are found whole, and only one of the two records may be wanted.
+    let mut records: Vec<Value> = page
+        .items
+        .into_iter()
+        .flat_map(|item| [Some(item.record), item.end])
+        .flatten()
+        .filter(|record| wanted.is_event(record["event"].as_str().unwrap_or_default()))
+        .collect();
+    records.sort_by_key(|record| record["seq"].as_u64());
+    let skip = records.len().saturating_sub(lines);
+    for record in records.iter().skip(skip) {
+        print(record, names, desk)?;
+    }
+    Ok(page.tip)
+}
+
 fn print(record: &Value, names: &Names, desk: &mut Desk) -> Result<(), CliError> {
     if desk.out.is_json() {
         return desk.out.json_line(record);
@@ -252,10 +282,11 @@ fn print(record: &Value, names: &Names, desk: &mut Desk) -> Result<(), CliError>
 }
 
 async fn export(args: ExportArgs, mut desk: Desk) -> Done {
-    let mut stream = desk
-        .client
-        .stream(&path("records", &args.filters.query()))
-        .await?;
+    let query = Query {
+        after: args.after,
+        ..args.filters.query()
+    };
+    let mut stream = desk.client.stream(&path("records", &query)).await?;
     if args.format == ExportFormat::Csv {
         desk.out.raw(show::CSV_TITLES)?;
     }

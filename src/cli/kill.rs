@@ -17,7 +17,7 @@ use crate::api::admin::kill::{NewSwitch, OldSwitch};
 use crate::domain::account::Millis;
 use crate::domain::kill::Kind;
 
-/// Stopped isolates that are named; JSON has them all.
+/// Stopped isolates, and calls, that are named; JSON has them all.
 const STOPPED_SHOWN: usize = 20;
 
 #[derive(Debug, Subcommand)]
@@ -229,7 +229,7 @@ pub(super) fn denied(report: &DenyReport, undo: &str, desk: &mut Desk) -> Done {
     }
 }
 
-/// The isolates it stopped, a line each.
+/// The isolates it stopped, and the calls that end without one, a line each.
 fn stopped(report: &DenyReport, out: &mut Out) -> Result<(), CliError> {
     let shown = report.stopped.iter().take(STOPPED_SHOWN);
     let mut rows = Table::new(&["ISOLATE", "MCP", "USER", "CALLS"]);
@@ -245,6 +245,24 @@ fn stopped(report: &DenyReport, out: &mut Out) -> Result<(), CliError> {
         out.table(&rows)?;
     }
     let more = report.isolates_stopped.saturating_sub(STOPPED_SHOWN as u64);
+    if more > 0 {
+        out.say(&format!("and {more} more"));
+    }
+    let mut rows = Table::new(&["CALL", "MCP", "TOOL", "USER", "CLIENT", "STATE"]);
+    for call in report.calls.iter().take(STOPPED_SHOWN) {
+        rows.row(vec![
+            call.id.as_str().into(),
+            call.mcp.as_str().into(),
+            call.tool.as_str().into(),
+            call.user.as_str().into(),
+            call.client.as_str().into(),
+            call.state.as_str().into(),
+        ]);
+    }
+    if !report.calls.is_empty() {
+        out.table(&rows)?;
+    }
+    let more = report.calls.len().saturating_sub(STOPPED_SHOWN);
     if more > 0 {
         out.say(&format!("and {more} more"));
     }

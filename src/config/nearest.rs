@@ -19,10 +19,10 @@ pub(super) fn key<'a>(keys: &[&'a Key], section: &str, name: &str) -> Option<&'a
         .map(|(_, key)| key)
 }
 
-/// The known word nearest to an unknown one.
+/// The known word nearest to an unknown one; nothing is near to nothing.
 pub(crate) fn word<'a>(words: &[&'a str], unknown: &str) -> Option<&'a str> {
+    let words = words.iter().filter(|_| !unknown.is_empty());
     words
-        .iter()
         .map(|word| (distance(word, unknown), *word))
         .filter(|(far, word)| *far <= near(word))
         .min_by_key(|(far, _)| *far)
@@ -34,24 +34,28 @@ fn near(word: &str) -> usize {
     1 + word.len() / 4
 }
 
-/// Levenshtein's distance, of words of at most 64 characters.
+/// Levenshtein's distance with two letters that changed places as one change (optimal string alignment), of words
+/// of at most 64 characters.
 fn distance(one: &str, two: &str) -> usize {
+    let one: Vec<char> = one.chars().take(64).collect();
     let two: Vec<char> = two.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (i, a) in one.chars().take(64).enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=two.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in two.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX / 2);
+            let change = at(&above, j) + usize::from(a != b);
+            let mut least = change.min(at(&above, j + 1) + 1).min(at(&row, j) + 1);
+            let last = |of: &[char], n: usize| n.checked_sub(1).and_then(|n| of.get(n).copied());
+            if last(&one, i) == Some(*b) && last(&two, j) == Some(*a) {
+                least = least.min(at(&before, j.saturating_sub(1)) + 1);
+            }
+            row.push(least);
         }
-        for (cell, b) in row.iter_mut().skip(1).zip(&two) {
-            let change = corner + usize::from(a != *b);
-            corner = *cell;
-            left = change.min(left + 1).min(corner + 1);
-            *cell = left;
-        }
+        before = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or_default()
+    above.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

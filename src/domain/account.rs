@@ -10,6 +10,9 @@ use super::talk::Questions;
 /// Milliseconds since the Unix epoch.
 pub type Millis = i64;
 
+/// The last moment that is told as a time, in the year 9999: what is later is a mistake.
+pub const TIME_MAX: Millis = 253_402_207_200_000;
+
 /// A person or service account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::account::Millis;
+use super::account::{Millis, TIME_MAX};
 use super::ids::{DenyId, KeyId, McpId, UserId};
 use super::limits::DESCRIPTION_CHARS_MAX;
 use super::name::ToolName;
@@ -277,6 +277,9 @@ pub enum DenyError {
     /// It would never be in force.
     #[error("the expiry is in the past")]
     Past,
+    /// Nobody means that.
+    #[error("the expiry is beyond the year 9999; without one it is on until it is lifted")]
+    Far,
     /// Only people and keys have sessions to end.
     #[error("a suspension is of a user or a key, not of scope {0}")]
     NotSuspendable(Scope),
@@ -296,6 +299,9 @@ impl Deny {
         }
         if self.expires_at.is_some_and(|at| at <= self.created_at) {
             return Err(DenyError::Past);
+        }
+        if self.expires_at.is_some_and(|at| at > TIME_MAX) {
+            return Err(DenyError::Far);
         }
         match (self.kind, self.target.scope()) {
             (Kind::Suspension, scope @ (Scope::Tool | Scope::Mcp | Scope::All)) => {

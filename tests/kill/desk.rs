@@ -36,6 +36,30 @@ fn what_makes_no_sense_is_refused_with_the_nearest_that_does() {
         ("user", "adda", 5, "not_found", "ada"),
         ("client", "key_zzzz", 5, "not_found", "legation key list"),
         ("all", "everyone", 5, "not_found", "all"),
+        ("mpc", "demo", 2, "invalid_request", "--scope mcp"),
+        ("mcp", "", 2, "invalid_request", "--target"),
+        (
+            "tool",
+            "ecko",
+            5,
+            "not_found",
+            "mcp/tool; did you mean demo/echo?",
+        ),
+        (
+            "tool",
+            "demo.echo",
+            5,
+            "not_found",
+            "did you mean demo/echo?",
+        ),
+        ("tool", "/echo", 5, "not_found", "did you mean demo/echo?"),
+        (
+            "client",
+            "ada",
+            5,
+            "not_found",
+            "legation key list --user ada",
+        ),
     ] {
         let next = refused(exit, code, switch(scope, target, "r", &[]));
         assert!(next.contains(near), "{scope} {target}: {next}");
@@ -48,6 +72,15 @@ fn what_makes_no_sense_is_refused_with_the_nearest_that_does() {
     );
     let past = switch("mcp", "demo", "r", &["--expires", "2001-01-01T00:00:00Z"]);
     refused(2, "invalid_request", past);
+    let never = switch("mcp", "demo", "r", &["--expires", "99999999999d"]);
+    refused(2, "invalid_request", never);
+    let id = keys_of(&world, "ada").remove(0);
+    let next = refused(
+        5,
+        "not_found",
+        switch("client", &format!("{id}x"), "r", &[]),
+    );
+    assert_eq!(next, format!("did you mean {id}?"));
     let first = on(&world, "mcp", "demo", "the first");
     let taken = refuses(
         &world,
@@ -125,6 +158,51 @@ fn a_dry_run_shows_the_impact_and_changes_nothing() {
     );
     assert_eq!(call.join().unwrap().text(), "slept 1000 ms");
     assert_eq!(world.cli(&["kill-switch", "list"]), json!([]));
+}
+
+#[test]
+fn calls_that_end_alone_are_named() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    ada.ask("demo.echo", json!({"text": "warm"}));
+    let call = sleeping(&ada, "demo.sleep", 60_000);
+    let list = under_way(&world, "in_flight", 1);
+    let id = list[0]["id"].as_str().unwrap();
+    let key = keys_of(&world, "ada").remove(0);
+    for (scope, target) in [("tool", "demo/sleep"), ("client", key.as_str())] {
+        let words = [
+            "kill-switch",
+            "on",
+            "--scope",
+            scope,
+            "--target",
+            target,
+            "--reason",
+            "r",
+            "--dry-run",
+        ];
+        let told = world.run(&words).stdout;
+        assert!(told.contains(id) && told.contains("ada"), "{told}");
+    }
+    let report = on(&world, "tool", "demo/sleep", "r");
+    assert_eq!(
+        (&report["isolates_stopped"], &report["calls_cancelled"]),
+        (&json!(0), &json!(1))
+    );
+    let one = &report["calls"][0];
+    assert_eq!(
+        (&one["id"], &one["tool"], &one["user"]),
+        (&json!(id), &json!("sleep"), &json!("ada"))
+    );
+    denied(&call.join().unwrap(), "kill_switch_active", "tool", "r");
+    // What ends with its isolate is told with that.
+    off(&world, "tool", "demo/sleep");
+    let report = on(&world, "mcp", "demo", "r");
+    assert_eq!(
+        (&report["isolates_stopped"], &report["calls"]),
+        (&json!(1), &json!([]))
+    );
 }
 
 #[test]

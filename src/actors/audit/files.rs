@@ -58,6 +58,11 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<Segment>> {
     Ok(found)
 }
 
+/// Says in an error which file it is about.
+pub(super) fn about(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// The newest checkpoint, as the file beside the segments has it; `None` if there is none.
 ///
 /// # Errors

@@ -101,6 +101,7 @@ async fn begin(ctx: &Ctx, path: &Path) -> Result<Arc<Index>, IndexError> {
         && let Some(why) = contradiction(&ctx.audit, high).await?
     {
         tracing::error!("the audit index knows better than the log, and is made anew: {why}");
+        ctx.audit.checked(false);
         let entry = Entry::new("system.damaged", ctx.wall_ms());
         ctx.audit
             .post(entry.field("segment", "all").field("what", &why));

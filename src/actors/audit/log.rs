@@ -316,6 +316,7 @@ impl Log {
             }
         };
         tracing::error!("audit segment {name}: {what}");
+        self.counters.checked(false);
         let entry = Entry::new("system.damaged", self.setup.clock.wall_ms());
         self.notes
             .push(entry.field("segment", &name).field("what", &what));
@@ -339,6 +340,13 @@ impl Log {
     pub(super) fn append_signed(&mut self, entries: &[Entry]) -> io::Result<()> {
         self.append(entries.iter().map(Entry::fields), Sign::Now)
     }
+}
+
+/// The record that a checkpoint is.
+pub(super) fn checkpoint_record(checkpoint: &Checkpoint) -> Option<Tip> {
+    let mut tip = checkpoint.tip()?;
+    tip.seal(checkpoint_entry(checkpoint).fields(), &mut Vec::new());
+    Some(tip)
 }
 
 fn checkpoint_entry(checkpoint: &Checkpoint) -> Entry {

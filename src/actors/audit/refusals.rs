@@ -26,7 +26,21 @@ struct Kind {
 #[derive(Debug)]
 struct Window {
     since: Instant,
+    /// Not on record yet.
     counted: u64,
+    /// Since when that is.
+    untold: Instant,
+}
+
+impl Window {
+    fn new() -> Self {
+        let since = Instant::now();
+        Self {
+            since,
+            counted: 0,
+            untold: since,
+        }
+    }
 }
 
 /// The refusals of the last window.
@@ -51,10 +65,7 @@ impl Refusals {
         if !windows.contains_key(&known) && windows.len() >= AUDIT_REFUSALS_MAX {
             // Whoever tries many names is one flood.
             known = kind("");
-            windows.entry(known.clone()).or_insert_with(|| Window {
-                since: Instant::now(),
-                counted: 0,
-            });
+            windows.entry(known.clone()).or_insert_with(Window::new);
         }
         match windows.get_mut(&known) {
             Some(window) => {
@@ -62,24 +73,20 @@ impl Refusals {
                 false
             }
             None => {
-                let window = Window {
-                    since: Instant::now(),
-                    counted: 0,
-                };
-                windows.insert(known, window);
+                windows.insert(known, Window::new());
                 true
             }
         }
     }
 
-    /// Ends the windows that are over, or all of them; gives the counts as records.
+    /// Gives what was counted since the last time as records, and ends the windows that are over, or all of them:
+    /// what a crash takes with it is the counts of the moments between.
     pub(in crate::actors) fn sweep(&self, at: Millis, all: bool) -> Vec<Entry> {
         let mut entries = Vec::new();
         self.0.lock().retain(|kind, window| {
-            if !all && window.since.elapsed() < AUDIT_REFUSALS_WINDOW {
-                return true;
-            }
-            if window.counted > 0 {
+            let counted = std::mem::take(&mut window.counted);
+            if counted > 0 {
+                let within = std::mem::replace(&mut window.untold, Instant::now()).elapsed();
                 let who = if kind.who.is_empty() {
                     "others"
                 } else {
@@ -94,11 +101,14 @@ impl Refusals {
                         .field("what", kind.what)
                         .field("who", who)
                         .field("code", kind.code)
-                        .number("count", window.counted)
-                        .number("within_ms", AUDIT_REFUSALS_WINDOW.as_secs() * 1000),
+                        .number("count", counted)
+                        .number(
+                            "within_ms",
+                            u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+                        ),
                 );
             }
-            false
+            !all && window.since.elapsed() < AUDIT_REFUSALS_WINDOW
         });
         entries
     }
@@ -115,12 +125,19 @@ mod tests {
         assert!(!refusals.is_first("token", "a", "x"));
         assert!(refusals.is_first("token", "a", "y"));
         assert!(refusals.is_first("key", "a", "x"));
-        assert!(refusals.sweep(1, false).is_empty());
+        let told = |count: u64| {
+            let told = refusals.sweep(1, false);
+            assert_eq!(told.len(), 1);
+            let text = String::from_utf8_lossy(told[0].fields()).into_owned();
+            assert!(text.contains(&format!("\"count\":{count}")), "{text}");
+        };
+        // At once, not with the window's end: a crash takes little of it.
+        told(1);
+        assert!(refusals.sweep(1, false).is_empty(), "each is told once");
+        assert!(!refusals.is_first("token", "a", "x"), "the same window");
+        assert!(!refusals.is_first("token", "a", "x"));
         tokio::time::advance(AUDIT_REFUSALS_WINDOW).await;
-        let told = refusals.sweep(1, false);
-        assert_eq!(told.len(), 1);
-        let text = String::from_utf8_lossy(told[0].fields()).into_owned();
-        assert!(text.contains("\"count\":1"), "{text}");
+        told(2);
         assert!(refusals.is_first("token", "a", "x"), "a new window");
     }
 

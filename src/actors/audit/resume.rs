@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::domain::account::Millis;
 use crate::domain::audit::chain::{Line, Tip};
-use crate::domain::audit::check::{Head, head};
+use crate::domain::audit::check::{Head, Witness, head};
 use crate::domain::audit::checkpoint::Checkpoint;
 use crate::domain::audit::filter::{CALL_END, CALL_START, Columns};
 use crate::domain::hex::hex;
@@ -21,7 +21,7 @@ use crate::domain::limits::{AUDIT_RECOVER_BYTES_MAX, AUDIT_UNFINISHED_NAMED_MAX}
 use super::super::clock::random;
 use super::Entry;
 use super::files::{self, CHECKPOINT_NAME, EARLIER_NAME, Lines, Segment};
-use super::log::Log;
+use super::log::{Log, checkpoint_record};
 use super::segment::{Open, move_tail, open_file, set_aside};
 use super::setup::{Setup, signer};
 use super::sole::{self, OpenError};
@@ -151,6 +151,7 @@ fn witness(log: &mut Log) -> Option<Checkpoint> {
 
 fn damaged(log: &mut Log, segment: &str, what: &str) {
     tracing::error!("audit log, {segment}: {what}");
+    log.counters.checked(false);
     let at = log.setup.clock.wall_ms();
     let entry = Entry::new("system.damaged", at);
     log.notes
@@ -159,10 +160,13 @@ fn damaged(log: &mut Log, segment: &str, what: &str) {
 
 /// Finds the chain's end and opens the newest segment, if it can be continued.
 fn newest(log: &mut Log, witness: Option<&Checkpoint>) -> io::Result<Option<Scan>> {
-    let known = witness.and_then(Checkpoint::tip);
+    // The checkpoint is a record as well, and was on the disk before its file was: a crash never takes it, and
+    // its number is not given out again.
+    let known = witness.and_then(checkpoint_record);
+    let witness = witness.and_then(|one| Witness::signed(CHECKPOINT_NAME, one.clone()));
     let covers = |seq: u64| known.is_some_and(|known| known.seq >= seq);
     while let Some(segment) = log.closed.pop() {
-        let scan = scan(&segment)?;
+        let scan = scan(&segment, witness.as_ref())?;
         let bad = segment.bytes - scan.good;
         let Some(tip) = scan.tip else {
             if covers(segment.first) || scan.last.is_some() {
@@ -186,7 +190,7 @@ fn newest(log: &mut Log, witness: Option<&Checkpoint>) -> io::Result<Option<Scan
             };
             return Ok(Some(go_on_behind(log, segment, scan, known, what)));
         }
-        let file = open_file(&segment.path, false)?;
+        let file = open_file(&segment.path, false).map_err(files::about(&segment.path))?;
         if bad > 0 {
             let aside = format!("torn-{}", segment.name());
             move_tail(&file, scan.good, bad, &log.setup.dir.join(&aside))?;
@@ -249,8 +253,9 @@ fn go_on_behind(
     scan
 }
 
-fn scan(segment: &Segment) -> io::Result<Scan> {
-    let mut lines = Lines::open(&segment.path, 0)?;
+fn scan(segment: &Segment, witness: Option<&Witness>) -> io::Result<Scan> {
+    let about = files::about(&segment.path);
+    let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
     let mut scan = Scan {
         head: None,
         born: 0,
@@ -260,7 +265,10 @@ fn scan(segment: &Segment) -> io::Result<Scan> {
         last_event: String::new(),
     };
     let mut broken = false;
-    while let Some(bytes) = lines.next()? {
+    let known = |line: &Line<'_>, bytes: &[u8]| {
+        witness.is_none_or(|witness| !witness.contradicts(line, bytes))
+    };
+    while let Some(bytes) = lines.next().map_err(&about)? {
         let line = Line::parse(bytes);
         // A segment cannot hold more records than bytes: other numbers nobody ever gave.
         let plausible =
@@ -279,7 +287,7 @@ fn scan(segment: &Segment) -> io::Result<Scan> {
             (_, None) => None,
         };
         match (line, before) {
-            (Some(line), Some(before)) if line.follows(&before) => {
+            (Some(line), Some(before)) if line.follows(&before) && known(&line, bytes) => {
                 scan.tip = Some(line.tip());
                 line.event.clone_into(&mut scan.last_event);
                 scan.good = lines.at();
@@ -305,8 +313,9 @@ fn unfinished(log: &Log, newest: Option<&Scan>) -> io::Result<Option<Entry>> {
     let (first, whole) = life_begins_in(&segments)?;
     let mut open: HashSet<String> = HashSet::new();
     for segment in segments.get(first..).unwrap_or_default() {
-        let mut lines = Lines::open(&segment.path, 0)?;
-        while let Some(bytes) = lines.next()? {
+        let about = files::about(&segment.path);
+        let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
+        while let Some(bytes) = lines.next().map_err(&about)? {
             let Some(line) = Line::parse(bytes) else {
                 continue;
             };
@@ -361,8 +370,9 @@ fn life_begins_in(segments: &[Segment]) -> io::Result<(usize, bool)> {
             return Ok((index + 1, false));
         }
         looked += segment.bytes;
-        let mut lines = Lines::open(&segment.path, 0)?;
-        while let Some(bytes) = lines.next()? {
+        let about = files::about(&segment.path);
+        let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
+        while let Some(bytes) = lines.next().map_err(&about)? {
             if memchr::memmem::find(bytes, mark.as_bytes()).is_some() {
                 return Ok((index, true));
             }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::domain::audit::check::segment_name;
 use crate::domain::audit::filter::{CALL_END, CALL_START, Columns, Filter, Item};
 use crate::domain::limits::{AUDIT_INDEX_WAIT, AUDIT_OPEN_CALLS_MAX, AUDIT_PAGE_MAX};
-use crate::storage::{Found, Spot};
+use crate::storage::{Found, IndexError, Spot};
 
 use super::follow::Follow;
 use super::index::Index;
@@ -90,6 +90,7 @@ pub(in crate::actors) async fn search(
     most: usize,
 ) -> std::io::Result<Page> {
     let most = most.clamp(1, AUDIT_PAGE_MAX);
+    let filter = filter.of_things();
     let all = filter.clone();
     let tip = audit.written().borrow().tip.seq;
     let before = before.unwrap_or(u64::MAX);
@@ -114,7 +115,13 @@ pub(in crate::actors) async fn search(
     {
         let found = match index.db.find(&filter, from, most).await {
             Ok(found) => found,
-            Err(error) => return Err(std::io::Error::other(error)),
+            Err(error) => {
+                tracing::warn!("a search reads the log itself: {error}");
+                if matches!(error, IndexError::Damaged(_)) {
+                    index.wrong.notify_one();
+                }
+                return Box::pin(search(audit, None, all, Some(before), most)).await;
+            }
         };
         let Some(last) = found.last() else { break };
         from = last.seq;

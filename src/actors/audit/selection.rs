@@ -89,6 +89,12 @@ mod tests {
             !of_user.takes(end("a", "answered").as_bytes()),
             "it has ended"
         );
+        let mut ends = Selection::new(Filter {
+            event: Some(CALL_END.to_owned()),
+            ..Filter::default()
+        });
+        assert!(!ends.takes(start("a", "u").as_bytes()), "a start is no end");
+        assert!(ends.takes(end("a", "answered").as_bytes()));
         let outcome = Some("busy".to_owned());
         let mut busy = Selection::new(Filter {
             user,

@@ -85,9 +85,10 @@ pub(super) fn look(dir: &Path, ours: Option<&str>) -> Result<(), OpenError> {
         return Ok(());
     };
     for segment in files::segments(dir)?.iter().rev() {
-        let mut lines = Lines::open(&segment.path, 0)?;
+        let about = files::about(&segment.path);
+        let mut lines = Lines::open(&segment.path, 0).map_err(&about)?;
         // One without a right head is damaged, and for others to judge.
-        let Some(head) = lines.next()?.and_then(head) else {
+        let Some(head) = lines.next().map_err(&about)?.and_then(head) else {
             continue;
         };
         if head.installation == ours {

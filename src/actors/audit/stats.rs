@@ -46,7 +46,7 @@ pub struct AuditStats {
     pub segments_removed: u64,
     /// When the newest checkpoint was made; `None` before the first of this life.
     pub checkpoint_at: Option<Millis>,
-    /// What the last check of the chain found; `None` before the first.
+    /// What the last check of the chain found, or the writer, which only finds damage; `None` before the first.
     pub chain_ok: Option<bool>,
     /// The last record that is in the index.
     pub indexed_seq: u64,

@@ -32,6 +32,13 @@ pub enum VerifyError {
     },
 }
 
+/// The newest checkpoint's file.
+enum Beside {
+    There,
+    Missing,
+    Unfit(String),
+}
+
 /// A check to be made.
 #[derive(Debug)]
 pub struct Verify {
@@ -83,8 +90,7 @@ impl Verify {
     /// With somebody else who knows where the log was.
     #[must_use]
     pub fn witness(mut self, name: impl Into<String>, tip: Tip) -> Self {
-        let name = name.into();
-        self.witnesses.push(Witness { name, tip });
+        self.witnesses.push(Witness::new(name, tip));
         self
     }
 
@@ -92,11 +98,13 @@ impl Verify {
     ///
     /// # Errors
     /// It cannot be read, or is none.
-    pub fn kept(self, path: &Path) -> Result<Self, VerifyError> {
+    pub fn kept(mut self, path: &Path) -> Result<Self, VerifyError> {
         let found = files::checkpoint(path).map_err(unreadable(path))?;
-        let tip = found.and_then(|checkpoint| checkpoint.tip());
-        let tip = tip.ok_or_else(|| unreadable(path)(io::Error::other("it is no checkpoint")))?;
-        Ok(self.witness(format!("the checkpoint {}", path.display()), tip))
+        let name = format!("the checkpoint {}", path.display());
+        let witness = found.and_then(|checkpoint| Witness::signed(name, checkpoint));
+        let none = || unreadable(path)(io::Error::other("it is no checkpoint"));
+        self.witnesses.push(witness.ok_or_else(none)?);
+        Ok(self)
     }
 
     /// Only up to here: a server that runs goes on writing.
@@ -111,11 +119,13 @@ impl Verify {
     /// # Errors
     /// [`VerifyError`]: nothing can be said of the log.
     pub fn run(mut self) -> Result<Report, VerifyError> {
-        let segments = self.segments()?;
         if self.key.is_none() {
+            let segments = files::segments(&self.dir).unwrap_or_default();
             self.trust_the_log(&segments)?;
         }
         let beside = self.beside()?;
+        // Only now: what the checkpoint knows of is missing where nothing is.
+        self.segments()?;
         let mut tries = 0;
         let mut report = loop {
             tries += 1;
@@ -124,15 +134,22 @@ impl Verify {
                 done => break done?,
             }
         };
-        if beside.is_none() && report.whole && report.checkpoints > 1 {
+        let lack = match beside {
+            // The first of all is in the chain before its file is there.
+            Beside::Missing if report.checkpoints > 1 => Some("is missing".to_owned()),
+            Beside::Unfit(why) => Some(format!("is of no use ({why})")),
+            Beside::Missing | Beside::There => None,
+        };
+        if let Some(lack) = lack.filter(|_| report.whole) {
             report.whole = false;
             report.fault = Some(Fault {
                 segment: Some(CHECKPOINT_NAME.to_owned()),
                 line: None,
                 seq: None,
-                what: "the newest checkpoint's file is missing, so nobody can say whether the end \
-                       of the log is"
-                    .to_owned(),
+                what: format!(
+                    "the newest checkpoint's file {lack}, so nobody can say whether the end of the log \
+                     is there"
+                ),
             });
         }
         report.notes.append(&mut self.notes);
@@ -174,22 +191,29 @@ impl Verify {
     }
 
     /// The newest checkpoint's file knows where the end is at least.
-    fn beside(&mut self) -> Result<Option<()>, VerifyError> {
+    fn beside(&mut self) -> Result<Beside, VerifyError> {
         let path = self.dir.join(CHECKPOINT_NAME);
-        let found = match files::checkpoint(&path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::Other => None,
-            Err(error) => return Err(unreadable(&path)(error)),
+        let none = || Ok(Beside::Unfit("it holds no checkpoint".to_owned()));
+        let checkpoint = match files::checkpoint(&path) {
+            Ok(None) => return Ok(Beside::Missing),
+            Ok(Some(found)) => found,
+            Err(error) => match error.kind() {
+                io::ErrorKind::Other | io::ErrorKind::InvalidData => return none(),
+                _ => return Err(unreadable(&path)(error)),
+            },
         };
-        let Some(checkpoint) = found else {
-            return Ok(None);
+        if let Some(key) = self.key.filter(|key| !checkpoint.is_signed_by(key)) {
+            let why = format!("it is not signed by the trusted key {}", key.id());
+            return Ok(Beside::Unfit(why));
+        }
+        let Some(witness) = Witness::signed("the newest checkpoint", checkpoint) else {
+            return none();
         };
-        let trusted = self.key.is_none_or(|key| checkpoint.is_signed_by(&key));
-        let tip = checkpoint.tip().filter(|_| trusted);
-        Ok(tip.map(|tip| {
-            let name = "the newest checkpoint".to_owned();
-            self.witnesses.push(Witness { name, tip });
-        }))
+        // One that a running server made since it said where it was is behind what is looked at.
+        if self.upto.is_none_or(|upto| witness.upto() <= upto.seq) {
+            self.witnesses.push(witness);
+        }
+        Ok(Beside::There)
     }
 
     fn walk(&self, segments: &[files::Segment]) -> Result<Report, VerifyError> {

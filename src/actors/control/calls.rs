@@ -212,7 +212,8 @@ fn gone(id: &CallId) -> ControlError {
     ControlError::new(Code::NotFound, message).next("legation call list")
 }
 
-fn view(tag: &Tag, mcp: &str, state: &str, isolate: Option<String>) -> CallView {
+/// A call as administrators see it.
+pub(super) fn view(tag: &Tag, mcp: &str, state: &str, isolate: Option<String>) -> CallView {
     let session = &tag.session;
     CallView {
         id: tag.call.to_string(),

@@ -32,10 +32,13 @@ fn named(target: Target, label: impl ToString) -> Named {
 }
 
 /// Why a text names nothing.
+#[derive(Debug)]
 pub(super) struct Unknown {
     kind: &'static str,
     nearest: Option<String>,
     several: bool,
+    /// A user was named where a key was asked for.
+    of_user: bool,
 }
 
 impl Control {
@@ -62,6 +65,15 @@ impl Control {
     /// # Errors
     /// It means nothing: names the nearest; or more than one thing.
     pub async fn target(&self, scope: Scope, text: &str) -> Result<Named, ControlError> {
+        if text.is_empty() && scope != Scope::All {
+            let what = match scope {
+                Scope::Tool => "mcp/tool",
+                Scope::Client => "a key's id",
+                Scope::Mcp | Scope::User | Scope::All => "a name or id",
+            };
+            let message = format!("scope {scope} needs a target: {what}");
+            return Err(ControlError::new(Code::InvalidRequest, message).next("--target TARGET"));
+        }
         let routes = self.ctx.routes.load_full();
         if let Ok(found) = find(&routes.directory, scope, text) {
             return Ok(found);
@@ -94,7 +106,11 @@ impl Control {
         };
         let message = format!("{kind} `{shown}` does not exist{away}");
         let next = match (&unknown.nearest, kind) {
+            (Some(near), "tool") => format!("the form is mcp/tool; did you mean {near}?"),
             (Some(near), _) => format!("did you mean {near}?"),
+            (None, "key") if unknown.of_user => {
+                format!("{shown} is a user: legation key list --user {shown}")
+            }
             (None, "tool") => "legation mcp show MCP; the form is mcp/tool".to_owned(),
             (None, _) => format!("legation {kind} list"),
         };
@@ -135,7 +151,14 @@ pub(super) fn find(names: &Directory, scope: Scope, text: &str) -> Result<Named,
         }
         Scope::Client => key(names, text),
         Scope::Tool => {
-            let (of, tool) = text.split_once('/').unwrap_or((text, ""));
+            let (of, tool) = match text.split_once('/') {
+                Some((of, tool)) if !of.is_empty() => (of, tool),
+                // A tool alone, or with its mcp in another form, unless it is an mcp alone.
+                _ if mcp(names, text).is_err() => {
+                    return Err(unknown("tool", tool_near(names, text)));
+                }
+                _ => (text, ""),
+            };
             let (id, name) = mcp(names, of)?;
             let tools = names.tools.get(&id).map_or(&[][..], Vec::as_slice);
             match tools.iter().find(|known| known.as_str() == tool) {
@@ -180,7 +203,16 @@ fn key(names: &Directory, text: &str) -> Result<Named, Unknown> {
             let of = user.map_or_else(String::new, |user| format!(" of {user}"));
             Ok(named(Target::Client(id.clone()), format!("{id}{of}")))
         }
-        (None, _) => Err(unknown("key", None)),
+        (None, _) => {
+            let words: Vec<&str> = names.keys.keys().map(KeyId::short).collect();
+            Err(Unknown {
+                of_user: names.users.keys().any(|name| name.as_str() == text),
+                ..unknown(
+                    "key",
+                    near(&words, start).map(|near| format!("{}{near}", KeyId::PREFIX)),
+                )
+            })
+        }
         (Some(_), Some(_)) => Err(Unknown {
             several: true,
             ..unknown("key", None)
@@ -188,11 +220,36 @@ fn key(names: &Directory, text: &str) -> Result<Named, Unknown> {
     }
 }
 
+/// The tool that was meant by something without its mcp in front: `mcp/tool`.
+fn tool_near(names: &Directory, text: &str) -> Option<String> {
+    let alone = text.trim_start_matches('/');
+    let all = || {
+        names.mcps.iter().flat_map(|(name, id)| {
+            let tools = names.tools.get(id).into_iter().flatten();
+            tools.map(move |tool| (name.as_str(), tool.as_str()))
+        })
+    };
+    let form = |(mcp, tool): (&str, &str)| format!("{mcp}/{tool}");
+    let is_meant = |(mcp, tool): &(&str, &str)| {
+        *tool == alone
+            || ['.', ':', '_']
+                .iter()
+                .any(|by| format!("{mcp}{by}{tool}") == alone)
+    };
+    if let Some(meant) = all().find(is_meant) {
+        return Some(form(meant));
+    }
+    let words: Vec<&str> = all().map(|(_, tool)| tool).collect();
+    let meant = nearest::word(&words, alone)?;
+    all().find(|(_, tool)| *tool == meant).map(form)
+}
+
 fn unknown(kind: &'static str, nearest: Option<String>) -> Unknown {
     Unknown {
         kind,
         nearest,
         several: false,
+        of_user: false,
     }
 }
 
@@ -258,6 +315,11 @@ mod tests {
             (Scope::Tool, "demo.x/ecko", Some("demo.x/echo")),
             (Scope::Tool, "demo.y/echo", Some("demo.x")),
             (Scope::All, "al", Some("all")),
+            (Scope::Tool, "ecko", Some("demo.x/echo")),
+            (Scope::Tool, "demo.x.echo", Some("demo.x/echo")),
+            (Scope::Tool, "/echo", Some("demo.x/echo")),
+            (Scope::Tool, "/", None),
+            (Scope::Tool, "zebulon", None),
             (Scope::Client, "", None),
         ] {
             let Err(unknown) = find(&names, scope, text) else {
@@ -265,7 +327,12 @@ mod tests {
             };
             assert_eq!(unknown.nearest.as_deref(), near, "{scope} {text}");
         }
-        let start = names.keys.keys().next().unwrap().short().get(..5).unwrap();
+        let key = names.keys.keys().next().unwrap();
+        let wrong = format!("{key}q");
+        let unknown = find(&names, Scope::Client, &wrong).unwrap_err();
+        assert_eq!(unknown.nearest.as_deref(), Some(key.as_str()));
+        assert!(find(&names, Scope::Client, "ada").is_err_and(|unknown| unknown.of_user));
+        let start = key.short().get(..5).unwrap();
         assert!(find(&names, Scope::Client, start).is_err_and(|unknown| unknown.several));
     }
 }

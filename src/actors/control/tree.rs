@@ -35,6 +35,7 @@ impl Control {
             })
             .collect();
         let up = self.ctx.wall_ms().saturating_sub(self.ctx.started_at);
+        let up = u64::try_from(up).unwrap_or(0);
         TreeNode {
             id: "root".to_owned(),
             name: "root".to_owned(),
@@ -45,8 +46,14 @@ impl Control {
                 "up"
             }
             .to_owned(),
-            since_ms_ago: u64::try_from(up).unwrap_or(0),
+            since_ms_ago: up,
             note: "one_for_one, ordered start, reverse stop".to_owned(),
+            // It is never restarted: when it ends, so does the server.
+            transitions: vec![Transition {
+                ms_ago: up,
+                to: "up".to_owned(),
+                cause: "started".to_owned(),
+            }],
             children: services,
             ..TreeNode::default()
         }

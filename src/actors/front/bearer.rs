@@ -19,7 +19,8 @@ use crate::telemetry::metrics::labels::{Auth, AuthMethod, RpcMethod, RpcOutcome}
 
 use super::super::ctx::Ctx;
 use super::super::session::SessionHandle;
-use super::register::{access, end, key_of, record_refused, takes};
+use super::declined::{Declined, record_declined, record_refused};
+use super::register::{access, end, key_of, takes};
 use super::{Front, Refusal, Registration, ToolView};
 
 /// Keys that were found good, by their digest.
@@ -125,8 +126,9 @@ impl Front {
                 _ => Ok(own),
             };
         }
+        let key = self.shown(bearer).await?;
         let began = Instant::now();
-        let decided = self.resumed(bearer, session).await;
+        let decided = self.resumed(bearer, &key, session);
         let outcome = decided
             .as_ref()
             .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
@@ -144,40 +146,16 @@ impl Front {
         if !bearer.is_key() {
             return self.by_token(bearer);
         }
-        let began = Instant::now();
-        let decided = self.stood(bearer).await;
-        let outcome = decided
-            .as_ref()
-            .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
-        let metrics = &self.ctx.metrics;
-        metrics.auth(AuthMethod::Session, outcome, began.elapsed());
-        decided
-    }
-
-    /// Whose key a bearer is of.
-    ///
-    /// # Errors
-    /// [`Refusal`]: it is not good.
-    pub async fn key_of(&self, bearer: &Bearer) -> Result<KeyId, Refusal> {
-        if !bearer.is_key() {
-            return self.by_token(bearer).map(|session| session.key.clone());
-        }
-        let known = known_key(&self.ctx, bearer.text()).await;
-        known.inspect_err(|refusal| record_refused(&self.ctx, None, refusal, bearer.from))
-    }
-
-    async fn stood(&self, bearer: &Bearer) -> Result<Arc<SessionHandle>, Refusal> {
-        let ctx = &self.ctx;
-        let key = known_key(ctx, bearer.text()).await.inspect_err(|refusal| {
-            record_refused(ctx, None, refusal, bearer.from);
-        })?;
+        let key = self.shown(bearer).await?;
         if let Some(session) = self.standing_of(&key) {
             return Ok(session);
         }
+        let ctx = &self.ctx;
         let _turn = ctx.bearers.beginning.lock().await;
         if let Some(session) = self.standing_of(&key) {
             return Ok(session);
         }
+        // It counts and is recorded as the registration that it is.
         let session = self
             .begin(bearer, STANDING.to_owned(), Questions::NONE)
             .await?;
@@ -189,12 +167,41 @@ impl Front {
         Ok(session)
     }
 
+    /// Whose key a bearer is of.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is not good.
+    pub async fn key_of(&self, bearer: &Bearer) -> Result<KeyId, Refusal> {
+        if !bearer.is_key() {
+            return self.by_token(bearer).map(|session| session.key.clone());
+        }
+        self.shown(bearer).await
+    }
+
+    /// Whose key was shown with a request. One that is not taken counts and is recorded as a key, like one
+    /// that would register: whoever tries keys finds no door where that is not seen.
+    async fn shown(&self, bearer: &Bearer) -> Result<KeyId, Refusal> {
+        let began = Instant::now();
+        let ctx = &self.ctx;
+        known_key(ctx, bearer.text()).await.map_err(|declined| {
+            ctx.metrics
+                .auth(AuthMethod::Key, declined.outcome(), began.elapsed());
+            record_declined(ctx, bearer.text(), &declined, bearer.from);
+            declined.refusal
+        })
+    }
+
+    /// The key's standing session, if it has one that is good.
     fn standing_of(&self, key: &KeyId) -> Option<Arc<SessionHandle>> {
         let ctx = &self.ctx;
+        let began = Instant::now();
         let id = ctx.bearers.standing.pin().get(key)?.bits();
         let session = ctx.sessions.pin().get(&id).cloned()?;
         // What ended it may be over; whoever may not begin again is told so.
-        takes(ctx, &session, None).is_ok().then_some(session)
+        takes(ctx, &session, None).ok()?;
+        ctx.metrics
+            .auth(AuthMethod::Session, Auth::Ok, began.elapsed());
+        Some(session)
     }
 
     fn by_token(&self, bearer: &Bearer) -> Result<Arc<SessionHandle>, Refusal> {
@@ -209,15 +216,13 @@ impl Front {
         })
     }
 
-    async fn resumed(
+    fn resumed(
         &self,
         bearer: &Bearer,
+        key: &KeyId,
         session: Option<&str>,
     ) -> Result<Arc<SessionHandle>, Refusal> {
         let ctx = &self.ctx;
-        let key = known_key(ctx, bearer.text()).await.inspect_err(|refusal| {
-            record_refused(ctx, None, refusal, bearer.from);
-        })?;
         let Some(named) = session else {
             let text = "the header Mcp-Session-Id is missing; begin with `initialize`";
             return Err(refuse(Code::InvalidRequest, text));
@@ -226,7 +231,7 @@ impl Front {
         let found = ctx.sessions.pin().get(&id.bits()).cloned();
         // Another key's session is no session of this one.
         let session = found
-            .filter(|session| session.key == key)
+            .filter(|session| session.key == *key)
             .ok_or_else(gone)?;
         let taken = takes(ctx, &session, None).inspect_err(|refusal| {
             record_refused(ctx, Some(&session), refusal, bearer.from);
@@ -281,9 +286,9 @@ impl Front {
 }
 
 /// Whose key this is.
-async fn known_key(ctx: &Ctx, bearer: &str) -> Result<KeyId, Refusal> {
+async fn known_key(ctx: &Ctx, bearer: &str) -> Result<KeyId, Declined> {
     if !PresharedKey::is_one(bearer) {
-        return Err(gone());
+        return Err(gone().into());
     }
     let digest = access(ctx)?.pepper.digest(bearer);
     if let Some(key) = ctx.bearers.keys.pin().get(&digest) {

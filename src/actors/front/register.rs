@@ -21,6 +21,7 @@ use super::super::ctx::Ctx;
 use super::super::failure;
 use super::super::session::SessionHandle;
 use super::super::sessions::SessionsMsg;
+use super::declined::{Declined, Over, public_prefix, record_refused, with_address};
 use super::{Refusal, Registered, Registration};
 
 fn refuse(code: Code, message: impl Into<String>) -> Refusal {
@@ -136,14 +137,12 @@ pub(super) async fn register(
     }
     let began = Instant::now();
     let result = try_register(ctx, &registration).await;
-    let outcome = result
-        .as_ref()
-        .map_or_else(|refusal| Auth::of(refusal.code), |_| Auth::Ok);
+    let outcome = result.as_ref().map_or_else(Declined::outcome, |_| Auth::Ok);
     // Registering is an authentication decision: it counts only if it is on record.
     let recorded = record(ctx, &registration, &result).await;
     ctx.metrics.auth(AuthMethod::Key, outcome, began.elapsed());
     match recorded {
-        Ok(()) => result,
+        Ok(()) => result.map_err(|declined| declined.refusal),
         Err(error) => {
             if let Ok(registered) = &result {
                 end(ctx, &registered.session).await;
@@ -160,16 +159,14 @@ pub(super) async fn register(
 async fn record(
     ctx: &Ctx,
     registration: &Registration,
-    result: &Result<Registered, Refusal>,
+    result: &Result<Registered, Declined>,
 ) -> Result<(), AuditError> {
     use secrecy::ExposeSecret;
-    // Only a key that has the form of one has a public part; the rest is never repeated.
-    let presented = PresharedKey::parse(registration.preshared_key.expose_secret());
-    let prefix = presented.as_ref().map_or("", |key| key.public_prefix());
+    let prefix = public_prefix(registration.preshared_key.expose_secret());
     let entry = Entry::new("auth.register", ctx.wall_ms())
         .field("client", &registration.friendly_name)
         .field("host_tool", &registration.host_tool)
-        .field("prefix", prefix);
+        .field("prefix", &prefix);
     let entry = with_address(entry, registration.from);
     let entry = match result {
         Ok(registered) => {
@@ -185,48 +182,14 @@ async fn record(
                 None => entry,
             }
         }
-        Err(refusal) => {
-            let code = refusal.code.as_str();
-            if !ctx.refusals.is_first("register", prefix, code) {
+        Err(declined) => {
+            if !ctx.refusals.is_first("register", &prefix, declined.why()) {
                 return Ok(());
             }
-            entry.field("outcome", code)
+            declined.named(entry)
         }
     };
     ctx.audit.commit(entry).await
-}
-
-/// Records a token that was not taken: of many alike the first, then how many.
-pub(super) fn record_refused(
-    ctx: &Ctx,
-    session: Option<&SessionHandle>,
-    refusal: &Refusal,
-    from: Option<IpAddr>,
-) {
-    let (code, who) = (
-        refusal.code.as_str(),
-        session.map_or("", |session| session.id().as_str()),
-    );
-    if !ctx.refusals.is_first("token", who, code) {
-        return;
-    }
-    let entry = Entry::new("auth.refused", ctx.wall_ms()).field("outcome", code);
-    let mut entry = with_address(entry, from);
-    if let Some(session) = session {
-        entry = entry
-            .field("session", who)
-            .field("user", session.user.id.as_str())
-            .field("key", session.key.as_str());
-    }
-    ctx.audit.post(entry);
-}
-
-/// Where a client is, if it is known.
-fn with_address(entry: Entry, from: Option<IpAddr>) -> Entry {
-    match from {
-        Some(from) => entry.field("address", &from.to_string()),
-        None => entry,
-    }
 }
 
 /// Ends a session so that it takes no room from its key.
@@ -252,9 +215,9 @@ fn unknown() -> Refusal {
 }
 
 /// The key whose text this is, if it is good now.
-pub(super) async fn key_of(ctx: &Ctx, text: &str) -> Result<Key, Refusal> {
+pub(super) async fn key_of(ctx: &Ctx, text: &str) -> Result<Key, Declined> {
     let Ok(presented) = PresharedKey::parse(text) else {
-        return Err(unknown());
+        return Err(unknown().into());
     };
     let prefix = presented.public_prefix();
     // Only failures are held back: whoever has the right key is never locked out by others' tries.
@@ -275,32 +238,46 @@ pub(super) async fn key_of(ctx: &Ctx, text: &str) -> Result<Key, Refusal> {
     };
     let key = match ctx.store.key_by_prefix(prefix).await {
         Ok(key) => key,
-        Err(StoreError::NotFound { .. }) => return Err(failed()),
-        Err(error) => return Err(store_away(&error)),
+        Err(StoreError::NotFound { .. }) => return Err(failed().into()),
+        Err(error) => return Err(store_away(&error).into()),
     };
     let access = access(ctx)?;
     let pepper = &access.pepper;
     if pepper.id() != key.pepper_id || !presented.matches(&key.digest, pepper) {
-        return Err(failed());
+        return Err(failed().into());
+    }
+    if key.revoked_at.is_some() {
+        return Err(Declined::over(&key, Over::Revoked, unknown()));
     }
     let now = ctx.wall_ms();
-    if key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now) {
-        return Err(unknown());
+    if key.expires_at.is_some_and(|at| at <= now) {
+        return Err(Declined::over(&key, Over::Expired, unknown()));
     }
     if let Some(deny) = ctx.suspension(caller(&key)) {
         let reason = failure::denied(&deny);
         // Of a key as well: the client must not take it for a session that only has to be renewed.
-        return Err(refuse(Code::UserDisabled, reason.text));
+        let refusal = refuse(Code::UserDisabled, reason.text);
+        return Err(Declined::of(&key, refusal));
     }
     Ok(key)
 }
 
-async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Registered, Refusal> {
+async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Registered, Declined> {
     use secrecy::ExposeSecret;
     let key = key_of(ctx, registration.preshared_key.expose_secret()).await?;
+    let begun = begin(ctx, registration, &key).await;
+    begun.map_err(|refusal| Declined::of(&key, refusal))
+}
+
+/// A session for whoever showed this key, which is good.
+async fn begin(
+    ctx: &Arc<Ctx>,
+    registration: &Registration,
+    key: &Key,
+) -> Result<Registered, Refusal> {
     let access = access(ctx)?;
     let now = ctx.wall_ms();
-    room(ctx, &key, now).await?;
+    room(ctx, key, now).await?;
     let user = ctx
         .store
         .user(&key.user)
@@ -342,7 +319,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         .key(&key.id)
         .await
         .is_ok_and(|key| key.revoked_at.is_none());
-    if !still || ctx.suspension(caller(&key)).is_some() {
+    if !still || ctx.suspension(caller(key)).is_some() {
         handle.revoke();
         return Err(unknown());
     }

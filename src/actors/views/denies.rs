@@ -58,6 +58,9 @@ pub struct DenyReport {
     pub isolates_stopped: u64,
     /// Calls that were answered with the reason.
     pub calls_cancelled: u64,
+    /// Those of them whose isolate goes on, or that had none yet; of very many, the first.
+    #[serde(default)]
+    pub calls: Vec<CallView>,
     /// Sessions that were ended.
     pub sessions_ended: u64,
     /// How long it took until all was gone, in milliseconds.

@@ -17,7 +17,7 @@ use super::kill::Suspended;
 use super::{Admin, ApiError, Shared, users};
 use crate::actors::control::{Control, Subject};
 use crate::actors::views::{DenyReport, DenyView};
-use crate::domain::account::{Key, Millis};
+use crate::domain::account::{Key, Millis, TIME_MAX};
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, UserId};
 use crate::domain::kill::{Kind, Scope, Target};
@@ -175,6 +175,11 @@ pub async fn add(control: &Control, new: NewKey) -> Result<CreatedKey, ApiError>
         let ms = Millis::try_from(ms).unwrap_or(Millis::MAX);
         control.now_ms().saturating_add(ms)
     });
+    if expires_at.is_some_and(|at| at > TIME_MAX) {
+        let text =
+            "the key's end is beyond the year 9999; without one it is good until it is revoked";
+        return Err(ApiError::invalid(text));
+    }
     let (key, secret) = control.create_key(&user.id, &new.label, expires_at).await?;
     let (subscribed, not_subscribed) = if new.subscribe {
         subscribe_to_grants(control, &key).await

@@ -49,6 +49,9 @@ pub struct Witness {
     pub name: String,
     /// Where the log was.
     pub tip: Tip,
+    /// The signed checkpoint that says so. It is a record as well, the one behind the tip, and is written before
+    /// anybody can know it from elsewhere.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// The first thing that is wrong.
@@ -135,6 +138,58 @@ struct Told {
     lost: u64,
 }
 
+// === impl Witness ===
+
+impl Witness {
+    /// Somebody who knows of this record.
+    #[must_use]
+    pub fn new(name: impl Into<String>, tip: Tip) -> Self {
+        Self {
+            name: name.into(),
+            tip,
+            checkpoint: None,
+        }
+    }
+
+    /// A checkpoint outside the chain; `None` if its hash is none.
+    #[must_use]
+    pub fn signed(name: impl Into<String>, checkpoint: Checkpoint) -> Option<Self> {
+        Some(Self {
+            name: name.into(),
+            tip: checkpoint.tip()?,
+            checkpoint: Some(checkpoint),
+        })
+    }
+
+    /// The last record it knows of.
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.tip.seq + u64::from(self.checkpoint.is_some())
+    }
+
+    /// Whether another record stands in the place of one it knows.
+    #[must_use]
+    pub fn contradicts(&self, line: &Line<'_>, bytes: &[u8]) -> bool {
+        if line.seq == self.tip.seq {
+            return line.hash != self.tip.hash;
+        }
+        let is_it = |ours: &Checkpoint| {
+            line.event == CHECKPOINT
+                && serde_json::from_slice(bytes)
+                    .is_ok_and(|there: Checkpoint| there.signature == ours.signature)
+        };
+        let ours = self.checkpoint.as_ref();
+        ours.is_some_and(|ours| line.seq == ours.upto + 1 && !is_it(ours))
+    }
+
+    /// When this key signed that the log was there, if it did.
+    fn signed_by(&self, key: Option<&PublicKey>) -> Option<Millis> {
+        let checkpoint = self.checkpoint.as_ref()?;
+        key.filter(|key| checkpoint.is_signed_by(key))?;
+        Some(checkpoint.at)
+    }
+}
+
 // === impl Walk ===
 
 impl Walk {
@@ -163,7 +218,7 @@ impl Walk {
 
     fn fault(&self, seq: u64, what: impl Into<String>) -> Fault {
         Fault {
-            segment: Some(self.segment.clone()),
+            segment: Some(self.segment.clone()).filter(|name| !name.is_empty()),
             line: (self.line > 0).then_some(self.line),
             seq: Some(seq),
             what: what.into(),
@@ -281,9 +336,15 @@ impl Walk {
     /// What a right record says about the log.
     fn judge(&mut self, line: &Line<'_>, bytes: &[u8], before: &Tip) -> Result<(), Fault> {
         for witness in &self.witnesses {
-            if witness.tip.seq == line.seq && witness.tip.hash != line.hash {
+            if witness.contradicts(line, bytes) {
                 let what = format!("{} knows another record with this number", witness.name);
                 return Err(self.fault(line.seq, what));
+            }
+            if witness.tip.seq == line.seq
+                && let Some(at) = witness.signed_by(self.trusted.as_ref())
+            {
+                self.report.signed_upto = line.seq;
+                self.report.signed_at = Some(at);
             }
         }
         match line.event {
@@ -351,26 +412,27 @@ impl Walk {
 
     fn at_the_end(&self) -> Option<Fault> {
         let last = self.tip.map_or(0, |tip| tip.seq);
-        let missing = |witness: &&Witness| witness.tip.seq > last;
+        let missing = |witness: &&Witness| witness.upto() > last;
         if let Some(witness) = self
             .witnesses
             .iter()
             .filter(missing)
-            .max_by_key(|w| w.tip.seq)
+            .max_by_key(|w| w.upto())
         {
-            let what = format!(
-                "the end is missing: the log stops at record {last}, but {} knows of record {}",
-                witness.name, witness.tip.seq
-            );
-            return Some(self.fault(last + 1, what));
+            let (name, upto) = (&witness.name, witness.upto());
+            return Some(match self.tip {
+                Some(_) => {
+                    let what = format!(
+                        "the end is missing: the log stops at record {last}, but {name} knows of record {upto}"
+                    );
+                    self.fault(last + 1, what)
+                }
+                None => whole(format!(
+                    "the whole log is missing: there are no records, but {name} knows of record {upto}"
+                )),
+            });
         }
         let origin = self.origin?;
-        let whole = |what: String| Fault {
-            segment: None,
-            line: None,
-            seq: Some(1),
-            what,
-        };
         match self.removal {
             None => Some(whole(format!(
                 "the log begins with record {}, and no record says that what stood before was \
@@ -395,7 +457,7 @@ impl Walk {
             lost,
         } = self.told;
         let notes = &mut self.report.notes;
-        if let Some(origin) = self.origin {
+        if let (Some(origin), Some(_)) = (self.origin, self.removal) {
             notes.push(format!(
                 "records up to {} were removed by retention",
                 origin.seq
@@ -426,6 +488,16 @@ impl Walk {
                 "{unsigned} records stand behind the last signed checkpoint"
             ));
         }
+    }
+}
+
+/// A fault of the log as a whole.
+fn whole(what: String) -> Fault {
+    Fault {
+        segment: None,
+        line: None,
+        seq: Some(1),
+        what,
     }
 }
 

@@ -188,9 +188,16 @@ impl Filter {
             event
                 .strip_prefix(wanted.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                // Somebody who looks for ends is shown calls: both records are one thing.
-                || (event == CALL_START && wanted == CALL_END)
         })
+    }
+
+    /// For whoever is shown things instead of records: a call's end is found by its start, both are one thing.
+    #[must_use]
+    pub fn of_things(mut self) -> Self {
+        if self.event.as_deref() == Some(CALL_END) {
+            self.event = Some(CALL_START.to_owned());
+        }
+        self
     }
 
     /// Whether the whole thing has the outcome, the end and the text that are looked for.

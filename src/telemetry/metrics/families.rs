@@ -266,7 +266,7 @@ families! {
     AUDIT_INDEX_LAG "audit_index_lag_events" Gauge Exporter []
         "Audit records that searches do not find by the index yet.";
     AUDIT_CHAIN_OK "audit_chain_ok" Gauge Exporter []
-        "What legation audit verify found last: 1 whole, 0 broken, NaN if it was not asked since the start.";
+        "What was found last, by legation audit verify or by the server itself: 1 whole, 0 broken or damaged, NaN if nobody looked since the start.";
     AUDIT_CHECKPOINT "audit_checkpoint_timestamp_seconds" Gauge Exporter []
         "When the newest signed checkpoint was made, in Unix time; NaN before the first since the start.";
     AUDIT_BYTES "audit_bytes" Gauge Exporter []

@@ -24,6 +24,9 @@ pub const ROUTES: &[&str] = &[
     "/v1/sessions/connections/{id}",
     "/mcp",
     "/mcp/{name}",
+    "/sse",
+    "/sse/{name}",
+    "/messages",
     "/v1/",
     "/livez",
     "/readyz",
@@ -42,6 +45,9 @@ const fn routes_of(listener: Listener) -> &'static [&'static str] {
             "/v1/sessions/connections/{id}",
             "/mcp",
             "/mcp/{name}",
+            "/sse",
+            "/sse/{name}",
+            "/messages",
         ],
         Listener::Admin => &["/v1/"],
         Listener::Ops => &["/livez", "/readyz", "/metrics", "/metrics/isolates"],
@@ -158,6 +164,14 @@ mod tests {
             route("/v1/sessions/connections/con_x"),
             "/v1/sessions/connections/{id}"
         );
+        for (path, is) in [
+            ("/sse", "/sse"),
+            ("/sse/demo", "/sse/{name}"),
+            ("/messages", "/messages"),
+            ("/ssex", UNMATCHED),
+        ] {
+            assert_eq!(route(path), is);
+        }
         assert_eq!(route("/etc/passwd"), UNMATCHED);
     }
 }

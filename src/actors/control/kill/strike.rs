@@ -9,15 +9,16 @@ use tokio::time::Instant;
 use crate::domain::ids::CallId;
 use crate::domain::kill::{Deny, Kind, Target};
 use crate::domain::limits::KILL_LISTED_MAX;
+use crate::domain::name::Name;
 use crate::domain::verdict::Verdict;
 
-use super::super::super::calls::{Tag, Why};
+use super::super::super::calls::{Seated, Tag, Why};
 use super::super::super::ctx::Ctx;
 use super::super::super::cut_off::revoke_sessions;
 use super::super::super::isolate::IsolateMsg;
 use super::super::super::slot::{Principal, Slot};
-use super::super::super::views::{DenyReport, Hit};
-use super::super::{Control, ControlError};
+use super::super::super::views::{CallView, DenyReport, Hit};
+use super::super::{Control, ControlError, calls};
 use super::{micros, refusal, view};
 
 /// When what was done, since the request.
@@ -39,9 +40,20 @@ pub(super) struct Struck {
     /// The slots whose runs end, and which runs.
     pub(super) runs: Vec<(Arc<Slot>, u64)>,
     pub(super) hits: Vec<Hit>,
+    /// Calls that end without their isolate, and where they are; of very many, the first.
+    pub(super) alone: Vec<Alone>,
     pub(super) calls: u64,
     pub(super) sessions: u64,
     pub(super) times: Times,
+}
+
+/// A call that ends without its isolate.
+#[derive(Debug)]
+pub(super) struct Alone {
+    tag: Tag,
+    mcp: Name,
+    /// Unless it still waits for one.
+    slot: Option<Arc<Slot>>,
 }
 
 impl Control {
@@ -51,7 +63,7 @@ impl Control {
         // One whose time is over makes room for its successor.
         let now = deny.created_at;
         // Counted before: those who wait leave as soon as the table is published.
-        let waiting = waiting(ctx, &deny.target);
+        let waiting = waiting(ctx, &deny.target).len() as u64;
         let (deny, seq) = ctx
             .kill
             .change(|ledger| {
@@ -125,6 +137,7 @@ impl Control {
             seq: 0,
             runs: Vec::new(),
             hits: Vec::new(),
+            alone: Vec::new(),
             calls: 0,
             sessions: 0,
             times: Times::default(),
@@ -140,10 +153,29 @@ impl Control {
                 struck.runs.push((slot, run.epoch));
             } else {
                 let meant = |tag: &Tag| tag.is_hit(target, &slot.key.mcp);
-                struck.calls += run.handle.count(meant) as u64;
+                let count = run.handle.count(meant);
+                struck.calls += count as u64;
+                let room = KILL_LISTED_MAX.saturating_sub(struck.alone.len());
+                if count.min(room) > 0 {
+                    let tags = run.handle.tags().into_iter().filter(meant).take(room);
+                    struck.alone.extend(tags.map(|tag| Alone {
+                        tag,
+                        mcp: slot.mcp.name.clone(),
+                        slot: Some(Arc::clone(&slot)),
+                    }));
+                }
             }
         }
-        struck.calls += waiting(ctx, &struck.deny.target);
+        let waiting = waiting(ctx, &struck.deny.target);
+        struck.calls += waiting.len() as u64;
+        let room = KILL_LISTED_MAX.saturating_sub(struck.alone.len());
+        struck
+            .alone
+            .extend(waiting.into_iter().take(room).map(|one| Alone {
+                tag: one.tag,
+                mcp: one.name,
+                slot: None,
+            }));
         if struck.deny.kind == Kind::Suspension {
             let sessions = ctx.sessions.pin();
             let meant = sessions
@@ -170,6 +202,7 @@ impl Struck {
             dry_run,
             stopped: self.hits.iter().take(KILL_LISTED_MAX).cloned().collect(),
             isolates_stopped: self.runs.len() as u64,
+            calls: self.alone.iter().map(Alone::view).collect(),
             calls_cancelled: self.calls,
             sessions_ended: self.sessions,
             took_ms: 0,
@@ -185,11 +218,23 @@ impl Struck {
     }
 }
 
+impl Alone {
+    fn view(&self) -> CallView {
+        let isolate = self.slot.as_ref().map(|slot| slot.id.to_string());
+        let state = if isolate.is_some() {
+            "in_flight"
+        } else {
+            "waiting"
+        };
+        calls::view(&self.tag, self.mcp.as_str(), state, isolate)
+    }
+}
+
 /// Calls that wait for a server: publishing the table tells them.
-fn waiting(ctx: &Ctx, target: &Target) -> u64 {
-    let seated = ctx.waiting.all();
+fn waiting(ctx: &Ctx, target: &Target) -> Vec<Seated> {
+    let mut seated = ctx.waiting.all();
     if seated.is_empty() {
-        return 0;
+        return seated;
     }
     // A call keeps its seat when it goes on: those in flight are counted there.
     let flying: HashSet<CallId> = slots(ctx)
@@ -198,10 +243,8 @@ fn waiting(ctx: &Ctx, target: &Target) -> u64 {
         .flat_map(|run| run.handle.tags())
         .map(|tag| tag.call)
         .collect();
-    let hit = seated
-        .iter()
-        .filter(|one| !flying.contains(&one.tag.call) && one.tag.is_hit(target, &one.mcp));
-    hit.count() as u64
+    seated.retain(|one| !flying.contains(&one.tag.call) && one.tag.is_hit(target, &one.mcp));
+    seated
 }
 
 fn slots(ctx: &Ctx) -> Vec<Arc<Slot>> {

@@ -73,10 +73,7 @@ impl Sample {
     }
 
     fn witness(&self) -> Witness {
-        Witness {
-            name: "a test".into(),
-            tip: self.tip,
-        }
+        Witness::new("a test", self.tip)
     }
 
     fn check_with(&self, key: Option<PublicKey>, witnesses: Vec<Witness>) -> Report {
@@ -256,13 +253,8 @@ fn a_log_that_was_forged_as_a_whole_fails_by_its_signatures() {
     // Without a key the chain alone is checked, and the report says so.
     let unsigned = forged.check_with(None, vec![]);
     assert!(unsigned.whole && unsigned.notes[0].contains("no public key"));
-    let witness = Witness {
-        name: "a backup".into(),
-        tip: Tip {
-            seq: 2,
-            hash: Hash::ZERO,
-        },
-    };
+    let (seq, hash) = (2, Hash::ZERO);
+    let witness = Witness::new("a backup", Tip { seq, hash });
     let report = forged.check_with(Some(signer().public()), vec![witness]);
     assert!(
         report
@@ -287,6 +279,13 @@ fn what_retention_removed_is_not_missing_if_it_is_on_record_and_signed() {
     unsigned.segments.remove(0);
     let fault = unsigned.check().fault.unwrap();
     assert!(fault.what.contains("no signed checkpoint"), "{fault}");
+    let mut gone = Sample::of(&[2, 3, 0, 4]);
+    gone.segments.remove(0);
+    let report = gone.check();
+    assert!(
+        !report.whole && report.notes.iter().all(|note| !note.contains("retention")),
+        "{report:?}"
+    );
     sample.checkpoint();
     assert!(sample.check().whole, "not removed yet");
     sample.segments.remove(0);
@@ -318,4 +317,70 @@ fn names_are_numbers_of_twenty_digits() {
     ] {
         assert_eq!(first_seq(other), None, "{other}");
     }
+}
+
+#[test]
+fn a_checkpoint_elsewhere_proves_its_own_record_as_well() {
+    let mut sample = Sample::of(&[2, 3, 1, 5]);
+    let newest = |sample: &Sample| {
+        let (_, bytes) = sample.segments.last().unwrap();
+        let last = String::from_utf8(bytes.clone()).unwrap();
+        let last: Checkpoint = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+        Witness::signed("the copy", last).unwrap()
+    };
+    let copy = newest(&sample);
+    let key = Some(signer().public());
+    let check = |sample: &Sample| sample.check_with(key, vec![copy.clone()]);
+    let report = check(&sample);
+    assert!(report.whole && copy.upto() == sample.tip.seq, "{report:?}");
+    assert_eq!(report.signed_upto, copy.tip.seq);
+
+    let cut = |sample: &Sample, from: usize| {
+        let mut cut = sample.clone();
+        let (_, bytes) = cut.segments.last_mut().unwrap();
+        bytes.truncate(bytes.len() - from);
+        cut
+    };
+    let (_, bytes) = sample.segments.last().unwrap();
+    let length = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .next_back()
+        .unwrap()
+        .len();
+    for from in [length, length / 2, 1] {
+        let report = check(&cut(&sample, from));
+        let fault = report.fault.unwrap();
+        assert!(fault.what.contains("the end is missing"), "{fault}");
+        assert_eq!(fault.seq, Some(copy.upto()));
+        // What is there is signed all the same: the copy says so.
+        assert_eq!(report.signed_upto, copy.tip.seq);
+        assert!(
+            !report.notes.iter().any(|note| note.contains("behind")),
+            "{:?}",
+            report.notes
+        );
+    }
+    // Another record in its place, with a hash that fits, and even another checkpoint.
+    let mut forged = cut(&sample, length);
+    forged.tip = copy.tip;
+    let mut signed_anew = forged.clone();
+    forged.put(",\"at\":7,\"event\":\"test.x\"");
+    let one = serde_json::to_value(signer().sign(HOUSE, copy.tip, 6)).unwrap();
+    let fields = one.to_string();
+    let fields = fields.trim_start_matches('{').trim_end_matches('}');
+    signed_anew.put(&format!(",\"at\":6,\"event\":\"{CHECKPOINT}\",{fields}"));
+    for other in [&forged, &signed_anew] {
+        let fault = check(other).fault.unwrap();
+        assert!(fault.what.contains("the copy knows another"), "{fault}");
+        assert_eq!(fault.seq, Some(copy.upto()));
+    }
+    // A later end is fine, and nothing at all is told as that.
+    sample.put(",\"at\":8,\"event\":\"test.x\"");
+    assert!(check(&sample).whole);
+    sample.segments.clear();
+    let fault = check(&sample).fault.unwrap().to_string();
+    assert!(
+        fault.contains("the whole log is missing") && !fault.starts_with(':'),
+        "{fault}"
+    );
 }

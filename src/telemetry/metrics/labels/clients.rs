@@ -6,9 +6,9 @@ use crate::domain::code::Code;
 labels! {
     /// What was presented.
     AuthMethod "method" {
-        /// A preshared key, at registration.
+        /// A preshared key: at registration, and one that is not taken with any other request.
         Key "key",
-        /// A session token, with every other request.
+        /// A session, by its token or beside a key that is good, with every other request.
         Session "session",
     }
 
