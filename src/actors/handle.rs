@@ -415,6 +415,7 @@ impl Handle {
 mod tests {
     use std::time::Duration;
 
+    use super::super::calls::Why;
     use super::*;
     use crate::domain::verdict::Verdict;
     use crate::protocol::envelope::ReplyKind;
