@@ -805,10 +805,16 @@ fn what_needs_no_server_has_json_too() {
     for words in [&["isolat", "list"][..], &["mcp", "add", "x", "--pids", "0"]] {
         let wrong = exits(&world, 2, &[words, &["-o", "json"]].concat());
         let told: Value = serde_json::from_str(&wrong.stderr).unwrap();
-        assert_eq!((&told["code"], &told["number"]), (&json!("usage"), &json!("E0601")));
+        assert_eq!(
+            (&told["code"], &told["number"]),
+            (&json!("usage"), &json!("E0601"))
+        );
         let wrong = exits(&world, 2, words).stderr;
         assert!(wrong.starts_with("error[E0601]: "), "{wrong}");
-        assert!(wrong.contains("\ntry: legation ") && !wrong.contains("installer"), "{wrong}");
+        assert!(
+            wrong.contains("\ntry: legation ") && !wrong.contains("installer"),
+            "{wrong}"
+        );
     }
 }
 

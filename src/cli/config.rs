@@ -82,9 +82,11 @@ pub(super) fn run(command: ConfigCommand, global: Global, mut out: Out) -> Done 
             }
             out.say("the configuration is right");
             if out.is_json() {
-                out.one(&json!({"right": true, "notes": found.notes}), "", |_| {
-                    Ok(())
-                })?;
+                out.one(
+                    &json!({"right": true, "notes": found.notes}),
+                    "",
+                    |_| Ok(()),
+                )?;
             }
         }
     }

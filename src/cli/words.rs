@@ -42,11 +42,7 @@ pub(super) fn format(words: &[OsString]) -> Format {
             is_json = value == "json";
         }
     }
-    if is_json {
-        Format::Json
-    } else {
-        Format::Table
-    }
+    if is_json { Format::Json } else { Format::Table }
 }
 
 fn told(message: &str, words: &[OsString]) -> CliError {
@@ -92,7 +88,10 @@ mod tests {
         let told = told_of("isolat list").unwrap();
         assert!(told.starts_with("error[E0601]: unrecognized"), "{told}");
         assert!(told.contains("'isolate'"), "{told}");
-        assert!(!told.contains("installer"), "hidden ones are nobody's: {told}");
+        assert!(
+            !told.contains("installer"),
+            "hidden ones are nobody's: {told}"
+        );
         assert!(told.contains("\ntry: legation --help\n"), "{told}");
         assert!(told.ends_with("docs: legation explain E0601\n"), "{told}");
         let told = told_of("mcp add x --pids 0 -- cat").unwrap();
@@ -108,7 +107,13 @@ mod tests {
 
     #[test]
     fn json_is_for_who_asked_for_it() {
-        for json in ["-o json x", "x --output json", "--output=json", "-ojson", "x -o=json"] {
+        for json in [
+            "-o json x",
+            "x --output json",
+            "--output=json",
+            "-ojson",
+            "x -o=json",
+        ] {
             assert_eq!(format(&words(json)), Format::Json, "{json}");
         }
         for other in ["", "-o wide", "x -- -o json", "-o", "-o json -o name"] {

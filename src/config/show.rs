@@ -58,11 +58,13 @@ impl Shown {
             value => value.and_then(|value| serde_json::to_value(value).ok()),
         };
         let keys = Config::keys().into_iter();
-        let settings = keys.zip(entries(config, origins)).map(|(key, entry)| Value {
-            value: json(key),
-            key: entry.key,
-            origin: entry.origin,
-        });
+        let settings = keys
+            .zip(entries(config, origins))
+            .map(|(key, entry)| Value {
+                value: json(key),
+                key: entry.key,
+                origin: entry.origin,
+            });
         let bound = |(name, value, about)| Bound { name, value, about };
         Self {
             settings: settings.collect(),

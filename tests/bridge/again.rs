@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::fake::{Fake, OPEN, begun, result};
+use super::fake::{Fake, OPEN, begun, refused, result};
 use super::home;
 use super::host::Host;
 use crate::world::PATIENCE;
@@ -19,8 +19,8 @@ type Own = (String, String, String);
 struct State {
     streams: usize,
     own: Vec<Own>,
-    /// The first stream may end.
-    cut: bool,
+    /// The first stream, which was asked for before there was anything to ask for again, is refused.
+    refuses: bool,
     /// It answers what it hung on.
     goes_on: bool,
 }
@@ -41,7 +41,7 @@ impl Seen {
         }
     }
 
-    /// A server whose first stream of news ends when it is told to, and which answers the bridge's own requests so.
+    /// A server whose first stream of news is refused when it is told so, and which answers the bridge's own requests so.
     fn server(&self, own: impl Fn(&Self, &Own) -> Result<(), ()> + Send + Sync + 'static) -> Fake {
         let seen = self.clone();
         Fake::start(move |verb, message| {
@@ -58,8 +58,8 @@ impl Seen {
                 if nth > 1 {
                     return Some((200, OPEN, String::new()));
                 }
-                seen.until("the first stream is cut", |state| state.cut);
-                return Some((200, "text/event-stream", ": over\n\n".to_owned()));
+                seen.until("the first stream is refused", |state| state.refuses);
+                return refused(503, "it is starting");
             }
             if !id.starts_with("legation-bridge-") {
                 return result(message, json!({}));
@@ -79,15 +79,15 @@ impl Seen {
     }
 }
 
-/// An AI tool with two subscriptions, whose stream of news is cut.
-fn cut_off(server: &Fake, seen: &Seen, home: &std::path::Path) -> Host {
+/// An AI tool with two subscriptions, whose stream of news is opened anew.
+fn opened_anew(server: &Fake, seen: &Seen, home: &std::path::Path) -> Host {
     let mut host = Host::start(home, &server.url, "amb_pk_any");
     host.begin();
     for uri in ["a:1", "a:2"] {
         let id = host.ask("resources/subscribe", json!({"uri": uri}));
         assert_eq!(host.answer(&id)["result"], json!({}));
     }
-    seen.look(|state| state.cut = true);
+    seen.look(|state| state.refuses = true);
     host
 }
 
@@ -101,9 +101,13 @@ fn what_is_not_granted_again_at_once_is_asked_for_until_it_is() {
     let (home, seen) = (home(), Seen::default());
     let server = seen.server(|seen, (_, _, uri)| {
         let first = seen.look(|state| about(&state.own, uri).len() == 1);
-        if first && uri == "a:1" { Err(()) } else { Ok(()) }
+        if first && uri == "a:1" {
+            Err(())
+        } else {
+            Ok(())
+        }
     });
-    let _host = cut_off(&server, &seen, home.path());
+    let _host = opened_anew(&server, &seen, home.path());
     seen.until("it is granted", |state| about(&state.own, "a:1").len() == 2);
     let own = seen.look(|state| state.own.clone());
     assert_eq!(about(&own, "a:2"), ["resources/subscribe"]);
@@ -120,7 +124,7 @@ fn what_is_taken_back_while_it_is_asked_for_again_stays_taken_back() {
         seen.until("it goes on", |state| state.goes_on);
         Ok(())
     });
-    let mut host = cut_off(&server, &seen, home.path());
+    let mut host = opened_anew(&server, &seen, home.path());
     seen.until("it is asked again", |state| !state.own.is_empty());
     for uri in ["a:1", "a:2"] {
         let id = host.ask("resources/unsubscribe", json!({"uri": uri}));

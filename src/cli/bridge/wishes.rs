@@ -219,8 +219,10 @@ mod tests {
         let all = wishes.all();
         assert_eq!(all.len(), 1 + BRIDGE_WATCHED_MAX);
         assert!(all.contains(&watched("a:1")) && !all.contains(&watched("a:2")));
-        assert!(matches!(wishes.begin(&Wish::Level), Step::Ask(LEVEL, params)
-            if params.get() == "{\"level\":\"error\"}"));
+        assert!(
+            matches!(wishes.begin(&Wish::Level), Step::Ask(LEVEL, params)
+            if params.get() == "{\"level\":\"error\"}")
+        );
         assert!(
             matches!(wishes.begin(&watched("a:1")), Step::Ask(SUBSCRIBE, params)
                 if params.get() == "{\"uri\":\"a:1\"}")
