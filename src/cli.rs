@@ -34,6 +34,7 @@ mod tree;
 mod units;
 mod user;
 mod vault;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ use error::{CliError, Done};
 use output::{Format, Out};
 
 use crate::domain::name::{Name, NameError};
+
+/// The first word of a process that is our installer.
+const INSTALLER: &str = "installer";
 
 /// One supervised, limited, sandboxed process tree for each user and MCP server.
 #[derive(Debug, Parser)]
@@ -150,9 +154,6 @@ enum Command {
     Bridge(bridge::BridgeArgs),
     /// Write the server into an AI tool's configuration, and look whether it works
     Connect(connect::ConnectArgs),
-    /// What installs a package, in an isolate of its own
-    #[command(hide = true)]
-    Installer,
 }
 
 /// What a command that talks to the server works with.
@@ -182,23 +183,30 @@ impl Desk {
 /// Parses the command line, does what it says and gives the process's exit code.
 #[must_use]
 pub fn main<I: IntoIterator<Item = OsString>>(words: I) -> ExitCode {
-    match Cli::try_parse_from(words) {
-        Ok(cli) => run(cli),
-        // Help and version are no errors; clap knows which stream and code.
-        Err(stop) => {
-            let code = u8::try_from(stop.exit_code()).unwrap_or(1);
-            // Nobody reads it: nothing to be done.
-            _ = stop.print();
-            ExitCode::from(code)
-        }
+    let words: Vec<OsString> = words.into_iter().collect();
+    // What installs a package, in an isolate of its own: no command, and nobody's suggestion.
+    if let [_, role] = &words[..]
+        && role == INSTALLER
+    {
+        return crate::installer::run();
     }
+    let stop = match Cli::try_parse_from(&words) {
+        Ok(cli) => return run(cli),
+        Err(stop) => stop,
+    };
+    if let Some(error) = words::refused(&stop, &words) {
+        error.report(words::format(&words));
+        return ExitCode::from(error.exit().code());
+    }
+    // Help and version are no errors; clap knows which stream and code. Nobody reads it: nothing to be done.
+    _ = stop.print();
+    ExitCode::from(u8::try_from(stop.exit_code()).unwrap_or(1))
 }
 
 fn run(cli: Cli) -> ExitCode {
     let out = Out::new(cli.global.output, cli.global.no_color);
     let format = cli.global.output;
     let done = match cli.command {
-        Command::Installer => return crate::installer::run(),
         Command::Bridge(args) => bridge::run(args),
         Command::Connect(args) => connect::run(args, out),
         Command::Serve(args) => serve::run(args, cli.global.data_dir, out),
@@ -256,8 +264,7 @@ async fn dispatch(command: Command, desk: Desk) -> Done {
         | Command::Doctor(_)
         | Command::Explain(_)
         | Command::Bridge(_)
-        | Command::Connect(_)
-        | Command::Installer => Ok(error::Exit::Usage),
+        | Command::Connect(_) => Ok(error::Exit::Usage),
     }
 }
 

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use cidr::{Cidr, CidrError};
 pub use layers::Sources;
 pub use schema::{Key, Kind};
-pub use show::{Entry, entries, render, render_reference};
+pub use show::{Entry, Shown, entries, render, render_reference};
 
 use calls::Calls;
 use client::Client;

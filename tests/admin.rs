@@ -787,6 +787,38 @@ fn what_a_start_would_use_is_told_from_what_the_server_uses() {
 }
 
 #[test]
+fn what_needs_no_server_has_json_too() {
+    let world = World::new();
+    let file = world.dir.path().join("legation.toml");
+    let file = file.to_str().unwrap();
+    let told = |words: &[&str]| {
+        let ran = exits(&world, 0, &[&["-o", "json"], words].concat());
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    assert_eq!(told(&["config", "check", file])["right"], true);
+    let shown = told(&["config", "show", "--config", file]);
+    let settings = shown["settings"].as_array().unwrap();
+    let tls = settings.iter().find(|one| one["key"] == "client.tls");
+    assert_eq!(tls.unwrap()["value"], "off", "{tls:?}");
+    let bounds = shown["bounds"].as_array().unwrap();
+    assert!(bounds.iter().any(|one| one["name"] == "LINE_BYTES_MAX"));
+    for words in [&["isolat", "list"][..], &["mcp", "add", "x", "--pids", "0"]] {
+        let wrong = exits(&world, 2, &[words, &["-o", "json"]].concat());
+        let told: Value = serde_json::from_str(&wrong.stderr).unwrap();
+        assert_eq!(
+            (&told["code"], &told["number"]),
+            (&json!("usage"), &json!("E0601"))
+        );
+        let wrong = exits(&world, 2, words).stderr;
+        assert!(wrong.starts_with("error[E0601]: "), "{wrong}");
+        assert!(
+            wrong.contains("\ntry: legation ") && !wrong.contains("installer"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn a_reason_ends_before_the_time_begins() {
     let world = World::new();
     world.demo("demo", &[]);

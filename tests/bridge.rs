@@ -10,6 +10,7 @@ use crate::face::{all_is_well, everything, saw};
 use crate::tools;
 use crate::world::{LEGATION, World, free_port};
 
+mod again;
 mod connect;
 mod cut;
 mod fake;

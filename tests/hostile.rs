@@ -173,7 +173,26 @@ fn garbage_before_the_handshake_is_kept_and_never_fatal() {
     let kept = detail["runs"][0]["noise_tail"].as_array().unwrap();
     assert!(kept.len() <= 32, "{} lines are kept", kept.len());
     assert_says(kept.last().unwrap().as_str().unwrap(), &["garbage 99"]);
+    let isolate = detail["view"]["id"].as_str().unwrap();
+    for look in ["show", "logs"] {
+        let ran = world.run(&["isolate", look, isolate]);
+        assert_says(&ran.stdout, &["garbage 99"]);
+        let both = ran.stdout + &ran.stderr;
+        assert_says(&both, &["that", "no JSON-RPC"]);
+    }
     bystander.unharmed(&world);
+}
+
+#[test]
+fn a_discovery_names_what_was_no_answer() {
+    let world = World::with(ONE_TRY);
+    let mut add = vec!["mcp", "add", "bad", "--start-timeout", "2s", "--"];
+    add.extend([LEGATION, "demo-mcp", "--misbehave", "garbage"]);
+    world.cli(&add);
+    let problem = refused(&world, &["mcp", "discover", "bad"], 1);
+    let last = "lines to stdout that are no JSON-RPC, the last: ";
+    let words = ["no answer to initialize within 2 s", last];
+    assert_says(problem["detail"].as_str().unwrap(), &words);
 }
 
 #[test]

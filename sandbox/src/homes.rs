@@ -5,6 +5,8 @@
 //! invariant: we never follow a symbolic link beneath the root, and give away only what belonged to
 //! the home before.
 
+mod weigh;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -21,6 +23,8 @@ use crate::Host;
 use crate::plan::Identity;
 use crate::plan::errand::Errand;
 use crate::uids::{Claim, Range};
+
+pub use weigh::{ENTRY_BYTES, weigh};
 
 /// Directories in each other when a home changes its owner.
 const DEPTH_MAX: usize = 256;
@@ -202,32 +206,6 @@ pub(crate) fn run(errand: &Errand) -> io::Result<u64> {
         }
         Errand::Weigh { dir, entries } => Ok(weigh(dir, *entries)),
     }
-}
-
-/// What an entry counts besides its blocks: an empty file takes an inode.
-pub const ENTRY_BYTES: u64 = 4096;
-
-/// Bytes on the disk beneath a directory, as far as so many entries tell.
-#[must_use]
-pub fn weigh(dir: &Path, entries: u32) -> u64 {
-    let mut sum = 0;
-    let mut left = entries;
-    let mut todo: Vec<PathBuf> = vec![dir.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if left == 0 {
-                return sum;
-            }
-            left -= 1;
-            // Of a link itself, not of where it leads.
-            let Ok(meta) = entry.metadata() else { continue };
-            sum += meta.blocks() * 512 + ENTRY_BYTES;
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    sum
 }
 
 /// Refuses a directory of ours that became a link: what it leads to is not ours to open to everybody.
@@ -458,16 +436,5 @@ mod tests {
                 assert_eq!(owner(&home).2, mode | 0o700);
             }
         }
-    }
-
-    #[test]
-    fn a_home_is_weighed_without_following_links() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::write(dir.path().join("sub/file"), vec![7; 1 << 20]).unwrap();
-        symlink("/", dir.path().join("all")).unwrap();
-        let bytes = weigh(dir.path(), 1000);
-        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
-        assert_eq!(weigh(Path::new("/nowhere"), 1000), 0);
     }
 }

@@ -297,6 +297,14 @@ fn a_project_comes_without_its_secrets() -> Outcome {
         .read
         .insert(config.clone(), config.canonicalize().unwrap());
     assert_eq!(told(&host, &spec), "text\nconfig\nno\n");
+    // Also where nobody but its owner may pass it.
+    let git = app.join(".git");
+    std::fs::set_permissions(&git, PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(told(&host, &spec), "text\nconfig\nno\n");
+    let mut open = spec.clone();
+    open.profile = Profile::None;
+    assert_eq!(told(&host, &open), "text\ntext\nconfig\nno\n");
+    std::fs::set_permissions(&git, PermissionsExt::from_mode(0o755)).unwrap();
     // What is declared is shown as it is.
     spec.declared
         .read

@@ -4,6 +4,7 @@
 //! Stdout is the protocol's. What the bridge has to tell goes into its log, warnings to stderr too, and
 //! failures into the answers, where a person or a model reads them.
 
+mod again;
 mod bearer;
 mod cache;
 mod endpoint;

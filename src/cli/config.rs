@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::client::Client;
 use super::error::{CliError, Done, Exit};
@@ -10,7 +11,7 @@ use super::host;
 use super::output::Out;
 use super::{Global, socket};
 use crate::api::admin::config::{Setting, settings};
-use crate::config::{Config, ConfigError, Origins, Sources, entries, render};
+use crate::config::{Config, ConfigError, Origins, Shown, Sources, render};
 
 /// How many settings of a running server are told that are others than those shown.
 const DIFFERENCES_MAX: usize = 20;
@@ -62,8 +63,8 @@ pub(super) fn run(command: ConfigCommand, global: Global, mut out: Out) -> Done 
                 .into_iter()
                 .map(|key| format!("{}.{}", key.section, key.name))
                 .collect();
-            let entries = entries(&config, &origins);
-            out.one(&entries, &names.join("\n"), |out| {
+            let shown = Shown::of(&config, &origins);
+            out.one(&shown, &names.join("\n"), |out| {
                 out.raw(&render(&config, &origins))
             })?;
             if !out.is_json() {
@@ -72,9 +73,7 @@ pub(super) fn run(command: ConfigCommand, global: Global, mut out: Out) -> Done 
         }
         ConfigCommand::Check { .. } => {
             let found = host::look(&config, &origins);
-            for note in &found.notes {
-                out.say(note);
-            }
+            found.notes.iter().for_each(|note| out.say(note));
             if !found.wrong.is_empty() {
                 return Err(CliError::Config {
                     text: ConfigError::Invalid(found.wrong).to_string(),
@@ -82,6 +81,13 @@ pub(super) fn run(command: ConfigCommand, global: Global, mut out: Out) -> Done 
                 });
             }
             out.say("the configuration is right");
+            if out.is_json() {
+                out.one(
+                    &json!({"right": true, "notes": found.notes}),
+                    "",
+                    |_| Ok(()),
+                )?;
+            }
         }
     }
     Ok(Exit::Ok)

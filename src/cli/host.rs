@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access, getxattr};
+use rustix::fs::{Access, access, getxattr, statfs};
 use rustix::io::Errno;
 
 use super::error::chain;
@@ -258,6 +258,12 @@ impl Look<'_> {
         }
         if !nearest.is_dir() {
             self.wrong(key, format!("{} is no directory", nearest.display()));
+        } else if is_the_kernels(nearest) {
+            let what = format!(
+                "{} is the kernel's own, and holds no files: choose a place on a disk",
+                nearest.display()
+            );
+            self.wrong(key, what);
         } else if let Err(error) = access(nearest, Access::WRITE_OK | Access::EXEC_OK) {
             let error = io::Error::from(error);
             let what = format!("{} cannot be written to: {error}", nearest.display());
@@ -287,6 +293,23 @@ impl Look<'_> {
             self.wrong("admin.socket", what);
         }
     }
+}
+
+/// Whether a directory shows what the kernel knows. Its modes may say that one can be made there, and none can.
+fn is_the_kernels(folder: &Path) -> bool {
+    const PROC: i128 = 0x9fa0;
+    const SYSFS: i128 = 0x6265_6572;
+    const CGROUP: i128 = 0x0027_e0eb;
+    const CGROUP2: i128 = 0x6367_7270;
+    const DEVPTS: i128 = 0x1cd1;
+    const DEBUGFS: i128 = 0x6462_6720;
+    const TRACEFS: i128 = 0x7472_6163;
+    const SECURITYFS: i128 = 0x7363_6673;
+    let found = statfs(folder).map(|found| i128::from(found.f_type));
+    matches!(
+        found,
+        Ok(PROC | SYSFS | CGROUP | CGROUP2 | DEVPTS | DEBUGFS | TRACEFS | SECURITYFS)
+    )
 }
 
 /// Whether a file can be read.
@@ -375,6 +398,11 @@ mod tests {
                 "[audit]\ndir = \"HERE/legation.toml/audit\"\n",
                 "audit.dir",
                 "no directory",
+            ),
+            (
+                "[audit]\ndir = \"/proc/x/audit\"\n",
+                "audit.dir",
+                "the kernel's own",
             ),
         ] {
             let found = found(text);

@@ -41,12 +41,12 @@ pub(super) enum IsolateCommand {
         #[arg(long, default_value = "", value_name = "TEXT")]
         reason: String,
     },
-    /// Print what its server wrote to stderr
+    /// Print what its server wrote to stderr, then the last of what it wrote to stdout that is no JSON-RPC
     Logs {
         /// Its id, or a part of its beginning that no other has
         #[arg(value_parser = id)]
         id: String,
-        /// Go on with what comes, over restarts, until interrupted
+        /// Go on with what comes on stderr, over restarts, until interrupted
         #[arg(short, long)]
         follow: bool,
     },
@@ -225,8 +225,11 @@ fn show(detail: &IsolateDetail, out: &mut Out) -> Result<(), CliError> {
     }
     out.raw("\n")?;
     out.table(&runs(&detail.runs))?;
-    match detail.runs.iter().find(|run| !run.stderr_tail.is_empty()) {
-        Some(run) => last_words(run, out),
+    if let Some(run) = detail.runs.iter().find(|run| !run.stderr_tail.is_empty()) {
+        last_words(run, out)?;
+    }
+    match detail.runs.iter().find(|run| !run.noise_tail.is_empty()) {
+        Some(run) => babble(run, out),
         None => Ok(()),
     }
 }
@@ -270,6 +273,13 @@ fn last_words(run: &RunView, out: &mut Out) -> Result<(), CliError> {
     out.raw("\n")?;
     out.styled(&format!("last stderr of run {}", run.epoch), Style::Dim)?;
     run.stderr_tail.iter().try_for_each(|line| out.line(line))
+}
+
+fn babble(run: &RunView, out: &mut Out) -> Result<(), CliError> {
+    let title = format!("last stdout of run {} that is no JSON-RPC", run.epoch);
+    out.raw("\n")?;
+    out.styled(&title, Style::Dim)?;
+    run.noise_tail.iter().try_for_each(|line| out.line(line))
 }
 
 /// What a restart does to calls in flight, if there are any.
@@ -375,7 +385,14 @@ fn print_new(seen: &LogLines, before: Option<u64>, out: &mut Out) -> Result<(), 
     if seen.missed > 0 {
         out.say(&format!("-- {} lines are no longer kept --", seen.missed));
     }
-    seen.lines.iter().try_for_each(|line| out.line(line))
+    seen.lines.iter().try_for_each(|line| out.line(line))?;
+    if !seen.noise.is_empty() {
+        let (count, kept) = (seen.noise_lines, seen.noise.len());
+        out.say(&format!(
+            "-- it wrote {count} lines to stdout that are no JSON-RPC; the last {kept}: --"
+        ));
+    }
+    seen.noise.iter().try_for_each(|line| out.line(line))
 }
 
 #[cfg(test)]

@@ -18,6 +18,61 @@ pub struct Entry {
     pub origin: String,
 }
 
+/// What `legation config show` prints as JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shown {
+    /// Every setting, section by section.
+    pub settings: Vec<Value>,
+    /// Every fixed bound.
+    pub bounds: Vec<Bound>,
+}
+
+/// A setting whose value is JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Value {
+    /// `section.key`.
+    pub key: String,
+    /// The value, `<set>` in place of a secret, `None` if it is not set.
+    pub value: Option<serde_json::Value>,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// A fixed bound.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bound {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, with the unit if it is a duration.
+    pub value: String,
+    /// What it bounds.
+    pub about: &'static str,
+}
+
+impl Shown {
+    /// All of a configuration.
+    #[must_use]
+    pub fn of(config: &Config, origins: &Origins) -> Self {
+        let json = |key: &Key| match config.get(key) {
+            Some(_) if is_secret(key) => Some("<set>".into()),
+            value => value.and_then(|value| serde_json::to_value(value).ok()),
+        };
+        let keys = Config::keys().into_iter();
+        let settings = keys
+            .zip(entries(config, origins))
+            .map(|(key, entry)| Value {
+                value: json(key),
+                key: entry.key,
+                origin: entry.origin,
+            });
+        let bound = |(name, value, about)| Bound { name, value, about };
+        Self {
+            settings: settings.collect(),
+            bounds: limits::table().into_iter().map(bound).collect(),
+        }
+    }
+}
+
 /// Whether a key's value must not be shown. A key that names a file holds no secret.
 pub(super) fn is_secret(key: &Key) -> bool {
     ["secret", "password", "passphrase", "token"]
@@ -142,6 +197,21 @@ mod tests {
         let value = toml::Value::String("hunter2".into());
         assert_eq!(shown(&key("smtp_password"), &value), "<set>");
         assert_eq!(shown(&key("key_file"), &value), "\"hunter2\"");
+    }
+
+    #[test]
+    fn values_are_json_where_json_is_wanted() {
+        let mut config = Config::default();
+        config.admin.group = Some("ops".into());
+        let shown = Shown::of(&config, &Origins::default());
+        let value = |name: &str| {
+            let found = shown.settings.iter().find(|one| one.key == name);
+            found.unwrap().value.clone()
+        };
+        assert_eq!(value("admin.group"), Some("ops".into()));
+        assert!(value("calls.in_flight_max").unwrap().is_u64());
+        assert_eq!(value("admin.socket"), None);
+        assert_eq!(shown.bounds.len(), limits::table().len());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// Answers a request, whose HTTP method and message it is given; `None` closes the connection.
 pub(crate) type Script = dyn Fn(&str, &Value) -> Option<(u16, &'static str, String)> + Send + Sync;
 
+/// The kind of a stream that tells nothing and does not end.
+pub(crate) const OPEN: &str = "text/event-stream; without=end";
+
 pub(crate) struct Fake {
     pub(crate) url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -57,7 +60,13 @@ fn serve(stream: TcpStream, asked: &Mutex<Vec<String>>, script: &Script) {
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
     let method = message["method"].as_str().unwrap_or(&verb).to_owned();
     asked.lock().unwrap().push(method);
-    if let Some((status, kind, body)) = script(&verb, &message) {
+    let answer = script(&verb, &message);
+    if let Some((_, OPEN, _)) = answer {
+        let head = format!("HTTP/1.1 200 X\r\nContent-Type: {OPEN}\r\n\r\n: well\n\n");
+        _ = reader.get_mut().write_all(head.as_bytes());
+        // Until the other side goes.
+        _ = reader.read(&mut [0]);
+    } else if let Some((status, kind, body)) = answer {
         let head = format!(
             "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nMcp-Session-Id: s\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",

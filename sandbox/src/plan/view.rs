@@ -296,14 +296,17 @@ fn binds(needs: &Needs, home: &Path) -> Vec<Mount> {
 }
 
 /// Parents first; what is bound twice, or already to be seen in what is bound above, once; of two
-/// for the same place the one that may be written to.
+/// for the same place the one that may be written to. A directory that is closed and private has two
+/// reasons for one stand-in.
 fn in_order(mut mounts: Vec<Mount>) -> Vec<Mount> {
     // Stable: of equal paths the first stays first.
     mounts.sort_by(|one, two| one.at.cmp(&two.at));
     let mut kept: Vec<Mount> = Vec::with_capacity(mounts.len());
     for mount in mounts {
         let Kind::Bind(access, _) = mount.kind else {
-            kept.push(mount);
+            if mount.kind != Kind::StandIn || kept.last() != Some(&mount) {
+                kept.push(mount);
+            }
             continue;
         };
         // The nearest above decides what is to be seen here.
@@ -499,6 +502,16 @@ mod tests {
         assert_eq!(at(&view, "/var/lib/x/secrets"), Some(&Kind::Dir));
         let view = View::host().with_dir(Path::new("/var/lib/x/secrets"));
         assert_eq!(view, View::host());
+    }
+
+    #[test]
+    fn a_directory_that_is_closed_and_private_is_stood_in_for_once() {
+        let mut needs = needs(&["/srv/p", "/srv/p/.git/HEAD"], &[], &["/srv/p/.git"]);
+        needs.hollow = vec!["/srv/p/.git".into()];
+        let view = View::of_host(&needs, Path::new("/var/lib/x/homes/u/m")).unwrap();
+        view.check().unwrap();
+        assert_eq!(at(&view, "/srv/p/.git"), Some(&Kind::StandIn));
+        assert!(at(&view, "/srv/p/.git/HEAD").is_some());
     }
 
     #[test]

@@ -154,14 +154,20 @@ impl Control {
             "mcp `{name}` could not be discovered: it {}",
             end.verdict.predicate()
         );
-        let tail = slot
-            .history()
-            .first()
-            .map(|run| run.stderr.lines())
-            .unwrap_or_default();
-        for line in tail.iter().rev().take(5).rev() {
+        let history = slot.history();
+        let tail = history.first().map(|run| run.stderr.lines());
+        for line in tail.unwrap_or_default().iter().rev().take(5).rev() {
             message.push_str("\nlast stderr: ");
             message.push_str(line);
+        }
+        // What was meant for a person, or an answer that is none.
+        if let Some(run) = history.first()
+            && let Some(last) = run.noise.last()
+        {
+            let lines = run.noise.seen();
+            message.push_str(&format!(
+                "\nit wrote {lines} lines to stdout that are no JSON-RPC, the last: {last}"
+            ));
         }
         let error = ControlError::new(Code::DiscoverFailed, message);
         match &end.verdict {

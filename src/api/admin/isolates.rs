@@ -66,6 +66,12 @@ pub struct LogLines {
     /// The newest run: while it is not the one above, there is more to read at once.
     #[serde(default)]
     pub newest: Option<u64>,
+    /// Lines that it wrote to stdout and that were no JSON-RPC.
+    #[serde(default)]
+    pub noise_lines: u64,
+    /// The last of these, oldest first; only without an asked place.
+    #[serde(default)]
+    pub noise: Vec<String>,
 }
 
 pub(super) fn routes() -> Router<Shared> {
@@ -90,7 +96,8 @@ pub fn lines_after(detail: &IsolateDetail, place: &LogPlace) -> LogLines {
     };
     let (run, after) = match place.epoch {
         None => {
-            let spoke = detail.runs.iter().find(|run| last_of(run) > 0);
+            let spoke = |run: &&RunView| last_of(run) > 0 || run.noise_lines > 0;
+            let spoke = detail.runs.iter().find(spoke);
             (spoke.unwrap_or(newest), place.after)
         }
         Some(epoch) => {
@@ -115,6 +122,11 @@ pub fn lines_after(detail: &IsolateDetail, place: &LogPlace) -> LogLines {
         last,
         verdict: run.verdict.clone(),
         newest: Some(newest.epoch),
+        noise_lines: run.noise_lines,
+        noise: match place.epoch {
+            None => run.noise_tail.clone(),
+            Some(_) => Vec::new(),
+        },
     }
 }
 

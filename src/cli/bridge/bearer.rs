@@ -1,9 +1,9 @@
 //! The key in each request: that of the file it came from, as the file is now.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -18,14 +18,27 @@ pub(super) struct Bearer {
 
 struct Known {
     header: Option<HeaderValue>,
-    changed: Option<SystemTime>,
+    /// The file that it was read from.
+    read: Option<State>,
+    /// One that could not be read, or was not there, and was told in the log.
+    told: Option<Option<State>>,
+}
+
+/// What changes with a file: its place, what is in it, and also its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    file: (u64, u64),
+    bytes: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
 }
 
 impl Bearer {
     pub(super) fn new(key: &SecretString, file: Option<PathBuf>) -> Self {
         let known = Known {
             header: header(key),
-            changed: file.as_deref().and_then(changed),
+            read: file.as_deref().and_then(State::of),
+            told: None,
         };
         Self {
             file,
@@ -37,17 +50,22 @@ impl Bearer {
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file {
-            let now = changed(file);
-            if now != known.changed {
-                known.changed = now;
+            let now = State::of(file);
+            if now != known.read {
                 match key_of_file(file) {
                     Ok(key) => {
                         tracing::info!(file = %file.display(), "the key is read again");
                         known.header = header(&key);
+                        known.read = now;
+                        known.told = None;
                     }
-                    // Half written, perhaps: what was good before goes on.
+                    // Half written, perhaps: what was good before goes on, and this is tried with the next request.
                     Err(error) => {
-                        tracing::warn!("the key is not read again: {}", error.render(false))
+                        if known.told != Some(now) {
+                            let why = error.render(false);
+                            tracing::warn!("the key is not read again: {why}");
+                        }
+                        known.told = Some(now);
                     }
                 }
             }
@@ -62,14 +80,25 @@ fn header(key: &SecretString) -> Option<HeaderValue> {
     Some(header)
 }
 
-fn changed(file: &Path) -> Option<SystemTime> {
-    fs::metadata(file).and_then(|meta| meta.modified()).ok()
+// === impl State ===
+
+impl State {
+    /// `None`: there is no such file.
+    fn of(file: &Path) -> Option<Self> {
+        let meta = fs::metadata(file).ok()?;
+        Some(Self {
+            file: (meta.dev(), meta.ino()),
+            bytes: meta.len(),
+            written: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -97,6 +126,26 @@ mod tests {
         write("", 3);
         said("amb_pk_two");
         fs::remove_file(&file).unwrap();
+        said("amb_pk_two");
+    }
+
+    #[test]
+    fn a_file_that_others_could_read_is_read_when_its_mode_is_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, new) = (folder.path().join("key"), folder.path().join("new"));
+        let allow = |path: &Path, mode| {
+            fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        fs::write(&file, "amb_pk_one").unwrap();
+        allow(&file, 0o600);
+        let bearer = Bearer::new(&key_of_file(&file).unwrap(), Some(file.clone()));
+        let said = |wanted: &str| assert_eq!(bearer.header().unwrap(), format!("Bearer {wanted}"));
+        fs::write(&new, "amb_pk_two").unwrap();
+        allow(&new, 0o644);
+        fs::rename(&new, &file).unwrap();
+        said("amb_pk_one");
+        said("amb_pk_one");
+        allow(&file, 0o600);
         said("amb_pk_two");
     }
 }

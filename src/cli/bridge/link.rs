@@ -4,6 +4,7 @@
 //! Invariant: sessions begin one at a time, always with the parameters of the AI tool's own
 //! `initialize`, so that nobody sees another session than the AI tool negotiated.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Link {
     beginning: tokio::sync::Mutex<()>,
     /// Something changed that who listens should look at.
     nudged: Notify,
+    /// Own requests in sessions so far.
+    owned: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +68,7 @@ impl Link {
             state: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
             nudged: Notify::new(),
+            owned: AtomicU64::default(),
         }
     }
 
@@ -76,35 +80,28 @@ impl Link {
     pub(super) fn set_params(&self, params: Box<RawValue>) {
         let mut state = self.lock();
         state.params = Some(params);
-        state.wishes = Wishes::default();
+        state.wishes.begin_again();
         if let Some(before) = state.session.take() {
             state.before = Some(before);
         }
     }
 
-    /// A request of the AI tool went well.
-    pub(super) fn granted(&self, method: &str, params: Option<&RawValue>) {
-        self.lock().wishes.granted(method, params);
+    /// What the AI tool wants of its session, to be looked at or noted.
+    pub(super) fn wishes<T>(&self, look: impl FnOnce(&mut Wishes) -> T) -> T {
+        look(&mut self.lock().wishes)
     }
 
-    /// Asks again for what the AI tool has asked its session for: the server may have forgotten it.
-    pub(super) async fn ask_again(&self, session: &Session) {
-        let all = self.lock().wishes.all();
-        let count = all.len();
-        for (method, params) in all {
-            let body = wire::own(method, &params);
-            let heard = self.post(session, body, BRIDGE_BEGIN_WAIT, OPEN).await;
-            let answer = match heard {
-                Ok(heard) => session::whole(heard, wire::OWN_ID).await,
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = answer.and_then(|answer| session::result(&answer)) {
-                tracing::warn!(method, %failure, "what the AI tool had asked for was not granted again");
-            }
-        }
-        if count > 0 {
-            tracing::info!(count, "what the AI tool had asked for is asked for again");
-        }
+    /// The result of a request of the bridge's own in a session.
+    pub(super) async fn own(
+        &self,
+        session: &Session,
+        method: &str,
+        params: &RawValue,
+    ) -> Result<Box<RawValue>, Failure> {
+        let id = wire::own_id(self.owned.fetch_add(1, Ordering::Relaxed));
+        let body = wire::own(&id, method, params);
+        let heard = self.post(session, body, BRIDGE_BEGIN_WAIT, OPEN).await?;
+        session::result(&session::whole(heard, &id).await?)
     }
 
     /// The AI tool has its answer to `initialize`.
@@ -174,6 +171,7 @@ impl Link {
         let before = {
             let mut state = self.lock();
             state.session = Some(Arc::clone(&session));
+            state.wishes.nothing_held();
             state.before.take()
         };
         if let Some(before) = before {
@@ -228,7 +226,8 @@ impl Link {
         }
     }
 
-    fn is_away(&self, why: &str) {
+    /// It was asked for what changes nothing, and said nothing.
+    pub(super) fn is_away(&self, why: &str) {
         let mut state = self.lock();
         state.misses += 1;
         match &mut state.away {
@@ -274,7 +273,10 @@ impl Link {
 
     /// Has the AI tool ask for all lists again, if what it has may be old.
     pub(super) async fn freshen(&self) {
-        let is_stale = std::mem::take(&mut self.lock().stale);
+        let is_stale = {
+            let mut state = self.lock();
+            state.away.is_none() && std::mem::take(&mut state.stale)
+        };
         if is_stale {
             for message in wire::LISTS_CHANGED {
                 self.output.write(Bytes::from_static(message)).await;

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::again::ask_again;
 use super::events::Events;
 use super::http::{Ask, Kind, LAST_EVENT, OPEN};
 use super::link::Link;
@@ -99,7 +100,7 @@ async fn once(link: &Arc<Link>, last: &mut Last, again: &mut AskingAgain) -> Nex
         return Next::Later;
     }
     let (asking, of) = (Arc::clone(link), Arc::clone(&session));
-    let task = tokio::spawn(async move { asking.ask_again(&of).await });
+    let task = tokio::spawn(async move { ask_again(&asking, &of).await });
     *again = Some(AbortOnDropHandle::new(task));
     let _moving = heard.moving;
     let mut events = Events::new(heard.body);
@@ -111,6 +112,8 @@ async fn once(link: &Arc<Link>, last: &mut Last, again: &mut AskingAgain) -> Nex
                 if current.is_some_and(|current| current.generation != session.generation) {
                     break "the AI tool has begun again".to_owned();
                 }
+                // A server that hung was away without an end of this stream.
+                link.freshen().await;
                 continue;
             }
         };

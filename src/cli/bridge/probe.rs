@@ -97,7 +97,7 @@ async fn look(http: &Http) -> Result<usize, Failure> {
         wait,
     };
     let nothing = to_raw_value(&json!({})).map_err(strange)?;
-    let list = wire::own("tools/list", &nothing);
+    let list = wire::own(wire::OWN_ID, "tools/list", &nothing);
     let heard = session::post(http, ask(Method::POST, list, BRIDGE_BEGIN_WAIT), OPEN).await?;
     let result = session::result(&session::whole(heard, wire::OWN_ID).await?)?;
     let listed: Listed = serde_json::from_str(result.get()).map_err(strange)?;

@@ -3,6 +3,7 @@
 //! Invariant: what may have reached the server is not sent again, but for lists, which change nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -16,8 +17,11 @@ use super::reach::{self, pause};
 use super::session::{self, Failure, Session};
 use super::stream::Stream;
 use super::wire;
+use super::wishes::Asking;
 use crate::domain::code::Code;
-use crate::domain::limits::{BRIDGE_ANSWER_WAIT, BRIDGE_AWAY_WAIT, BRIDGE_BEGIN_WAIT};
+use crate::domain::limits::{
+    BRIDGE_AWAY_WAIT, BRIDGE_BEGIN_WAIT, BRIDGE_SENT_BYTES_MIN, BRIDGE_SILENCE_MAX,
+};
 use crate::protocol::jsonrpc::{INTERNAL_ERROR, INVALID_REQUEST};
 
 /// A request of the AI tool.
@@ -121,6 +125,7 @@ async fn with_patience<T, F: Future<Output = Tried<T>>>(
 }
 
 async fn relay(link: &Link, request: &Request, flight: &Flight) {
+    let _asking = Asking::of(link, &request.method, request.params.as_deref());
     let Err(failure) = with_patience(link, flight, || send(link, request, flight)).await else {
         return;
     };
@@ -152,13 +157,22 @@ async fn send(link: &Link, request: &Request, flight: &Flight) -> Tried<()> {
         };
         let gate = || flight.take_off();
         let body = request.message.clone();
-        match link.post(&session, body, BRIDGE_ANSWER_WAIT, &gate).await {
+        let wait = head_wait(request, is_known(link, request));
+        match link.post(&session, body, wait, &gate).await {
             Ok(heard) => return pass(link, request, flight, (&session, heard)).await,
             Err(failure) if failure.is_session_gone() && !is_second => {
                 link.forget(&session);
                 is_second = true;
             }
-            Err(failure) => return ended(link, request, failure),
+            Err(failure) => {
+                // As for a beginning: it makes no difference whether it arrived.
+                if let Failure::Broken(why) = &failure
+                    && is_list(request)
+                {
+                    link.is_away(why);
+                }
+                return ended(link, request, failure);
+            }
         }
     }
 }
@@ -174,7 +188,7 @@ fn ended<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
 
 /// It is tried again, unless something is known to answer it with.
 fn absent<T>(link: &Link, request: &Request, failure: Failure) -> Tried<T> {
-    match is_tool_list(request) && link.cache.tools().is_some() {
+    match is_known(link, request) {
         true => Tried::Done(Err(failure)),
         false => Tried::Again(failure),
     }
@@ -229,7 +243,7 @@ async fn finish(link: &Link, request: &Request, flight: &Flight, message: Bytes)
     }
     link.output.write(message.clone()).await;
     if wire::is_result(&message) {
-        link.granted(&request.method, request.params.as_deref());
+        link.wishes(|wishes| wishes.granted(&request.method, request.params.as_deref()));
     }
     if is_tool_list(request)
         && let Ok(result) = session::result(&message)
@@ -257,6 +271,23 @@ pub(super) async fn reply(link: &Link, message: Bytes) {
         tokio::time::sleep(pause(tries).min(left)).await;
         tries += 1;
     }
+}
+
+/// How long the head of an answer may take: the server begins one by its next sign of life at the latest, and has a list
+/// at hand. For what is known already nobody waits longer than for a server that is away.
+fn head_wait(request: &Request, is_known: bool) -> Duration {
+    let wait = match is_list(request) {
+        true if is_known => BRIDGE_AWAY_WAIT,
+        true => BRIDGE_BEGIN_WAIT,
+        false => BRIDGE_SILENCE_MAX,
+    };
+    let sending = request.message.len() / BRIDGE_SENT_BYTES_MIN;
+    wait + Duration::from_secs(sending as u64)
+}
+
+/// Whether there is a last good answer to give.
+fn is_known(link: &Link, request: &Request) -> bool {
+    is_tool_list(request) && link.cache.tools().is_some()
 }
 
 /// Whether it is a list: it changes nothing.
@@ -320,5 +351,30 @@ fn refusal(link: &Link, request: &Request, failure: &Failure) -> Bytes {
     match is_call {
         true => wire::tool_failed(&request.id, &text, code.as_str()),
         false => wire::error(&request.id, INTERNAL_ERROR, &text, code.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limits::MCP_KEEP_ALIVE;
+
+    #[test]
+    fn a_server_that_says_nothing_is_waited_for_as_long_as_it_may_be_silent() {
+        let request = |method: &str, bytes: usize| Request {
+            id: "1".to_owned(),
+            method: method.to_owned(),
+            params: None,
+            message: vec![b' '; bytes].into(),
+        };
+        let list = request("tools/list", 9);
+        assert_eq!(head_wait(&list, true), BRIDGE_AWAY_WAIT);
+        assert_eq!(head_wait(&list, false), BRIDGE_BEGIN_WAIT);
+        let call = head_wait(&request("tools/call", 9), false);
+        assert_eq!(call, BRIDGE_SILENCE_MAX);
+        assert!(call > 2 * MCP_KEEP_ALIVE);
+        // What takes long to be sent is not given up on the way.
+        let large = head_wait(&request("tools/call", 16 << 20), false);
+        assert!(large > call * 10, "{large:?}");
     }
 }

@@ -110,7 +110,12 @@ pub(super) async fn begin(
         headers,
         wait: BRIDGE_BEGIN_WAIT,
     };
-    let heard = post(http, ask(wire::own("initialize", params), &none), OPEN).await?;
+    let heard = post(
+        http,
+        ask(wire::own(wire::OWN_ID, "initialize", params), &none),
+        OPEN,
+    )
+    .await?;
     let id = heard.session.clone();
     let result = result(&whole(heard, wire::OWN_ID).await?)?;
     let strange =

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::jsonrpc::{self, Message};
 
-/// What the bridge calls its own requests. No answer to one is ever shown to an AI tool.
+/// What the bridge calls those of its own requests that begin something. No answer to one is ever shown to an AI tool.
 pub(super) const OWN_ID: &str = "\"legation-bridge\"";
 /// Tell the AI tool to ask for what there is again.
 pub(super) const LISTS_CHANGED: [&[u8]; 3] = [
@@ -29,11 +29,16 @@ pub(super) struct Answer<'a> {
     pub(super) error: Option<&'a RawValue>,
 }
 
+/// What the bridge calls its own request of this number in a session: one whose connection was cut may still be under way.
+pub(super) fn own_id(number: u64) -> String {
+    format!("\"legation-bridge-{number}\"")
+}
+
 /// A request of the bridge's own.
-pub(super) fn own(method: &str, params: &RawValue) -> Bytes {
+pub(super) fn own(id: &str, method: &str, params: &RawValue) -> Bytes {
     let method = json!(method);
     let params = params.get();
-    let text = format!(r#"{{"jsonrpc":"2.0","id":{OWN_ID},"method":{method},"params":{params}}}"#);
+    let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#);
     Bytes::from(text)
 }
 
@@ -143,8 +148,9 @@ mod tests {
             assert!(!bytes.contains(&b'\n'));
         }
         let params = RawValue::from_string("{\"x\":1.0e2}".to_owned()).unwrap();
-        let own: Value = serde_json::from_slice(&own("initialize", &params)).unwrap();
+        let own: Value = serde_json::from_slice(&own(&own_id(7), "initialize", &params)).unwrap();
         assert_eq!(own["params"]["x"], 100.0);
+        assert_eq!(own["id"], "legation-bridge-7");
     }
 
     #[test]

@@ -18,12 +18,15 @@ limits! {
     pub const BRIDGE_REFUSAL_BYTES_MAX: usize = 64 << 10;
     /// How long a connection to the server may take, TLS and all.
     pub const BRIDGE_CONNECT_MAX: Duration = Duration::from_secs(5);
-    /// How long `initialize`, a notification and the beginning of a stream may take to be answered.
+    /// How long `initialize`, a list, a notification and the beginning of a stream may take to be answered.
     pub const BRIDGE_BEGIN_WAIT: Duration = Duration::from_secs(30);
     /// How long any other request may take to be answered: a little longer than the longest call.
     pub const BRIDGE_ANSWER_WAIT: Duration = Duration::from_secs(3660);
-    /// How long a stream may be silent before it counts as lost; the server says more often that it lives.
+    /// How long the server may say nothing about a request that it has, or on a stream, before that counts as lost; it
+    /// says more often that it lives.
     pub const BRIDGE_SILENCE_MAX: Duration = Duration::from_secs(45);
+    /// Bytes of a message that a connection takes in a second at least: so much longer a large one may take.
+    pub const BRIDGE_SENT_BYTES_MIN: usize = 32 << 10;
     /// How long after the server went away requests wait for it; later they are tried once and answered.
     pub const BRIDGE_AWAY_WAIT: Duration = Duration::from_secs(10);
     /// The first pause before the bridge tries again; doubled each time, half of it random.
@@ -38,6 +41,8 @@ limits! {
     pub const BRIDGE_CANCEL_WAIT: Duration = Duration::from_secs(2);
     /// Resources that the bridge subscribes to again.
     pub const BRIDGE_WATCHED_MAX: usize = 1024;
+    /// How often the bridge asks again for what a session held, with the pauses above between: about five minutes.
+    pub const BRIDGE_WISH_TRIES_MAX: u32 = 20;
     /// Bytes of the bridge's cache of the last good answers.
     pub const BRIDGE_CACHE_BYTES_MAX: usize = 8 << 20;
     /// Bytes of the bridge's log before a new file is begun.
