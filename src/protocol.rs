@@ -2,6 +2,7 @@
 //!
 //! Bytes pass through: only the envelope and the keys that are routed on are looked at.
 
+pub mod card;
 pub mod depth;
 pub mod egress;
 pub mod envelope;

@@ -14,6 +14,7 @@ use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
 use crate::domain::talk::Questions;
 
+use super::card::{Card, Named};
 use super::{questions, tasks};
 
 /// The newest protocol version of the initialize era, which we ask for.
@@ -26,10 +27,8 @@ pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-1
 pub struct ServerInfo {
     /// The version it chose.
     pub protocol_version: String,
-    /// Its name.
-    pub name: String,
-    /// Its own version.
-    pub version: String,
+    /// What it says of itself.
+    pub card: Card,
     /// What it has.
     pub abilities: Abilities,
 }
@@ -99,8 +98,10 @@ struct InitializeResult<'a> {
     protocol_version: String,
     #[serde(borrow, default)]
     capabilities: Capabilities<'a>,
-    #[serde(default)]
-    server_info: Implementation,
+    #[serde(borrow, default)]
+    server_info: Named<'a>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -117,14 +118,6 @@ struct Capabilities<'a> {
     logging: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tasks: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Implementation {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    version: String,
 }
 
 /// A sentence with a server's output in it, as long as a verdict may be: a parser's error quotes
@@ -158,8 +151,7 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
     }
     Ok(ServerInfo {
         protocol_version: answer.protocol_version,
-        name: answer.server_info.name.chars().take(128).collect(),
-        version: answer.server_info.version.chars().take(64).collect(),
+        card: Card::of(&answer.server_info, answer.instructions),
         abilities: answer.capabilities.abilities(),
     })
 }
@@ -302,11 +294,15 @@ mod tests {
     #[test]
     fn reads_what_servers_say() {
         let info = read_initialize(
-            br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1"},"extra":1}"#,
+            br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1","title":"X"},"instructions":"a\nb","extra":1}"#,
         )
         .unwrap();
         assert!(info.abilities.tools && !info.abilities.resources);
-        assert_eq!(info.name, "x");
+        let card = info.card;
+        assert_eq!(
+            (&*card.name, &*card.title, &*card.instructions),
+            ("x", "X", "a\nb")
+        );
         assert!(read_initialize(br#"{"protocolVersion":"1999-01-01","capabilities":{}}"#).is_err());
         assert!(read_initialize(b"[]").is_err());
     }

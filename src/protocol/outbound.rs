@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Level, Questions};
 
+use super::card::{Card, Named};
 use super::handshake::{self, Abilities, ServerInfo};
 use super::modern::{self, Members, OURS};
 use super::{envelope, jsonrpc, questions, state, tasks};
@@ -160,6 +161,8 @@ struct Discovered<'a> {
     /// Where drafts of this version had it.
     #[serde(borrow, default)]
     server_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
 }
 
 /// Reads the result of [`DISCOVER`]. What is no such result is one of a server that answers anything.
@@ -168,15 +171,9 @@ struct Discovered<'a> {
 /// A sentence for the verdict: it speaks neither this version nor one that is known.
 pub fn read_discover(result: &[u8]) -> Result<Found, String> {
     #[derive(Deserialize)]
-    struct Meta {
-        #[serde(rename = "io.modelcontextprotocol/serverInfo")]
-        server: Named,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Named {
-        name: String,
-        version: String,
+    struct Meta<'a> {
+        #[serde(borrow, rename = "io.modelcontextprotocol/serverInfo")]
+        server: Named<'a>,
     }
     let Ok(said) = serde_json::from_slice::<Discovered<'_>>(result) else {
         return Ok(Found::Older);
@@ -194,12 +191,11 @@ pub fn read_discover(result: &[u8]) -> Result<Found, String> {
     let drafted = said
         .server_info
         .and_then(|named| serde_json::from_str(named.get()).ok());
-    let named = named.map(|meta: Meta| meta.server).or(drafted);
+    let named = named.map(|meta: Meta<'_>| meta.server).or(drafted);
     let named = named.unwrap_or_default();
     Ok(Found::Modern(ServerInfo {
         protocol_version: modern::VERSION.to_owned(),
-        name: named.name.chars().take(128).collect(),
-        version: named.version.chars().take(64).collect(),
+        card: Card::of(&named, said.instructions),
         abilities: said
             .capabilities
             .map_or_else(Abilities::default, |said| abilities(said.get())),

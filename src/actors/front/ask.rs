@@ -12,6 +12,7 @@ use crate::domain::ids::CallId;
 use crate::domain::limits::ABILITIES_WAIT;
 use crate::domain::name::{NameError, ToolName};
 use crate::domain::talk::{Question, Questions};
+use crate::protocol::card::Card;
 use crate::protocol::handshake::Abilities;
 use crate::telemetry::metrics::mcp::CallMeter;
 
@@ -117,6 +118,14 @@ impl Front {
             let _ = tokio::time::timeout(ABILITIES_WAIT, look).await;
         }
         Some(known().unwrap_or_default())
+    }
+
+    /// What the servers of an mcp say of themselves to the session's user; `None` if none did yet, or the session sees
+    /// nothing of it.
+    #[must_use]
+    pub fn card(&self, session: &SessionHandle, mcp: &str) -> Option<Arc<Card>> {
+        let published = self.published(session, mcp)?;
+        self.ctx.abilities.card(&published, &session.user.id)
     }
 
     /// Subscribes to a resource for a client without a session, or ends that; gives whether it did.

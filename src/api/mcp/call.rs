@@ -21,7 +21,6 @@ use super::exchange::{Exchange, Side};
 use super::flights::{Flight, NoPlace};
 use super::headers::{Head, Keeps};
 use super::job::{Job, Says, What};
-use super::modern::GATEWAY;
 use super::passing::Passing;
 use super::rounds::Rounds;
 use super::work::Work;
@@ -220,7 +219,7 @@ impl Asked<'_> {
         let side = match self.stateless {
             false => Side::Sessions(shared.inquiries.clone(), Vec::new()),
             true => Side::Stateless(Box::new(Rounds::new(
-                self.view.unwrap_or(GATEWAY).to_owned(),
+                self.server(),
                 self.principal(),
                 asks.map(|method| (method, self.given())),
                 random(),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::headers::Head;
+use super::modern::GATEWAY;
 use super::{SESSION, Shared, answer, refused, tasks};
 use crate::actors::front::{Front, ToolView};
 use crate::actors::session::SessionHandle;
@@ -16,6 +17,7 @@ use crate::api::error::{Error, put_string};
 use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
 use crate::domain::talk::Level;
+use crate::protocol::card::{self, Card};
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, questions, tasks as offered, version};
 
@@ -78,16 +80,30 @@ pub(super) async fn initialize(
     result.put_slice(b",\"capabilities\":");
     let tasks = tasks::core::capability(front, &session, view, version);
     put_capabilities(&mut result, able, tasks);
-    result.put_slice(b",\"serverInfo\":{\"name\":");
-    put_string(&mut result, view.unwrap_or("legation"));
-    result.put_slice(b",\"version\":");
-    put_string(&mut result, env!("CARGO_PKG_VERSION"));
-    result.put_slice(b"}}");
+    let card = view.and_then(|name| front.card(&session, name));
+    result.put_slice(b",\"serverInfo\":");
+    result.put_slice(info(view, card.as_deref()).as_bytes());
+    put_instructions(&mut result, card.as_deref());
+    result.put_u8(b'}');
     let mut response = answer::result(id, &result);
     if let Ok(name) = HeaderValue::from_str(session.id().as_str()) {
         response.headers_mut().insert(SESSION, name);
     }
     response
+}
+
+/// `serverInfo` of who answers at an address: the mcp's server, if that says who it is; JSON.
+pub(super) fn info(view: Option<&str>, card: Option<&Card>) -> String {
+    card.and_then(Card::info)
+        .unwrap_or_else(|| card::own_info(view.unwrap_or(GATEWAY)))
+}
+
+/// How a server says that it is meant to be used: a member with a comma before it, or nothing.
+pub(super) fn put_instructions(out: &mut BytesMut, card: Option<&Card>) {
+    if let Some(card) = card.filter(|card| !card.instructions.is_empty()) {
+        out.put_slice(b",\"instructions\":");
+        put_string(out, &card.instructions);
+    }
 }
 
 /// What can be asked here, and what is told unasked; `more` are members of what else there is.

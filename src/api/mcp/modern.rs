@@ -4,6 +4,8 @@
 //!
 //! Here a client that lets go of its request cancels it.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,6 +24,7 @@ use crate::actors::front::{Called, Method};
 use crate::api::client::body;
 use crate::api::error::{Error, json};
 use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_TOOLS_KEPT_MS};
+use crate::protocol::card::Card;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::jsonrpc::{self, Message};
 use crate::protocol::modern::{self, Kept, Wrong};
@@ -180,6 +183,7 @@ async fn discover(asked: Asked<'_>) -> Response {
     result.put_slice(modern::VERSION.as_bytes());
     result.put_slice(b"\"],\"capabilities\":");
     methods::put_capabilities(&mut result, able, tasks::extension::capability(asked));
+    methods::put_instructions(&mut result, asked.card().as_deref());
     result.put_u8(b'}');
     asked.result(&result, Kept::For(MCP_DISCOVERED_MS))
 }
@@ -214,6 +218,16 @@ impl Asked<'_> {
         }
     }
 
+    /// What the server at its address says of itself.
+    pub(super) fn card(self) -> Option<Arc<Card>> {
+        self.shared.0.front.card(self.session, self.view?)
+    }
+
+    /// Who answers at its address, as results say it; JSON.
+    pub(super) fn server(self) -> String {
+        methods::info(self.view, self.card().as_deref())
+    }
+
     /// Whether a client with a session may ask for it at its address. At an mcp's own its server says so itself.
     pub(super) fn is_offered(self, method: Method) -> bool {
         let able = self
@@ -229,9 +243,8 @@ impl Asked<'_> {
     }
 
     pub(super) fn written(self, result: &[u8], kept: Kept) -> Bytes {
-        let server = self.view.unwrap_or(GATEWAY);
         let era = Era::Stateless {
-            server,
+            server: &self.server(),
             kept,
             rounds: None,
         };

@@ -91,12 +91,14 @@ fn parameters_get_what_is_missing() {
 #[test]
 fn a_server_says_what_it_is() {
     let result = json!({"resultType": "complete", "supportedVersions": [modern::VERSION],
-        "capabilities": {"tools": {}, "resources": {"subscribe": true}},
+        "capabilities": {"tools": {}, "resources": {"subscribe": true}}, "instructions": "first a",
         "_meta": {format!("{OURS}serverInfo"): {"name": "s", "version": "1"}}});
     let Ok(Found::Modern(info)) = read_discover(result.to_string().as_bytes()) else {
         panic!("not modern");
     };
-    assert_eq!((info.name.as_str(), info.version.as_str()), ("s", "1"));
+    let card = &info.card;
+    assert_eq!((&*card.name, &*card.version), ("s", "1"));
+    assert_eq!(card.instructions, "first a");
     assert!(info.abilities.tools && info.abilities.subscribe && !info.abilities.prompts);
     assert!(!info.abilities.tasks);
     // Tasks of the older era are none of this one's.
