@@ -2,10 +2,12 @@
 //!
 //! Bytes pass through: only the envelope and the keys that are routed on are looked at.
 
+pub mod card;
 pub mod depth;
 pub mod egress;
 pub mod envelope;
 pub mod forged;
+pub mod extensions;
 pub mod frame;
 pub mod handshake;
 pub mod jsonrpc;

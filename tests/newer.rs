@@ -1,6 +1,7 @@
 //! Servers of MCP 2026-07-28 alone, over stdio and over HTTP, for clients of both eras.
 
 mod eras;
+mod extensions;
 mod listening;
 
 use std::io::{BufRead, BufReader};

@@ -14,6 +14,8 @@ use crate::domain::mcp::Tool;
 use crate::domain::name::ToolName;
 use crate::domain::talk::Questions;
 
+use super::card::{Card, Named};
+use super::extensions::Extensions;
 use super::{questions, tasks};
 
 /// The newest protocol version of the initialize era, which we ask for.
@@ -26,10 +28,8 @@ pub const PROTOCOL_VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-1
 pub struct ServerInfo {
     /// The version it chose.
     pub protocol_version: String,
-    /// Its name.
-    pub name: String,
-    /// Its own version.
-    pub version: String,
+    /// What it says of itself.
+    pub card: Card,
     /// What it has.
     pub abilities: Abilities,
 }
@@ -82,13 +82,16 @@ impl Abilities {
     }
 }
 
-/// The parameters of `initialize`; the client that is declared can answer these questions.
+/// The parameters of `initialize`; the client that is declared can answer these questions, and has these extensions.
 #[must_use]
-pub fn initialize_params(questions: Questions) -> Bytes {
+pub fn initialize_params(questions: Questions, extensions: &Extensions) -> Bytes {
     Bytes::from(format!(
         "{{\"protocolVersion\":\"{PROTOCOL_VERSION}\",\"capabilities\":{},\
          \"clientInfo\":{{\"name\":\"legation\",\"version\":\"{}\"}}}}",
-        questions::capabilities(questions),
+        questions::with_member(
+            questions::capabilities(questions),
+            &extensions.member(false)
+        ),
         env!("CARGO_PKG_VERSION")
     ))
 }
@@ -98,9 +101,11 @@ pub fn initialize_params(questions: Questions) -> Bytes {
 struct InitializeResult<'a> {
     protocol_version: String,
     #[serde(borrow, default)]
-    capabilities: Capabilities<'a>,
-    #[serde(default)]
-    server_info: Implementation,
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    server_info: Named<'a>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -117,14 +122,6 @@ struct Capabilities<'a> {
     logging: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tasks: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Implementation {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    version: String,
 }
 
 /// A sentence with a server's output in it, as long as a verdict may be: a parser's error quotes
@@ -144,11 +141,12 @@ pub fn cut(text: &str) -> String {
 /// # Errors
 /// A sentence for the verdict: what the server answered that it should not have.
 pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
-    let answer: InitializeResult<'_> = serde_json::from_slice(result).map_err(|error| {
+    let shapeless = |error: serde_json::Error| {
         cut(&format!(
             "the answer to initialize is not of its shape: {error}"
         ))
-    })?;
+    };
+    let answer: InitializeResult<'_> = serde_json::from_slice(result).map_err(shapeless)?;
     if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
         let said: String = answer.protocol_version.chars().take(32).collect();
         return Err(cut(&format!(
@@ -156,11 +154,16 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
             PROTOCOL_VERSIONS.join(", ")
         )));
     }
+    let capabilities = answer.capabilities.map_or("{}", RawValue::get);
+    let declared: Capabilities<'_> = serde_json::from_str(capabilities).map_err(shapeless)?;
     Ok(ServerInfo {
         protocol_version: answer.protocol_version,
-        name: answer.server_info.name.chars().take(128).collect(),
-        version: answer.server_info.version.chars().take(64).collect(),
-        abilities: answer.capabilities.abilities(),
+        card: Card::of(
+            &answer.server_info,
+            answer.instructions,
+            answer.capabilities,
+        ),
+        abilities: declared.abilities(),
     })
 }
 
@@ -305,11 +308,15 @@ mod tests {
     #[test]
     fn reads_what_servers_say() {
         let info = read_initialize(
-            br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1"},"extra":1}"#,
+            br#"{"protocolVersion":"2024-11-05","capabilities":{"tools":{}},"serverInfo":{"name":"x","version":"1","title":"X"},"instructions":"a\nb","extra":1}"#,
         )
         .unwrap();
         assert!(info.abilities.tools && !info.abilities.resources);
-        assert_eq!(info.name, "x");
+        let card = info.card;
+        assert_eq!(
+            (&*card.name, &*card.title, &*card.instructions),
+            ("x", "X", "a\nb")
+        );
         assert!(read_initialize(br#"{"protocolVersion":"1999-01-01","capabilities":{}}"#).is_err());
         assert!(read_initialize(b"[]").is_err());
     }

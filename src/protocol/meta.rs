@@ -18,6 +18,8 @@ pub struct Split {
     pub members: Vec<u8>,
     /// `progressToken`, raw.
     pub token: Option<String>,
+    /// What names a server of 2026-07-28, raw; an object.
+    pub server: Option<String>,
     /// Whether something was left out that is of no concern to a server of an older version.
     pub cut: bool,
 }
@@ -85,6 +87,9 @@ impl<'de> Deserialize<'de> for Split {
                     }
                     if super::modern::is_only_modern(&key.0) {
                         split.cut = true;
+                        if super::modern::names_server(&key.0) && value.get().starts_with('{') {
+                            split.server = Some(value.get().to_owned());
+                        }
                     } else if key.0 == "progressToken" {
                         let token = value.get();
                         if !token.starts_with('"') && token.parse::<i64>().is_err() {

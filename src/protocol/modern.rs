@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Level, Questions};
 
+use super::extensions::Extensions;
 use super::{jsonrpc, questions, tasks};
 
 /// The version.
@@ -83,6 +84,11 @@ pub fn is_only_modern(key: &str) -> bool {
         .is_some_and(|name| ONLY_MODERN.contains(&name))
 }
 
+/// Whether it is the one that says who answers.
+pub(super) fn names_server(key: &str) -> bool {
+    key.strip_prefix(OURS) == Some("serverInfo")
+}
+
 impl Says {
     /// Whether the headers are those of a client of this version, or of one that we do not know yet.
     #[must_use]
@@ -117,7 +123,7 @@ struct Meta<'a> {
 }
 
 /// What a request that is taken says of its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Declared {
     /// What it can answer.
     pub questions: Questions,
@@ -125,6 +131,8 @@ pub struct Declared {
     pub level: Option<Level>,
     /// Whether it takes tasks for results.
     pub tasks: bool,
+    /// Its other extensions.
+    pub extensions: Extensions,
 }
 
 /// Whether the message itself says that it is of a client without sessions.
@@ -230,6 +238,7 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
         questions: questions::declared(capabilities),
         level: level(meta.level)?,
         tasks: tasks::taken(capabilities),
+        extensions: Extensions::declared(capabilities),
     })
 }
 
@@ -330,31 +339,34 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 /// Members of a result; the specification has less than ten.
 const RESULT_MEMBERS_MAX: usize = 64;
 
-/// The member of a result that says who answers.
+/// The member of a result that says who answers; `server` is the `serverInfo`, JSON. More members may follow within,
+/// and then a brace.
+#[must_use]
+pub fn open_meta(server: &str) -> String {
+    format!("\"_meta\":{{\"{OURS}serverInfo\":{server}")
+}
+
+/// The same, whole.
 #[must_use]
 pub fn server_info(server: &str) -> String {
-    format!(
-        "\"_meta\":{{\"{OURS}serverInfo\":{{\"name\":{},\"version\":\"{}\"}}}}",
-        serde_json::to_string(server).unwrap_or_default(),
-        env!("CARGO_PKG_VERSION")
-    )
+    open_meta(server) + "}"
 }
 
 /// About what this version wants in a result.
 pub const COMPLETION_BYTES: usize = 160;
 
-/// The result of a server of an older version, with what this version wants in it. Its values keep their bytes; what
-/// only this version knows is not the server's to say.
+/// The result of a server of this version, in the name of `server` if it does not say who it is.
 ///
 /// # Errors
 /// It is none that could be passed on: why.
 pub fn complete(result: &[u8], server: &str, kept: Kept) -> Result<Bytes, &'static str> {
     let mut out = BytesMut::with_capacity(result.len() + COMPLETION_BYTES);
-    put_complete(&mut out, result, server, kept)?;
+    put(&mut out, result, (server, true), kept)?;
     Ok(out.freeze())
 }
 
-/// The same, behind what stands there already.
+/// The result of a server of an older version, with what this version wants in it, behind what stands there already. Its
+/// values keep their bytes; what only this version knows is not the server's to say.
 ///
 /// # Errors
 /// It is none that could be passed on: why. What is behind then is of no use.
@@ -362,6 +374,15 @@ pub fn put_complete(
     out: &mut BytesMut,
     result: &[u8],
     server: &str,
+    kept: Kept,
+) -> Result<(), &'static str> {
+    put(out, result, (server, false), kept)
+}
+
+fn put(
+    out: &mut BytesMut,
+    result: &[u8],
+    (server, says): (&str, bool),
     kept: Kept,
 ) -> Result<(), &'static str> {
     const NONE: &str = "it has a member twice, or too many";
@@ -373,6 +394,7 @@ pub fn put_complete(
         out.put_slice(format!(",\"ttlMs\":{ms},\"cacheScope\":\"private\"").as_bytes());
     }
     let mut own = Vec::new();
+    let mut named = None;
     for (key, value) in &members {
         match &**key {
             "resultType" if !matches!(value.get(), "null" | "\"complete\"") => {
@@ -383,6 +405,7 @@ pub fn put_complete(
                     return Err("its `_meta` is no object of members that stand there once");
                 };
                 own = split.members;
+                named = split.server.filter(|_| says);
                 if let Some(token) = split.token {
                     let comma = if own.is_empty() { "" } else { "," };
                     own.extend(format!("{comma}\"progressToken\":{token}").into_bytes());
@@ -392,10 +415,7 @@ pub fn put_complete(
         }
     }
     out.put_u8(b',');
-    // Without its brace: more follows.
-    let info = server_info(server);
-    out.put_slice(info.trim_end_matches('}').as_bytes());
-    out.put_u8(b'}');
+    out.put_slice(open_meta(named.as_deref().unwrap_or(server)).as_bytes());
     if !own.is_empty() {
         out.put_u8(b',');
         out.put_slice(&own);
@@ -458,6 +478,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    const NAMED: &str = r#"{"name":"x","version":"1"}"#;
 
     fn says(version: &str, method: &str, name: Option<&str>) -> Says {
         Says {
@@ -587,7 +609,11 @@ mod tests {
 
     #[test]
     fn a_result_gets_what_is_missing_and_its_values_keep_their_bytes() {
-        let of = |text: &str, kept| complete(text.as_bytes(), "x", kept);
+        let of = |text: &str, kept| {
+            let mut out = BytesMut::new();
+            let put = put_complete(&mut out, text.as_bytes(), NAMED, kept);
+            put.map(|()| out.freeze())
+        };
         let whole = of(r#" { "content" :[ 1.0e2 ] } "#, Kept::For(5)).unwrap();
         let text = std::str::from_utf8(&whole).unwrap();
         assert!(text.ends_with(r#","content":[ 1.0e2 ]}"#), "{text}");
@@ -630,6 +656,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_of_this_version_says_itself_who_it_is() {
+        let name = |info: &str| {
+            let result =
+                format!(r#"{{"_meta":{{"io.modelcontextprotocol/serverInfo":{info},"a":1}}}}"#);
+            let whole = complete(result.as_bytes(), NAMED, Kept::Unsaid).unwrap();
+            let whole: Value = serde_json::from_slice(&whole).unwrap();
+            assert_eq!(whole["_meta"]["a"], 1);
+            whole["_meta"]["io.modelcontextprotocol/serverInfo"].clone()
+        };
+        let own = json!({"name": "own", "version": "9", "icons": [{}]});
+        assert_eq!(name(&own.to_string()), own);
+        assert_eq!(name("7")["name"], "x");
+        assert_eq!(name("null")["name"], "x");
+    }
+
+    #[test]
     fn a_resource_that_is_not_there_has_another_code() {
         let old = br#"{"code":-32002,"message":"gone","data":{"uri":"a"}}"#;
         let new: Value = serde_json::from_slice(&error(old).unwrap()).unwrap();
@@ -658,7 +700,7 @@ mod tests {
             members in prop::collection::btree_map("[a-z]{1,6}", any::<i32>(), 0..5)
         ) {
             let text = serde_json::to_vec(&members).unwrap();
-            let whole: Value = serde_json::from_slice(&complete(&text, "s", Kept::For(0)).unwrap()).unwrap();
+            let whole: Value = serde_json::from_slice(&complete(&text, NAMED, Kept::For(0)).unwrap()).unwrap();
             for (key, value) in members {
                 prop_assert_eq!(&whole[&key], &json!(value));
             }

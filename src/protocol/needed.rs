@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::domain::limits::{MCP_QUESTIONS_MAX, QUESTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX};
 use crate::domain::talk::{Question, Questions};
 
+use super::meta;
 use super::modern::{self, Members};
 use super::questions::{self, Posed};
 
@@ -27,11 +28,14 @@ struct Raw<'a> {
     input_requests: Option<&'a RawValue>,
     #[serde(borrow, default)]
     request_state: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
 }
 
 struct Asks<'a> {
     input_requests: Option<Members<'a>>,
     request_state: Option<&'a RawValue>,
+    meta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +53,7 @@ fn read_parts(result: &[u8]) -> Result<Asks<'_>, String> {
             .transpose()
             .map_err(shapeless)?,
         request_state: raw.request_state,
+        meta: raw.meta,
     };
     let state = asks.request_state.map(RawValue::get);
     if state.is_some_and(|state| !state.starts_with('"')) {
@@ -144,7 +149,7 @@ pub fn as_older(mut posed: Posed, visit: &str) -> Posed {
 }
 
 /// A result that asks, for a client of the same version: as its server wrote it, with its state sealed by `seal`
-/// (which is given it raw) and in the name of `server`.
+/// (which is given it raw) and in the name of `server` (its `serverInfo`, JSON) if it does not say who it is.
 ///
 /// # Errors
 /// It asks for what it may not, or too much: in words.
@@ -158,6 +163,8 @@ pub fn passed(
     let asks = read_parts(result)?;
     let mut out = BytesMut::with_capacity(result.len() + 256);
     out.put_slice(b"{\"resultType\":\"input_required\",");
+    let named = meta::split(asks.meta).ok().and_then(|split| split.server);
+    let server = named.as_deref().unwrap_or(server);
     out.put_slice(modern::server_info(server).as_bytes());
     if let Some(Members(requests)) = asks.input_requests {
         out.put_slice(b",\"inputRequests\":{");
@@ -253,6 +260,7 @@ mod tests {
     use super::*;
 
     const ALL: Questions = Questions::from_bits(u8::MAX);
+    const NAMED: &str = r#"{"name":"x","version":"1"}"#;
 
     fn asks(value: &Value) -> Vec<u8> {
         serde_json::to_vec(value).unwrap()
@@ -301,7 +309,7 @@ mod tests {
     fn it_is_passed_on_with_another_state() {
         let good = json!({"resultType": "input_required", "requestState": "own",
             "inputRequests": {"r": {"method": "roots/list"}}});
-        let out = passed(&asks(&good), ALL, "x", |own| {
+        let out = passed(&asks(&good), ALL, NAMED, |own| {
             assert_eq!(own, "\"own\"");
             "ours".to_owned()
         });
@@ -309,7 +317,7 @@ mod tests {
         assert_eq!(out["requestState"], "ours");
         assert_eq!(out["inputRequests"], good["inputRequests"]);
         let none = json!({"inputRequests": {"r": {"method": "roots/list"}}});
-        let out = passed(&asks(&none), ALL, "x", |_| unreachable!()).unwrap();
+        let out = passed(&asks(&none), ALL, NAMED, |_| unreachable!()).unwrap();
         let out: Value = serde_json::from_slice(&out).unwrap();
         assert!(out.get("requestState").is_none());
     }
@@ -318,7 +326,7 @@ mod tests {
     fn visits_are_asked_for_in_both_ways() {
         let error = json!({"code": -32042, "message": "m", "data": {"elicitations": [
             {"mode": "url", "url": "https://a.example/", "message": "go", "elicitationId": "e"}]}});
-        let out = of_visits(&asks(&error), "x", || "s".to_owned()).unwrap();
+        let out = of_visits(&asks(&error), NAMED, || "s".to_owned()).unwrap();
         let out: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
             out["inputRequests"]["q1"]["params"],
@@ -334,7 +342,11 @@ mod tests {
                 {"mode": "url", "url": "https://a.example/", "message": "go"},
                 {"mode": "form", "url": "u", "message": "your password?", "requestedSchema": {}}]}}),
         ] {
-            assert_eq!(of_visits(&asks(&other), "x", String::new), None, "{other}");
+            assert_eq!(
+                of_visits(&asks(&other), NAMED, String::new),
+                None,
+                "{other}"
+            );
         }
         let posed = Posed {
             question: Question::ElicitationUrl,

@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Level, Questions};
 
+use super::card::{Card, Named};
+use super::extensions::Extensions;
 use super::handshake::{self, Abilities, ServerInfo};
 use super::modern::{self, Members, OURS};
 use super::{envelope, jsonrpc, questions, state, tasks};
@@ -17,17 +19,12 @@ use super::{envelope, jsonrpc, questions, state, tasks};
 pub const DISCOVER: &str = "server/discover";
 
 /// What a client says of itself with each request: members of `_meta`, without braces. `can` is what it can answer,
-/// `tasks` whether it takes a task for a result.
+/// `tasks` whether it takes a task for a result, `extensions` what else it has in common with the server.
 #[must_use]
-pub fn about(can: Questions, level: Option<Level>, tasks: bool) -> String {
+pub fn about(can: Questions, level: Option<Level>, tasks: bool, extensions: &Extensions) -> String {
     // Of roots, this version tells nothing by itself.
-    let mut can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
-    if tasks {
-        can = match can.strip_suffix('}') {
-            Some("{") | None => tasks::REQUIRED.to_owned(),
-            Some(others) => format!("{others},{}", inner(tasks::REQUIRED)) + "}",
-        };
-    }
+    let can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
+    let can = questions::with_member(can, &extensions.member(tasks));
     let level = level.map(|level| format!(",\"{OURS}logLevel\":\"{}\"", level.word()));
     format!(
         "\"{OURS}protocolVersion\":\"{}\",\"{OURS}clientInfo\":{{\"name\":\"legation\",\
@@ -42,7 +39,7 @@ pub fn about(can: Questions, level: Option<Level>, tasks: bool) -> String {
 #[must_use]
 pub fn own_params(members: &str) -> Bytes {
     let comma = if members.is_empty() { "" } else { "," };
-    let about = about(Questions::NONE, None, false);
+    let about = about(Questions::NONE, None, false, &Extensions::NONE);
     format!("{{\"_meta\":{{{about}}}{comma}{members}}}").into()
 }
 
@@ -160,6 +157,8 @@ struct Discovered<'a> {
     /// Where drafts of this version had it.
     #[serde(borrow, default)]
     server_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
 }
 
 /// Reads the result of [`DISCOVER`]. What is no such result is one of a server that answers anything.
@@ -168,15 +167,9 @@ struct Discovered<'a> {
 /// A sentence for the verdict: it speaks neither this version nor one that is known.
 pub fn read_discover(result: &[u8]) -> Result<Found, String> {
     #[derive(Deserialize)]
-    struct Meta {
-        #[serde(rename = "io.modelcontextprotocol/serverInfo")]
-        server: Named,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Named {
-        name: String,
-        version: String,
+    struct Meta<'a> {
+        #[serde(borrow, rename = "io.modelcontextprotocol/serverInfo")]
+        server: Named<'a>,
     }
     let Ok(said) = serde_json::from_slice::<Discovered<'_>>(result) else {
         return Ok(Found::Older);
@@ -194,12 +187,11 @@ pub fn read_discover(result: &[u8]) -> Result<Found, String> {
     let drafted = said
         .server_info
         .and_then(|named| serde_json::from_str(named.get()).ok());
-    let named = named.map(|meta: Meta| meta.server).or(drafted);
+    let named = named.map(|meta: Meta<'_>| meta.server).or(drafted);
     let named = named.unwrap_or_default();
     Ok(Found::Modern(ServerInfo {
         protocol_version: modern::VERSION.to_owned(),
-        name: named.name.chars().take(128).collect(),
-        version: named.version.chars().take(64).collect(),
+        card: Card::of(&named, said.instructions, said.capabilities),
         abilities: said
             .capabilities
             .map_or_else(Abilities::default, |said| abilities(said.get())),

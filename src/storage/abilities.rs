@@ -1,16 +1,29 @@
 //! What servers said that they can do, so that nobody starts one to find out.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
 use crate::domain::ids::McpId;
+use crate::protocol::card::Card;
 use crate::protocol::handshake::Abilities;
 
 const SET: &str = "INSERT INTO abilities (mcp_id, config, abilities) VALUES ($1, $2, $3) \
     ON CONFLICT (mcp_id) DO UPDATE SET config = excluded.config, abilities = excluded.abilities";
 const ALL: &str = "SELECT mcp_id, config, abilities FROM abilities ORDER BY mcp_id";
 
-/// What the server of an mcp can do, and the hash of the definition it was started from.
-pub type Known = (McpId, String, Abilities);
+/// What the server of an mcp can do, and the hash of the definition it was started from; what it says of itself, if it
+/// said that to nobody in particular.
+pub type Known = (McpId, String, Abilities, Option<Card>);
+
+/// Both, in one text.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    #[serde(flatten)]
+    abilities: Abilities,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card: Option<Card>,
+}
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -22,10 +35,12 @@ struct Row {
 impl TryFrom<Row> for Known {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
+        let said: Said = rows::json("abilities.abilities", &row.abilities)?;
         Ok((
             rows::field("abilities.mcp_id", row.mcp_id)?,
             row.config,
-            rows::json("abilities.abilities", &row.abilities)?,
+            said.abilities,
+            said.card,
         ))
     }
 }
@@ -39,9 +54,9 @@ impl Store {
         &self,
         mcp: &McpId,
         config: &str,
-        abilities: Abilities,
+        (abilities, card): (Abilities, Option<Card>),
     ) -> Result<(), StoreError> {
-        let text = rows::to_json("abilities.abilities", &abilities)?;
+        let text = rows::to_json("abilities.abilities", &Said { abilities, card })?;
         on!(self, |db| sqlx::query(SET)
             .bind(mcp.as_str())
             .bind(config)

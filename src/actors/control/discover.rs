@@ -196,10 +196,13 @@ impl Control {
         let server = facts.server.clone();
         Ok(Discovery {
             tools,
-            server_name: server.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
+            server_name: server
+                .as_ref()
+                .map(|s| s.card.name.clone())
+                .unwrap_or_default(),
             server_version: server
                 .as_ref()
-                .map(|s| s.version.clone())
+                .map(|s| s.card.version.clone())
                 .unwrap_or_default(),
             protocol_version: server.map(|s| s.protocol_version).unwrap_or_default(),
             phases: view::phases(&facts),

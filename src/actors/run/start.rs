@@ -220,9 +220,7 @@ async fn shake_hands(
         mut server,
     } = greet::greet(args, handle, greeting, deadline).await?;
     // It is shown to operators, and may hold what the server was given.
-    for said in [&mut server.name, &mut server.version] {
-        *said = record.clean_text(said);
-    }
+    server.card = server.card.cleaned(|said| record.clean_text(said));
     let able = server.abilities;
     match era {
         Era::Legacy => {
@@ -240,7 +238,7 @@ async fn shake_hands(
     if !args.slot.key.is_install() {
         let slot = &args.slot;
         let (known, config) = (&args.ctx.abilities, slot.mcp.config_hash().into());
-        known.learn(&args.ctx.store, &slot.key, config, able);
+        known.learn(&args.ctx.store, &slot.key, config, (able, &server.card));
         Eras::learn(&args.ctx, slot, (era, said), &server.protocol_version);
         if said {
             slot.manners.show(Bearing::Speaks(era), greet::known(args));

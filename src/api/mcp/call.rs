@@ -21,7 +21,6 @@ use super::exchange::{Exchange, Side};
 use super::flights::{Flight, NoPlace};
 use super::headers::{Head, Keeps};
 use super::job::{Job, Says, What};
-use super::modern::GATEWAY;
 use super::passing::Passing;
 use super::rounds::Rounds;
 use super::work::Work;
@@ -60,7 +59,7 @@ pub(super) struct Asked<'a> {
     /// What the client calls it; raw.
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
-    pub(super) says: Says,
+    pub(super) says: &'a Says,
     /// Whether its client takes a task for a result, without having asked for one.
     pub(super) takes_tasks: bool,
     /// Whether its client knows of no sessions: then who lets go of a request cancels it.
@@ -126,7 +125,7 @@ pub(super) async fn pass(asked: Asked<'_>, method: Method) -> Response {
             return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
         }
     };
-    let what = What::Method(method, asked.view.map(str::to_owned));
+    let what = What::Method(method.clone(), asked.view.map(str::to_owned));
     asked.answered(method.name(), what, params, None).await
 }
 
@@ -209,7 +208,7 @@ impl Asked<'_> {
             session: Arc::clone(self.session),
             what,
             given,
-            says: self.says,
+            says: self.says.clone(),
             modern: self.stateless,
             brought,
             news: tell,
@@ -220,7 +219,7 @@ impl Asked<'_> {
         let side = match self.stateless {
             false => Side::Sessions(shared.inquiries.clone(), Vec::new()),
             true => Side::Stateless(Box::new(Rounds::new(
-                self.view.unwrap_or(GATEWAY).to_owned(),
+                self.server(),
                 self.principal(),
                 asks.map(|method| (method, self.given())),
                 random(),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::headers::Head;
+use super::modern::GATEWAY;
 use super::{SESSION, Shared, answer, refused, tasks};
 use crate::actors::front::{Front, ToolView};
 use crate::actors::session::SessionHandle;
@@ -16,6 +17,8 @@ use crate::api::error::{Error, put_string};
 use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
 use crate::domain::talk::Level;
+use crate::protocol::card::{self, Card};
+use crate::protocol::extensions::Extensions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, questions, tasks as offered, version};
 
@@ -55,12 +58,14 @@ pub(super) async fn initialize(
         }
     };
     let front = &shared.0.front;
-    let questions = questions::declared(wanted.capabilities.map_or("", RawValue::get));
+    let declared = wanted.capabilities.map_or("", RawValue::get);
+    let questions = questions::declared(declared);
     let client = label(&wanted.client_info.name);
     let session = match front.begin(&head.bearer, client, questions).await {
         Ok(session) => session,
         Err(refusal) => return refused(refusal.into()),
     };
+    session.extend(Extensions::declared(declared));
     let able = match view {
         None => front.abilities_of_all(&session),
         Some(name) => match front.abilities(&session, questions, name).await {
@@ -77,12 +82,16 @@ pub(super) async fn initialize(
     put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
     let tasks = tasks::core::capability(front, &session, view, version);
-    put_capabilities(&mut result, able, tasks);
-    result.put_slice(b",\"serverInfo\":{\"name\":");
-    put_string(&mut result, view.unwrap_or("legation"));
-    result.put_slice(b",\"version\":");
-    put_string(&mut result, env!("CARGO_PKG_VERSION"));
-    result.put_slice(b"}}");
+    // What the client knows nothing of is none of its concern.
+    let card = view.and_then(|name| front.card(&session, name));
+    let extensions = card.as_ref().map_or(Extensions::NONE, |card| {
+        card.extensions.both(&session.extensions())
+    });
+    put_capabilities(&mut result, able, tasks, &extensions.member(false));
+    result.put_slice(b",\"serverInfo\":");
+    result.put_slice(info(view, card.as_deref()).as_bytes());
+    put_instructions(&mut result, card.as_deref());
+    result.put_u8(b'}');
     let mut response = answer::result(id, &result);
     if let Ok(name) = HeaderValue::from_str(session.id().as_str()) {
         response.headers_mut().insert(SESSION, name);
@@ -90,8 +99,22 @@ pub(super) async fn initialize(
     response
 }
 
-/// What can be asked here, and what is told unasked; `more` are members of what else there is.
-pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) {
+/// `serverInfo` of who answers at an address: the mcp's server, if that says who it is; JSON.
+pub(super) fn info(view: Option<&str>, card: Option<&Card>) -> String {
+    card.and_then(Card::info)
+        .unwrap_or_else(|| card::own_info(view.unwrap_or(GATEWAY)))
+}
+
+/// How a server says that it is meant to be used: a member with a comma before it, or nothing.
+pub(super) fn put_instructions(out: &mut BytesMut, card: Option<&Card>) {
+    if let Some(card) = card.filter(|card| !card.instructions.is_empty()) {
+        out.put_slice(b",\"instructions\":");
+        put_string(out, &card.instructions);
+    }
+}
+
+/// What can be asked here, and what is told unasked; `tasks` is a member with a comma before it, `extensions` one without.
+pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, tasks: &str, extensions: &str) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     let told = |is_told: bool, name: &'static str| is_told.then_some(name);
     let all = [
@@ -116,7 +139,11 @@ pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) 
         let told: Vec<_> = told.iter().map(|name| format!("\"{name}\":true")).collect();
         out.put_slice(format!(",\"{name}\":{{{}}}", told.join(",")).as_bytes());
     }
-    out.put_slice(more.as_bytes());
+    out.put_slice(tasks.as_bytes());
+    if !extensions.is_empty() {
+        out.put_u8(b',');
+        out.put_slice(extensions.as_bytes());
+    }
     out.put_u8(b'}');
 }
 

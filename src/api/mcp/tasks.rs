@@ -120,11 +120,10 @@ pub(super) fn created(id: &str, task: &Task, server: Option<&str>) -> Bytes {
             answer::body_of_result(id, result.as_bytes())
         }
         Some(server) => {
-            let info = modern::server_info(server);
-            let info = info.trim_end_matches('}');
+            let info = modern::open_meta(server);
             let comma = if own.is_empty() { "" } else { "," };
             let result = format!(
-                "{{\"resultType\":\"task\",{},{info}}}{comma}{own}}}}}",
+                "{{\"resultType\":\"task\",{},{info}{comma}{own}}}}}",
                 shown.extension(shown.status)
             );
             answer::body_of_result(id, result.as_bytes())

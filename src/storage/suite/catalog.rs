@@ -5,6 +5,7 @@ use crate::domain::account::{ExposedPrompt, ExposedTool, Key, Subscription};
 use crate::domain::era::{Era, Spoken};
 use crate::domain::limits::TOOLS_GONE_NAMED_MAX;
 use crate::domain::mcp::{Defaults, Limits, Mcp, McpState, Sharing, Times, Usual};
+use crate::protocol::card::Card;
 use crate::protocol::handshake::Abilities;
 use crate::storage::{Store, StoreError};
 
@@ -428,16 +429,20 @@ pub(super) async fn what_servers_can_do_is_the_last_that_was_said(store: Store) 
         resources,
         ..Abilities::default()
     };
-    let none = store.set_abilities(&demo.id, "a", able(true)).await;
+    let none = store.set_abilities(&demo.id, "a", (able(true), None)).await;
     assert!(matches!(none, Err(StoreError::NotFound { .. })), "{none:?}");
     store.create_mcp(&demo, 1).await.unwrap();
-    for (config, resources) in [("a", true), ("b", false)] {
-        let set = store.set_abilities(&demo.id, config, able(resources)).await;
+    let card = Card {
+        name: "d".to_owned(),
+        instructions: "a\0b".to_owned(),
+        ..Card::default()
+    };
+    for (config, resources, card) in [("a", true, Some(card)), ("b", false, None)] {
+        let said = (able(resources), card.clone());
+        let set = store.set_abilities(&demo.id, config, said).await;
         set.unwrap();
         let known = store.abilities().await.unwrap();
-        assert_eq!(
-            known,
-            [(demo.id.clone(), config.to_owned(), able(resources))]
-        );
+        let wanted = (demo.id.clone(), config.to_owned(), able(resources), card);
+        assert_eq!(known, [wanted]);
     }
 }
