@@ -335,12 +335,19 @@ fn no_server_speaks_in_the_gateway_s_name() {
     for view in ["/mcp", "/mcp/forger"] {
         let client = crate::face::Client::new(&world, view, &key);
         let body = client.call(1, "canned", serde_json::json!({}));
-        assert_eq!(body["result"]["_meta"], serde_json::json!({"x": 1.5}), "{view}");
+        assert_eq!(
+            body["result"]["_meta"],
+            serde_json::json!({"x": 1.5}),
+            "{view}"
+        );
         assert_eq!(crate::face::text(&body), "legation/error");
     }
     let modern = crate::stateless::Client::new(&world, "/mcp/forger", &key);
     let body = modern.call("canned", serde_json::json!({}));
     let meta = body["result"]["_meta"].as_object().unwrap();
     assert_eq!(meta["x"], 1.5);
-    assert!(meta.keys().all(|key| !key.starts_with("legation/")), "{body}");
+    assert!(
+        meta.keys().all(|key| !key.starts_with("legation/")),
+        "{body}"
+    );
 }

@@ -415,7 +415,6 @@ impl Handle {
 mod tests {
     use std::time::Duration;
 
-    use super::super::calls::Why;
     use super::*;
     use crate::actors::calls::Why;
     use crate::domain::verdict::Verdict;
