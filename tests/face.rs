@@ -268,6 +268,22 @@ fn who_may_not_is_told_why_with_the_status_of_the_specification() {
         let asks = header(&answer, "www-authenticate").is_some();
         assert_eq!(asks, status == 401, "{answer:?}");
     }
+    // Once a message was read, its id is told with what is wrong.
+    for (headers, body) in [
+        (&[("Mcp-Session-Id", "")][..], ping),
+        (&[("MCP-Protocol-Version", "1999-01-01")], ping),
+    ] {
+        assert_eq!(client.raw("POST", headers, body).json()["id"], 1);
+    }
+    // What must be an object is one, and a cursor is one that was given to somebody.
+    for (method, params) in [
+        ("logging/setLevel", json!(["debug"])),
+        ("tools/list", json!({"cursor": "x"})),
+        ("tools/list", json!({"cursor": ""})),
+    ] {
+        let refused = client.ask(5, method, params).json();
+        assert_eq!(refused["error"]["code"], -32602, "{method}: {refused}");
+    }
     // Somebody else's session is none of yours.
     let mut thief = Client::new(&world, "/mcp/demo", &bob);
     thief.session.clone_from(&client.session);
@@ -297,6 +313,32 @@ fn who_may_not_is_told_why_with_the_status_of_the_specification() {
     // Suspended is suspended, here as there.
     world.cli(&["user", "suspend", "ada", "--reason", "left us"]);
     assert_eq!(client.ask(1, "ping", json!({})).status, 401);
+}
+
+#[test]
+fn a_session_that_was_ended_is_gone_also_where_its_token_is_the_bearer() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    let token = world.client_of_key(&key).token;
+    for bearer in [key, token] {
+        let client = Client::new(&world, "/mcp/demo", &bearer);
+        // Nothing is ended, or opened, in a version that is not spoken.
+        let unknown = [("MCP-Protocol-Version", "2099-01-01")];
+        for method in ["DELETE", "GET"] {
+            let refused = client.raw(method, &unknown, "");
+            assert_eq!(
+                (refused.status, &refused.json()["error"]["code"]),
+                (400, &json!(-32600))
+            );
+        }
+        assert_eq!(client.ask(1, "ping", json!({})).status, 200);
+        assert_eq!(client.raw("DELETE", &[], "").status, 204);
+        assert_eq!(client.ask(2, "ping", json!({})).status, 404);
+        assert_eq!(client.raw("DELETE", &[], "").status, 404);
+        let again = Client::new(&world, "/mcp/demo", &bearer);
+        assert_eq!(again.ask(3, "ping", json!({})).status, 200);
+    }
 }
 
 #[test]

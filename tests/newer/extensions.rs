@@ -157,3 +157,30 @@ fn an_extension_is_passed_on_where_both_ends_declare_it() {
     let shown = &begun["result"]["capabilities"]["extensions"];
     assert_eq!(*shown, json!({UI: all[UI]}), "{begun}");
 }
+
+#[test]
+fn an_error_that_is_none_by_the_protocol_becomes_one() {
+    let world = World::new();
+    for era in ["modern", "legacy"] {
+        ext(&world, era, &[]);
+        let path = format!("/mcp/{era}");
+        let key = world.key("ada");
+        let client = Client::new(&world, &path, &key);
+        let modern = Stateless::new(&world, &path, &key);
+        for (given, code, message) in [
+            (json!("no"), -32603, "no"),
+            (json!({"message": "no"}), -32603, "no"),
+            (json!({"code": 1.5, "message": "no"}), -32603, "no"),
+            (json!({"code": -32001, "message": "own"}), -32001, "own"),
+        ] {
+            let arguments = json!({"error": given});
+            for told in [
+                client.call(1, "told", arguments.clone()),
+                modern.call("told", arguments.clone()),
+            ] {
+                let wanted = json!({"code": code, "message": message});
+                assert_eq!(told["error"], wanted, "{era}: {told}");
+            }
+        }
+    }
+}

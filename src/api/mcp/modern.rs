@@ -10,7 +10,6 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::Era;
@@ -52,9 +51,13 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
     };
     let (id, method, params) = match jsonrpc::read(&bytes) {
         Ok(Message::Request { id, method, params }) => (id, method, params),
-        Ok(Message::Notification { .. }) => {
-            front.answered(RpcMethod::Notification, RpcOutcome::Ok);
-            return StatusCode::ACCEPTED.into_response();
+        Ok(Message::Notification { method, .. }) => {
+            let (outcome, response) = match modern::check_notification(&head.says, &method) {
+                Ok(()) => (RpcOutcome::Ok, StatusCode::ACCEPTED.into_response()),
+                Err(wrong) => (RpcOutcome::Error, not_taken("null", &wrong)),
+            };
+            front.answered(RpcMethod::Notification, outcome);
+            return response;
         }
         Ok(Message::Response { .. }) => {
             let text = "this version asks clients nothing, so they have nothing to answer";
@@ -201,15 +204,8 @@ async fn discover(asked: Asked<'_>) -> Response {
 }
 
 fn list_tools(asked: Asked<'_>) -> Response {
-    #[derive(Deserialize)]
-    struct Page<'a> {
-        #[serde(borrow, default)]
-        cursor: Option<&'a RawValue>,
-    }
-    let given = asked.params.map_or("{}", RawValue::get);
-    if serde_json::from_str::<Page<'_>>(given).is_ok_and(|page| page.cursor.is_some()) {
-        let text = "there is one page of tools: no cursor was given to anybody";
-        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
+    if methods::has_cursor(asked.params) {
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, methods::ONE_PAGE);
     }
     match methods::tools(&asked.shared.0.front, asked.session, asked.view) {
         Ok(result) => asked.result(&result, Kept::For(MCP_TOOLS_KEPT_MS)),
