@@ -40,7 +40,10 @@ pub struct Lists {
     routes: watch::Receiver<u64>,
     denies: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    who: Subscriber,
     hearing: Option<Hearing>,
+    /// Whose servers are heard at the address of one mcp: another mcp may have its name later.
+    heard: Option<McpId>,
     seen: Seen,
 }
 
@@ -68,13 +71,6 @@ impl Front {
         who: Subscriber,
     ) -> Lists {
         let ctx = &self.ctx;
-        let hearing = match view.as_deref() {
-            None => Some(ctx.ears.open(&session, who, None)),
-            Some(mcp) => {
-                let found = self.published(&session, mcp);
-                found.map(|found| ctx.ears.open(&session, who, Some(found.mcp.id.clone())))
-            }
-        };
         let mut lists = Lists {
             front: self.clone(),
             session,
@@ -82,9 +78,13 @@ impl Front {
             routes: ctx.rerouted.subscribe(),
             denies: ctx.kill.changes(),
             stopping: ctx.stopping.subscribe(),
-            hearing,
+            who,
+            hearing: None,
+            heard: None,
             seen: Seen::default(),
         };
+        // After whoever changes what is there has a watcher: nothing falls in between.
+        lists.tune();
         lists.seen = lists.now();
         lists
     }
@@ -123,8 +123,30 @@ impl Lists {
                     false => return ListChange::Over,
                 },
             }
+            self.tune();
             // What changes together is told once.
             sleep(LIST_SETTLE).await;
+        }
+    }
+
+    /// Hears the servers of the mcp that has the address's name now. Those of the one before are heard until then: it
+    /// may come back.
+    fn tune(&mut self) {
+        let Some(name) = self.view.as_deref() else {
+            if self.hearing.is_none() {
+                let ears = &self.front.ctx.ears;
+                self.hearing = Some(ears.open(&self.session, self.who, None));
+            }
+            return;
+        };
+        let Some(published) = self.front.published(&self.session, name) else {
+            return;
+        };
+        let id = &published.mcp.id;
+        if self.heard.as_ref() != Some(id) {
+            self.heard = Some(id.clone());
+            let ears = &self.front.ctx.ears;
+            self.hearing = Some(ears.open(&self.session, self.who, self.heard.clone()));
         }
     }
 
