@@ -174,6 +174,30 @@ fn a_stream_hears_the_mcp_that_has_the_addresss_name_now() {
 }
 
 #[test]
+fn what_a_server_says_again_and_again_is_gathered() {
+    const LISTS: [&str; 2] = ["resources", "prompts"];
+    let world = World::new();
+    let shelf = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/shelf.py");
+    world.mcp("shelf", &[], &["python3", shelf, "shelf"]);
+    let client = Client::new(&world, "/mcp/shelf", &world.key("ada"));
+    let mut heard = listen(&client);
+    let many: Vec<&str> = LISTS.into_iter().cycle().take(2000).collect();
+    client.call(1, "retell", json!({"of": many}));
+    // The first of each goes out at once, and of all that follows there is one at least.
+    let mut told = Vec::new();
+    let twice =
+        |told: &[String], list: &str| told.iter().filter(|one| one.contains(list)).count() > 1;
+    while !LISTS.iter().all(|list| twice(&told, list)) {
+        told.push(next(&mut heard));
+    }
+    assert!(
+        told[0].contains("resources") && told[1].contains("prompts"),
+        "{told:?}"
+    );
+    assert!(told.len() < 100, "{}", told.len());
+}
+
+#[test]
 fn a_server_that_somebody_listens_to_is_not_idle() {
     let (world, key) = asker(&["--idle", "1s"]);
     let client = Client::that_can(&world, "/mcp/asker", &key, json!({}));

@@ -44,6 +44,7 @@ pub struct Lists {
     hearing: Option<Hearing>,
     /// Whose servers are heard at the address of one mcp: another mcp may have its name later.
     heard: Option<McpId>,
+    news: [News; 2],
     seen: Seen,
 }
 
@@ -59,6 +60,52 @@ struct Seen {
     tools: u64,
     resources: u64,
     prompts: u64,
+}
+
+/// That a list of servers has changed: told at once, and what comes soon after is gathered and told once.
+struct News {
+    what: Told,
+    told: Option<Instant>,
+    more: bool,
+}
+
+impl News {
+    const fn new(what: Told) -> Self {
+        Self {
+            what,
+            told: None,
+            more: false,
+        }
+    }
+
+    /// Whether this is told now; not if it is what was told a moment ago, and then it is remembered.
+    fn is_told(&mut self, what: &Told) -> bool {
+        if *what != self.what {
+            return true;
+        }
+        let is_new = self.told.is_none_or(|told| told.elapsed() >= LIST_SETTLE);
+        if is_new {
+            self.told = Some(Instant::now());
+        }
+        self.more = !is_new;
+        is_new
+    }
+
+    /// When what was gathered is told, if anything was.
+    fn due(&self) -> Option<Instant> {
+        self.told
+            .filter(|_| self.more)
+            .map(|told| told + LIST_SETTLE)
+    }
+
+    fn take_due(&mut self) -> Option<Told> {
+        let is_due = self.due().is_some_and(|due| due <= Instant::now());
+        is_due.then(|| {
+            self.more = false;
+            self.told = Some(Instant::now());
+            self.what.clone()
+        })
+    }
 }
 
 impl Front {
@@ -81,6 +128,7 @@ impl Front {
             who,
             hearing: None,
             heard: None,
+            news: [News::new(Told::Resources), News::new(Told::Prompts)],
             seen: Seen::default(),
         };
         // After whoever changes what is there has a watcher: nothing falls in between.
@@ -103,17 +151,26 @@ impl Lists {
     pub async fn next(&mut self) -> ListChange {
         let left = self.session.key_lives_for(self.front.ctx.wall_ms());
         let until = Instant::now() + left.map_or(MCP_KEEP_ALIVE, |left| left.min(MCP_KEEP_ALIVE));
+        let mut looks = true;
         loop {
             if *self.stopping.borrow() || !is_live(&self.front.ctx, &self.session) {
                 return ListChange::Over;
             }
-            if let Some(change) = self.change() {
+            if looks && let Some(change) = self.change() {
                 return change;
             }
+            looks = false;
+            let gathered = self.news.iter().filter_map(News::due).min();
             tokio::select! {
-                (mcp, told) = hear(&mut self.hearing) => match self.told(&mcp, told) {
+                () = at(gathered) => match self.news.iter_mut().find_map(News::take_due) {
                     Some(told) => return ListChange::Told(told),
                     None => continue,
+                },
+                (mcp, told) = hear(&mut self.hearing) => match self.told(&mcp, told) {
+                    Some(told) if self.news.iter_mut().all(|news| news.is_told(&told)) => {
+                        return ListChange::Told(told);
+                    }
+                    _ => continue,
                 },
                 told = self.routes.changed() => if told.is_err() { return ListChange::Over },
                 told = self.denies.changed() => if told.is_err() { return ListChange::Over },
@@ -123,6 +180,7 @@ impl Lists {
                     false => return ListChange::Over,
                 },
             }
+            looks = true;
             self.tune();
             // What changes together is told once.
             sleep(LIST_SETTLE).await;
@@ -229,6 +287,14 @@ async fn hear(hearing: &mut Option<Hearing>) -> (McpId, Told) {
             Some(told) => told,
             None => std::future::pending().await,
         },
+        None => std::future::pending().await,
+    }
+}
+
+/// At that time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
