@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::face::{Client, listen};
-use crate::questions::{asker, said};
+use crate::questions::{add, asker, said};
 use crate::stateless::Client as Stateless;
 use crate::world::World;
 
@@ -146,6 +146,55 @@ fn who_may_not_hear_a_server_any_more_hears_nothing() {
         .filter(|line| line["params"]["uri"].is_string())
         .collect();
     assert!(rest.is_empty(), "{rest:?}");
+}
+
+/// Whoever has a stream open at an address hears the server that is there, whenever it came and under whichever id.
+#[test]
+fn a_stream_hears_the_mcp_that_has_the_addresss_name_now() {
+    const DONE: &str = "notifications/elicitation/complete";
+    let (world, key) = asker(&[]);
+    let client = Client::that_can(&world, "/mcp/asker", &key, json!({}));
+    let mut heard = listen(&client);
+    let id = world.cli(&["key", "list", "--user", "ada"])[0]["id"].clone();
+    let subscribe = |how: &str| {
+        world.cli(&["subscription", how, id.as_str().unwrap(), "asker"]);
+    };
+    world.cli(&["mcp", "archive", "asker"]);
+    add(&world, &[]);
+    subscribe("add");
+    client.call("c", "change", json!({}));
+    assert!(std::iter::repeat_with(|| next(&mut heard)).any(|told| told == DONE));
+    // One that was opened before its key saw anything.
+    drop(heard);
+    subscribe("remove");
+    let mut early = listen(&client);
+    subscribe("add");
+    client.call("c", "change", json!({}));
+    assert!(std::iter::repeat_with(|| next(&mut early)).any(|told| told == DONE));
+}
+
+#[test]
+fn what_a_server_says_again_and_again_is_gathered() {
+    const LISTS: [&str; 2] = ["resources", "prompts"];
+    let world = World::new();
+    let shelf = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/shelf.py");
+    world.mcp("shelf", &[], &["python3", shelf, "shelf"]);
+    let client = Client::new(&world, "/mcp/shelf", &world.key("ada"));
+    let mut heard = listen(&client);
+    let many: Vec<&str> = LISTS.into_iter().cycle().take(2000).collect();
+    client.call(1, "retell", json!({"of": many}));
+    // The first of each goes out at once, and of all that follows there is one at least.
+    let mut told = Vec::new();
+    let twice =
+        |told: &[String], list: &str| told.iter().filter(|one| one.contains(list)).count() > 1;
+    while !LISTS.iter().all(|list| twice(&told, list)) {
+        told.push(next(&mut heard));
+    }
+    assert!(
+        told[0].contains("resources") && told[1].contains("prompts"),
+        "{told:?}"
+    );
+    assert!(told.len() < 100, "{}", told.len());
 }
 
 #[test]

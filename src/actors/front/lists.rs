@@ -40,7 +40,11 @@ pub struct Lists {
     routes: watch::Receiver<u64>,
     denies: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    who: Subscriber,
     hearing: Option<Hearing>,
+    /// Whose servers are heard at the address of one mcp: another mcp may have its name later.
+    heard: Option<McpId>,
+    news: [News; 2],
     seen: Seen,
 }
 
@@ -58,6 +62,52 @@ struct Seen {
     prompts: u64,
 }
 
+/// That a list of servers has changed: told at once, and what comes soon after is gathered and told once.
+struct News {
+    what: Told,
+    told: Option<Instant>,
+    more: bool,
+}
+
+impl News {
+    const fn new(what: Told) -> Self {
+        Self {
+            what,
+            told: None,
+            more: false,
+        }
+    }
+
+    /// Whether this is told now; not if it is what was told a moment ago, and then it is remembered.
+    fn is_told(&mut self, what: &Told) -> bool {
+        if *what != self.what {
+            return true;
+        }
+        let is_new = self.told.is_none_or(|told| told.elapsed() >= LIST_SETTLE);
+        if is_new {
+            self.told = Some(Instant::now());
+        }
+        self.more = !is_new;
+        is_new
+    }
+
+    /// When what was gathered is told, if anything was.
+    fn due(&self) -> Option<Instant> {
+        self.told
+            .filter(|_| self.more)
+            .map(|told| told + LIST_SETTLE)
+    }
+
+    fn take_due(&mut self) -> Option<Told> {
+        let is_due = self.due().is_some_and(|due| due <= Instant::now());
+        is_due.then(|| {
+            self.more = false;
+            self.told = Some(Instant::now());
+            self.what.clone()
+        })
+    }
+}
+
 impl Front {
     /// Follows what a session sees: of one mcp, or all.
     #[must_use]
@@ -68,13 +118,6 @@ impl Front {
         who: Subscriber,
     ) -> Lists {
         let ctx = &self.ctx;
-        let hearing = match view.as_deref() {
-            None => Some(ctx.ears.open(&session, who, None)),
-            Some(mcp) => {
-                let found = self.published(&session, mcp);
-                found.map(|found| ctx.ears.open(&session, who, Some(found.mcp.id.clone())))
-            }
-        };
         let mut lists = Lists {
             front: self.clone(),
             session,
@@ -82,9 +125,14 @@ impl Front {
             routes: ctx.rerouted.subscribe(),
             denies: ctx.kill.changes(),
             stopping: ctx.stopping.subscribe(),
-            hearing,
+            who,
+            hearing: None,
+            heard: None,
+            news: [News::new(Told::Resources), News::new(Told::Prompts)],
             seen: Seen::default(),
         };
+        // After whoever changes what is there has a watcher: nothing falls in between.
+        lists.tune();
         lists.seen = lists.now();
         lists
     }
@@ -103,17 +151,26 @@ impl Lists {
     pub async fn next(&mut self) -> ListChange {
         let left = self.session.key_lives_for(self.front.ctx.wall_ms());
         let until = Instant::now() + left.map_or(MCP_KEEP_ALIVE, |left| left.min(MCP_KEEP_ALIVE));
+        let mut looks = true;
         loop {
             if *self.stopping.borrow() || !is_live(&self.front.ctx, &self.session) {
                 return ListChange::Over;
             }
-            if let Some(change) = self.change() {
+            if looks && let Some(change) = self.change() {
                 return change;
             }
+            looks = false;
+            let gathered = self.news.iter().filter_map(News::due).min();
             tokio::select! {
-                (mcp, told) = hear(&mut self.hearing) => match self.told(&mcp, told) {
+                () = at(gathered) => match self.news.iter_mut().find_map(News::take_due) {
                     Some(told) => return ListChange::Told(told),
                     None => continue,
+                },
+                (mcp, told) = hear(&mut self.hearing) => match self.told(&mcp, told) {
+                    Some(told) if self.news.iter_mut().all(|news| news.is_told(&told)) => {
+                        return ListChange::Told(told);
+                    }
+                    _ => continue,
                 },
                 told = self.routes.changed() => if told.is_err() { return ListChange::Over },
                 told = self.denies.changed() => if told.is_err() { return ListChange::Over },
@@ -123,8 +180,31 @@ impl Lists {
                     false => return ListChange::Over,
                 },
             }
+            looks = true;
+            self.tune();
             // What changes together is told once.
             sleep(LIST_SETTLE).await;
+        }
+    }
+
+    /// Hears the servers of the mcp that has the address's name now. Those of the one before are heard until then: it
+    /// may come back.
+    fn tune(&mut self) {
+        let Some(name) = self.view.as_deref() else {
+            if self.hearing.is_none() {
+                let ears = &self.front.ctx.ears;
+                self.hearing = Some(ears.open(&self.session, self.who, None));
+            }
+            return;
+        };
+        let Some(published) = self.front.published(&self.session, name) else {
+            return;
+        };
+        let id = &published.mcp.id;
+        if self.heard.as_ref() != Some(id) {
+            self.heard = Some(id.clone());
+            let ears = &self.front.ctx.ears;
+            self.hearing = Some(ears.open(&self.session, self.who, self.heard.clone()));
         }
     }
 
@@ -207,6 +287,14 @@ async fn hear(hearing: &mut Option<Hearing>) -> (McpId, Told) {
             Some(told) => told,
             None => std::future::pending().await,
         },
+        None => std::future::pending().await,
+    }
+}
+
+/// At that time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -33,7 +33,7 @@ limits! {
     pub const MCP_NEWS_MAX: usize = 64;
     /// How often a stream without news says that it lives.
     pub const MCP_KEEP_ALIVE: Duration = Duration::from_secs(15);
-    /// How long a list's changes are gathered before they are told.
+    /// How long a list's changes are gathered before they are told; a server's first is told at once.
     pub const LIST_SETTLE: Duration = Duration::from_millis(100);
     /// How long a client may leave a stream unread before it is closed.
     pub const MCP_UNREAD_MAX: Duration = Duration::from_secs(30);
