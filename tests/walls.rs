@@ -54,6 +54,25 @@ fn users_isolates_have_uids_of_their_own_and_strict_walls_by_default() {
     assert_eq!(owners.len(), 2, "each home is its user's: {owners:?}");
 }
 
+/// It was quarantined at once, until an operator set the modes.
+#[test]
+fn who_closes_its_own_home_starts_again() {
+    let world = World::new();
+    let script = format!(
+        "cd / && chmod 000 \"$HOME\"; exec {} demo-mcp",
+        crate::world::LEGATION
+    );
+    let options = ["--read", crate::world::LEGATION];
+    world.mcp("demo", &options, &["/bin/sh", "-c", &script]);
+    let session = world.client("ada");
+    for _ in 0..2 {
+        assert_eq!(session.ask("echo", json!({"text": "x"})), "x");
+        let isolate = world.isolate("demo", Some("ada"));
+        world.cli(&["isolate", "kill", isolate["id"].as_str().unwrap()]);
+    }
+    assert_eq!(session.ask("echo", json!({"text": "y"})), "y");
+}
+
 #[test]
 fn a_definition_asks_for_no_more_than_the_operator_gives() {
     let world = World::new();
