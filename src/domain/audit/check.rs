@@ -5,11 +5,15 @@
 //! missing, foreign or out of place, an end that was cut off before what a checkpoint (or any
 //! other witness) knows, and checkpoints that nobody trusted signed.
 
+mod witness;
+
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, Line, NUMBER_MAX, Tip};
 use super::checkpoint::{Checkpoint, PublicKey};
 use crate::domain::account::Millis;
+
+pub use witness::Witness;
 
 /// The first record of all.
 pub const GENESIS: &str = "system.genesis";
@@ -40,18 +44,6 @@ pub struct Removed {
     pub last_seq: u64,
     /// Its hash.
     pub last_hash: String,
-}
-
-/// Somebody outside the log who knows where it was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Witness {
-    /// Who, for people.
-    pub name: String,
-    /// Where the log was.
-    pub tip: Tip,
-    /// The signed checkpoint that says so. It is a record as well, the one behind the tip, and is written before
-    /// anybody can know it from elsewhere.
-    pub checkpoint: Option<Checkpoint>,
 }
 
 /// The first thing that is wrong.
@@ -136,58 +128,6 @@ struct Told {
     torn: u64,
     damaged: u64,
     lost: u64,
-}
-
-// === impl Witness ===
-
-impl Witness {
-    /// Somebody who knows of this record.
-    #[must_use]
-    pub fn new(name: impl Into<String>, tip: Tip) -> Self {
-        Self {
-            name: name.into(),
-            tip,
-            checkpoint: None,
-        }
-    }
-
-    /// A checkpoint outside the chain; `None` if its hash is none.
-    #[must_use]
-    pub fn signed(name: impl Into<String>, checkpoint: Checkpoint) -> Option<Self> {
-        Some(Self {
-            name: name.into(),
-            tip: checkpoint.tip()?,
-            checkpoint: Some(checkpoint),
-        })
-    }
-
-    /// The last record it knows of.
-    #[must_use]
-    pub fn upto(&self) -> u64 {
-        self.tip.seq + u64::from(self.checkpoint.is_some())
-    }
-
-    /// Whether another record stands in the place of one it knows.
-    #[must_use]
-    pub fn contradicts(&self, line: &Line<'_>, bytes: &[u8]) -> bool {
-        if line.seq == self.tip.seq {
-            return line.hash != self.tip.hash;
-        }
-        let is_it = |ours: &Checkpoint| {
-            line.event == CHECKPOINT
-                && serde_json::from_slice(bytes)
-                    .is_ok_and(|there: Checkpoint| there.signature == ours.signature)
-        };
-        let ours = self.checkpoint.as_ref();
-        ours.is_some_and(|ours| line.seq == ours.upto + 1 && !is_it(ours))
-    }
-
-    /// When this key signed that the log was there, if it did.
-    fn signed_by(&self, key: Option<&PublicKey>) -> Option<Millis> {
-        let checkpoint = self.checkpoint.as_ref()?;
-        key.filter(|key| checkpoint.is_signed_by(key))?;
-        Some(checkpoint.at)
-    }
 }
 
 // === impl Walk ===
