@@ -18,9 +18,9 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// What a byte is worth as a digit.
 const DIGITS: [Option<u8>; 256] = {
     let mut digits = [None; 256];
-    let mut digit = 0;
-    while digit < ALPHABET.len() {
-        digits[ALPHABET[digit] as usize] = Some(digit as u8);
+    let mut digit = 0u8;
+    while (digit as usize) < ALPHABET.len() {
+        digits[ALPHABET[digit as usize] as usize] = Some(digit);
         digit += 1;
     }
     digits
