@@ -39,6 +39,7 @@ pub mod isolate;
 pub mod jail;
 pub mod killswitch;
 pub mod launcher;
+mod left_out;
 mod life;
 pub mod listeners;
 mod lookup;

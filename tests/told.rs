@@ -5,6 +5,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::face::Client;
 use crate::tools;
 use crate::world::{Answer, LEGATION, Session, World, am_root};
 
@@ -287,4 +288,85 @@ fn each_line_of_a_log_that_programs_read_is_json() {
     assert_eq!(serving.len(), 1, "{log}");
     assert_eq!(serving[0]["clients"], url, "{log}");
     assert!(serving[0]["isolates"].is_string(), "{log}");
+}
+
+/// A tool whose name is none was left out with a line in the log alone.
+#[test]
+fn tools_that_are_left_out_are_shown_with_the_reason() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    // The isolates' users are others.
+    let all_may = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), all_may).unwrap();
+    let names = dir.path().join("names");
+    std::fs::write(&names, "admin/tools/list \u{e4} zz").unwrap();
+    let option = format!("tools={}", names.display());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/shelf.py");
+    let command = ["python3", script, "shelf", &option];
+    let published = world.mcp(
+        "shelf",
+        &[
+            "--ask",
+            "sampling",
+            "--audit-arguments",
+            "full",
+            "--read",
+            dir.path().to_str().unwrap(),
+        ],
+        &command,
+    );
+    let why = "`\u{e4}` is not a valid tool name: 1 to 128 of";
+    let told = |found: &Value| {
+        let left_out = found["left_out"].as_array().unwrap();
+        assert_eq!(left_out.len(), 1, "{found}");
+        assert!(left_out[0].as_str().unwrap().starts_with(why), "{found}");
+    };
+    told(&published);
+    told(&published["discovery"]);
+    told(&world.cli(&["mcp", "show", "shelf"]));
+    told(&world.cli(&["mcp", "discover", "shelf"]));
+    told(&world.cli(&["mcp", "publish", "shelf"]));
+    for command in ["discover", "publish", "show"] {
+        let text = world.run(&["mcp", command, "shelf"]).stdout;
+        assert!(
+            text.contains(&format!("left out: {why}")),
+            "{command}: {text}"
+        );
+    }
+    let text = world.run(&["mcp", "show", "shelf"]).stdout;
+    for row in [("asks", "sampling"), ("audit", "arguments in full")] {
+        let is_there = |line: &str| line.starts_with(row.0) && line.contains(row.1);
+        assert!(text.lines().any(is_there), "{row:?}: {text}");
+    }
+    // Names with slashes are names: as they are at the server's own address, in clients' characters at the other.
+    let key = world.key("ada");
+    for (path, name) in [
+        ("/mcp/shelf", "admin/tools/list"),
+        ("/mcp", "admin_tools_list"),
+    ] {
+        let client = Client::new(&world, path, &key);
+        let answer = client.call(1, name, json!({})).to_string();
+        assert!(
+            answer.contains("admin/tools/list of shelf"),
+            "{path}: {answer}"
+        );
+    }
+    let target = "shelf/admin/tools/list";
+    let switch = |how: &str, more: &[&str]| {
+        let args = ["kill-switch", how, "--scope", "tool", "--target", target];
+        world.cli(&[&args[..], more].concat())
+    };
+    switch("on", &["--reason", "no slashes"]);
+    let client = Client::new(&world, "/mcp/shelf", &key);
+    let answer = client.call(1, "admin/tools/list", json!({})).to_string();
+    assert!(answer.contains("no slashes"), "{answer}");
+    assert!(
+        client
+            .call(2, "zz", json!({}))
+            .to_string()
+            .contains("zz of shelf")
+    );
+    switch("off", &[]);
+    let answer = client.call(3, "admin/tools/list", json!({})).to_string();
+    assert!(answer.contains("admin/tools/list of shelf"), "{answer}");
 }

@@ -46,6 +46,7 @@ use super::handle::RunEnd;
 use super::household::HouseholdMsg;
 use super::killswitch::Switchboard;
 use super::launcher::Launcher;
+use super::left_out::LeftOut;
 use super::ops::OpsState;
 use super::packages::Packages;
 use super::room::Room;
@@ -119,6 +120,8 @@ pub struct Ctx {
     pub slots: papaya::HashMap<SlotKey, Arc<Slot>>,
     /// What servers can do, by their mcp and the definition they were started from.
     pub abilities: KnownAbilities,
+    /// Tools that they list and nobody is offered.
+    pub left_out: LeftOut,
     /// Which era of MCP they speak.
     pub eras: Eras,
     /// Lists that are being gathered from all servers of a key.
@@ -236,6 +239,7 @@ impl Ctx {
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
             abilities: KnownAbilities::default(),
+            left_out: LeftOut::default(),
             eras: Eras::default(),
             gathering: Gathering::default(),
             prompts: PromptNames::default(),

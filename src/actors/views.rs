@@ -413,6 +413,8 @@ pub struct Discovery {
     pub changed: bool,
     /// Tools whose schemas cannot be used, if arguments are to be held against them.
     pub unfit: Vec<UnfitSchema>,
+    /// Tools that the server lists and nobody is offered, with the reason.
+    pub left_out: Vec<String>,
 }
 
 /// A tool whose calls go on unchecked, because its schema cannot be used.

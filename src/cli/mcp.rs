@@ -177,8 +177,9 @@ async fn publish(name: &str, mut desk: Desk) -> Done {
     let path = path(&["mcps", name, "publish"]);
     let report: PublishReport = desk.client.patient().post(&path, NOTHING).await?;
     desk.out.one(&report, name, |out| {
-        if let Some(found) = &report.discovery {
-            discovered(found, out)?;
+        match &report.discovery {
+            Some(found) => discovered(found, out)?,
+            None => left_out(&report.left_out, out)?,
         }
         out.line(&format!(
             "mcp {name} is published with {} tools",
@@ -206,6 +207,7 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
     let phases: Vec<_> = phases.collect();
     out.styled(&format!("time: {}", phases.join(", ")), Style::Dim)?;
     out.table(&tools(&found.tools))?;
+    left_out(&found.left_out, out)?;
     unchecked(&found.unfit, out)?;
     // It went well: what a server says as it starts is mostly its banner, or that it does not know
     // our question for its era.
@@ -217,6 +219,14 @@ fn discovered(found: &Discovery, out: &mut Out) -> Result<(), CliError> {
             }
         }
         lines => out.say(&format!("stderr: {lines} lines, which -o wide shows")),
+    }
+    Ok(())
+}
+
+/// The tools that a server lists and nobody is offered.
+fn left_out(left_out: &[String], out: &mut Out) -> Result<(), CliError> {
+    for why in left_out {
+        out.styled(&format!("left out: {why}"), Style::Warn)?;
     }
     Ok(())
 }

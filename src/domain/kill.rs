@@ -381,6 +381,10 @@ pub(crate) mod tests {
         for target in targets() {
             assert_eq!(Target::parse(target.scope(), &target.text()), Ok(target));
         }
+        let text = format!("{}/admin/list", McpId::from_random([2; ID_BYTES]));
+        let tool = Target::parse(Scope::Tool, &text).unwrap();
+        assert!(matches!(&tool, Target::Tool(_, tool) if tool.as_str() == "admin/list"));
+        assert_eq!(tool.text(), text);
         for (scope, text) in [
             (Scope::Tool, "mcp_x/echo"),
             (Scope::Tool, "echo"),

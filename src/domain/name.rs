@@ -91,15 +91,15 @@ names! {
                 })
         }
     );
-    /// The name of a tool as its server declares it.
+    /// The name of a tool as its server declares it, in the characters of SEP-986.
     ToolName(
         "tool name",
-        "1 to 128 of A-Z, a-z, 0-9, '_', '.', '-'",
+        "1 to 128 of A-Z, a-z, 0-9, '_', '.', '-', '/'",
         |text| {
             (1..=TOOL_NAME_CHARS_MAX).contains(&text.len())
                 && text
                     .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'/'))
         }
     );
     /// The name of a credential slot.
@@ -153,6 +153,9 @@ mod tests {
             assert!(Name::parse(bad).is_err(), "{bad}");
         }
         assert!(ToolName::parse("get-Sum_2.x").is_ok());
-        assert!(ToolName::parse("a b").is_err());
+        assert!(ToolName::parse("admin/tools/list").is_ok());
+        for bad in ["", "a b", "ä", "a\n", &"a".repeat(129)] {
+            assert!(ToolName::parse(bad).is_err(), "{bad}");
+        }
     }
 }

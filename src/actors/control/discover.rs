@@ -200,6 +200,7 @@ impl Control {
             stderr_tail: run.map(|run| run.stderr.lines()).unwrap_or_default(),
             changed,
             unfit,
+            left_out: self.left_out(&slot.mcp),
         })
     }
 
@@ -207,6 +208,12 @@ impl Control {
     #[must_use]
     pub fn spoken(&self, mcp: &Mcp) -> Option<Spoken> {
         self.ctx.eras.spoken(&mcp.id, &mcp.config_hash())
+    }
+
+    /// What servers of a definition list and nobody is offered, as one listed it last.
+    #[must_use]
+    pub fn left_out(&self, mcp: &Mcp) -> Vec<String> {
+        self.ctx.left_out.of(&mcp.id, &mcp.config_hash())
     }
 
     /// Stores the tools of an mcp and publishes them; gives whether they are others than before.

@@ -15,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::domain::era::Era;
 use crate::domain::limits::{
     START_PERMIT_HOLD, TOOL_LIST_BYTES_MAX, TOOL_PAGES_MAX, TOOLS_PER_MCP_MAX,
-    TOOLS_REFUSED_LOGGED_MAX,
 };
 use crate::domain::mcp::Tool;
 use crate::domain::remote::Reach;
@@ -27,6 +26,7 @@ use crate::protocol::{handshake, outbound};
 use super::super::eras::{Bearing, Eras};
 use super::super::handle::{CallError, Handle, Reply};
 use super::super::launcher::{Launch, LaunchError, Launched, Scope};
+use super::super::left_out::Reasons;
 use super::super::plan;
 use super::super::record::RunRecord;
 use super::super::relimit;
@@ -271,7 +271,7 @@ pub(super) async fn list_tools(
     let mut names = HashSet::new();
     let mut cursor = None;
     let mut bytes = 0;
-    let mut refused = 0;
+    let mut unfit = Reasons::default();
     for _ in 0..TOOL_PAGES_MAX {
         let params = match handle.is_modern() {
             true => outbound::own_params(
@@ -303,9 +303,8 @@ pub(super) async fn list_tools(
             }
         }
         for why in page.refused.into_iter().chain(left_out) {
-            refused += 1;
-            if refused <= TOOLS_REFUSED_LOGGED_MAX {
-                let why = args.occupant.record.clean_text(&why);
+            let why = args.occupant.record.clean_text(&why);
+            if unfit.add(why.clone()) {
                 tracing::warn!(isolate.id = %args.slot.id, mcp.name = %args.slot.mcp.name, "a tool is not offered: {why}");
             }
         }
@@ -315,6 +314,11 @@ pub(super) async fn list_tools(
         }
         cursor = page.next;
         if cursor.is_none() {
+            // Whose list an installer has is no server's.
+            if !args.slot.key.is_install() {
+                let mcp = &args.slot.mcp;
+                args.ctx.left_out.learn(&mcp.id, &mcp.config_hash(), unfit);
+            }
             return Ok(tools);
         }
     }

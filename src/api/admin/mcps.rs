@@ -62,6 +62,10 @@ pub struct McpDetail {
     /// Tools whose schemas cannot be used, if arguments are to be held against them.
     #[serde(default)]
     pub unfit: Vec<UnfitSchema>,
+    /// Tools that its servers list and nobody is offered, with the reason; as one listed them last since the gateway
+    /// was started.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// The credentials that it needs, and who has set them.
     #[serde(default)]
     pub needs: Vec<NeededCredential>,
@@ -82,6 +86,9 @@ pub struct PublishReport {
     pub mcp: McpView,
     /// The discovery, if no tools were known and one had to be made.
     pub discovery: Option<Discovery>,
+    /// Tools that its servers list and nobody is offered, with the reason.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 /// What archiving did.
@@ -176,10 +183,12 @@ pub async fn publish(control: &Control, name: &str) -> Result<PublishReport, Api
     let mcp = by_name(control, name).await?;
     // Publishing again is no mistake; it must not start anything.
     if mcp.state == McpState::Published {
+        let left_out = control.left_out(&mcp);
         let mcp = view(control, mcp).await?;
         return Ok(PublishReport {
             mcp,
             discovery: None,
+            left_out,
         });
     }
     if !mcp.state.may_become(McpState::Published) {
@@ -198,8 +207,13 @@ pub async fn publish(control: &Control, name: &str) -> Result<PublishReport, Api
         .set_mcp_state(&mcp.id, McpState::Published, now)
         .await?;
     control.refresh().await?;
+    let left_out = control.left_out(&mcp);
     let mcp = view(control, mcp).await?;
-    Ok(PublishReport { mcp, discovery })
+    Ok(PublishReport {
+        mcp,
+        discovery,
+        left_out,
+    })
 }
 
 async fn discovered(control: &Control, mcp: &Mcp) -> Result<Discovery, ApiError> {
@@ -278,12 +292,14 @@ async fn show(
     let needs = credentials::needed(&control, &view.mcp).await?;
     let unfit = control.unfit(&view.mcp, &tools).await;
     let spoken = control.spoken(&view.mcp);
+    let left_out = control.left_out(&view.mcp);
     Ok(Json(McpDetail {
         view,
         tools,
         spoken,
         package,
         unfit,
+        left_out,
         needs,
     }))
 }

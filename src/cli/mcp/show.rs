@@ -5,7 +5,7 @@ use super::super::isolate::sharing_word;
 use super::super::output::Out;
 use super::super::table::{Cell, Style, Table};
 use super::super::units::{age, cpu, size};
-use super::{command_line, state, tools, unchecked};
+use super::{command_line, left_out, state, tools, unchecked};
 use crate::actors::packages::PackageView;
 use crate::api::admin::credentials::NeededCredential;
 use crate::api::admin::mcps::McpDetail;
@@ -199,8 +199,10 @@ pub(super) fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
     out.table(&facts)?;
     out.raw("\n")?;
     if detail.tools.is_empty() {
+        left_out(&detail.left_out, out)?;
         return out.styled("no tools are known: legation mcp discover", Style::Warn);
     }
     out.table(&tools(&detail.tools))?;
+    left_out(&detail.left_out, out)?;
     unchecked(&detail.unfit, out)
 }

@@ -29,6 +29,6 @@ limits! {
     pub const TOOL_DEFINITION_BYTES_MAX: usize = 256 << 10;
     /// Bytes of a server's whole tool list, all pages together.
     pub const TOOL_LIST_BYTES_MAX: usize = 4 << 20;
-    /// Tools of one start that are logged as not offered.
+    /// Tools of one list that are logged and shown as left out; more are counted.
     pub const TOOLS_REFUSED_LOGGED_MAX: usize = 16;
 }
