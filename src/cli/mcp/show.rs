@@ -1,5 +1,7 @@
 //! Everything that is known of one definition, as facts below each other.
 
+use std::time::Duration;
+
 use super::super::error::CliError;
 use super::super::isolate::sharing_word;
 use super::super::output::Out;
@@ -11,7 +13,9 @@ use crate::api::admin::credentials::NeededCredential;
 use crate::api::admin::mcps::McpDetail;
 use crate::domain::confinement::{Confinement, Profile};
 use crate::domain::era::Era;
-use crate::domain::mcp::{Mcp, Usual};
+use crate::domain::limits::INSTALL_DEADLINE;
+use crate::domain::mcp::{Capture, Mcp, Usual};
+use crate::domain::package::Install;
 use crate::domain::remote::{Reach, Remote};
 use crate::domain::talk::{Check, ToolChanges};
 
@@ -100,6 +104,45 @@ fn walls(walls: &Confinement, fact: &mut impl FnMut(&str, Cell)) {
     }
 }
 
+/// What is said between the server and its clients, and what the audit log keeps of it.
+fn talk(mcp: &Mcp, fact: &mut impl FnMut(&str, Cell)) {
+    if !mcp.talk.questions.is_empty() {
+        fact("asks", mcp.talk.questions.to_string().into());
+    }
+    match mcp.talk.arguments {
+        Check::Off => {}
+        Check::Warn => fact("arguments", "checked, and what does not fit is told".into()),
+        Check::Enforce => fact(
+            "arguments",
+            "checked, and what does not fit is refused".into(),
+        ),
+    }
+    let kept = match mcp.audit_arguments {
+        Capture::None => "the size of arguments",
+        Capture::Digest => "size and SHA-256 of arguments",
+        Capture::Full => "arguments in full",
+    };
+    fact("audit", kept.into());
+    if mcp.talk.tool_changes == ToolChanges::Adopt {
+        fact("tool changes", "discovered and offered at once".into());
+    }
+}
+
+/// How a package is installed.
+fn install(install: &Install, fact: &mut impl FnMut(&str, Cell)) {
+    let scripts = match install.scripts {
+        true => Cell::styled("run during the install", Style::Warn),
+        false => "do not run".into(),
+    };
+    fact("install scripts", scripts);
+    let own = install.within_ms.map(Duration::from_millis);
+    let within = own.unwrap_or(INSTALL_DEADLINE).as_millis();
+    fact(
+        "install within",
+        age(u64::try_from(within).unwrap_or(u64::MAX)).into(),
+    );
+}
+
 /// What a credential is, and who has set it: never a value.
 fn credential(needed: &NeededCredential) -> Cell {
     let mut text = match &needed.to {
@@ -172,18 +215,9 @@ pub(super) fn show(detail: &McpDetail, out: &mut Out) -> Result<(), CliError> {
         };
         fact("speaks", format!("MCP {}, {era}", spoken.version).into());
     }
-    match mcp.talk.arguments {
-        Check::Off => {}
-        Check::Warn => fact("arguments", "checked, and what does not fit is told".into()),
-        Check::Enforce => fact(
-            "arguments",
-            "checked, and what does not fit is refused".into(),
-        ),
-    }
-    if mcp.talk.tool_changes == ToolChanges::Adopt {
-        fact("tool changes", "discovered and offered at once".into());
-    }
+    talk(mcp, &mut fact);
     if let Some(package) = &detail.package {
+        install(&mcp.install, &mut fact);
         fact("package", package_state(package));
         for (title, text) in [
             ("integrity", &package.integrity),
