@@ -684,6 +684,30 @@ fn serve_dev_works_for_an_ordinary_user_and_says_what_is_not_enforced() {
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let degraded = list[0]["degraded"].to_string();
     assert!(degraded.contains("cgroup_memory"), "{list}");
+    // So do the table, the tree and the pages for machines.
+    for args in [&["isolate", "list"][..], &["tree"]] {
+        let told = String::from_utf8(ordinary.run(args).stdout).unwrap();
+        assert!(told.contains("cgroup_memory"), "{args:?}: {told}");
+    }
+    let status = ordinary.run(&["-o", "json", "status"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let ops = status["ops_url"].as_str().unwrap();
+    let ops = Http::new(&ops.replace("localhost", "127.0.0.1"));
+    let page = |path: &str| {
+        let body = ops.send("GET", path, None, None).body;
+        String::from_utf8(body).unwrap()
+    };
+    let (metrics, ready) = (page("/metrics"), page("/readyz?verbose"));
+    for line in [
+        r#"legation_facility_missing{facility="cgroup_memory"} 1"#,
+        r#"legation_facility_missing{facility="seccomp"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    let starts = r#"legation_isolate_starts_degraded_total{facility="cgroup_memory"} "#;
+    let starts = metrics.lines().find_map(|line| line.strip_prefix(starts));
+    assert!(starts.is_some_and(|starts| starts != "0"), "{metrics}");
+    assert!(ready.contains("[!] not enforced: cgroup_memory"), "{ready}");
     // Root's doctor tries what root would have, and tells what this server says that it has not.
     let doctor = |format: &str| {
         let socket = ordinary.home().join("legation-data/admin.sock");

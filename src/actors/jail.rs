@@ -21,7 +21,7 @@ use sandbox::cgroup::CgroupError;
 use sandbox::homes::Homes;
 use sandbox::host::Door;
 use sandbox::uids::Claim;
-use sandbox::{Host, HostConfig, HostError};
+use sandbox::{Host, HostConfig, HostError, Missing};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -285,6 +285,11 @@ impl Launcher for Jail {
 
     fn enforcement(&self) -> Enforcement {
         let capabilities = self.host.capabilities();
+        // Where no mcp may have the host's network, nothing is without its guard.
+        let counts = |lack: &&Missing| {
+            self.walls.allow_network_host || lack.facility != Facility::NetworkGuard
+        };
+        let missing = || capabilities.missing.iter().filter(counts);
         Enforcement {
             summary: capabilities.summary.clone(),
             enforced: capabilities
@@ -292,15 +297,8 @@ impl Launcher for Jail {
                 .iter()
                 .map(|facility| facility.name().to_owned())
                 .collect(),
-            // Where no mcp may have the host's network, nothing is without its guard.
-            missing: capabilities
-                .missing
-                .iter()
-                .filter(|lack| {
-                    self.walls.allow_network_host || lack.facility != Facility::NetworkGuard
-                })
-                .map(ToString::to_string)
-                .collect(),
+            missing: missing().map(ToString::to_string).collect(),
+            lacks: missing().map(|lack| lack.facility.name()).collect(),
         }
     }
 

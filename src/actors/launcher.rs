@@ -290,4 +290,6 @@ pub struct Enforcement {
     pub enforced: Vec<String>,
     /// Facilities that are missing, each with why and how to get it.
     pub missing: Vec<String>,
+    /// Their names.
+    pub lacks: Vec<&'static str>,
 }

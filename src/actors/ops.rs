@@ -83,6 +83,12 @@ impl Ops {
         readiness(&self.ctx)
     }
 
+    /// What isolates run without, each with why and how to get it. Calls are taken nevertheless.
+    #[must_use]
+    pub fn not_enforced(&self) -> Vec<String> {
+        self.ctx.launcher.enforcement().missing
+    }
+
     /// The page `/metrics`.
     ///
     /// # Errors

@@ -85,7 +85,12 @@ fn standing(ctx: &Ctx) {
     set(&f::STARTED, &[], seconds(ctx.started_at));
     set(&f::CONFIG_OK, &[], 1.0);
     set(&f::CONFIG_AT, &[], seconds(ctx.started_at));
-    let enforced = ctx.launcher.enforcement().enforced;
+    let enforcement = ctx.launcher.enforcement();
+    for name in f::FACILITIES {
+        let missing = flag(enforcement.lacks.contains(&name));
+        set(&f::FACILITY_MISSING, &[("facility", name)], missing);
+    }
+    let enforced = enforcement.enforced;
     for controller in Controller::ALL {
         let name = format!("cgroup_{}", controller.as_str());
         let there = flag(enforced.contains(&name));

@@ -99,12 +99,15 @@ async fn readyz(
         if let Some(refused) = shared.refusal(&headers) {
             return refused;
         }
-        return text(status, verbosely(&checks, ready));
+        return text(
+            status,
+            verbosely(&checks, &shared.0.ops.not_enforced(), ready),
+        );
     }
     text(status, if ready { "ok\n" } else { "not ready\n" })
 }
 
-fn verbosely(checks: &[Check], ready: bool) -> String {
+fn verbosely(checks: &[Check], not_enforced: &[String], ready: bool) -> String {
     let mut out = String::new();
     for Check { name, trouble } in checks {
         // Writing to a string cannot fail.
@@ -112,6 +115,9 @@ fn verbosely(checks: &[Check], ready: bool) -> String {
             None => writeln!(out, "[+] {name} ok"),
             Some(why) => writeln!(out, "[-] {name} failed: {why}"),
         };
+    }
+    for lack in not_enforced {
+        let _ = writeln!(out, "[!] not enforced: {lack}");
     }
     out.push_str(if ready { "ready\n" } else { "not ready\n" });
     out

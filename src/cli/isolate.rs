@@ -95,7 +95,12 @@ pub(super) fn table(isolates: &[IsolateView], wide: bool) -> Table {
         "ID", "MCP", "USER", "STATE", "SINCE", "PID", "CPU", "MEMORY", "PIDS", "CALLS", "RESTARTS",
     ];
     if wide {
-        titles.extend(["CPU TIME", "SHARING", "KEY", "DEGRADED"]);
+        titles.extend(["CPU TIME", "SHARING", "KEY"]);
+    }
+    // Whoever lacks nothing needs no column for it.
+    let lacks = wide || isolates.iter().any(|one| !one.degraded.is_empty());
+    if lacks {
+        titles.push("DEGRADED");
     }
     titles.push("VERDICTS");
     let mut table = Table::new(&titles);
@@ -122,8 +127,10 @@ pub(super) fn table(isolates: &[IsolateView], wide: bool) -> Table {
                 Cell::maybe(one.cpu_micros.map(cpu_time)),
                 sharing_word(one.sharing).into(),
                 one.key.as_str().into(),
-                one.degraded.join(", ").into(),
             ]);
+        }
+        if lacks {
+            row.push(Cell::styled(one.degraded.join(", "), Style::Warn));
         }
         row.push(verdicts(one, wide).into());
         table.row(row);
@@ -449,6 +456,13 @@ mod tests {
             ],
             ..IsolateView::default()
         };
+        let degraded = IsolateView {
+            degraded: vec!["cgroup_memory".into(), "landlock".into()],
+            ..well.clone()
+        };
+        let drawn = table(&[degraded], false).render(None, false);
+        assert!(drawn.contains("DEGRADED"), "{drawn}");
+        assert!(drawn.contains("cgroup_memory, landlock"), "{drawn}");
         let drawn = table(&[well, troubled], false).render(None, false);
         insta::assert_snapshot!(drawn, @r"
         ID     MCP   USER  STATE         SINCE  PID  CPU   MEMORY          PIDS  CALLS   RESTARTS  VERDICTS

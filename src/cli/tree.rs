@@ -162,7 +162,9 @@ fn note(node: &TreeNode) -> String {
             size(memory)
         ))
     });
-    let parts: Vec<_> = [backoff, figures, verdict, own]
+    let lacks = node.isolate.as_ref().filter(|one| !one.degraded.is_empty());
+    let lacks = lacks.map(|one| format!("without {}", one.degraded.join(", ")));
+    let parts: Vec<_> = [backoff, figures, verdict, lacks, own]
         .into_iter()
         .flatten()
         .collect();

@@ -55,6 +55,7 @@ pub struct Metrics {
     phases: Vec<Histogram>,
     installs: CounterBy<InstallResult>,
     install_duration: Histogram,
+    degraded_starts: Vec<(&'static str, Counter)>,
     /// Why sessions ended.
     pub session_ends: CounterBy<SessionEnd>,
     /// Calls of keys that made more than they may.
@@ -122,6 +123,13 @@ impl Metrics {
                 .collect(),
             installs: recorder.counters(&f::INSTALLS, &[]),
             install_duration: recorder.histogram(&f::INSTALL_DURATION, &[]),
+            degraded_starts: f::FACILITIES
+                .iter()
+                .map(|name| {
+                    let labels = [("facility", *name)];
+                    (*name, recorder.counter(&f::DEGRADED_STARTS, &labels))
+                })
+                .collect(),
             session_ends: recorder.counters(&f::SESSION_ENDS, &[]),
             calls_over_rate: recorder.counter(&f::CALLS_OVER_RATE, &[]),
             orphans_reaped: recorder.counter(&f::ORPHANS_REAPED, &[]),
@@ -189,6 +197,15 @@ impl Metrics {
     pub fn installed(&self, result: InstallResult, took: Duration) {
         self.installs.increment(result, 1);
         self.install_duration.record(took);
+    }
+
+    /// An isolate was started without these.
+    pub fn started_without(&self, facilities: &[String]) {
+        for (name, starts) in &self.degraded_starts {
+            if facilities.iter().any(|missing| missing == name) {
+                starts.increment(1);
+            }
+        }
     }
 
     /// A step of a start that became ready.

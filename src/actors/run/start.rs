@@ -128,6 +128,7 @@ async fn launch(
     let record = &args.occupant.record;
     let phase = if is_remote { "connect" } else { "spawn" };
     record.phase(phase, launched.took);
+    args.ctx.metrics.started_without(&launched.degraded);
     record.learn(|facts| {
         facts.pid = launched.pid;
         facts.degraded.clone_from(&launched.degraded);

@@ -48,6 +48,7 @@ async fn each_page_says_what_it_should_in_the_type_it_should() {
     assert_eq!((ready.status, ready.text.as_str()), (200, "ok\n"));
     let verbose = get(&router, "/readyz?verbose", None).await;
     assert!(verbose.text.contains("[+] audit ok"), "{}", verbose.text);
+    assert!(!verbose.text.contains("[!]"), "{}", verbose.text);
     let exact = "text/plain; version=0.0.4; charset=utf-8";
     for path in ["/metrics", "/metrics/isolates"] {
         let page = get(&router, path, None).await;

@@ -1,6 +1,8 @@
 //! The table: every family there is. A new metric begins here; `docs/metrics.md` and the tests
 //! that scrape a running server read it.
 
+use sandbox::facility::Facility;
+
 use super::family::{Family, Kind, Label, Shown, Values};
 use super::http::ROUTES;
 use super::labels::{
@@ -38,6 +40,20 @@ const DENY_ACTION: Label = Label {
 const DB_OP: Label = Label {
     name: "op",
     values: Values::Of(&["read", "write", "tx"]),
+};
+/// What the kernel does for isolates, by the names in `sandbox.allow_degraded`.
+pub const FACILITIES: [&str; Facility::ALL.len()] = {
+    let mut names = [""; Facility::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Facility::ALL[at].name();
+        at += 1;
+    }
+    names
+};
+const FACILITY: Label = Label {
+    name: "facility",
+    values: Values::Of(&FACILITIES),
 };
 const ISOLATE: Label = Label {
     name: "isolate",
@@ -133,6 +149,8 @@ families! {
         "When the configuration in force was read, in Unix time.";
     LIMITS_ENFORCED "limits_enforced" Gauge Exporter [Controller::LABEL]
         "1 if the kernel enforces this limit for isolates on this host.";
+    FACILITY_MISSING "facility_missing" Gauge Exporter [FACILITY]
+        "1 if this host does not do this for isolates, which start without it.";
 
     ACTORS "actors" Gauge Exporter [ActorKind::LABEL]
         "Actors that live now.";
@@ -153,6 +171,8 @@ families! {
         "Runs begun.";
     ISOLATE_EXITS "isolate_exits_total" Counter Exporter [MCP, EXIT]
         "Runs ended, by the kind of their verdict.";
+    DEGRADED_STARTS "isolate_starts_degraded_total" Counter Exporter [FACILITY]
+        "Starts of isolates without what this host lacks, as sandbox.allow_degraded lets them.";
     ISOLATE_RESTARTS "isolate_restarts_total" Counter Exporter [MCP]
         "Runs begun because the one before failed.";
     ISOLATE_QUARANTINES "isolate_quarantines_total" Counter Exporter [MCP, GaveUp::LABEL]
