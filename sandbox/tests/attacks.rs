@@ -205,6 +205,13 @@ const KINDS: &[(&str, &[Row])] = &[
             ),
             ("terminal_input", "type into a terminal", &["EPERM"], Open),
             ("x32", "call by x32 numbers", &["SIGSYS"], Open),
+            // A kernel without 32-bit programs has no such gate.
+            (
+                "int80",
+                "call by the gate of 32-bit programs",
+                &["SIGSYS", "SIGSEGV"],
+                Open,
+            ),
         ],
     ),
     (
@@ -397,6 +404,13 @@ A systemd unit needs `Delegate=cpu io memory pids` on a host with cgroup v2 (sys
 `NoNewPrivileges=`. Without such a range `user_range` is missing, and
 `legation doctor` says why. Homes belong to those ids then: take the range away, and root has to give the files back.
 
+## What is shown of the host
+
+Read-only, the same in every isolate of `strict` and `standard`: its programs and libraries (`/usr`, `/bin`, `/sbin`, `/lib*`, and `/nix/store` where there is one), and of
+`/etc` what programs need and what tells nothing of users and keys (certificates, fonts, time zones, the linker's cache, `services`, `mime.types` and the like: `sandbox/src/plan/view/common.rs`,
+which is the whole list). Who is on the host is not shown: `passwd`, `group`, `hosts` and `nsswitch.conf` are the isolate's own, `resolv.conf` as well unless the network is `host`. So no secret belongs beneath
+`/usr`, `/etc/ssl` or `/etc/pki`: a private key there that all may read is read by servers too.
+
 ## What is shown of a project
 
 A script brings the project it lies in (the nearest `package.json`, `pyproject.toml`, …), read-only. Its history and what its developers
@@ -406,6 +420,11 @@ into the vault. A cover lies on the file that was there at the start: one that i
 
 Links on the way to a declared path are followed only if root or the server's own account made them: an isolate that may write somewhere
 cannot lead another one's view elsewhere.
+
+## Processes
+
+What an isolate may have of processes is its cgroup's to say, and its user's sum their group's. `RLIMIT_NPROC` stays as the gateway was given it: it counts for a
+uid, so a bound there is one for all isolates of a user together.
 
 ## The disk
 
@@ -419,7 +438,8 @@ fn rendered() -> String {
          Rendered from the table in `sandbox/tests/attacks.rs`, which is also the test: every attack \
          is tried by a\nserver in each profile, and the answers below are what the kernel must say. \
          **Nothing succeeds in `strict`\nor `standard`.** Profile `none` is the control: what succeeds \
-         there shows that the attack works.\n\n## Profiles\n\n\
+         there shows that the attack works. The floods are\nnot tried there: without an own `/tmp` they would \
+         flood the host.\n\n## Profiles\n\n\
          | facility | none | standard | strict |\n|---|---|---|---|\n",
     );
     for facility in Facility::ALL {
@@ -462,6 +482,7 @@ fn rendered() -> String {
             let answer = match expected {
                 ["no effect"] => "no effect".to_owned(),
                 ["SIGSYS"] => "killed by `SIGSYS`".to_owned(),
+                ["SIGSYS", other] => format!("killed by `SIGSYS` or `{other}`"),
                 several => several
                     .iter()
                     .map(|e| format!("`{e}`"))
