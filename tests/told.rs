@@ -370,3 +370,24 @@ fn tools_that_are_left_out_are_shown_with_the_reason() {
     let answer = client.call(3, "admin/tools/list", json!({})).to_string();
     assert!(answer.contains("admin/tools/list of shelf"), "{answer}");
 }
+
+#[test]
+fn a_grant_tells_of_keys_that_do_not_see_it_and_only_then() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    world.demo("second", &[]);
+    world.key("ada");
+    let grant = |mcp: &str| world.run(&["group", "grant", "all", mcp]).stderr;
+    assert!(
+        !grant("second").contains("see it yet"),
+        "the key was made after it"
+    );
+    world.demo("third", &[]);
+    let told = grant("third");
+    assert!(
+        told.contains("1 key that exists does not see it yet"),
+        "{told}"
+    );
+    world.cli(&["subscription", "add", "--group", "all", "third"]);
+    assert!(!grant("third").contains("see it yet"));
+}

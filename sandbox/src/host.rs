@@ -244,7 +244,8 @@ impl Host {
             return Self::start(config);
         }
         ground.missing.extend(lacks);
-        ground.missing.extend(probe::guard(&tree, &config));
+        let unguarded = probe::guard(&tree, &config, &ground.missing);
+        ground.missing.extend(unguarded);
         ground.check(config.profile)?;
         let enforced = Facility::ALL
             .into_iter()

@@ -91,9 +91,15 @@ pub(super) async fn run(command: GroupCommand, mut desk: Desk) -> Done {
                 group.as_str(),
                 &mut desk,
             )?;
-            desk.out.say(&format!(
-                "keys that exist do not see it yet: legation subscription add --group {group} {mcp}"
-            ));
+            // It is granted, whatever comes of asking.
+            let path = super::client::path(&["groups", group.as_str()]);
+            if let Ok(detail) = desk.client.get(&path).await
+                && let Some(blind) = blind(&detail, &mcp)
+            {
+                desk.out.say(&format!(
+                    "{blind} not see it yet: legation subscription add --group {group} {mcp}"
+                ));
+            }
             Ok(Exit::Ok)
         }
         GroupCommand::Revoke { group, mcp } => {
@@ -156,6 +162,16 @@ pub(super) fn told(done: Changed, how: &str, name: &str, desk: &mut Desk) -> Don
     desk.out
         .one(&done, name, |out| out.line(&format!("{how}{suffix}")))?;
     Ok(Exit::Ok)
+}
+
+/// Which of a group's keys do not see what it is granted, if any: the beginning of a sentence.
+fn blind(detail: &GroupDetail, mcp: &Name) -> Option<String> {
+    let grant = detail.grants.iter().find(|grant| grant.mcp == *mcp)?;
+    match detail.keys.saturating_sub(grant.subscribed) {
+        0 => None,
+        1 => Some("1 key that exists does".to_owned()),
+        keys => Some(format!("{keys} keys that exist do")),
+    }
 }
 
 fn show(detail: &GroupDetail, out: &mut Out) -> Result<(), CliError> {

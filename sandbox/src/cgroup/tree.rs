@@ -99,11 +99,13 @@ impl Tree {
     }
 
     /// The group of cgroup v2 that all isolates are in; `None` if there is none.
-    pub(crate) fn isolates(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn isolates(&self) -> Option<Result<PathBuf, CgroupError>> {
         let v2 = |h: &&Hierarchy| matches!(h.kind, Kind::V2 | Kind::Unified);
         let dir = self.hierarchies.iter().find(v2)?.base.join("isolates");
-        mounts::make(&dir).ok()?;
-        Some(dir)
+        Some(mounts::make(&dir).map(|()| dir))
     }
 
     /// The kind of host in one word: v2, hybrid, v1 or none.

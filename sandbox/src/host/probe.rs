@@ -80,20 +80,30 @@ fn clone(link: &Link, namespaces: u64) -> Result<Option<io::Error>, HostError> {
 }
 
 /// Puts the guard of the host's network in place; why not, if not.
-pub(super) fn guard(tree: &Tree, config: &HostConfig) -> Option<Missing> {
+pub(super) fn guard(tree: &Tree, config: &HostConfig, missing: &[Missing]) -> Option<Missing> {
     let attached = if config.without.contains(&Facility::NetworkGuard) {
         Err(LEFT_OUT.to_owned())
     } else {
         match tree.isolates() {
-            Some(group) => guard::attach(&group)
+            Some(Ok(group)) => guard::attach(&group)
                 .map_err(|error| format!("cannot attach it to {}: {error}", group.display())),
-            None => Err("there is no cgroup2 tree here".to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err(groupless(missing)),
         }
     };
     attached.err().map(|why| Missing {
         facility: Facility::NetworkGuard,
         why,
     })
+}
+
+/// Why isolates have no group of cgroup2, which is what is told of `cgroup_kill`: nothing else has that.
+fn groupless(missing: &[Missing]) -> String {
+    let mut missing = missing.iter();
+    match missing.find(|lack| lack.facility == Facility::CgroupKill) {
+        Some(lack) => format!("isolates have no group of cgroup2: {}", lack.why),
+        None => "there is no cgroup2 tree here".to_owned(),
+    }
 }
 
 /// One wall by itself.
@@ -285,4 +295,21 @@ pub(super) fn read(process: &Process, mut status: File) -> Result<Vec<Record>, H
     process::wait_blocking(process.as_fd())?;
     read.map_err(|e| HostError::io("read a rehearsal's status", e))?;
     Ok(Decoder::default().feed(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_group_is_told_the_reason_and_not_that_there_is_no_tree() {
+        let why = "make /sys/fs/cgroup/unified/legation-1: permission denied";
+        let lack = |facility| Missing {
+            facility,
+            why: why.to_owned(),
+        };
+        let told = groupless(&[lack(Facility::CgroupCpu), lack(Facility::CgroupKill)]);
+        assert_eq!(told, format!("isolates have no group of cgroup2: {why}"));
+        assert_eq!(groupless(&[]), "there is no cgroup2 tree here");
+    }
 }
