@@ -352,19 +352,21 @@ fn tools_that_are_left_out_are_shown_with_the_reason() {
         );
     }
     let target = "shelf/admin/tools/list";
-    let switch =
-        |how: &str| world.cli(&["kill-switch", how, "--scope", "tool", "--target", target]);
-    switch("on");
+    let switch = |how: &str, more: &[&str]| {
+        let args = ["kill-switch", how, "--scope", "tool", "--target", target];
+        world.cli(&[&args[..], more].concat())
+    };
+    switch("on", &["--reason", "no slashes"]);
     let client = Client::new(&world, "/mcp/shelf", &key);
     let answer = client.call(1, "admin/tools/list", json!({})).to_string();
-    assert!(answer.contains("kill_switch_active"), "{answer}");
+    assert!(answer.contains("no slashes"), "{answer}");
     assert!(
         client
             .call(2, "zz", json!({}))
             .to_string()
             .contains("zz of shelf")
     );
-    switch("off");
+    switch("off", &[]);
     let answer = client.call(3, "admin/tools/list", json!({})).to_string();
     assert!(answer.contains("admin/tools/list of shelf"), "{answer}");
 }
