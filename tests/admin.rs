@@ -514,6 +514,35 @@ fn a_new_keys_bare_names_are_those_of_the_oldest_mcp() {
     }
 }
 
+/// Each wrote all columns as it had read them, so that of two at once one was undone.
+#[test]
+fn changes_of_one_definition_at_once_all_hold() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    for round in 1..=6 {
+        let (memory, pids) = (format!("{}MiB", 100 + round), (50 + round).to_string());
+        let (profile, text) = (["strict", "standard"][round % 2], format!("round {round}"));
+        let changes = [
+            ["--memory", &memory],
+            ["--pids", &pids],
+            ["--profile", profile],
+            ["--description", &text],
+        ];
+        std::thread::scope(|scope| {
+            for [option, value] in changes {
+                let world = &world;
+                scope.spawn(move || world.cli(&["mcp", "update", "demo", option, value]));
+            }
+        });
+        let now = world.cli(&["mcp", "show", "demo"]);
+        let bytes = (100 + round as u64) << 20;
+        assert_eq!(now["limits"]["memory_bytes"], bytes, "{now}");
+        assert_eq!(now["limits"]["pids"], 50 + round, "{now}");
+        assert_eq!(now["confinement"]["profile"], profile, "{now}");
+        assert_eq!(now["description"], text.as_str(), "{now}");
+    }
+}
+
 #[test]
 fn an_update_replaces_an_isolate_after_its_calls() {
     let world = World::new();

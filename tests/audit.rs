@@ -576,6 +576,48 @@ fn an_index_that_is_lost_or_damaged_is_made_anew_and_never_missed() {
 }
 
 #[test]
+fn names_are_known_while_the_store_is_away() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    world.client("ada").ask("echo", json!({"text": "x"}));
+    let moved = |from: &str, to: &str| {
+        for end in ["", "-wal", "-shm"] {
+            let at = |name: &str| world.data_dir().join(format!("{name}{end}"));
+            // The log may not be there at the moment.
+            let _ = std::fs::rename(at(from), at(to));
+        }
+    };
+    moved("legation.db", "away.db");
+    world.until("the store is away", |world| {
+        (world.run(&["user", "list"]).code != 0).then_some(())
+    });
+    let page = search(&world, &["--user", "ada", "--mcp", "demo"]);
+    assert!(events(&page).contains(&"call".to_owned()), "{page}");
+    let export = world.run(&["audit", "export", "--user", "ada", "--event", "call"]);
+    assert_eq!(lines(&export).len(), 2, "{}", export.stderr);
+    let tail = world.run(&["audit", "tail", "-n", "2"]);
+    assert_eq!(
+        (tail.code, tail.stdout.lines().count()),
+        (0, 2),
+        "{}",
+        tail.stderr
+    );
+    // Who may be somebody that only the store knows is not said to be nobody.
+    let other = world.run(&["-o", "json", "audit", "search", "--user", "ben"]);
+    assert!(
+        other.stderr.contains("store_unavailable"),
+        "{}",
+        other.stderr
+    );
+    assert!(other.stderr.contains("by its id"), "{}", other.stderr);
+    moved("away.db", "legation.db");
+    world.until("the store is back", |world| {
+        (world.run(&["user", "list"]).code == 0).then_some(())
+    });
+    assert_eq!(world.run(&["audit", "search", "--user", "ben"]).code, 5);
+}
+
+#[test]
 fn tail_follows_and_export_gives_the_bytes_of_the_log() {
     let world = World::with("[audit]\nsegment_bytes_max = 4096\n");
     world.demo("demo", &[]);

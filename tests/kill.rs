@@ -232,6 +232,27 @@ fn an_mcp_is_switched_off_for_everybody_and_its_processes_are_gone_before_the_an
 }
 
 #[test]
+fn what_is_lifted_is_what_the_name_means_now() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    on(&world, "mcp", "demo", "a bad release");
+    world.cli(&["mcp", "archive", "demo"]);
+    world.demo("demo", &[]);
+    let ada = world.client("ada");
+    world.cli(&["mcp", "suspend", "demo", "--reason", "maintenance"]);
+    switched_off(
+        &ada.call("demo.echo", json!({"text": "x"})),
+        "mcp",
+        "maintenance",
+    );
+    let lifted = world.cli(&["mcp", "resume", "demo"]);
+    assert_eq!(lifted["reason"], "maintenance", "{lifted}");
+    assert_eq!(ada.ask("demo.echo", json!({"text": "back"})), "back");
+    // Then only the archived one's is left to be meant.
+    assert_eq!(off(&world, "mcp", "demo")["reason"], "a bad release");
+}
+
+#[test]
 fn a_user_is_switched_off_alone_also_in_what_is_shared() {
     let world = World::new();
     let bystander = Bystander::begin(&world);

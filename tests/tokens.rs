@@ -46,6 +46,40 @@ fn sql(world: &World, statement: &str) {
     });
 }
 
+fn rows(world: &World, statement: &'static str) -> i64 {
+    let path = world.data_dir().join("legation.db");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let url = format!("sqlite://{}", path.display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        let asked = sqlx::query_scalar(statement).fetch_one(&mut connection);
+        let count = asked.await.unwrap();
+        connection.close().await.unwrap();
+        count
+    })
+}
+
+#[test]
+fn a_key_that_is_revoked_while_it_registers_leaves_no_session() {
+    let mut world = World::new();
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    world.stop();
+    sql(
+        &world,
+        "CREATE TRIGGER revoked AFTER INSERT ON sessions BEGIN \
+         UPDATE client_keys SET revoked_at = 1 WHERE id = NEW.key_id; END",
+    );
+    world.start();
+    let answer = Http::new(&world.url).register_with(&key);
+    refused(&answer, 401, "key_unknown");
+    assert_eq!(rows(&world, "SELECT count(*) FROM sessions"), 0);
+    assert_eq!(world.cli(&["session", "list"]), json!([]));
+}
+
 #[test]
 fn registering_never_ends_another_token() {
     let world = World::new();

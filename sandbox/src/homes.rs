@@ -1,7 +1,8 @@
 //! Homes: `<root>/<owner>/<name>`, each owner's with a uid of its own.
 //!
 //! The record of a uid is the group of the owner's directory, which stays the gateway's: so it is kept
-//! with the home, never given to another while that is there, and moves with a backup. The
+//! with the home, never given to another while that is there, and moves with a backup. It stays, empty, when
+//! the homes are removed ([`retire`]): their owner may have left files elsewhere. The
 //! invariant: we never follow a symbolic link beneath the root, and give away only what belonged to
 //! the home before.
 
@@ -221,6 +222,20 @@ pub fn no_link(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes an owner's directory, when nothing is in it. Where it is the record of a uid it stays: what its owner left
+/// elsewhere is nobody else's to read.
+///
+/// # Errors
+/// Something is in it, or the disk.
+pub fn retire(dir: &Path) -> io::Result<()> {
+    match dir.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_dir() && meta.gid() != nix::unistd::getegid().as_raw() => Ok(()),
+        Ok(_) => std::fs::remove_dir(dir),
+    }
+}
+
 impl Uids {
     /// The uid of an owner: the one it has, or the lowest nobody has.
     fn of(&self, owner: &str) -> io::Result<u32> {
@@ -236,7 +251,8 @@ impl Uids {
             .find(|id| !taken.contains(id) && *id != range.probe().uid);
         let id = free.ok_or_else(|| {
             io::Error::other(format!(
-                "all uids of {range} are given; raise sandbox.uid_count"
+                "all uids of {range} are given, those of users who were removed among them; raise \
+                 sandbox.uid_count"
             ))
         })?;
         given.insert(owner.to_owned(), id);
@@ -376,6 +392,30 @@ mod tests {
         homes.prepare("mal", "one").unwrap();
         let full = homes.prepare("zoe", "one").unwrap_err().to_string();
         assert!(full.contains("raise sandbox.uid_count"), "{full}");
+    }
+
+    #[test]
+    fn a_uid_stays_with_the_name_of_who_was_removed() {
+        let Some(place) = Place::new(1_700_003_000) else {
+            return;
+        };
+        let homes = place.homes(place.base, 4);
+        let ada = homes.prepare("ada", "one").unwrap();
+        let owners = ada.path.parent().unwrap();
+        retire(&owners.join("none")).unwrap();
+        fs::remove_dir(&ada.path).unwrap();
+        retire(owners).unwrap();
+        assert_eq!(owner(owners), (0, place.base, 0o710));
+        drop(homes);
+        let homes = place.homes(place.base, 4);
+        let eve = homes.prepare("eve", "one").unwrap();
+        assert_eq!(eve.identity.unwrap().uid, place.base + 1);
+        // One that records nothing goes.
+        let plain = homes.root().join("plain");
+        fs::create_dir(&plain).unwrap();
+        chown(&plain, None, Some(nix::unistd::getegid().as_raw())).unwrap();
+        retire(&plain).unwrap();
+        assert!(!plain.exists());
     }
 
     #[test]

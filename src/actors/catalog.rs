@@ -17,6 +17,7 @@ use crate::domain::verdict::Verdict;
 use crate::storage::StoreError;
 
 use super::caught_up::catch_up;
+use super::control::removal;
 use super::ctx::Ctx;
 use super::eras::Eras;
 use super::isolate::IsolateMsg;
@@ -84,10 +85,18 @@ impl Actor for Catalog {
         if let Err(error) = Eras::load(&state.ctx).await {
             tracing::warn!("what servers speak is found out again: {error}");
         }
+        let again = state.ctx.published.load(Ordering::Acquire);
         match build(&state.ctx).await {
-            Ok(routes) => state.publish(routes),
+            Ok(routes) => {
+                state.publish(routes);
+                match again {
+                    // What was told to the one before may not have been done.
+                    true => myself.cast(CatalogMsg::Again)?,
+                    false => removal::finish_all(&state.ctx),
+                }
+            }
             // Restarted while the store is away: the last snapshot stands.
-            Err(error) if state.ctx.published.load(Ordering::Acquire) => {
+            Err(error) if again => {
                 tracing::warn!("the routes are as old as the last build: {error}");
                 myself.send_after(ROUTES_RETRY, || CatalogMsg::Again);
             }
@@ -134,6 +143,9 @@ impl Actor for Catalog {
                     Ok(()) => build(&ctx).await.map(Box::new),
                     Err(error) => Err(error),
                 };
+                if unknown && built.is_ok() {
+                    removal::finish_all(&ctx);
+                }
                 let built = built.map_err(|error| error.to_string());
                 let _ = myself.cast(CatalogMsg::Built(built));
             });

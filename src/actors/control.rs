@@ -7,12 +7,13 @@ mod calls;
 mod credentials;
 mod discover;
 mod follow;
+mod homes;
 mod install;
 pub(super) mod isolates;
 mod kill;
+pub(super) mod removal;
 mod target;
 mod tree;
-mod users;
 mod vault;
 mod view;
 
@@ -51,6 +52,7 @@ use super::relimit;
 pub use about::{Found, Subject};
 pub use calls::Recycle;
 pub use kill::Wanted;
+pub use removal::Leaving;
 pub use target::Named;
 
 /// How long a snapshot may take to be published.
@@ -132,6 +134,12 @@ impl Control {
         self.ctx.wall_ms()
     }
 
+    /// Waits until nobody else changes a definition. Whoever does reads it while holding this, and writes it before it
+    /// lets go.
+    pub async fn defining(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.ctx.defining.lock().await
+    }
+
     /// A fresh id.
     #[must_use]
     pub fn user_id(&self) -> UserId {
@@ -204,8 +212,9 @@ impl Control {
         outcome: &str,
         before: &[Target],
     ) -> Result<(), ControlError> {
-        let mut about = self.about(subject);
-        about.extend_from_slice(before);
+        // First what it was before: the name of who was removed may be somebody else's by now.
+        let mut about = before.to_vec();
+        about.extend(self.about(subject));
         let entry = self.action(actor, action, subject, outcome, &about);
         self.ctx.audit.commit(entry).await.map_err(|error| {
             let message = format!("{action} was done, but {error}: its record waits in memory");

@@ -38,6 +38,7 @@ use super::calls::Waiting;
 use super::catalog::{CatalogMsg, Routes};
 use super::changes::Changes;
 use super::clock::{Clock, id_bits};
+use super::control::Leaving;
 use super::credentials::Credentials;
 use super::ears::Ears;
 use super::eras::Eras;
@@ -113,6 +114,10 @@ pub struct Ctx {
     pub vault: VaultCell,
     /// Sealed credentials, replaced whole.
     pub credentials: Credentials,
+    /// Whoever changes a definition reads and writes it while holding this.
+    pub defining: tokio::sync::Mutex<()>,
+    /// Users whose removal is under way.
+    pub leaving: Leaving,
     /// What is installed for mcps, and what is being installed.
     pub packages: Packages,
     /// All slots.
@@ -233,6 +238,8 @@ impl Ctx {
             access: ArcSwapOption::empty(),
             vault: VaultCell::default(),
             credentials: Credentials::default(),
+            defining: tokio::sync::Mutex::default(),
+            leaving: Leaving::default(),
             packages: Packages::default(),
             slots: papaya::HashMap::new(),
             abilities: KnownAbilities::default(),

@@ -416,6 +416,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::actors::calls::Why;
     use crate::domain::verdict::Verdict;
     use crate::protocol::envelope::ReplyKind;
 

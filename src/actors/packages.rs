@@ -43,7 +43,7 @@ use shelf::Record;
 
 pub use view::PackageView;
 
-pub(super) use clear::{home_owner, remove_home, sweep};
+pub(super) use clear::{home_owner, remove_homes, sweep};
 pub(super) use run::Lack;
 
 /// What is installed, and what is being installed.

@@ -79,6 +79,8 @@ pub(super) struct StoreState {
     ctx: Arc<Ctx>,
     /// The store's turns that were caught up with.
     turns: u64,
+    /// The catalog has not been told yet that the store is back.
+    untold: bool,
 }
 
 /// What it hears.
@@ -100,7 +102,11 @@ impl Actor for StoreKeeper {
         _myself: ActorRef<StoreMsg>,
         ctx: Arc<Ctx>,
     ) -> Result<StoreState, ActorProcessingErr> {
-        Ok(StoreState { ctx, turns: 0 })
+        Ok(StoreState {
+            ctx,
+            turns: 0,
+            untold: false,
+        })
     }
 
     async fn post_start(
@@ -119,7 +125,7 @@ impl Actor for StoreKeeper {
         &self,
         myself: ActorRef<StoreMsg>,
         message: StoreMsg,
-        StoreState { ctx, turns }: &mut StoreState,
+        StoreState { ctx, turns, untold }: &mut StoreState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             StoreMsg::Ask => {
@@ -138,12 +144,14 @@ impl Actor for StoreKeeper {
                 let now = ctx.store.turns();
                 let back = away.is_none() && (!ctx.gates.store.is_open() || now != *turns);
                 note(ctx, away);
-                if back {
-                    *turns = now;
-                }
-                if back && let Some(catalog) = ctx.catalog() {
-                    // A catalog that is down builds anew when it is up.
-                    let _ = catalog.cast(CatalogMsg::Again);
+                *untold |= back;
+                if *untold
+                    && ctx.gates.store.is_open()
+                    && let Some(catalog) = ctx.catalog()
+                    // One that is down is told at the next look.
+                    && catalog.cast(CatalogMsg::Again).is_ok()
+                {
+                    (*turns, *untold) = (now, false);
                 }
                 let calm = ctx.gates.store.is_open() && !ctx.store.is_server();
                 let pause = if calm { STORE_PING } else { STORE_PING_SOON };

@@ -208,7 +208,8 @@ async fn search(args: SearchArgs, mut desk: Desk) -> Done {
 async fn tail(args: TailArgs, mut desk: Desk) -> Done {
     let query = args.filters.query();
     let lines = usize::from(args.lines);
-    let mut names = names(&desk).await?;
+    // While the store is away there are ids.
+    let mut names = names(&desk).await.unwrap_or_default();
     let last = Query {
         limit: Some(lines.clamp(1, AUDIT_PAGE_MAX)),
         ..query.clone()
@@ -237,7 +238,7 @@ async fn tail(args: TailArgs, mut desk: Desk) -> Done {
     while let Some(line) = stream.next().await? {
         let record: Value = serde_json::from_slice(&line).unwrap_or_default();
         if !show::knows(&record, &names) {
-            names = self::names(&desk).await?;
+            names = self::names(&desk).await.unwrap_or(names);
         }
         print(&record, &names, &mut desk)?;
     }

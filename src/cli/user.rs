@@ -92,12 +92,19 @@ pub(super) async fn run(command: UserCommand, mut desk: Desk) -> Done {
                 "remove user {name} for good, with all keys, credentials and files of theirs"
             ))?;
             let path = path(&["users", name.as_str()]);
-            let done: UserRemoved = desk.client.delete(&path).await?;
+            // Homes may be large.
+            let done: UserRemoved = desk.client.patient().delete(&path).await?;
             desk.out.one(&done, name.as_str(), |out| {
-                out.line(&format!(
-                    "user {name} is removed, with {} keys and {} credentials; the audit log knows them as {}",
-                    done.keys, done.credentials, done.id
-                ))
+                let what = match done.finished {
+                    true => {
+                        format!("user {name} was removed before, and what was left of them is gone")
+                    }
+                    false => format!(
+                        "user {name} is removed, with {} keys and {} credentials",
+                        done.keys, done.credentials
+                    ),
+                };
+                out.line(&format!("{what}; the audit log knows them as {}", done.id))
             })?;
             Ok(match &done.homes_left {
                 None => Exit::Ok,

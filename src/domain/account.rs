@@ -21,6 +21,20 @@ pub struct User {
     pub created_at: Millis,
 }
 
+/// A user who was removed, until all that was theirs is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who they were.
+    pub id: UserId,
+    /// What they were called.
+    pub name: Name,
+    /// Who removed them.
+    pub by: String,
+    /// Their keys that are denied.
+    #[serde(default)]
+    pub keys: Vec<KeyId>,
+}
+
 /// A named set of users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {

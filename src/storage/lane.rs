@@ -65,6 +65,9 @@ pub(super) trait Lent<DB: Database>: Send + 'static {
     /// It is in the middle of something, or lost. `true`: it closes instead of being given back;
     /// `false`: the driver brings it to its end by itself.
     fn spoil(&mut self, class: Class) -> bool;
+
+    /// A statement of what writes was done.
+    fn wrote(&self) {}
 }
 
 /// Where statements of one class go.
@@ -196,6 +199,9 @@ impl<S: Source> Bound<S> {
             self.busy = S::Lent::is_lost(error);
         } else {
             self.busy = false;
+            if self.class != Class::Read {
+                lent.wrote();
+            }
         }
         done
     }

@@ -6,6 +6,7 @@
 //! looks for it. Writing transactions follow one another under a second advisory lock, as
 //! SQLite's single writer makes them.
 
+mod beat;
 mod connect;
 mod lock;
 mod pool;
@@ -23,6 +24,7 @@ use super::stats::{PoolNumbers, StoreStats};
 use crate::domain::dsn::Dsn;
 use crate::domain::limits;
 
+use beat::Beat;
 use connect::How;
 use lock::Taken;
 
@@ -176,7 +178,8 @@ async fn begun(first: &mut PgConnection, how: &How, place: &str) -> Result<lock:
     let spot = lock::spot(first).await.map_err(failed)?;
     let epoch = lock::begin(first, how.application()).await;
     let epoch = epoch.map_err(failed)?;
-    Ok(lock::Last { epoch, spot })
+    let beat = Beat::default();
+    Ok(lock::Last { epoch, beat, spot })
 }
 
 /// How long a transaction that was given up for another's sake waits before its try `n + 1`.

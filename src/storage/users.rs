@@ -3,7 +3,7 @@
 use super::again::again;
 use super::error::{StoreError, adding, doing};
 use super::{Store, rows};
-use crate::domain::account::User;
+use crate::domain::account::{Removal, User};
 use crate::domain::ids::UserId;
 use crate::domain::name::Name;
 
@@ -12,6 +12,9 @@ const BY_NAME: &str = "SELECT id, name, created_at FROM users WHERE name = $1";
 const BY_ID: &str = "SELECT id, name, created_at FROM users WHERE id = $1";
 const REMOVE: &str = "DELETE FROM users WHERE id = $1 RETURNING id";
 const REMOVE_CREDENTIALS: &str = "DELETE FROM credentials WHERE holder = $1";
+const MARK: &str = "INSERT INTO settings (name, value) VALUES ($1, $2) \
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const MARKS: &str = "SELECT value FROM settings WHERE name LIKE 'user-removal:%' ORDER BY name";
 const LIST: &str = "SELECT id, name, created_at FROM users ORDER BY name";
 
 #[derive(sqlx::FromRow)]
@@ -77,19 +80,21 @@ impl Store {
         .try_into()
     }
 
-    /// Takes away a user with keys, sessions, subscriptions, memberships and credentials.
+    /// Takes away a user with keys, sessions, subscriptions, memberships and credentials, and keeps in mind that the rest
+    /// of what was theirs is to go as well.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is none.
-    pub async fn remove_user(&self, id: &UserId) -> Result<(), StoreError> {
-        match again(|| self.remove_user_once(id)).await? {
+    pub async fn remove_user(&self, removal: &Removal) -> Result<(), StoreError> {
+        match again(|| self.remove_user_once(removal)).await? {
             true => Ok(()),
-            false => Err(StoreError::not_found("user", id)),
+            false => Err(StoreError::not_found("user", &removal.id)),
         }
     }
 
-    async fn remove_user_once(&self, id: &UserId) -> Result<bool, StoreError> {
+    async fn remove_user_once(&self, removal: &Removal) -> Result<bool, StoreError> {
         const DOING: &str = "remove a user";
+        let (id, mark) = (&removal.id, rows::to_json("settings.value", removal)?);
         on!(self, |db| {
             let mut tx = db.begin().await.map_err(doing(DOING))?;
             // A holder has no reference: everybody's values are of no user.
@@ -103,9 +108,40 @@ impl Store {
                 .fetch_optional(&mut *tx)
                 .await
                 .map_err(doing(DOING))?;
+            if removed.is_some() {
+                sqlx::query(MARK)
+                    .bind(mark_of(id))
+                    .bind(mark)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(DOING))?;
+            }
             tx.commit().await.map_err(doing(DOING))?;
             Ok(removed.is_some())
         })
+    }
+
+    /// Users who were removed, and of whom something may be left.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    pub async fn removals(&self) -> Result<Vec<Removal>, StoreError> {
+        let marks = on!(self, |db| sqlx::query_scalar::<_, String>(MARKS)
+            .fetch_all(&db.reader)
+            .await)
+        .map_err(doing("read what is left of users"))?;
+        let marks = marks.iter();
+        marks
+            .map(|mark| rows::json("settings.value", mark))
+            .collect()
+    }
+
+    /// Nothing is left of a user who was removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn end_removal(&self, id: &UserId) -> Result<(), StoreError> {
+        self.remove_setting(&mark_of(id)).await.map(drop)
     }
 
     /// Every user, by name.
@@ -119,4 +155,9 @@ impl Store {
         .map_err(doing("list the users"))?;
         rows::all(rows)
     }
+}
+
+/// Under which name it is kept that a user was removed.
+fn mark_of(id: &UserId) -> String {
+    format!("user-removal:{id}")
 }

@@ -243,3 +243,59 @@ fn a_gateway_that_was_served_for_meanwhile_ends_to_be_started_anew() {
     world.start();
     assert_eq!(status(&world)["ready"], true);
 }
+
+fn program(name: &str, server: &Server, args: &[&str]) {
+    let bin = text(&script(&["bin"]).stdout);
+    let ran = Command::new(Path::new(bin.trim()).join(name))
+        .args(["-h", &server.sockets, "-U", "legation", "-d", "postgres"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{name}: {}", text(&ran.stderr));
+}
+
+/// A key that was revoked since the backup would be good again, and what this process knows is of another state.
+#[test]
+fn a_gateway_whose_database_is_put_back_ends_to_be_started_anew() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let mut world = World::with(&server.config());
+    world.key_alone("ada");
+    let beat = || {
+        server.ask("SELECT coalesce(max(value::bigint), 0) FROM settings WHERE name = 'store_beat'")
+    };
+    let beats_past = |world: &World, before: i64| {
+        world.until("what was written shows", |_| {
+            Some(beat()).filter(|now| *now > before)
+        })
+    };
+    beats_past(&world, 0);
+    let dump = server.folder().join("dump");
+    let dump = dump.to_str().unwrap();
+    program("pg_dump", &server, &["-Fc", "-f", dump]);
+    let dumped = beat();
+    let keys = world.cli(&["key", "list"]);
+    world.cli(&["key", "revoke", keys[0]["id"].as_str().unwrap()]);
+    // One counts when the next one is written.
+    let after = beats_past(&world, dumped);
+    world.cli(&["user", "add", "ben"]);
+    beats_past(&world, after);
+    let how = ["--clean", "--if-exists", "--single-transaction", dump];
+    program("pg_restore", &server, &how);
+    let mut child = world.child.take().unwrap();
+    let since = Instant::now();
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "{}", world.log());
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(ended.code(), Some(70), "{}", world.log());
+    let log = world.log();
+    assert!(log.contains("put back to an earlier state"), "{log}");
+    world.start();
+    assert_eq!(world.cli(&["user", "list"]).as_array().unwrap().len(), 1);
+}

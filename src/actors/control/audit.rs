@@ -14,6 +14,7 @@ use crate::domain::audit::checkpoint::PublicKey;
 use crate::domain::audit::filter::Filter;
 use crate::domain::code::Code;
 use crate::domain::limits::{AUDIT_STREAM_BYTES, AUDIT_STREAM_CHUNKS};
+use crate::storage::StoreError;
 
 /// Which records a stream has.
 #[derive(Debug, Clone, Default)]
@@ -135,14 +136,31 @@ impl Control {
     }
 
     async fn names(&self) -> Names {
-        let store = &self.ctx.store;
+        let read = async {
+            let users = self.ctx.store.users().await?;
+            Ok::<_, StoreError>((users, self.ctx.store.mcps().await?))
+        };
         let mut names = Names::default();
-        // Without the store there are ids.
-        for user in store.users().await.unwrap_or_default() {
-            names.add(user.id.as_str(), user.name.as_str());
-        }
-        for mcp in store.mcps().await.unwrap_or_default() {
-            names.add(mcp.id.as_str(), mcp.name.as_str());
+        match read.await {
+            Ok((users, mcps)) => {
+                for user in users {
+                    names.add(user.id.as_str(), user.name.as_str());
+                }
+                for mcp in mcps {
+                    names.add(mcp.id.as_str(), mcp.name.as_str());
+                }
+            }
+            // What calls are routed by knows the names of who is there.
+            Err(error) => {
+                let routes = self.ctx.routes.load();
+                for (name, id) in &routes.directory.users {
+                    names.add(id.as_str(), name.as_str());
+                }
+                for (name, id) in &routes.directory.mcps {
+                    names.add(id.as_str(), name.as_str());
+                }
+                names.away = Some(error);
+            }
         }
         names
     }
@@ -150,11 +168,15 @@ impl Control {
 
 /// Names of users and mcps by id.
 #[derive(Debug, Default)]
-struct Names(BTreeMap<String, String>);
+struct Names {
+    by_id: BTreeMap<String, String>,
+    /// Why there may be others.
+    away: Option<StoreError>,
+}
 
 impl Names {
     fn add(&mut self, id: &str, name: &str) {
-        self.0.insert(id.to_owned(), name.to_owned());
+        self.by_id.insert(id.to_owned(), name.to_owned());
     }
 
     /// The filter with ids in place of names. What looks like an id is one, also of somebody who
@@ -168,11 +190,16 @@ impl Names {
                 continue;
             };
             let known = self
-                .0
+                .by_id
                 .iter()
                 .find(|(id, name)| id.starts_with(prefix) && *name == wanted);
             match known {
                 Some((id, _)) => id.clone_into(wanted),
+                None if let Some(away) = &self.away => {
+                    let message = format!("{kind} `{wanted}` is not known: {away}");
+                    let next = format!("name the {kind} by its id ({prefix}…)");
+                    return Err(ControlError::new(away.code(), message).next(next));
+                }
                 None => {
                     let message = format!("{kind} `{wanted}` does not exist");
                     let next = format!("legation {kind} list, or its id, if it is gone");
@@ -192,7 +219,7 @@ impl Names {
             .flatten()
             .collect();
         let named = ids.into_iter().filter_map(|id| {
-            let name = self.0.get(id)?;
+            let name = self.by_id.get(id)?;
             Some((id.to_owned(), name.clone()))
         });
         named.collect()

@@ -127,7 +127,7 @@ impl Control {
         text: &str,
         author: &str,
     ) -> Result<DenyView, ControlError> {
-        let target = match self.denied_target(scope, text) {
+        let target = match self.denied_target(kind, scope, text) {
             Some(target) => target,
             None => self.target(scope, text).await?.target,
         };

@@ -3,12 +3,14 @@
 //! The snapshot that calls are routed by knows the names; what it does not know is read from the
 //! store, so that nothing new is missed. A name that neither knows is answered with the nearest.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 
 use crate::config::nearest;
 use crate::domain::code::Code;
 use crate::domain::ids::{KeyId, McpId, UserId};
-use crate::domain::kill::{Scope, Target};
+use crate::domain::kill::{Deny, Kind, Scope, Target};
 use crate::domain::limits::KILL_LOOKUP_MAX;
 use crate::domain::name::ToolName;
 
@@ -101,14 +103,29 @@ impl Control {
         Err(ControlError::new(Code::NotFound, message).next(next))
     }
 
-    /// What a text means of what is denied now, also if it is gone since.
-    pub(super) fn denied_target(&self, scope: Scope, text: &str) -> Option<Target> {
+    /// What a text means of what is denied now in this way, also if it is gone since.
+    pub(super) fn denied_target(&self, kind: Kind, scope: Scope, text: &str) -> Option<Target> {
         let listing = self.ctx.kill.listing();
-        let meant = listing.active.iter().find(|deny| {
-            deny.target.scope() == scope && (deny.label == text || deny.target.text() == text)
-        });
-        meant.map(|deny| deny.target.clone())
+        let routes = self.ctx.routes.load();
+        let now = find(&routes.directory, scope, text).ok();
+        denied(&listing.active, (kind, scope, text), now)
     }
+}
+
+/// What an id means, or a name now; only then what had the name before it was gone.
+fn denied(
+    active: &[Arc<Deny>],
+    (kind, scope, text): (Kind, Scope, &str),
+    now: Option<Named>,
+) -> Option<Target> {
+    let of = |is: &dyn Fn(&Deny) -> bool| {
+        let mut alike = active.iter().filter(|deny| deny.kind == kind);
+        let found = alike.find(|deny| deny.target.scope() == scope && is(deny))?;
+        Some(found.target.clone())
+    };
+    of(&|deny| deny.target.text() == text)
+        .or_else(|| of(&|deny| now.as_ref().is_some_and(|now| now.target == deny.target)))
+        .or_else(|| of(&|deny| deny.label == text))
 }
 
 pub(super) fn find(names: &Directory, scope: Scope, text: &str) -> Result<Named, Unknown> {
@@ -203,7 +220,7 @@ fn near(words: &[&str], text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::ID_BYTES;
+    use crate::domain::ids::{DenyId, ID_BYTES};
     use crate::domain::name::Name;
 
     fn names() -> Directory {
@@ -246,6 +263,39 @@ mod tests {
             label(Scope::Client, key.as_str()),
             Some(format!("{key} of ada"))
         );
+    }
+
+    /// An archived mcp's kill switch has the same label as its successor's.
+    #[test]
+    fn a_name_is_what_it_means_now_before_it_is_what_is_gone() {
+        let deny = |n: u8, kind| {
+            Arc::new(Deny {
+                id: DenyId::from_random([n; ID_BYTES]),
+                kind,
+                target: Target::User(UserId::from_random([n; ID_BYTES])),
+                label: "ada".into(),
+                reason: String::new(),
+                author: String::new(),
+                created_at: 1,
+                expires_at: None,
+                lifted: None,
+            })
+        };
+        let gone = deny(7, Kind::KillSwitch);
+        let (ada, other) = (deny(1, Kind::KillSwitch), deny(1, Kind::Suspension));
+        let meant = |active: &[&Arc<Deny>], kind, text: &str| {
+            let active: Vec<_> = active.iter().map(|deny| Arc::clone(deny)).collect();
+            let now = find(&names(), Scope::User, text).ok();
+            denied(&active, (kind, Scope::User, text), now)
+        };
+        let switch = Kind::KillSwitch;
+        let (both, now) = ([&gone, &ada, &other], Some(ada.target.clone()));
+        assert_eq!(meant(&both, switch, "ada"), now);
+        assert_eq!(meant(&both, Kind::Suspension, "ada"), now);
+        let before = Some(gone.target.clone());
+        assert_eq!(meant(&both, switch, &gone.target.text()), before);
+        assert_eq!(meant(&[&gone, &other], switch, "ada"), before);
+        assert_eq!(meant(&[&gone], Kind::Suspension, "ada"), None);
     }
 
     #[test]

@@ -343,7 +343,7 @@ async fn try_register(ctx: &Arc<Ctx>, registration: &Registration) -> Result<Reg
         .await
         .is_ok_and(|key| key.revoked_at.is_none());
     if !still || ctx.suspension(caller(&key)).is_some() {
-        handle.revoke();
+        end(ctx, &registered.session).await;
         return Err(unknown());
     }
     if let Some(sessions) = ctx.sessions_actor() {

@@ -53,6 +53,15 @@ pub(in crate::actors) fn remove_home(launcher: &dyn Launcher, owner: &Path) -> i
     shelf::remove(owner)
 }
 
+/// Removes the homes of a user who is gone; the record of their uid stays. Blocks.
+pub(in crate::actors) fn remove_homes(launcher: &dyn Launcher, owner: &Path) -> io::Result<()> {
+    for home in std::fs::read_dir(owner).into_iter().flatten().flatten() {
+        launcher.reclaim(&home.path())?;
+        shelf::remove(&home.path())?;
+    }
+    sandbox::homes::retire(owner)
+}
+
 /// Clears away what a life of the gateway that was cut off has left of installs. Blocks; only before anything is
 /// started.
 pub(in crate::actors) fn sweep(ctx: &Ctx) {

@@ -16,6 +16,8 @@ pub struct UserRemoved {
     pub credentials: usize,
     /// Why something of their homes is still there, if it is.
     pub homes_left: Option<String>,
+    /// Whether they were gone before, and only what was left of them was removed.
+    pub finished: bool,
 }
 
 /// What an mcp keeps for a user, on the disk.

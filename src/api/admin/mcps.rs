@@ -153,6 +153,8 @@ pub async fn add(control: &Control, wanted: AddMcp) -> Result<McpView, ApiError>
 /// # Errors
 /// As [`add`]; `conflict` if it is archived.
 pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<McpView, ApiError> {
+    // What another change wrote meanwhile would be undone: all columns are written.
+    let alone = control.defining().await;
     let old = by_name(control, name).await?;
     let mcp = wanted.apply(old.clone(), control.store().defaults())?;
     if mcp.program != old.program {
@@ -162,6 +164,7 @@ pub async fn update(control: &Control, name: &str, wanted: UpdateMcp) -> Result<
         control.check_walls(&mcp.confinement).await?;
     }
     control.store().update_mcp(&mcp, control.now_ms()).await?;
+    drop(alone);
     control.refresh().await?;
     control.settle_limits().await;
     control.package_changed(&mcp);

@@ -19,6 +19,7 @@ use crate::actors::control::{Control, Subject};
 use crate::actors::views::{DenyReport, DenyView, IsolateView, UserRemoved};
 use crate::domain::account::User;
 use crate::domain::code::Code;
+use crate::domain::ids::UserId;
 use crate::domain::kill::{Kind, Scope, Target};
 use crate::domain::name::Name;
 
@@ -144,6 +145,16 @@ async fn detail(control: &Control, name: &str) -> Result<UserDetail, ApiError> {
     })
 }
 
+/// Removes a user, or what a removal that was cut off has left of them.
+async fn removed(control: &Control, name: &str, author: &str) -> Result<UserRemoved, ApiError> {
+    let missing = match by_name(control, name).await {
+        Ok(user) => return Ok(control.remove_user(&user, author).await?),
+        Err(error) if error.code() == Code::NotFound => error,
+        Err(error) => return Err(error),
+    };
+    control.finish_removal(name).await?.ok_or(missing)
+}
+
 // === handlers ===
 
 async fn list(_: Admin, State(control): State<Control>) -> Result<Json<Vec<UserView>>, ApiError> {
@@ -178,10 +189,13 @@ async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<UserRemoved>, ApiError> {
     let (tree, subject) = (control.clone(), Subject::one(Scope::User, name.as_str()));
-    let author = admin.actor().to_owned();
+    let (author, found) = (admin.actor().to_owned(), subject.found());
     let change = async move {
-        let user = by_name(&tree, &name).await?;
-        Ok(tree.remove_user(&user, &author).await?)
+        let done = removed(&tree, &name, &author).await?;
+        if let Ok(id) = UserId::parse(&done.id) {
+            found.add(Target::User(id));
+        }
+        Ok(done)
     };
     audited(&control, &admin, "user.remove", subject, change).await
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 /// Every event that a record can have, by name. `docs/audit.md` says what each means.
 pub const EVENTS: &[&str] = &[
     "admin.action",
+    "admin.user_cleared",
+    "admin.user_removed",
     "auth.admin_denied",
     "auth.refused",
     "auth.refused_more",

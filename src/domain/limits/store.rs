@@ -29,6 +29,9 @@ limits! {
     pub const STORE_IDLE_MAX: Duration = Duration::from_secs(60);
     /// Between two looks at the lock that makes a PostgreSQL database one server's alone.
     pub const STORE_LOCK_LOOK: Duration = Duration::from_secs(1);
+    /// How long a mark of what was written last must be in a PostgreSQL database before one without it is known as put
+    /// back to an earlier state.
+    pub const STORE_BEAT_COUNTS: Duration = Duration::from_secs(2);
     /// The longest pause between two tries to reach a PostgreSQL server that is away.
     pub const STORE_RETRY_CAP: Duration = Duration::from_secs(5);
     /// Tries to reach PostgreSQL before a starting server gives up.

@@ -18,6 +18,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{sleep, timeout};
 
 use super::super::error::{Fault, NotLent, fault_of, is_no_table};
+use super::beat::{self, Beat, Found};
 use super::connect::backoff;
 use super::pool::Shared;
 use crate::domain::limits::{STORE_LOCK_LOOK, STORE_TRY_MAX};
@@ -101,6 +102,7 @@ pub(super) async fn take(
 /// What is known of the last time that the lock was ours.
 pub(super) struct Last {
     pub(super) epoch: u64,
+    pub(super) beat: Beat,
     pub(super) spot: Option<Spot>,
 }
 
@@ -238,7 +240,7 @@ async fn look(session: &mut PgConnection) -> Result<(i32, bool), sqlx::Error> {
 pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut last): (PgConnection, Last)) {
     loop {
         let lost = tokio::select! {
-            lost = watch(&shared, &mut session) => lost,
+            lost = watch(&shared, &mut session, &mut last.beat) => lost,
             () = shared.closing() => {
                 // Gracefully, so that a successor finds the lock free at once.
                 let _ = timeout(STORE_TRY_MAX, session.close()).await;
@@ -257,7 +259,10 @@ pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut last): (PgConnec
 }
 
 /// Looks at the session until it is lost, and says why it is.
-async fn watch(shared: &Shared, session: &mut PgConnection) -> NotLent {
+async fn watch(shared: &Shared, session: &mut PgConnection, beat: &mut Beat) -> NotLent {
+    if let Err(error) = beat::impatient(session).await {
+        return NotLent::Away(error.to_string());
+    }
     let mut me = None;
     loop {
         match look(session).await {
@@ -265,6 +270,14 @@ async fn watch(shared: &Shared, session: &mut PgConnection) -> NotLent {
             // A pooler between us hands out sessions that are not ours to keep.
             Ok((pid, _)) if me.is_some_and(|me| me != pid) => return NotLent::Pooled,
             Ok((pid, _)) => me = Some(pid),
+            Err(error) => return NotLent::Away(error.to_string()),
+        }
+        match beat.look(shared, session).await {
+            Ok(Found::Well) => {}
+            // Whether it is put back, or is being so, is seen when the lock is taken again.
+            Ok(Found::Earlier) => {
+                return NotLent::Unfit("what was written last is not in the database".to_owned());
+            }
             Err(error) => return NotLent::Away(error.to_string()),
         }
         shared.close_idle();
@@ -338,14 +351,21 @@ async fn retake_once(shared: &Shared, last: &Last) -> Result<(PgConnection, Last
             return Ok(Err(NotLent::Held(holder)));
         }
         let marks = marks(&mut session).await?;
+        if marks.epoch == 0 {
+            // In the middle of a restore, there are tables and nothing is in them yet.
+            let why = "the database holds nothing of this server; is it being restored?";
+            return Ok(Err(NotLent::Unfit(why.to_owned())));
+        }
+        let found = beat::of(&mut session).await?;
         let spot = spot(&mut session).await?;
+        let is_earlier = marks.epoch < last.epoch || last.beat.is_earlier(found);
         let others = marks
             .holder
             .as_deref()
             .filter(|holder| *holder != application);
         let what = match others {
             Some(holder) => Some(format!("the database was served by {holder}")),
-            None if marks.epoch < last.epoch || is_another(spot.as_ref(), last.spot.as_ref()) => {
+            None if is_another(spot.as_ref(), last.spot.as_ref()) || is_earlier => {
                 Some("the database was put back to an earlier state, or is another copy".to_owned())
             }
             None => None,
@@ -355,7 +375,8 @@ async fn retake_once(shared: &Shared, last: &Last) -> Result<(PgConnection, Last
             return Ok(Err(NotLent::Unfit(shared.supersede(&why))));
         }
         let epoch = begin(&mut session, application).await?;
-        Ok(Ok(Last { epoch, spot }))
+        let beat = last.beat.again(found);
+        Ok(Ok(Last { epoch, beat, spot }))
     };
     let last = timeout(STORE_TRY_MAX, taking)
         .await

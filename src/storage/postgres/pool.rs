@@ -5,7 +5,7 @@
 //! Here a connection is lent only while the lock is ours ([`super::lock`]), belongs to the epoch
 //! of the lock it was opened under, and is dropped, which closes it, unless it comes back whole.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     left: Mutex<Vec<(i32, Class)>>,
     /// How often what is stored may have changed without our knowing.
     turns: AtomicU64,
+    /// Something was written since the last beat.
+    written: AtomicBool,
     /// Why this process must not go on.
     superseded: OnceLock<String>,
 }
@@ -109,6 +111,8 @@ impl Pool {
             doubt: Notify::new(),
             left: Mutex::default(),
             turns: AtomicU64::new(0),
+            // That this life began.
+            written: AtomicBool::new(true),
             superseded: OnceLock::new(),
         });
         let keeper = tokio::spawn(lock::keep(Arc::clone(&shared), (session, last)));
@@ -339,6 +343,16 @@ impl Shared {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something was written.
+    pub(super) fn wrote(&self) {
+        self.written.store(true, Ordering::Release);
+    }
+
+    /// Whether something was written since this was asked last.
+    pub(super) fn take_written(&self) -> bool {
+        self.written.swap(false, Ordering::AcqRel)
+    }
+
     /// This process must not go on; gives the reason.
     pub(super) fn supersede(&self, why: &str) -> String {
         self.superseded.get_or_init(|| why.to_owned()).clone()
@@ -402,6 +416,10 @@ impl Lent<Pg> for OnLoan {
         }
         self.shared.doubt.notify_one();
         true
+    }
+
+    fn wrote(&self) {
+        self.shared.wrote();
     }
 }
 

@@ -194,6 +194,7 @@ pub(super) async fn a_setting_is_swapped_only_for_what_was_read(store: Store) {
 }
 
 pub(super) async fn a_user_goes_with_all_that_is_theirs(store: Store) {
+    use crate::domain::account::Removal;
     use crate::domain::credential::{Holder, Stored};
     use crate::domain::name::CredentialName;
     let (ada, ben) = (user(1, "ada"), user(2, "ben"));
@@ -222,7 +223,14 @@ pub(super) async fn a_user_goes_with_all_that_is_theirs(store: Store) {
         };
         store.set_credential(&value).await.unwrap();
     }
-    store.remove_user(&ada.id).await.unwrap();
+    let removal = Removal {
+        id: ada.id.clone(),
+        name: ada.name.clone(),
+        by: "uid:0(root)".to_owned(),
+        keys: vec![key(1, &ada).id],
+    };
+    assert_eq!(store.removals().await.unwrap(), []);
+    store.remove_user(&removal).await.unwrap();
     assert_eq!(store.users().await.unwrap(), std::slice::from_ref(&ben));
     let keys = store.keys(None).await.unwrap();
     assert!(keys.iter().all(|key| key.user == ben.id) && keys.len() == 1);
@@ -230,7 +238,14 @@ pub(super) async fn a_user_goes_with_all_that_is_theirs(store: Store) {
     assert_eq!(groups[0].members, std::slice::from_ref(&ben.id));
     let held = store.credentials().await.unwrap();
     assert!(held.iter().all(|one| one.holder != ada.id) && held.len() == 2);
-    let missing = store.remove_user(&ada.id).await.unwrap_err();
+    // Until its end it is kept in mind; a second one is none.
+    assert_eq!(
+        store.removals().await.unwrap(),
+        std::slice::from_ref(&removal)
+    );
+    store.end_removal(&ada.id).await.unwrap();
+    let missing = store.remove_user(&removal).await.unwrap_err();
+    assert_eq!(store.removals().await.unwrap(), []);
     assert!(
         matches!(missing, StoreError::NotFound { .. }),
         "{missing:?}"

@@ -106,6 +106,67 @@ async fn whatever_else_answers_after_an_outage_is_not_used() {
     database.drop().await;
 }
 
+/// The beat that the database has, once it is past this one.
+async fn beat_past(store: &mut sqlx::PgConnection, before: i64) -> i64 {
+    let since = Instant::now();
+    loop {
+        let sql = "SELECT coalesce(max(value::bigint), 0) FROM settings WHERE name = 'store_beat'";
+        let now = sqlx::query_scalar(sql)
+            .fetch_one(&mut *store)
+            .await
+            .unwrap();
+        if now > before {
+            return now;
+        }
+        assert!(since.elapsed() < PATIENCE, "never past {before}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// By the same server, in the same epoch, and without an outage.
+#[tokio::test]
+async fn an_earlier_state_of_the_same_life_is_noticed() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = database.store().await;
+    let mut admin = database.session().await;
+    store.create_user(&user(1, "ada")).await.unwrap();
+    let first = beat_past(&mut admin, 0).await;
+    // A lock on the table keeps nobody from the store.
+    run(
+        &mut admin,
+        "BEGIN; LOCK TABLE settings IN ACCESS EXCLUSIVE MODE",
+    )
+    .await;
+    store.create_user(&user(2, "ben")).await.unwrap();
+    tokio::time::sleep(limits::STORE_LOCK_LOOK * 4).await;
+    store.create_user(&user(3, "cyd")).await.unwrap();
+    run(&mut admin, "COMMIT").await;
+    let second = beat_past(&mut admin, first).await;
+    store.create_user(&user(4, "dan")).await.unwrap();
+    // Written only when the one before counts.
+    beat_past(&mut admin, second).await;
+    assert!(store.superseded().is_none());
+    // Gone, as in the middle of a restore: nothing is said yet.
+    run(&mut admin, "ALTER TABLE settings RENAME TO elsewhere; CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)").await;
+    until_it_says(&store, "is it being restored").await;
+    assert!(store.superseded().is_none());
+    run(
+        &mut admin,
+        "DROP TABLE settings; ALTER TABLE elsewhere RENAME TO settings",
+    )
+    .await;
+    until_it_answers(&store).await;
+    let back = format!("UPDATE settings SET value = '{first}' WHERE name = 'store_beat'");
+    run(&mut admin, &back).await;
+    until_it_says(&store, "put back to an earlier state").await;
+    assert!(store.superseded().is_some());
+    admin.close().await.unwrap();
+    store.close().await;
+    database.drop().await;
+}
+
 #[tokio::test]
 async fn something_elses_database_is_left_as_it_is() {
     let Some(database) = Database::new().await else {
