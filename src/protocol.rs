@@ -6,6 +6,7 @@ pub mod card;
 pub mod depth;
 pub mod egress;
 pub mod envelope;
+pub mod extensions;
 pub mod frame;
 pub mod handshake;
 pub mod jsonrpc;

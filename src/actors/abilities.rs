@@ -1,8 +1,8 @@
 //! What the servers of mcps can do and say of themselves, as they said when they were started the last time: kept in the
 //! store, so that nobody starts one only to find out.
 //!
-//! What one said to somebody is told to nobody else: instructions may be about the user whose credentials it has. What
-//! it said to nobody in particular (when it was discovered, or is shared) is told to all who have no words of their own.
+//! Of itself, it is told what one said when it was discovered, as with its tools: a user's data may have made a user's
+//! own isolate say anything. Where nothing was discovered, a user is told what their own said, and nobody else is.
 
 use std::sync::Arc;
 
@@ -32,9 +32,9 @@ impl KnownAbilities {
 
     /// What they say of themselves to a user.
     #[must_use]
-    pub fn card(&self, published: &Published, user: &UserId) -> Option<Arc<Card>> {
-        let said = |to| self.said(&published.mcp.id, to, &published.config);
-        said(Some(user.clone())).or_else(|| said(None))
+    pub fn card(&self, mcp: &McpId, config: &str, user: &UserId) -> Option<Arc<Card>> {
+        let said = |to| self.said(mcp, to, config);
+        said(None).or_else(|| said(Some(user.clone())))
     }
 
     pub(super) fn known(&self, mcp: &McpId, config: &str) -> Option<Abilities> {
@@ -96,7 +96,8 @@ impl KnownAbilities {
     fn heard(&self, key: &SlotKey, config: &Arc<str>, card: &Card) -> bool {
         let to = key.principal.user().cloned();
         let before = self.said(&key.mcp, to.clone(), config);
-        if before.is_some_and(|before| *before == *card) {
+        let stands = |before: Arc<Card>| *before == *card || (to.is_none() && !key.is_probe());
+        if before.is_some_and(stands) {
             return false;
         }
         let cards = self.cards.pin();

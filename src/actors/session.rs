@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::domain::account::{Millis, Session, User};
@@ -11,6 +12,7 @@ use crate::domain::ids::{KeyId, SessionId};
 use crate::domain::limits::SESSION_STALE;
 use crate::domain::talk::{Level, Questions};
 use crate::domain::verdict::Verdict;
+use crate::protocol::extensions::Extensions;
 
 use super::ctx::Ctx;
 use super::isolate::IsolateMsg;
@@ -35,6 +37,8 @@ pub struct SessionHandle {
     left: AtomicBool,
     /// What its client can answer.
     questions: AtomicU8,
+    /// The extensions that its client declared since the gateway was started.
+    extensions: ArcSwap<Extensions>,
     /// From which level on its client hears what servers log, if it said so.
     level: AtomicU8,
 }
@@ -58,6 +62,7 @@ impl SessionHandle {
             revoked: AtomicBool::new(false),
             left: AtomicBool::new(false),
             questions: AtomicU8::new(row.questions.bits()),
+            extensions: ArcSwap::default(),
             level: AtomicU8::new(NO_LEVEL),
             row,
         }
@@ -78,6 +83,17 @@ impl SessionHandle {
     /// Its client says what it can answer.
     pub fn declare(&self, questions: Questions) {
         self.questions.store(questions.bits(), Ordering::Relaxed);
+    }
+
+    /// The extensions that its client has.
+    #[must_use]
+    pub fn extensions(&self) -> Arc<Extensions> {
+        self.extensions.load_full()
+    }
+
+    /// Its client says which it has.
+    pub fn extend(&self, extensions: Extensions) {
+        self.extensions.store(Arc::new(extensions));
     }
 
     /// From which level on its client wants to hear what servers log, if it said so.

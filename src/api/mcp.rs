@@ -258,6 +258,18 @@ async fn answer(
             "tools/list" => methods::list_tools(front, &session, view.as_deref(), id),
             "logging/setLevel" => methods::set_level(&session, id, params),
             other => {
+                let says = Says {
+                    // Who takes no events cannot be asked.
+                    questions: match head.takes_events {
+                        true => session.questions(),
+                        false => Questions::NONE,
+                    },
+                    late: true,
+                    // Who says nothing hears everything.
+                    level: session.level().or(Some(Level::Debug)),
+                    level_said: session.level().is_some(),
+                    extensions: front.common(&session, view.as_deref(), &session.extensions()),
+                };
                 let asked = Asked {
                     shared,
                     head,
@@ -266,26 +278,20 @@ async fn answer(
                     bytes,
                     id,
                     params,
-                    says: Says {
-                        // Who takes no events cannot be asked.
-                        questions: match head.takes_events {
-                            true => session.questions(),
-                            false => Questions::NONE,
-                        },
-                        late: true,
-                        // Who says nothing hears everything.
-                        level: session.level().or(Some(Level::Debug)),
-                        level_said: session.level().is_some(),
-                    },
+                    says: &says,
                     takes_tasks: false,
                     stateless: false,
                 };
                 match (other, Method::of(other)) {
                     ("tools/call", _) => call::call(asked).await,
                     _ if tasks::is_one(other) => tasks::core::respond(asked, other).await,
-                    (_, Some(method)) if asked.is_offered(method) => {
+                    (_, Some(method)) if asked.is_offered(&method) => {
                         call::pass(asked, method).await
                     }
+                    (_, None) => match asked.extended(other) {
+                        Some(method) => call::pass(asked, method).await,
+                        None => not_offered(id, other),
+                    },
                     _ => not_offered(id, other),
                 }
             }

@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::domain::limits::{INSTRUCTIONS_BYTES_MAX, SERVER_NAME_CHARS_MAX};
 
+use super::extensions::Extensions;
+
 /// A server's own words; what it does not say is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -21,6 +23,8 @@ pub struct Card {
     pub title: String,
     /// How it is meant to be used, for models.
     pub instructions: String,
+    /// Its extensions of the protocol.
+    pub extensions: Extensions,
 }
 
 /// `serverInfo`, as far as it is passed on.
@@ -37,7 +41,11 @@ pub(super) struct Named<'a> {
 
 impl Card {
     /// What was said, cut to what is kept of it.
-    pub(super) fn of(named: &Named<'_>, instructions: Option<&RawValue>) -> Self {
+    pub(super) fn of(
+        named: &Named<'_>,
+        instructions: Option<&RawValue>,
+        capabilities: Option<&RawValue>,
+    ) -> Self {
         let text = |said: Option<&RawValue>| {
             let said = said.and_then(|said| serde_json::from_str::<Cow<'_, str>>(said.get()).ok());
             said.unwrap_or_default().into_owned()
@@ -51,6 +59,7 @@ impl Card {
             version: cut(&named.version),
             title: cut(&text(named.title)),
             instructions,
+            extensions: Extensions::declared(capabilities.map_or("", RawValue::get)),
         }
     }
 
@@ -65,6 +74,7 @@ impl Card {
         ] {
             *said = clean(said);
         }
+        self.extensions = self.extensions.cleaned(clean);
         self
     }
 
@@ -112,7 +122,7 @@ mod tests {
         let said: &RawValue = serde_json::from_str(&said).unwrap();
         let named = json!({"name": "n".repeat(1000), "version": "1", "title": 7, "more": []});
         let named = named.to_string();
-        let card = Card::of(&serde_json::from_str(&named).unwrap(), Some(said));
+        let card = Card::of(&serde_json::from_str(&named).unwrap(), Some(said), None);
         assert_eq!(card.instructions.len(), INSTRUCTIONS_BYTES_MAX - 1);
         assert_eq!(card.name.len(), SERVER_NAME_CHARS_MAX);
         assert!(!card.info().unwrap().contains("title"));

@@ -15,6 +15,7 @@ use crate::domain::name::ToolName;
 use crate::domain::talk::Questions;
 
 use super::card::{Card, Named};
+use super::extensions::Extensions;
 use super::{questions, tasks};
 
 /// The newest protocol version of the initialize era, which we ask for.
@@ -81,13 +82,16 @@ impl Abilities {
     }
 }
 
-/// The parameters of `initialize`; the client that is declared can answer these questions.
+/// The parameters of `initialize`; the client that is declared can answer these questions, and has these extensions.
 #[must_use]
-pub fn initialize_params(questions: Questions) -> Bytes {
+pub fn initialize_params(questions: Questions, extensions: &Extensions) -> Bytes {
     Bytes::from(format!(
         "{{\"protocolVersion\":\"{PROTOCOL_VERSION}\",\"capabilities\":{},\
          \"clientInfo\":{{\"name\":\"legation\",\"version\":\"{}\"}}}}",
-        questions::capabilities(questions),
+        questions::with_member(
+            questions::capabilities(questions),
+            &extensions.member(false)
+        ),
         env!("CARGO_PKG_VERSION")
     ))
 }
@@ -97,7 +101,7 @@ pub fn initialize_params(questions: Questions) -> Bytes {
 struct InitializeResult<'a> {
     protocol_version: String,
     #[serde(borrow, default)]
-    capabilities: Capabilities<'a>,
+    capabilities: Option<&'a RawValue>,
     #[serde(borrow, default)]
     server_info: Named<'a>,
     #[serde(borrow, default)]
@@ -137,11 +141,12 @@ pub fn cut(text: &str) -> String {
 /// # Errors
 /// A sentence for the verdict: what the server answered that it should not have.
 pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
-    let answer: InitializeResult<'_> = serde_json::from_slice(result).map_err(|error| {
+    let shapeless = |error: serde_json::Error| {
         cut(&format!(
             "the answer to initialize is not of its shape: {error}"
         ))
-    })?;
+    };
+    let answer: InitializeResult<'_> = serde_json::from_slice(result).map_err(shapeless)?;
     if !PROTOCOL_VERSIONS.contains(&answer.protocol_version.as_str()) {
         let said: String = answer.protocol_version.chars().take(32).collect();
         return Err(format!(
@@ -149,10 +154,16 @@ pub fn read_initialize(result: &[u8]) -> Result<ServerInfo, String> {
             PROTOCOL_VERSIONS.join(", ")
         ));
     }
+    let capabilities = answer.capabilities.map_or("{}", RawValue::get);
+    let declared: Capabilities<'_> = serde_json::from_str(capabilities).map_err(shapeless)?;
     Ok(ServerInfo {
         protocol_version: answer.protocol_version,
-        card: Card::of(&answer.server_info, answer.instructions),
-        abilities: answer.capabilities.abilities(),
+        card: Card::of(
+            &answer.server_info,
+            answer.instructions,
+            answer.capabilities,
+        ),
+        abilities: declared.abilities(),
     })
 }
 

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::{Level, Questions};
 
+use super::extensions::Extensions;
 use super::{jsonrpc, questions, tasks};
 
 /// The version.
@@ -122,7 +123,7 @@ struct Meta<'a> {
 }
 
 /// What a request that is taken says of its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Declared {
     /// What it can answer.
     pub questions: Questions,
@@ -130,6 +131,8 @@ pub struct Declared {
     pub level: Option<Level>,
     /// Whether it takes tasks for results.
     pub tasks: bool,
+    /// Its other extensions.
+    pub extensions: Extensions,
 }
 
 /// Whether the message itself says that it is of a client without sessions.
@@ -235,6 +238,7 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
         questions: questions::declared(capabilities),
         level: level(meta.level)?,
         tasks: tasks::taken(capabilities),
+        extensions: Extensions::declared(capabilities),
     })
 }
 

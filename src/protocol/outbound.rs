@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::domain::talk::{Level, Questions};
 
 use super::card::{Card, Named};
+use super::extensions::Extensions;
 use super::handshake::{self, Abilities, ServerInfo};
 use super::modern::{self, Members, OURS};
 use super::{envelope, jsonrpc, questions, state, tasks};
@@ -18,17 +19,12 @@ use super::{envelope, jsonrpc, questions, state, tasks};
 pub const DISCOVER: &str = "server/discover";
 
 /// What a client says of itself with each request: members of `_meta`, without braces. `can` is what it can answer,
-/// `tasks` whether it takes a task for a result.
+/// `tasks` whether it takes a task for a result, `extensions` what else it has in common with the server.
 #[must_use]
-pub fn about(can: Questions, level: Option<Level>, tasks: bool) -> String {
+pub fn about(can: Questions, level: Option<Level>, tasks: bool, extensions: &Extensions) -> String {
     // Of roots, this version tells nothing by itself.
-    let mut can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
-    if tasks {
-        can = match can.strip_suffix('}') {
-            Some("{") | None => tasks::REQUIRED.to_owned(),
-            Some(others) => format!("{others},{}", inner(tasks::REQUIRED)) + "}",
-        };
-    }
+    let can = questions::capabilities(can).replace("{\"listChanged\":true}", "{}");
+    let can = questions::with_member(can, &extensions.member(tasks));
     let level = level.map(|level| format!(",\"{OURS}logLevel\":\"{}\"", level.word()));
     format!(
         "\"{OURS}protocolVersion\":\"{}\",\"{OURS}clientInfo\":{{\"name\":\"legation\",\
@@ -43,7 +39,7 @@ pub fn about(can: Questions, level: Option<Level>, tasks: bool) -> String {
 #[must_use]
 pub fn own_params(members: &str) -> Bytes {
     let comma = if members.is_empty() { "" } else { "," };
-    let about = about(Questions::NONE, None, false);
+    let about = about(Questions::NONE, None, false, &Extensions::NONE);
     format!("{{\"_meta\":{{{about}}}{comma}{members}}}").into()
 }
 
@@ -195,7 +191,7 @@ pub fn read_discover(result: &[u8]) -> Result<Found, String> {
     let named = named.unwrap_or_default();
     Ok(Found::Modern(ServerInfo {
         protocol_version: modern::VERSION.to_owned(),
-        card: Card::of(&named, said.instructions),
+        card: Card::of(&named, said.instructions, said.capabilities),
         abilities: said
             .capabilities
             .map_or_else(Abilities::default, |said| abilities(said.get())),

@@ -96,6 +96,15 @@ pub fn capabilities(questions: Questions) -> String {
     format!("{{{}}}", all.join(","))
 }
 
+/// Capabilities with one more member, if there is one; JSON.
+pub(super) fn with_member(mut capabilities: String, member: &str) -> String {
+    if !member.is_empty() && capabilities.pop().is_some() {
+        let comma = if capabilities == "{" { "" } else { "," };
+        capabilities = format!("{capabilities}{comma}{member}}}");
+    }
+    capabilities
+}
+
 /// The capabilities that a client of a newer version must have for a question; JSON.
 #[must_use]
 pub fn required(question: Question) -> &'static str {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{OURS, SERVERS};
-use crate::face::{Client, initialized};
+use crate::face::{Client, initialize, initialized};
 use crate::stateless::Client as Stateless;
 use crate::world::World;
 
@@ -55,4 +55,105 @@ fn what_a_server_says_of_itself_is_told_at_its_address() {
         world.stop();
         world.start();
     }
+}
+
+const UI: &str = "io.modelcontextprotocol/ui";
+
+fn settings() -> Value {
+    json!({UI: {"mimeTypes": ["text/html", "x"]}, "com.example/other": {}})
+}
+
+/// What the server was told that its client has, with the call and when it began.
+fn told(called: &Value) -> [Value; 2] {
+    let text = called["result"]["content"][0]["text"].as_str();
+    let said: Value = serde_json::from_str(text.unwrap_or_else(|| panic!("{called}"))).unwrap();
+    let of_call = &said["params"]["_meta"][format!("{OURS}clientCapabilities")];
+    [
+        of_call["extensions"].clone(),
+        said["begun"]["capabilities"]["extensions"].clone(),
+    ]
+}
+
+fn with(extensions: &Value) -> Value {
+    json!({"_meta": {format!("{OURS}clientCapabilities"): {"extensions": extensions}}})
+}
+
+#[test]
+fn an_extension_is_passed_on_where_both_ends_declare_it() {
+    let world = World::new();
+    ext(&world, "modern", &[]);
+    ext(&world, "legacy", &["--sharing", "per_session"]);
+    let key = world.key("ada");
+    let all = json!({UI: {"mimeTypes": ["text/html"]}, "com.example/ext": {"a": {"b": 1}}});
+    let both = json!({UI: settings()[UI]});
+    for era in ["modern", "legacy"] {
+        let path = format!("/mcp/{era}");
+        let modern = Stateless::new(&world, &path, &key);
+        let found = modern.ask("server/discover", json!({}));
+        assert_eq!(found["result"]["capabilities"]["extensions"], all);
+        let mut call = with(&settings());
+        call["name"] = json!("told");
+        let of_call = told(&modern.ask("tools/call", call))[0].clone();
+        let wanted = if era == "modern" {
+            both.clone()
+        } else {
+            Value::Null
+        };
+        assert_eq!(of_call, wanted, "{era}");
+        assert_eq!(
+            told(&modern.call("told", json!({}))),
+            [Value::Null, Value::Null]
+        );
+        // A method that only an extension has.
+        let mut listed = with(&settings());
+        listed["n"] = json!(1);
+        let answer = modern.ask("example/list", listed);
+        let result = &answer["result"];
+        assert_eq!(
+            (
+                &result["items"],
+                &result["said"]["n"],
+                &result["resultType"]
+            ),
+            (&json!([100.0]), &json!(1), &json!("complete")),
+            "{answer}"
+        );
+        for method in ["example/list", "tasks/list", "sampling/createMessage"] {
+            let can = if method == "example/list" {
+                json!({"com.example/other": {}})
+            } else {
+                settings()
+            };
+            let answer = modern.ask(method, with(&can));
+            assert_eq!(answer["error"]["code"], -32601, "{answer}");
+        }
+        let unknown = modern.ask("example/none", with(&settings()));
+        assert_eq!(unknown["error"]["message"], "no such method", "{unknown}");
+    }
+    for era in ["modern", "legacy"] {
+        let path = format!("/mcp/{era}");
+        let client = Client::that_can(&world, &path, &key, json!({"extensions": settings()}));
+        let wanted = match era {
+            "modern" => [both.clone(), Value::Null],
+            // It is this session's alone, and is told when it begins.
+            _ => [Value::Null, both.clone()],
+        };
+        assert_eq!(told(&client.call(1, "told", json!({}))), wanted, "{era}");
+        let answer = client.ask(2, "example/list", json!({"n": 1})).json();
+        assert_eq!(answer["result"]["items"], json!([100.0]), "{answer}");
+        assert_eq!(answer["result"].get("resultType"), None, "{answer}");
+        let other = Client::new(&world, &path, &key);
+        let answer = other.ask(3, "example/list", json!({})).json();
+        assert_eq!(answer["error"]["code"], -32601, "{answer}");
+    }
+    // Where all servers are, nobody knows whose it would be.
+    let everywhere = Stateless::new(&world, "/mcp", &key);
+    let answer = everywhere.ask("example/list", with(&settings()));
+    assert_eq!(answer["error"]["code"], -32601, "{answer}");
+    let client = Client::new(&world, "/mcp/legacy", &key);
+    let mut begin = initialize("2025-11-25");
+    begin["capabilities"] = json!({"extensions": settings()});
+    let begun = client.ask(2, "initialize", begin).json();
+    let shown = &begun["result"]["capabilities"]["extensions"];
+    assert_eq!(*shown, json!({UI: all[UI]}), "{begun}");
 }

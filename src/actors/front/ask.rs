@@ -1,6 +1,7 @@
 //! What an MCP client asks beside calling tools: resources, prompts, completions. It goes the way of a
 //! call, recorded under the method's name.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::domain::code::Code;
 use crate::domain::ids::CallId;
-use crate::domain::limits::ABILITIES_WAIT;
+use crate::domain::limits::{ABILITIES_WAIT, EXTENSION_METHOD_CHARS_MAX};
 use crate::domain::name::{NameError, ToolName};
 use crate::domain::talk::{Question, Questions};
 use crate::protocol::card::Card;
+use crate::protocol::extensions::Extensions;
 use crate::protocol::handshake::Abilities;
 use crate::telemetry::metrics::mcp::CallMeter;
 
@@ -40,21 +42,51 @@ const METHODS: [&str; 8] = [
 /// What starts a server to see what it can do.
 pub(super) const LOOK: &str = "ping";
 
+/// Methods of the protocol that are answered here, or are nobody's to ask; what begins with one of [`KINDS`] is as well.
+const OURS: [&str; 9] = [
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "tools/call",
+    "logging/setLevel",
+    "sampling/createMessage",
+    "elicitation/create",
+    "roots/list",
+];
+const KINDS: [&str; 4] = ["tasks/", "subscriptions/", "notifications/", "rpc."];
+
 /// A method that is passed on.
-#[derive(Debug, Clone, Copy)]
-pub struct Method(&'static str);
+#[derive(Debug, Clone)]
+pub struct Method(Cow<'static, str>);
 
 impl Method {
     /// The method of this name, if it is passed on to servers.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        METHODS.into_iter().find(|method| *method == name).map(Self)
+        let found = METHODS.into_iter().find(|method| *method == name);
+        found.map(|method| Self(Cow::Borrowed(method)))
+    }
+
+    /// The method of this name, if only an extension can have it.
+    #[must_use]
+    pub fn of_extension(name: &str) -> Option<Self> {
+        let known = OURS.contains(&name) || METHODS.contains(&name);
+        let is_ours = known || KINDS.iter().any(|kind| name.starts_with(kind));
+        let fits = name.len() <= EXTENSION_METHOD_CHARS_MAX && tool_of(name).is_ok();
+        (fits && !is_ours).then(|| Self(Cow::Owned(name.to_owned())))
+    }
+
+    /// Whether it is an extension's.
+    #[must_use]
+    pub const fn is_extensions(&self) -> bool {
+        matches!(self.0, Cow::Owned(_))
     }
 
     /// Its name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        self.0
+    pub fn name(&self) -> &str {
+        &self.0
     }
 }
 
@@ -64,16 +96,16 @@ impl Front {
         &self,
         session: &Arc<SessionHandle>,
         mcp: &str,
-        method: Method,
+        method: &Method,
         params: &RawValue,
         aside: &Aside<'_>,
     ) -> Option<Outcome> {
         let published = self.published(session, mcp)?;
-        Some(match method.0 {
+        Some(match method.name() {
             SUBSCRIBE | UNSUBSCRIBE => {
-                let (who, asked) = (session.id().bits(), (method.0, params));
+                let (who, asked) = (session.id().bits(), (method.name(), params));
                 let outcome = self.watch(session, &published, asked, aside, who).await;
-                let begins = method.0 == SUBSCRIBE && matches!(outcome, Outcome::Answered(_));
+                let begins = method.name() == SUBSCRIBE && matches!(outcome, Outcome::Answered(_));
                 if begins && let Some(uri) = watch::uri_of(params) {
                     let what = [(mcp.to_owned(), uri.into_owned())];
                     self.told_of(session, &what, aside.questions).await;
@@ -81,7 +113,7 @@ impl Front {
                 outcome
             }
             _ => {
-                self.asked(session, &published, method.0, params, aside)
+                self.asked(session, &published, method.name(), params, aside)
                     .await
             }
         })
@@ -125,7 +157,21 @@ impl Front {
     #[must_use]
     pub fn card(&self, session: &SessionHandle, mcp: &str) -> Option<Arc<Card>> {
         let published = self.published(session, mcp)?;
-        self.ctx.abilities.card(&published, &session.user.id)
+        let (mcp, config) = (&published.mcp.id, &published.config);
+        self.ctx.abilities.card(mcp, config, &session.user.id)
+    }
+
+    /// Those of a client's extensions that the server of an mcp has as well. Where there are many servers, there are none.
+    #[must_use]
+    pub fn common(
+        &self,
+        session: &SessionHandle,
+        mcp: Option<&str>,
+        declared: &Extensions,
+    ) -> Extensions {
+        let mcp = mcp.filter(|_| !declared.is_empty());
+        let card = mcp.and_then(|mcp| self.card(session, mcp));
+        card.map_or(Extensions::NONE, |card| declared.both(&card.extensions))
     }
 
     /// Subscribes to a resource for a client without a session, or ends that; gives whether it did.
@@ -170,7 +216,7 @@ impl Front {
         &self,
         session: &Arc<SessionHandle>,
         published: &Published,
-        method: &'static str,
+        method: &str,
         params: &RawValue,
         aside: &Aside<'_>,
     ) -> Outcome {
@@ -186,7 +232,7 @@ impl Front {
         &self,
         session: &Arc<SessionHandle>,
         published: &Published,
-        method: &'static str,
+        method: &str,
         params: &RawValue,
         aside: &Aside<'_>,
     ) -> Outcome {

@@ -33,7 +33,7 @@ impl Front {
         &self,
         session: &Arc<SessionHandle>,
         published: &Published,
-        (method, params): (&'static str, &RawValue),
+        (method, params): (&str, &RawValue),
         aside: &Aside<'_>,
         who: Subscriber,
     ) -> Outcome {

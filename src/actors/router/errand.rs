@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::domain::ids::CallId;
 use crate::domain::talk::{Level, Questions};
 use crate::protocol::envelope::Meta;
+use crate::protocol::extensions::Extensions;
 
 use super::super::calls::{News, Tag};
 use super::super::catalog::Route;
@@ -49,8 +50,8 @@ pub(in crate::actors) enum Ask<'a> {
     },
     /// Another method of the protocol.
     Method {
-        /// Its name; one of ours.
-        name: &'static str,
+        /// Its name.
+        name: &'a str,
         /// Its parameters.
         params: &'a [u8],
     },
@@ -67,6 +68,8 @@ pub struct Aside<'a> {
     pub news: Option<mpsc::Sender<News>>,
     /// What the client can answer when the server asks.
     pub questions: Questions,
+    /// The extensions that it and the server have in common.
+    pub extensions: Extensions,
     /// Whether it can also answer when the call is over.
     pub late: bool,
     /// From which level on it hears what the server logs.
@@ -89,6 +92,7 @@ impl Aside<'_> {
             progress: self.progress,
             news: self.news.clone(),
             questions: self.questions,
+            extensions: self.extensions.clone(),
             late: self.late,
             level: self.level,
             level_said: self.level_said,

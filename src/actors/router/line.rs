@@ -23,7 +23,7 @@ impl Errand<'_> {
         let level = self.aside.level.filter(|_| self.aside.news.is_some());
         // Who takes a task, or waits for one, says so: whether it becomes one is for the server to say.
         let tasks = matches!(self.ask, Ask::Task { .. });
-        let about = outbound::about(self.declared(), level, tasks);
+        let about = outbound::about(self.declared(), level, tasks, &self.aside.extensions);
         match self.ask {
             Ask::Tool { arguments } | Ask::Task { arguments, .. } => {
                 let (tool, brought) = (self.route.tool.as_str(), self.aside.brought);

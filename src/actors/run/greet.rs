@@ -16,11 +16,13 @@ use crate::domain::limits::{ERA_FALLBACK_WAIT, ERA_PROBE_WAIT};
 use crate::domain::remote::Transport;
 use crate::domain::verdict::Verdict;
 use crate::protocol::envelope::ReplyKind;
+use crate::protocol::extensions::Extensions;
 use crate::protocol::handshake::{self, ServerInfo};
 use crate::protocol::outbound::{self, DISCOVER, Found};
 
 use super::super::eras::Bearing;
 use super::super::handle::{CallError, Handle, Posed, Reply};
+use super::super::slot::Principal;
 use super::RunArgs;
 use super::start::{ask, body, too_slow, verdict_on};
 
@@ -98,7 +100,23 @@ pub(super) fn first(args: &RunArgs, handle: &Arc<Handle>) -> Result<(Bytes, Gree
 }
 
 fn initialize_params(args: &RunArgs) -> Bytes {
-    handshake::initialize_params(args.slot.key.questions)
+    let key = &args.slot.key;
+    handshake::initialize_params(key.questions, &extensions(args))
+}
+
+/// The extensions that the server is told of: those of a session that it runs for, which it has as well. What many share
+/// cannot say which of them has what.
+fn extensions(args: &RunArgs) -> Extensions {
+    let (ctx, slot) = (&args.ctx, &args.slot);
+    let Principal::Session(user, session) = &slot.key.principal else {
+        return Extensions::NONE;
+    };
+    let session = ctx.sessions.pin().get(&session.bits()).cloned();
+    let card = ctx.abilities.card(&slot.mcp.id, &slot.key.config, user);
+    match (session, card) {
+        (Some(session), Some(card)) => session.extensions().both(&card.extensions),
+        _ => Extensions::NONE,
+    }
 }
 
 /// Which era the server speaks, and what it says of itself.

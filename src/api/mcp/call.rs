@@ -59,7 +59,7 @@ pub(super) struct Asked<'a> {
     /// What the client calls it; raw.
     pub(super) id: &'a str,
     pub(super) params: Option<&'a RawValue>,
-    pub(super) says: Says,
+    pub(super) says: &'a Says,
     /// Whether its client takes a task for a result, without having asked for one.
     pub(super) takes_tasks: bool,
     /// Whether its client knows of no sessions: then who lets go of a request cancels it.
@@ -125,7 +125,7 @@ pub(super) async fn pass(asked: Asked<'_>, method: Method) -> Response {
             return answer::error(asked.id, jsonrpc::INVALID_PARAMS, why);
         }
     };
-    let what = What::Method(method, asked.view.map(str::to_owned));
+    let what = What::Method(method.clone(), asked.view.map(str::to_owned));
     asked.answered(method.name(), what, params, None).await
 }
 
@@ -208,7 +208,7 @@ impl Asked<'_> {
             session: Arc::clone(self.session),
             what,
             given,
-            says: self.says,
+            says: self.says.clone(),
             modern: self.stateless,
             brought,
             news: tell,

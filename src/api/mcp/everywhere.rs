@@ -37,7 +37,7 @@ pub(super) enum Wrong {
 pub(super) async fn ask(
     front: &Front,
     session: &Arc<SessionHandle>,
-    method: Method,
+    method: &Method,
     given: &RawValue,
     aside: &Aside<'_>,
 ) -> Ended {
@@ -47,8 +47,8 @@ pub(super) async fn ask(
             return Ended::Wrong(Wrong::Params(why.to_owned()));
         }
         return match front.gather(session, listing, aside).await {
-            Ok(gathered) => Ended::Listed(method, listed(listing, &gathered)),
-            Err(refused) => Ended::Method(method, refused),
+            Ok(gathered) => Ended::Listed(method.clone(), listed(listing, &gathered)),
+            Err(refused) => Ended::Method(method.clone(), refused),
         };
     }
     let (mcp, params) = match whose(front, session, method.name(), given.get(), aside).await {
@@ -60,8 +60,8 @@ pub(super) async fn ask(
     };
     let asked = front.ask(session, mcp.as_str(), method, &params, aside);
     match asked.await {
-        Some(Outcome::Answered(answer)) => Ended::Method(method, answer.seen_everywhere()),
-        Some(failed) => Ended::Method(method, failed),
+        Some(Outcome::Answered(answer)) => Ended::Method(method.clone(), answer.seen_everywhere()),
+        Some(failed) => Ended::Method(method.clone(), failed),
         None => Ended::Nowhere(mcp.to_string()),
     }
 }

@@ -17,6 +17,7 @@ use super::{methods, rpc_method};
 use crate::actors::front::{Aside, Begun, Called, Front, Maker, Method, News, Outcome, Task};
 use crate::actors::session::SessionHandle;
 use crate::domain::talk::{Level, Questions};
+use crate::protocol::extensions::Extensions;
 use crate::protocol::jsonrpc;
 use crate::protocol::modern::Kept;
 use crate::telemetry::metrics::labels::{RpcMethod, RpcOutcome};
@@ -43,7 +44,7 @@ pub(super) enum What {
 }
 
 /// What a client says of itself with its request.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Says {
     /// What it can answer.
     pub(super) questions: Questions,
@@ -53,6 +54,8 @@ pub(super) struct Says {
     pub(super) level: Option<Level>,
     /// Whether it said that level itself.
     pub(super) level_said: bool,
+    /// The extensions that it and the server at its address have in common.
+    pub(super) extensions: Extensions,
 }
 
 /// Work that does not need its request any more.
@@ -79,6 +82,11 @@ pub(super) struct Job {
 /// Counted when it goes, however it goes.
 impl Drop for Job {
     fn drop(&mut self) {
+        let other = matches!(&self.what, What::Method(method, _) if method.is_extensions());
+        if other && !self.modern {
+            // It was counted where its message was read.
+            return;
+        }
         let method = match &self.what {
             What::Tool { .. } => RpcMethod::ToolsCall,
             What::Method(method, _) => rpc_method(method.name()),
@@ -132,6 +140,7 @@ impl Job {
         let mut aside = Aside {
             news: self.news.take(),
             questions: self.says.questions,
+            extensions: self.says.extensions.clone(),
             level: self.says.level,
             level_said: self.says.level_said,
             late: self.says.late,
@@ -182,12 +191,12 @@ impl Job {
                 ))
             }
             What::Method(method, None) => {
-                everywhere::ask(&self.front, &self.session, *method, given, &aside).await
+                everywhere::ask(&self.front, &self.session, method, given, &aside).await
             }
             What::Method(method, Some(mcp)) => {
-                let asked = self.front.ask(&self.session, mcp, *method, given, &aside);
+                let asked = self.front.ask(&self.session, mcp, method, given, &aside);
                 match asked.await {
-                    Some(outcome) => Ended::Method(*method, outcome),
+                    Some(outcome) => Ended::Method(method.clone(), outcome),
                     None => Ended::Nowhere(mcp.clone()),
                 }
             }

@@ -18,6 +18,7 @@ use crate::domain::code::Code;
 use crate::domain::limits::LABEL_CHARS_MAX;
 use crate::domain::talk::Level;
 use crate::protocol::card::{self, Card};
+use crate::protocol::extensions::Extensions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::{envelope, jsonrpc, questions, tasks as offered, version};
 
@@ -57,12 +58,14 @@ pub(super) async fn initialize(
         }
     };
     let front = &shared.0.front;
-    let questions = questions::declared(wanted.capabilities.map_or("", RawValue::get));
+    let declared = wanted.capabilities.map_or("", RawValue::get);
+    let questions = questions::declared(declared);
     let client = label(&wanted.client_info.name);
     let session = match front.begin(&head.bearer, client, questions).await {
         Ok(session) => session,
         Err(refusal) => return refused(refusal.into()),
     };
+    session.extend(Extensions::declared(declared));
     let able = match view {
         None => front.abilities_of_all(&session),
         Some(name) => match front.abilities(&session, questions, name).await {
@@ -79,8 +82,12 @@ pub(super) async fn initialize(
     put_string(&mut result, version);
     result.put_slice(b",\"capabilities\":");
     let tasks = tasks::core::capability(front, &session, view, version);
-    put_capabilities(&mut result, able, tasks);
+    // What the client knows nothing of is none of its concern.
     let card = view.and_then(|name| front.card(&session, name));
+    let extensions = card.as_ref().map_or(Extensions::NONE, |card| {
+        card.extensions.both(&session.extensions())
+    });
+    put_capabilities(&mut result, able, tasks, &extensions.member(false));
     result.put_slice(b",\"serverInfo\":");
     result.put_slice(info(view, card.as_deref()).as_bytes());
     put_instructions(&mut result, card.as_deref());
@@ -106,8 +113,8 @@ pub(super) fn put_instructions(out: &mut BytesMut, card: Option<&Card>) {
     }
 }
 
-/// What can be asked here, and what is told unasked; `more` are members of what else there is.
-pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) {
+/// What can be asked here, and what is told unasked; `tasks` is a member with a comma before it, `extensions` one without.
+pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, tasks: &str, extensions: &str) {
     out.put_slice(b"{\"tools\":{\"listChanged\":true}");
     let told = |is_told: bool, name: &'static str| is_told.then_some(name);
     let all = [
@@ -132,7 +139,11 @@ pub(super) fn put_capabilities(out: &mut BytesMut, able: Abilities, more: &str) 
         let told: Vec<_> = told.iter().map(|name| format!("\"{name}\":true")).collect();
         out.put_slice(format!(",\"{name}\":{{{}}}", told.join(",")).as_bytes());
     }
-    out.put_slice(more.as_bytes());
+    out.put_slice(tasks.as_bytes());
+    if !extensions.is_empty() {
+        out.put_u8(b',');
+        out.put_slice(extensions.as_bytes());
+    }
     out.put_u8(b'}');
 }
 

@@ -25,6 +25,7 @@ use crate::api::client::body;
 use crate::api::error::{Error, json};
 use crate::domain::limits::{MCP_DISCOVERED_MS, MCP_TOOLS_KEPT_MS};
 use crate::protocol::card::Card;
+use crate::protocol::extensions::Extensions;
 use crate::protocol::handshake::Abilities;
 use crate::protocol::jsonrpc::{self, Message};
 use crate::protocol::modern::{self, Kept, Wrong};
@@ -69,6 +70,13 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
             return not_taken(id, &wrong);
         }
     };
+    let says = Says {
+        questions: declared.questions,
+        late: false,
+        level: declared.level,
+        level_said: declared.level.is_some(),
+        extensions: front.common(&session, view, &declared.extensions),
+    };
     let asked = Asked {
         shared,
         head,
@@ -77,12 +85,7 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
         bytes: &bytes,
         id,
         params,
-        says: Says {
-            questions: declared.questions,
-            late: false,
-            level: declared.level,
-            level_said: declared.level.is_some(),
-        },
+        says: &says,
         takes_tasks: declared.tasks,
         stateless: true,
     };
@@ -96,11 +99,15 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
             return call::call(asked).await;
         }
         (_, Some(passed)) => match asked.able().await {
-            Some(able) if offers(able, passed) => return call::pass(asked, passed).await,
+            Some(able) if offers(able, &passed) => return call::pass(asked, passed).await,
             Some(_) => {}
             None => return asked.nothing_here(view.unwrap_or_default()),
         },
-        _ => {}
+        _ => {
+            if let Some(passed) = asked.extended(&method) {
+                return call::pass(asked, passed).await;
+            }
+        }
     }
     let response = own(asked, &method).await;
     let outcome = match response.extensions().get::<RpcOutcome>() {
@@ -158,13 +165,13 @@ pub(super) fn not_taken(id: &str, wrong: &Wrong) -> Response {
 }
 
 /// Whether a server that can do this answers the method.
-fn offers(able: Abilities, method: Method) -> bool {
+fn offers(able: Abilities, method: &Method) -> bool {
     let name = method.name();
     // Here it is `subscriptions/listen` that subscribes.
     !name.ends_with("subscribe") && has(able, method)
 }
 
-fn has(able: Abilities, method: Method) -> bool {
+fn has(able: Abilities, method: &Method) -> bool {
     let name = method.name();
     match name.split('/').next() {
         Some("resources") if name.ends_with("subscribe") => able.subscribe,
@@ -182,8 +189,13 @@ async fn discover(asked: Asked<'_>) -> Response {
     result.put_slice(b"{\"supportedVersions\":[\"");
     result.put_slice(modern::VERSION.as_bytes());
     result.put_slice(b"\"],\"capabilities\":");
-    methods::put_capabilities(&mut result, able, tasks::extension::capability(asked));
-    methods::put_instructions(&mut result, asked.card().as_deref());
+    let card = asked.card();
+    let extensions = card
+        .as_ref()
+        .map_or(&Extensions::NONE, |card| &card.extensions);
+    let extensions = extensions.member(asked.offers_tasks());
+    methods::put_capabilities(&mut result, able, "", &extensions);
+    methods::put_instructions(&mut result, card.as_deref());
     result.put_u8(b'}');
     asked.result(&result, Kept::For(MCP_DISCOVERED_MS))
 }
@@ -218,6 +230,12 @@ impl Asked<'_> {
         }
     }
 
+    /// The method of this name, if an extension may have it that its client and the server at its address both declare.
+    pub(super) fn extended(self, method: &str) -> Option<Method> {
+        let extended = !self.says.extensions.is_empty();
+        extended.then(|| Method::of_extension(method)).flatten()
+    }
+
     /// What the server at its address says of itself.
     pub(super) fn card(self) -> Option<Arc<Card>> {
         self.shared.0.front.card(self.session, self.view?)
@@ -229,7 +247,7 @@ impl Asked<'_> {
     }
 
     /// Whether a client with a session may ask for it at its address. At an mcp's own its server says so itself.
-    pub(super) fn is_offered(self, method: Method) -> bool {
+    pub(super) fn is_offered(self, method: &Method) -> bool {
         let able = self
             .view
             .is_none()

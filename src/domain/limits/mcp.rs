@@ -13,6 +13,12 @@ limits! {
     pub const INSTRUCTIONS_BYTES_MAX: usize = 16 << 10;
     /// What is kept of each name and version that a server gives itself.
     pub const SERVER_NAME_CHARS_MAX: usize = 128;
+    /// Extensions of the protocol that one side declares; who declares more has none.
+    pub const EXTENSIONS_MAX: usize = 32;
+    /// All of them with their settings.
+    pub const EXTENSIONS_BYTES_MAX: usize = 16 << 10;
+    /// The name of a method that only an extension has.
+    pub const EXTENSION_METHOD_CHARS_MAX: usize = 64;
     /// What servers said of themselves to users that are remembered, one of a user and mcp.
     pub const CARDS_MAX: usize = 10_000;
     /// A session that was not heard of for so long may make room for another one of its key.

@@ -15,7 +15,7 @@ fn every_request_says_who_asks() {
     let can = Questions::NONE
         .with(Question::Roots)
         .with(Question::Sampling);
-    let about = about(can, Some(Level::Error), false);
+    let about = about(can, Some(Level::Error), false, &Extensions::NONE);
     let meta = envelope::Meta {
         members: b"\"a\":1",
         progress: true,
@@ -40,7 +40,7 @@ fn every_request_says_who_asks() {
         json!({"roots": {}, "sampling": {}})
     );
     let takes = |can: Questions| {
-        let about = super::about(can, None, true);
+        let about = super::about(can, None, true, &Extensions::NONE);
         let about: Value = serde_json::from_str(&format!("{{{about}}}")).unwrap();
         about[format!("{OURS}clientCapabilities")].clone()
     };
@@ -56,7 +56,7 @@ fn every_request_says_who_asks() {
 
 #[test]
 fn parameters_get_what_is_missing() {
-    let about = about(Questions::NONE, None, false);
+    let about = about(Questions::NONE, None, false, &Extensions::NONE);
     for (given, brought, wanted) in [
         ("{}", "", json!({})),
         (" { } ", "\"b\":1", json!({"b": 1})),
@@ -187,7 +187,7 @@ proptest! {
         if let Some(own) = &own {
             value["_meta"] = json!(own);
         }
-        let line = method(1, "m", value.to_string().as_bytes(), &about(Questions::NONE, None, false), b"\"zz_more\":1");
+        let line = method(1, "m", value.to_string().as_bytes(), &about(Questions::NONE, None, false, &Extensions::NONE), b"\"zz_more\":1");
         let said = params(&line);
         for (key, wanted) in members {
             prop_assert_eq!(&said[&key], &json!(wanted));

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::talk::Questions;
 
+use super::super::extensions::Extensions;
 use super::super::{meta, modern, outbound};
 use super::{Seen, seen, taken};
 
@@ -69,7 +70,7 @@ pub fn looked(result: &[u8]) -> Option<Looked<'_>> {
 /// Parameters of a request about a task, of a client that can answer `can`; `more` are members.
 #[must_use]
 pub fn params(id: &str, can: Questions, more: &[u8]) -> Bytes {
-    let about = outbound::about(can, None, true);
+    let about = outbound::about(can, None, true, &Extensions::NONE);
     let id = serde_json::to_string(id).unwrap_or_default();
     let mut out = format!("{{\"_meta\":{{{about}}},\"taskId\":{id}").into_bytes();
     if !more.is_empty() {

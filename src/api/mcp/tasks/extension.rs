@@ -21,14 +21,6 @@ use crate::protocol::modern::{self, Kept, Wrong};
 use crate::protocol::tasks::{self, Status};
 use crate::protocol::{jsonrpc, questions};
 
-/// The capability that a client is told of; a member with a comma before it, or nothing.
-pub(in super::super) fn capability(asked: Asked<'_>) -> &'static str {
-    match asked.offers_tasks() {
-        true => ",\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}",
-        false => "",
-    }
-}
-
 /// What a client is told that does not take tasks, where they are needed.
 pub(in super::super) fn not_declared(id: &str) -> Response {
     let text = format!(
