@@ -43,10 +43,10 @@ pub fn may_want(definition: &str) -> bool {
 }
 
 /// Checks the arguments of a call against the headers of its request. `definition` is the tool's, `params` are those
-/// of `tools/call`. What is no parameters, or repeated without being asked for, is nothing to this check.
+/// of `tools/call`. What is no parameters has no arguments; headers that the tool does not ask for are nothing to this check.
 ///
 /// # Errors
-/// [`Wrong`]: a header is missing, or says something else than the argument.
+/// [`Wrong`]: a header is missing, says something else than the argument, or repeats one that is not there.
 pub fn check<'a>(
     definition: &str,
     params: &str,
@@ -66,9 +66,6 @@ pub fn check<'a>(
         .and_then(|params| serde_json::from_str::<Value>(params.arguments.get()).ok())
         .unwrap_or_default();
     for one in &wanted {
-        let Some(given) = one.find(&arguments) else {
-            continue;
-        };
         let name = format!("{PREFIX}{}", one.header);
         let wrong = |what: String| {
             let path = one.path.join(".");
@@ -78,6 +75,12 @@ pub fn check<'a>(
                 shown(&path)
             );
             Err(Wrong::new(HEADER_MISMATCH, text))
+        };
+        let Some(given) = one.find(&arguments) else {
+            if header(&name) == Header::Missing {
+                continue;
+            }
+            return wrong("is there, and the argument is not".to_owned());
         };
         match header(&name) {
             Header::Missing => return wrong("is missing".to_owned()),
@@ -209,7 +212,11 @@ mod tests {
                 &[],
                 true,
             ),
-            ("{}", &[(region, "repeated for nothing")], true),
+            ("{}", &[(region, "us")], false),
+            ("{}", &[(region, "twice")], false),
+            (r#"{"region":null}"#, &[(region, "us")], false),
+            (r#"{"region":["us"]}"#, &[(region, "us")], false),
+            ("{}", &[("mcp-param-other", "not asked for")], true),
             (r#"{"region":"eu"}"#, &[(region, "eu")], true),
             (r#"{"region":"eu"}"#, &[], false),
             (r#"{"region":"eu"}"#, &[(region, "us")], false),
