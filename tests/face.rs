@@ -300,6 +300,32 @@ fn who_may_not_is_told_why_with_the_status_of_the_specification() {
 }
 
 #[test]
+fn a_session_that_was_ended_is_gone_also_where_its_token_is_the_bearer() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let key = world.key("ada");
+    let token = world.client_of_key(&key).token;
+    for bearer in [key, token] {
+        let client = Client::new(&world, "/mcp/demo", &bearer);
+        // Nothing is ended, or opened, in a version that is not spoken.
+        let unknown = [("MCP-Protocol-Version", "2099-01-01")];
+        for method in ["DELETE", "GET"] {
+            let refused = client.raw(method, &unknown, "");
+            assert_eq!(
+                (refused.status, &refused.json()["error"]["code"]),
+                (400, &json!(-32600))
+            );
+        }
+        assert_eq!(client.ask(1, "ping", json!({})).status, 200);
+        assert_eq!(client.raw("DELETE", &[], "").status, 204);
+        assert_eq!(client.ask(2, "ping", json!({})).status, 404);
+        assert_eq!(client.raw("DELETE", &[], "").status, 404);
+        let again = Client::new(&world, "/mcp/demo", &bearer);
+        assert_eq!(again.ask(3, "ping", json!({})).status, 200);
+    }
+}
+
+#[test]
 fn a_kill_switch_is_told_as_a_result_and_the_session_lives_on() {
     let world = World::new();
     world.demo("demo", &[]);

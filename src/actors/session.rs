@@ -35,6 +35,8 @@ pub struct SessionHandle {
     revoked: AtomicBool,
     /// Its client said goodbye, and was not heard of since.
     left: AtomicBool,
+    /// Its client ended it, and the token that it is of lives on: it is to begin again.
+    ended: AtomicBool,
     /// What its client can answer.
     questions: AtomicU8,
     /// The extensions that its client declared since the gateway was started.
@@ -61,6 +63,7 @@ impl SessionHandle {
             key_expires_at,
             revoked: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             questions: AtomicU8::new(row.questions.bits()),
             extensions: ArcSwap::default(),
             level: AtomicU8::new(NO_LEVEL),
@@ -80,9 +83,20 @@ impl SessionHandle {
         Questions::from_bits(self.questions.load(Ordering::Relaxed))
     }
 
-    /// Its client says what it can answer.
+    /// Its client begins, and says what it can answer.
     pub fn declare(&self, questions: Questions) {
+        self.ended.store(false, Ordering::Relaxed);
         self.questions.store(questions.bits(), Ordering::Relaxed);
+    }
+
+    /// Its client ended it: its id is none until a client begins again.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its client did.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// The extensions that its client has.

@@ -362,8 +362,12 @@ async fn leave(State(shared): State<Shared>, request: Request) -> Response {
     };
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
+            if let Err(error) = head.check_version() {
+                return refused(error);
+            }
             shared.0.flights.cancel_all(&session);
             shared.0.streams.forget(&session);
+            session.end();
             front.leave(&head.bearer, &session).await;
             StatusCode::NO_CONTENT.into_response()
         }
@@ -380,6 +384,9 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
     let front = &shared.0.front;
     match front.resume(&head.bearer, head.session.as_deref()).await {
         Ok(session) => {
+            if let Err(error) = head.check_version() {
+                return refused(error);
+            }
             let view = view_of(request.uri().path()).map(str::to_owned);
             streams::listen(&shared, &head, &session, view)
         }

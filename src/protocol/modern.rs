@@ -98,6 +98,31 @@ impl Says {
             None => self.method.is_some(),
         }
     }
+
+    /// Its version, if its headers are clear.
+    fn version(&self) -> Result<&str, Wrong> {
+        let wrong = |text: &str| Err(Wrong::new(HEADER_MISMATCH, text));
+        match &self.version {
+            _ if self.unclear => wrong("a header of MCP is there twice, or is no text"),
+            None => wrong("the header MCP-Protocol-Version is missing"),
+            Some(version) => Ok(version),
+        }
+    }
+
+    /// Whether they are of a message of this method, if they say of which.
+    fn is_of(&self, method: &str) -> Result<(), Wrong> {
+        match &self.method {
+            Some(said) if said != method => {
+                let text = format!(
+                    "Mcp-Method is `{}`, and the message says `{}`",
+                    shown(said),
+                    shown(method)
+                );
+                Err(Wrong::new(HEADER_MISMATCH, text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -154,12 +179,7 @@ pub fn claims(params: Option<&RawValue>) -> bool {
 /// [`Wrong`].
 pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Declared, Wrong> {
     let mismatch = |text: String| Err(Wrong::new(HEADER_MISMATCH, text));
-    if says.unclear {
-        return mismatch("a header of MCP is there twice, or is no text".to_owned());
-    }
-    let Some(version) = &says.version else {
-        return mismatch("the header MCP-Protocol-Version is missing".to_owned());
-    };
+    let version = says.version()?;
     let given = params.map_or("", RawValue::get);
     let given = if given.starts_with('{') { given } else { "{}" };
     let params: Params<'_> = serde_json::from_str(given).map_err(|why| {
@@ -184,7 +204,7 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
     if !capabilities.starts_with('{') {
         return Err(incomplete("clientCapabilities"));
     }
-    if *version != meant {
+    if version != meant {
         return mismatch(format!(
             "MCP-Protocol-Version is `{}`, and the message says `{}`",
             shown(version),
@@ -192,30 +212,12 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
         ));
     }
     if meant != VERSION {
-        let mut wrong = Wrong::new(
-            UNSUPPORTED_VERSION,
-            format!(
-                "version `{}` is not spoken here; {VERSION} is",
-                shown(&meant)
-            ),
-        );
-        let requested = serde_json::to_string(&*meant).unwrap_or_default();
-        wrong.data = Some(format!(
-            "{{\"supported\":[\"{VERSION}\"],\"requested\":{requested}}}"
-        ));
-        return Err(wrong);
+        return Err(unsupported(&meant));
     }
-    match &says.method {
-        None => return mismatch("the header Mcp-Method is missing".to_owned()),
-        Some(said) if said != method => {
-            return mismatch(format!(
-                "Mcp-Method is `{}`, and the message says `{}`",
-                shown(said),
-                shown(method)
-            ));
-        }
-        Some(_) => {}
+    if says.method.is_none() {
+        return mismatch("the header Mcp-Method is missing".to_owned());
     }
+    says.is_of(method)?;
     let wanted = match method {
         "tools/call" | "prompts/get" => Some(params.name),
         "resources/read" => Some(params.uri),
@@ -240,6 +242,32 @@ pub fn check(says: &Says, method: &str, params: Option<&RawValue>) -> Result<Dec
         tasks: tasks::taken(capabilities),
         extensions: Extensions::declared(capabilities),
     })
+}
+
+/// The same of a notification, which need not say anything beside its version.
+///
+/// # Errors
+/// [`Wrong`].
+pub fn check_notification(says: &Says, method: &str) -> Result<(), Wrong> {
+    let version = says.version()?;
+    if version != VERSION {
+        return Err(unsupported(version));
+    }
+    says.is_of(method)
+}
+
+fn unsupported(version: &str) -> Wrong {
+    let text = format!(
+        "version `{}` is not spoken here; {VERSION} is",
+        shown(version)
+    );
+    let requested = serde_json::to_string(version).unwrap_or_default();
+    Wrong {
+        data: Some(format!(
+            "{{\"supported\":[\"{VERSION}\"],\"requested\":{requested}}}"
+        )),
+        ..Wrong::new(UNSUPPORTED_VERSION, text)
+    }
 }
 
 fn level(given: Option<&RawValue>) -> Result<Option<Level>, Wrong> {
@@ -589,6 +617,28 @@ mod tests {
             data,
             json!({"supported": [VERSION], "requested": "2027-01-01"})
         );
+    }
+
+    #[test]
+    fn a_notification_says_its_version_as_well() {
+        let cancelled = "notifications/cancelled";
+        let code = |says: &Says| check_notification(says, cancelled).map_err(|wrong| wrong.code);
+        let fine = says(VERSION, cancelled, None);
+        assert_eq!(code(&fine), Ok(()));
+        let silent = Says {
+            method: None,
+            ..fine.clone()
+        };
+        assert_eq!(code(&silent), Ok(()));
+        let other = says(VERSION, "notifications/other", None);
+        assert_eq!(code(&other), Err(HEADER_MISMATCH));
+        let versionless = Says {
+            version: None,
+            ..fine
+        };
+        assert_eq!(code(&versionless), Err(HEADER_MISMATCH));
+        let unknown = says("2031-01-01", cancelled, None);
+        assert_eq!(code(&unknown), Err(UNSUPPORTED_VERSION));
     }
 
     #[test]

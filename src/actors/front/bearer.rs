@@ -121,7 +121,7 @@ impl Front {
         if !bearer.is_key() {
             let own = self.by_token(bearer)?;
             return match session {
-                Some(named) if named != own.id().as_str() => Err(gone()),
+                Some(named) if named != own.id().as_str() || own.is_ended() => Err(gone()),
                 _ => Ok(own),
             };
         }

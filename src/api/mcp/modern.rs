@@ -52,9 +52,13 @@ pub(super) async fn take(shared: &Shared, head: &Head, mut request: Request) -> 
     };
     let (id, method, params) = match jsonrpc::read(&bytes) {
         Ok(Message::Request { id, method, params }) => (id, method, params),
-        Ok(Message::Notification { .. }) => {
-            front.answered(RpcMethod::Notification, RpcOutcome::Ok);
-            return StatusCode::ACCEPTED.into_response();
+        Ok(Message::Notification { method, .. }) => {
+            let (outcome, response) = match modern::check_notification(&head.says, &method) {
+                Ok(()) => (RpcOutcome::Ok, StatusCode::ACCEPTED.into_response()),
+                Err(wrong) => (RpcOutcome::Error, not_taken("null", &wrong)),
+            };
+            front.answered(RpcMethod::Notification, outcome);
+            return response;
         }
         Ok(Message::Response { .. }) => {
             let text = "this version asks clients nothing, so they have nothing to answer";
