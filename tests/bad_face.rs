@@ -202,6 +202,19 @@ fn signals_of_two_eras_at_once_are_refused_or_mean_one_thing() {
             400,
             -32022,
         ),
+        // The message alone says what it is, or one header does.
+        (
+            vec![none, version("")],
+            list(json!({format!("{OURS}clientCapabilities"): {}})),
+            400,
+            -32020,
+        ),
+        (
+            vec![none, version(old), method],
+            list(json!({})),
+            400,
+            -32602,
+        ),
         // A session is of the older versions: it has no newer one.
         (vec![version(new), method], list(meta(new)), 400, -32600),
     ] {
@@ -212,6 +225,22 @@ fn signals_of_two_eras_at_once_are_refused_or_mean_one_thing() {
             (status, &json!(code)),
             "{headers:?} {body}: {told}"
         );
+        assert_eq!(told["id"], 1, "{told}");
+    }
+    // Who may not speak is told that first.
+    let wrong = [
+        none,
+        ("Authorization", "Bearer wrong"),
+        version(old),
+        method,
+    ];
+    let answer = client.raw("POST", &wrong, &list(json!({})));
+    assert_eq!(answer.status, 401, "{answer:?}");
+    // A notification has a version, too.
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#;
+    for (given, status) in [(new, 202), ("2031-01-01", 400)] {
+        let answer = client.raw("POST", &[none, version(given)], cancelled);
+        assert_eq!(answer.status, status, "{answer:?}");
     }
     // Within a session, what only a newer version knows is nothing.
     let answer = client.raw("POST", &[], &list(meta(new)));

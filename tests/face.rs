@@ -268,6 +268,22 @@ fn who_may_not_is_told_why_with_the_status_of_the_specification() {
         let asks = header(&answer, "www-authenticate").is_some();
         assert_eq!(asks, status == 401, "{answer:?}");
     }
+    // Once a message was read, its id is told with what is wrong.
+    for (headers, body) in [
+        (&[("Mcp-Session-Id", "")][..], ping),
+        (&[("MCP-Protocol-Version", "1999-01-01")], ping),
+    ] {
+        assert_eq!(client.raw("POST", headers, body).json()["id"], 1);
+    }
+    // What must be an object is one, and a cursor is one that was given to somebody.
+    for (method, params) in [
+        ("logging/setLevel", json!(["debug"])),
+        ("tools/list", json!({"cursor": "x"})),
+        ("tools/list", json!({"cursor": ""})),
+    ] {
+        let refused = client.ask(5, method, params).json();
+        assert_eq!(refused["error"]["code"], -32602, "{method}: {refused}");
+    }
     // Somebody else's session is none of yours.
     let mut thief = Client::new(&world, "/mcp/demo", &bob);
     thief.session.clone_from(&client.session);

@@ -404,3 +404,14 @@ fn subscriptions_of_a_key_are_few_and_take_no_call_s_place() {
         (first["method"] == "notifications/subscriptions/acknowledged").then_some(())
     });
 }
+
+#[test]
+fn what_is_to_be_told_of_must_be_an_object() {
+    let world = World::new();
+    world.demo("demo", &[]);
+    let client = Client::new(&world, "/mcp/demo", &world.key("ada"));
+    for wrong in [json!([true, true, true, []]), json!("tools"), json!(null)] {
+        let refused = client.ask("subscriptions/listen", json!({"notifications": wrong}));
+        assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    }
+}

@@ -233,29 +233,34 @@ async fn answer(
     {
         return methods::initialize(shared, head, view.as_deref(), id, *params).await;
     }
-    if let Err(error) = head.check_version() {
-        return refused(error);
-    }
     let front = &shared.0.front;
-    if session.is_none()
-        && let Message::Request { id, method, params } = &message
-        && era::claims(*params)
-        && let Err(wrong) = era::check(&head.says, method, *params)
-    {
-        // Its headers say that it is of an older version, or nothing.
-        return modern::not_taken(id, &wrong);
+    let asks = match &message {
+        Message::Request { id, .. } => *id,
+        Message::Notification { .. } | Message::Response { .. } => "null",
+    };
+    if let Err(error) = head.check_version() {
+        return refused_to(asks, error);
     }
     let Some(session) = session else {
         // Says whether the bearer is good, and that a session is wanted.
-        return match front.resume(&head.bearer, None).await {
-            Ok(_) => refused(Error::invalid("begin with `initialize`")),
-            Err(refusal) => refused(refusal.into()),
+        let none = match front.resume(&head.bearer, None).await {
+            Ok(_) => Error::invalid("begin with `initialize`"),
+            Err(refusal) => refusal.into(),
         };
+        if none.code() == Code::InvalidRequest
+            && let Message::Request { id, method, params } = &message
+            && (head.says.method.is_some() || era::claims(*params))
+            && let Err(wrong) = era::check(&head.says, method, *params)
+        {
+            // It is of a client without sessions, and its headers say that it is of an older version, or nothing.
+            return modern::not_taken(id, &wrong);
+        }
+        return refused_to(asks, none);
     };
     match message {
         Message::Request { id, method, params } => match &*method {
             "ping" => answer::result(id, b"{}"),
-            "tools/list" => methods::list_tools(front, &session, view.as_deref(), id),
+            "tools/list" => methods::list_tools(front, &session, view.as_deref(), (id, params)),
             "logging/setLevel" => methods::set_level(&session, id, params),
             other => {
                 let says = Says {
@@ -348,7 +353,9 @@ fn cancel(shared: &Shared, session: &SessionHandle, params: &str) {
         #[serde(borrow)]
         request_id: &'a serde_json::value::RawValue,
     }
-    if let Ok(cancelled) = serde_json::from_str::<Cancelled<'_>>(params) {
+    if params.starts_with('{')
+        && let Ok(cancelled) = serde_json::from_str::<Cancelled<'_>>(params)
+    {
         shared.0.flights.cancel(session, cancelled.request_id.get());
     }
 }
@@ -397,15 +404,15 @@ async fn listen(State(shared): State<Shared>, request: Request) -> Response {
 /// A request that did not become a message: a JSON-RPC error without an id, with the status its code
 /// has everywhere.
 fn refused(error: Error) -> Response {
+    refused_to("null", error)
+}
+
+/// The same of a message that was read, with its id.
+fn refused_to(id: &str, error: Error) -> Response {
     let code = error.code();
     let mut response = json(
         status(code),
-        answer::body_of_error(
-            "null",
-            jsonrpc::INVALID_REQUEST,
-            &error.to_string(),
-            Some(code),
-        ),
+        answer::body_of_error(id, jsonrpc::INVALID_REQUEST, &error.to_string(), Some(code)),
     );
     if status(code) == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer realm=\"legation\"");

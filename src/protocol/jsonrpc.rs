@@ -6,10 +6,12 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::depth;
+use super::handshake::cut;
 use crate::domain::limits::{RPC_DEPTH_MAX, RPC_ID_BYTES_MAX, RPC_METHOD_BYTES_MAX};
 
 /// The request cannot be parsed as JSON.
@@ -155,6 +157,46 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, Malformed> {
     }
 }
 
+/// A server's error as one that is to be passed on: the same (`None`), if it has a whole number for a code and text for a
+/// message; else what can be told of it.
+#[must_use]
+pub fn proper_error(error: &[u8]) -> Option<Bytes> {
+    #[derive(Deserialize, Default)]
+    struct Error<'a> {
+        #[serde(borrow, default)]
+        code: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        message: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    let text = |raw: &RawValue| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok();
+    let given: Option<&RawValue> = serde_json::from_slice(error).ok();
+    let read: Option<Error<'_>> = given
+        .filter(|given| given.get().starts_with('{'))
+        .and_then(|given| serde_json::from_str(given.get()).ok());
+    let is_object = read.is_some();
+    let read = read.unwrap_or_default();
+    let code = read.code.and_then(|code| code.get().parse::<i64>().ok());
+    let message = match is_object {
+        true => read.message.and_then(text),
+        false => given.and_then(text),
+    };
+    if code.is_some() && message.is_some() && is_object {
+        return None;
+    }
+    let message = match &message {
+        Some(message) => cut(message),
+        None => "the server failed, and its error is not of its shape".to_owned(),
+    };
+    let message = serde_json::to_string(&message).unwrap_or_default();
+    let data = read
+        .data
+        .map_or_else(String::new, |data| format!(",\"data\":{}", data.get()));
+    let code = code.unwrap_or(INTERNAL_ERROR);
+    Some(format!("{{\"code\":{code},\"message\":{message}{data}}}").into())
+}
+
 /// Whether a JSON text is an id: text, or a whole number that everybody reads alike.
 fn is_id(text: &str) -> bool {
     const WHOLE_MAX: i64 = 1 << 53;
@@ -169,6 +211,41 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_error_that_is_passed_on_is_of_its_shape() {
+        for fine in [
+            r#"{"code":-32000,"message":"x","data":[1.0e2]}"#,
+            r#"{"message":"","code":0,"more":1}"#,
+        ] {
+            assert_eq!(proper_error(fine.as_bytes()), None, "{fine}");
+        }
+        let odd = "the server failed, and its error is not of its shape";
+        for (given, code, message, data) in [
+            (r#""str""#, INTERNAL_ERROR, "str", ""),
+            ("7", INTERNAL_ERROR, odd, ""),
+            (r#"[-32000,"x"]"#, INTERNAL_ERROR, odd, ""),
+            (r#"{"message":"x"}"#, INTERNAL_ERROR, "x", ""),
+            (
+                r#"{"code":1.5,"message":"x","data":1.0e2}"#,
+                INTERNAL_ERROR,
+                "x",
+                ",\"data\":1.0e2",
+            ),
+            (r#"{"code":"1","message":"x"}"#, INTERNAL_ERROR, "x", ""),
+            (r#"{"code":-32001}"#, -32001, odd, ""),
+            (r#"{"code":-32001,"message":{}}"#, -32001, odd, ""),
+            (
+                r#"{"code":1,"code":2,"message":"x"}"#,
+                INTERNAL_ERROR,
+                odd,
+                "",
+            ),
+        ] {
+            let wanted = format!(r#"{{"code":{code},"message":"{message}"{data}}}"#);
+            assert_eq!(proper_error(given.as_bytes()).unwrap(), wanted, "{given}");
+        }
+    }
 
     fn code(text: &str) -> i64 {
         read(text.as_bytes()).unwrap_err().code

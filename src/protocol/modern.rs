@@ -170,7 +170,7 @@ pub fn claims(params: Option<&RawValue>) -> bool {
     let params: Option<Params<'_>> = serde_json::from_str(given).ok();
     let meta = params.and_then(|params| params.meta).map(RawValue::get);
     let meta: Option<Meta<'_>> = meta.and_then(|meta| serde_json::from_str(meta).ok());
-    meta.is_some_and(|meta| meta.version.is_some())
+    meta.is_some_and(|meta| meta.version.is_some() || meta.capabilities.is_some())
 }
 
 /// Checks a request against its headers, in the order that the specification has.

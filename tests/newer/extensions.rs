@@ -28,7 +28,7 @@ fn what_a_server_says_of_itself_is_told_at_its_address() {
             let path = format!("/mcp/{era}");
             let client = Stateless::new(&world, &path, &key);
             let found = &client.ask("server/discover", json!({}))["result"];
-            let begun = initialized(&world, &path, &key);
+            let begun = initialized(&world, &path, &key)["result"].clone();
             for said in [found, &begun] {
                 assert_eq!(said["instructions"], "Call told first.", "{said}");
             }
@@ -47,7 +47,7 @@ fn what_a_server_says_of_itself_is_told_at_its_address() {
             };
             assert_eq!((&info["name"], more), (&json!("ext"), wanted), "{called}");
         }
-        let all = initialized(&world, "/mcp", &key);
+        let all = initialized(&world, "/mcp", &key)["result"].clone();
         assert_eq!(
             (&all["serverInfo"]["name"], all.get("instructions")),
             (&json!("legation"), None)
@@ -124,8 +124,13 @@ fn an_extension_is_passed_on_where_both_ends_declare_it() {
             } else {
                 settings()
             };
-            let answer = modern.ask(method, with(&can));
-            assert_eq!(answer["error"]["code"], -32601, "{answer}");
+            let answer = modern.send(method, with(&can), &[]);
+            let told = answer.json();
+            assert_eq!(
+                (answer.status, &told["error"]["code"]),
+                (404, &json!(-32601)),
+                "{told}"
+            );
         }
         let unknown = modern.ask("example/none", with(&settings()));
         assert_eq!(unknown["error"]["message"], "no such method", "{unknown}");
@@ -148,12 +153,39 @@ fn an_extension_is_passed_on_where_both_ends_declare_it() {
     }
     // Where all servers are, nobody knows whose it would be.
     let everywhere = Stateless::new(&world, "/mcp", &key);
-    let answer = everywhere.ask("example/list", with(&settings()));
-    assert_eq!(answer["error"]["code"], -32601, "{answer}");
+    let answer = everywhere.send("example/list", with(&settings()), &[]);
+    assert_eq!(answer.status, 404, "{answer:?}");
     let client = Client::new(&world, "/mcp/legacy", &key);
     let mut begin = initialize("2025-11-25");
     begin["capabilities"] = json!({"extensions": settings()});
     let begun = client.ask(2, "initialize", begin).json();
     let shown = &begun["result"]["capabilities"]["extensions"];
     assert_eq!(*shown, json!({UI: all[UI]}), "{begun}");
+}
+
+#[test]
+fn an_error_that_is_none_by_the_protocol_becomes_one() {
+    let world = World::new();
+    for era in ["modern", "legacy"] {
+        ext(&world, era, &[]);
+        let path = format!("/mcp/{era}");
+        let key = world.key("ada");
+        let client = Client::new(&world, &path, &key);
+        let modern = Stateless::new(&world, &path, &key);
+        for (given, code, message) in [
+            (json!("no"), -32603, "no"),
+            (json!({"message": "no"}), -32603, "no"),
+            (json!({"code": 1.5, "message": "no"}), -32603, "no"),
+            (json!({"code": -32001, "message": "own"}), -32001, "own"),
+        ] {
+            let arguments = json!({"error": given});
+            for told in [
+                client.call(1, "told", arguments.clone()),
+                modern.call("told", arguments.clone()),
+            ] {
+                let wanted = json!({"code": code, "message": message});
+                assert_eq!(told["error"], wanted, "{era}: {told}");
+            }
+        }
+    }
 }

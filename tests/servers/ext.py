@@ -33,8 +33,11 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" not in message:
         continue
-    found = result(message["method"], message.get("params") or {})
-    if found is None:
+    params = message.get("params") or {}
+    found = result(message["method"], params)
+    if "error" in (params.get("arguments") or {}):
+        answer = {"error": params["arguments"]["error"]}
+    elif found is None:
         answer = {"error": {"code": -32601, "message": "no such method"}}
     else:
         answer = {"result": {**({"resultType": "complete"} if ERA == "modern" else {}), **found}}

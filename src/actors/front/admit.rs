@@ -6,6 +6,7 @@ use crate::domain::audit::Category;
 use crate::domain::code::Code;
 use crate::domain::limits::EXPOSED_NAME_CHARS_MAX;
 use crate::domain::mcp::Mcp;
+use crate::protocol::jsonrpc;
 
 use super::super::audit::CALL;
 use super::super::catalog::{Route, Routes, View};
@@ -147,7 +148,9 @@ pub(super) fn server_error(mcp: &Mcp, reply: &Reply) -> Reason {
         ),
     };
     Reason {
-        error: Some(reply.line.slice(reply.body.clone())),
+        error: Some(
+            jsonrpc::proper_error(body).unwrap_or_else(|| reply.line.slice(reply.body.clone())),
+        ),
         modern: reply.modern,
         ..Reason::new(Code::ServerError, text)
     }

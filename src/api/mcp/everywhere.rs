@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{self, Era};
 use super::job::Ended;
+use super::methods;
 use crate::actors::front::{Aside, Front, Gathered, Listing, Method, Outcome, Owner};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{millis, put_number, put_string};
@@ -42,7 +42,7 @@ pub(super) async fn ask(
     aside: &Aside<'_>,
 ) -> Ended {
     if let Some(listing) = Listing::of(method.name()) {
-        if has_cursor(given) {
+        if methods::has_cursor(Some(given)) {
             let why = "there is one page: no cursor was given to anybody";
             return Ended::Wrong(Wrong::Params(why.to_owned()));
         }
@@ -64,16 +64,6 @@ pub(super) async fn ask(
         Some(failed) => Ended::Method(method.clone(), failed),
         None => Ended::Nowhere(mcp.to_string()),
     }
-}
-
-fn has_cursor(given: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Page<'a> {
-        #[serde(borrow, default)]
-        cursor: Option<&'a RawValue>,
-    }
-    let page = serde_json::from_str::<Page<'_>>(given.get());
-    page.is_ok_and(|page| page.cursor.is_some_and(|cursor| cursor.get() != "null"))
 }
 
 /// The mcp whose item the parameters name, and the parameters with its own name in them.

@@ -185,7 +185,7 @@ fn accepts(headers: &HeaderMap) -> (bool, bool) {
         said = true;
         for part in value.as_bytes().split(|byte| *byte == b',') {
             let kind = part.split(|byte| *byte == b';').next().unwrap_or_default();
-            match kind.trim_ascii() {
+            match &*kind.trim_ascii().to_ascii_lowercase() {
                 b"*/*" => (json, events) = (true, true),
                 b"application/json" | b"application/*" => json = true,
                 b"text/event-stream" | b"text/*" => events = true,
@@ -296,6 +296,10 @@ mod tests {
                 true,
             ),
             (&[KEY, JSON, ("accept", "*/*")], true),
+            (
+                &[KEY, JSON, ("accept", "Application/JSON, Text/Event-Stream")],
+                true,
+            ),
             (
                 &[
                     KEY,

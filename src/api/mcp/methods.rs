@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::headers::Head;
 use super::modern::GATEWAY;
-use super::{SESSION, Shared, answer, refused, tasks};
+use super::{SESSION, Shared, answer, refused_to, tasks};
 use crate::actors::front::{Front, ToolView};
 use crate::actors::session::SessionHandle;
 use crate::api::error::{Error, put_string};
@@ -63,7 +63,7 @@ pub(super) async fn initialize(
     let client = label(&wanted.client_info.name);
     let session = match front.begin(&head.bearer, client, questions).await {
         Ok(session) => session,
-        Err(refusal) => return refused(refusal.into()),
+        Err(refusal) => return refused_to(id, refusal.into()),
     };
     session.extend(Extensions::declared(declared));
     let able = match view {
@@ -72,7 +72,7 @@ pub(super) async fn initialize(
             Some(able) => able,
             None => {
                 front.leave(&head.bearer, &session).await;
-                return refused(no_view(name));
+                return refused_to(id, no_view(name));
             }
         },
     };
@@ -153,7 +153,9 @@ pub(super) fn set_level(session: &SessionHandle, id: &str, params: Option<&RawVa
     struct Params {
         level: Level,
     }
-    match serde_json::from_str::<Params>(params.map_or("", RawValue::get)) {
+    let given = params.map_or("", RawValue::get);
+    let given = if given.starts_with('{') { given } else { "" };
+    match serde_json::from_str::<Params>(given) {
         Ok(Params { level }) => {
             session.set_level(level);
             answer::result(id, b"{}")
@@ -194,12 +196,29 @@ pub(super) fn list_tools(
     front: &Front,
     session: &SessionHandle,
     view: Option<&str>,
-    id: &str,
+    (id, params): (&str, Option<&RawValue>),
 ) -> Response {
+    if has_cursor(params) {
+        return answer::error(id, jsonrpc::INVALID_PARAMS, ONE_PAGE);
+    }
     match tools(front, session, view) {
         Ok(result) => answer::result(id, &result),
-        Err(error) => refused(error),
+        Err(error) => refused_to(id, error),
     }
+}
+
+/// What a client is told that asks for another page of tools.
+pub(super) const ONE_PAGE: &str = "there is one page of tools: no cursor was given to anybody";
+
+/// Whether parameters ask for another page than the first.
+pub(super) fn has_cursor(params: Option<&RawValue>) -> bool {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow, default)]
+        cursor: Option<&'a RawValue>,
+    }
+    let page = serde_json::from_str::<Page<'_>>(params.map_or("", RawValue::get));
+    page.is_ok_and(|page| page.cursor.is_some_and(|cursor| cursor.get() != "null"))
 }
 
 /// The tools that a session sees at an address.

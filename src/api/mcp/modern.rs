@@ -10,7 +10,6 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::Era;
@@ -205,15 +204,8 @@ async fn discover(asked: Asked<'_>) -> Response {
 }
 
 fn list_tools(asked: Asked<'_>) -> Response {
-    #[derive(Deserialize)]
-    struct Page<'a> {
-        #[serde(borrow, default)]
-        cursor: Option<&'a RawValue>,
-    }
-    let given = asked.params.map_or("{}", RawValue::get);
-    if serde_json::from_str::<Page<'_>>(given).is_ok_and(|page| page.cursor.is_some()) {
-        let text = "there is one page of tools: no cursor was given to anybody";
-        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
+    if methods::has_cursor(asked.params) {
+        return answer::error(asked.id, jsonrpc::INVALID_PARAMS, methods::ONE_PAGE);
     }
     match methods::tools(&asked.shared.0.front, asked.session, asked.view) {
         Ok(result) => asked.result(&result, Kept::For(MCP_TOOLS_KEPT_MS)),

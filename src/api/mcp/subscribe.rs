@@ -40,11 +40,17 @@ struct Wanted {
 
 pub(super) async fn listen(asked: Asked<'_>) -> Response {
     #[derive(Deserialize)]
-    struct Params {
-        notifications: Wanted,
+    struct Params<'a> {
+        #[serde(borrow)]
+        notifications: &'a RawValue,
     }
     let given = asked.params.map_or("", RawValue::get);
-    let Ok(Params { notifications }) = serde_json::from_str(given) else {
+    // serde would take an array for a struct.
+    let wanted = serde_json::from_str::<Params<'_>>(given)
+        .ok()
+        .filter(|params| params.notifications.get().starts_with('{'))
+        .and_then(|params| serde_json::from_str::<Wanted>(params.notifications.get()).ok());
+    let Some(notifications) = wanted else {
         let text = "`notifications` must be an object that says of what to tell";
         return answer::error(asked.id, jsonrpc::INVALID_PARAMS, text);
     };
