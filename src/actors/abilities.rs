@@ -15,12 +15,15 @@ use crate::storage::{Known, Store};
 use super::catalog::Published;
 use super::slot::{Principal, SlotKey};
 
+/// What a server said of itself, with the hash of its definition.
+type Said = (Arc<str>, Arc<Card>);
+
 /// What is known, with the hash of the definition that it is of.
 #[derive(Debug, Default)]
 pub struct KnownAbilities {
     able: papaya::HashMap<McpId, (Arc<str>, Abilities)>,
     /// What was said to a user, or to nobody in particular.
-    cards: papaya::HashMap<(McpId, Option<UserId>), (Arc<str>, Arc<Card>)>,
+    cards: papaya::HashMap<(McpId, Option<UserId>), Said>,
 }
 
 impl KnownAbilities {
