@@ -29,8 +29,8 @@ limits! {
     pub const STORE_IDLE_MAX: Duration = Duration::from_secs(60);
     /// Between two looks at the lock that makes a PostgreSQL database one server's alone.
     pub const STORE_LOCK_LOOK: Duration = Duration::from_secs(1);
-    /// How long a mark of what was written last must be in a PostgreSQL database before one without it is known as put
-    /// back to an earlier state.
+    /// How long a mark of what was written last must be in a PostgreSQL database with synchronous standbys before one
+    /// without it is known as put back to an earlier state.
     pub const STORE_BEAT_COUNTS: Duration = Duration::from_secs(2);
     /// The longest pause between two tries to reach a PostgreSQL server that is away.
     pub const STORE_RETRY_CAP: Duration = Duration::from_secs(5);

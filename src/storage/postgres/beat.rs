@@ -1,9 +1,11 @@
 //! The beat: a number in the database that grows when something was written, so that a database that was put back to an
 //! earlier state is known, though nobody else served it meanwhile and no epoch has passed.
 //!
-//! The lock's session writes it, at the next look after a write. A beat counts when it has been there for a while: it is committed
-//! without waiting for a standby, which would keep the lock's session from looking, and one that a synchronous
-//! standby has not heard of yet must not make its promotion look like an earlier state.
+//! The lock's session writes it, at the next look after a write. It is committed without waiting for a standby, which would keep
+//! the lock's session from looking. So where there may be a synchronous one, a beat counts only when it has been there for
+//! a while: one that the standby has not heard of yet must not make its promotion look like an earlier state.
+
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::time::{Instant, timeout};
@@ -18,7 +20,8 @@ const WRITE: &str = "WITH how AS (SELECT set_config('synchronous_commit', 'local
     INSERT INTO settings (name, value) SELECT 'store_beat', $1 FROM how \
     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 /// Whoever locks the table keeps us from the beat, not from the lock.
-const IMPATIENT: &str = "SELECT set_config('lock_timeout', $1, false)";
+const BEGIN: &str = "SELECT set_config('lock_timeout', $1, false), \
+    current_setting('synchronous_standby_names') <> ''";
 
 /// What is known of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,6 +30,8 @@ pub(super) struct Beat {
     counts: u64,
     /// The last that was written, and when.
     written: Option<(u64, Instant)>,
+    /// How long it takes until one counts.
+    grace: Duration,
 }
 
 /// What a look at it found.
@@ -49,7 +54,20 @@ impl Beat {
         Self {
             counts: self.counts,
             written: is_new.then(|| (found, Instant::now())),
+            grace: self.grace,
         }
+    }
+
+    /// Before the first look of a session, which from here on waits for nobody's lock for longer than between two looks.
+    pub(super) async fn begin(&mut self, session: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let most = millis(STORE_LOCK_LOOK).to_string();
+        let told = sqlx::query_as(BEGIN).bind(most).fetch_one(session);
+        let (_, has_standby): (String, bool) = within(told).await?;
+        self.grace = match has_standby {
+            true => STORE_BEAT_COUNTS,
+            false => Duration::ZERO,
+        };
+        Ok(())
     }
 
     /// Reads it, and writes the next one if something was written.
@@ -65,18 +83,15 @@ impl Beat {
             Err(error) if fault_of(&error) == Fault::Busy => return Ok(Found::Well),
             Err(error) => return Err(error),
         };
+        let counts = |(_, at): &mut (u64, Instant)| at.elapsed() >= self.grace;
+        if let Some((beat, _)) = self.written.take_if(counts) {
+            self.counts = beat;
+        }
         if self.is_earlier(found) {
             return Ok(Found::Earlier);
         }
-        match self.written {
-            Some((beat, at)) if at.elapsed() >= STORE_BEAT_COUNTS => {
-                (self.counts, self.written) = (beat, None);
-            }
-            // One after the other, or none would ever count.
-            Some(_) => return Ok(Found::Well),
-            None => {}
-        }
-        if !shared.take_written() {
+        // One after the other, or none would ever count.
+        if self.written.is_some() || !shared.take_written() {
             return Ok(Found::Well);
         }
         let next = found.saturating_add(1);
@@ -104,13 +119,6 @@ pub(super) async fn of(session: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let value: Option<String> = within(sqlx::query_scalar(READ).fetch_optional(session)).await?;
     // What is no number was not written by us.
     Ok(value.and_then(|text| text.parse().ok()).unwrap_or_default())
-}
-
-/// From here on this session waits for nobody's lock for longer than between two looks.
-pub(super) async fn impatient(session: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let most = millis(STORE_LOCK_LOOK).to_string();
-    let told = sqlx::query(IMPATIENT).bind(most).execute(session);
-    within(told).await.map(drop)
 }
 
 async fn within<T>(asking: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

@@ -260,7 +260,7 @@ pub(super) async fn keep(shared: Arc<Shared>, (mut session, mut last): (PgConnec
 
 /// Looks at the session until it is lost, and says why it is.
 async fn watch(shared: &Shared, session: &mut PgConnection, beat: &mut Beat) -> NotLent {
-    if let Err(error) = beat::impatient(session).await {
+    if let Err(error) = beat.begin(session).await {
         return NotLent::Away(error.to_string());
     }
     let mut me = None;
