@@ -656,7 +656,7 @@ fn a_configuration_is_checked_before_it_is_used() {
         .unwrap();
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
     let value = |key: &str| {
-        shown
+        shown["settings"]
             .as_array()
             .unwrap()
             .iter()
@@ -664,8 +664,8 @@ fn a_configuration_is_checked_before_it_is_used() {
             .unwrap()
             .clone()
     };
-    assert_eq!(value("calls.in_flight_max")["value"], "9");
-    assert_eq!(value("calls.deadline_ms")["value"], "5000");
+    assert_eq!(value("calls.in_flight_max")["value"], 9);
+    assert_eq!(value("calls.deadline_ms")["value"], 5000);
     assert_ne!(value("calls.deadline_ms")["origin"], "built-in");
     assert_eq!(value("client.listen")["origin"], "built-in");
 }

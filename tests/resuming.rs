@@ -228,6 +228,8 @@ fn what_is_about_no_request_is_kept_as_well() {
         "notifications/resources/list_changed"
     );
     drop(stream);
+    // What changes again at once is gathered (LIST_SETTLE).
+    std::thread::sleep(std::time::Duration::from_millis(200));
     client.call(2, "change", json!({}));
     let mut stream = again(&client, &changed.id);
     let methods: Vec<_> = stream
