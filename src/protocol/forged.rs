@@ -1,7 +1,6 @@
 //! Words that are the gateway's own: members of a result's `_meta` that begin with `legation/`. A server that writes
 //! them speaks in the gateway's name, and is not passed on with them.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::locate;
+use super::meta::{Text, put_member};
 
 /// How the gateway's own members begin.
 const OURS: &str = "legation/";
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Forged<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut found = Vec::new();
-                while let Some(name) = map.next_key::<Name<'de>>()? {
+                while let Some(name) = map.next_key::<Text<'de>>()? {
                     let value: &RawValue = map.next_value()?;
                     if name.0 == "_meta"
                         && let Ok(Rest { members, cut: true }) = serde_json::from_str(value.get())
@@ -88,19 +88,13 @@ impl<'de> Deserialize<'de> for Rest {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Rest, A::Error> {
                 let mut rest = Rest::default();
-                while let Some(name) = map.next_key::<Name<'de>>()? {
+                while let Some(name) = map.next_key::<Text<'de>>()? {
                     let value: &RawValue = map.next_value()?;
                     if name.0.starts_with(OURS) {
                         rest.cut = true;
                         continue;
                     }
-                    if !rest.members.is_empty() {
-                        rest.members.push(b',');
-                    }
-                    let name = serde_json::to_vec(&*name.0).map_err(A::Error::custom)?;
-                    rest.members.extend(name);
-                    rest.members.push(b':');
-                    rest.members.extend(value.get().as_bytes());
+                    put_member(&mut rest.members, &name.0, value).map_err(A::Error::custom)?;
                 }
                 Ok(rest)
             }
@@ -109,10 +103,6 @@ impl<'de> Deserialize<'de> for Rest {
         deserializer.deserialize_map(Meta)
     }
 }
-
-/// A name that is only copied if it has escapes.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

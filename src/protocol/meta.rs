@@ -97,13 +97,7 @@ impl<'de> Deserialize<'de> for Split {
                         }
                         split.token = Some(token.to_owned());
                     } else {
-                        if !split.members.is_empty() {
-                            split.members.push(b',');
-                        }
-                        let name = serde_json::to_vec(&*key.0).map_err(A::Error::custom)?;
-                        split.members.extend(name);
-                        split.members.push(b':');
-                        split.members.extend(value.get().as_bytes());
+                        put_member(&mut split.members, &key.0, value).map_err(A::Error::custom)?;
                     }
                 }
                 Ok(split)
@@ -114,9 +108,24 @@ impl<'de> Deserialize<'de> for Split {
     }
 }
 
+/// Puts a member behind those that are there.
+pub(super) fn put_member(
+    members: &mut Vec<u8>,
+    name: &str,
+    value: &RawValue,
+) -> Result<(), serde_json::Error> {
+    if !members.is_empty() {
+        members.push(b',');
+    }
+    members.extend(serde_json::to_vec(name)?);
+    members.push(b':');
+    members.extend(value.get().as_bytes());
+    Ok(())
+}
+
 /// A key that is only copied if it has escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -104,6 +104,20 @@ fn doubtful(world: &World, proxy: &Proxy, words: &'static str, args: &[&str]) {
     assert!(detail.contains("may be done all the same"), "{detail}");
 }
 
+/// Waits until the gateway has ended by itself with the code for that.
+fn ends_to_be_started_anew(world: &mut World) {
+    let mut child = world.child.take().unwrap();
+    let since = Instant::now();
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "{}", world.log());
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(ended.code(), Some(70), "{}", world.log());
+}
+
 #[test]
 fn what_was_taken_away_is_gone_though_the_answer_was_lost() {
     let Some(server) = Server::start() else {
@@ -225,16 +239,7 @@ fn a_gateway_that_was_served_for_meanwhile_ends_to_be_started_anew() {
         sqlx::raw_sql(sql).execute(&mut other).await.unwrap();
         other.close().await.unwrap();
     });
-    let mut child = world.child.take().unwrap();
-    let since = Instant::now();
-    let ended = loop {
-        if let Some(ended) = child.try_wait().unwrap() {
-            break ended;
-        }
-        assert!(since.elapsed() < Duration::from_secs(60), "{}", world.log());
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert_eq!(ended.code(), Some(70), "{}", world.log());
+    ends_to_be_started_anew(&mut world);
     assert!(
         world.log().contains("served by legation elsewhere pid 1"),
         "{}",
@@ -284,16 +289,7 @@ fn a_gateway_whose_database_is_put_back_ends_to_be_started_anew() {
     beats_past(&world, after);
     let how = ["--clean", "--if-exists", "--single-transaction", dump];
     program("pg_restore", &server, &how);
-    let mut child = world.child.take().unwrap();
-    let since = Instant::now();
-    let ended = loop {
-        if let Some(ended) = child.try_wait().unwrap() {
-            break ended;
-        }
-        assert!(since.elapsed() < Duration::from_secs(60), "{}", world.log());
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    assert_eq!(ended.code(), Some(70), "{}", world.log());
+    ends_to_be_started_anew(&mut world);
     let log = world.log();
     assert!(log.contains("put back to an earlier state"), "{log}");
     world.start();
